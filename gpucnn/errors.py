@@ -1,0 +1,41 @@
+"""Every expected failure: a one-line message that names the value and the remedy, and its exit code."""
+
+
+class GpucnnError(Exception):
+    """Base of all errors that a user can cause or mend; commands print it as one line."""
+
+    exit_code = 1
+
+
+class UsageError(GpucnnError):
+    """A flag, a config value or an argument that makes no sense."""
+
+    exit_code = 2
+
+
+class ShapeError(UsageError):
+    """Layers, models and data whose shapes do not fit together."""
+
+
+class DataError(GpucnnError):
+    """A data set that is missing, damaged or not what it says."""
+
+    exit_code = 3
+
+
+class CheckpointError(GpucnnError):
+    """A checkpoint that is damaged, hostile or does not fit the model."""
+
+    exit_code = 4
+
+
+class NotANumberError(GpucnnError):
+    """NaN or infinity in a loss, a gradient or a weight."""
+
+    exit_code = 5
+
+
+class DeviceError(GpucnnError):
+    """A GPU that is missing, unusable or out of memory."""
+
+    exit_code = 6

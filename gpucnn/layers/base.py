@@ -1,0 +1,158 @@
+"""Layer: forward, backward, train and evaluation mode, parameters, state."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.errors import CheckpointError, UsageError
+from gpucnn.parameter import Buffer, FlatParameters, Parameter
+from gpucnn.random import Clock, stream_id
+from gpucnn.typing import Array, Shape
+
+
+class Layer:
+    """Owns parameters and remembers what backward needs; the maths is in pure functions beside it.
+
+    A subclass defines ``forward``, ``backward`` and ``output_shape``.  Images are (N, H, W, C); ``shape``
+    arguments are without the batch axis.
+    """
+
+    backend: Backend = REFERENCE
+    clock: Clock = Clock()
+    training: bool = True
+    needs_input_grad: bool = True
+    name: str = ""
+    _saved: tuple[Any, ...] | None = None
+
+    # -- the maths ------------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> Array:
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array | None:
+        """dL/dy -> dL/dx, and assigns the gradients of the parameters on the way.
+
+        Returns None where nobody needs dL/dx (``needs_input_grad`` is False).
+        """
+        raise NotImplementedError
+
+    def __call__(self, x: Array) -> Array:
+        """``forward`` after a check that the shape fits."""
+        self.output_shape(tuple(x.shape[1:]))
+        return self.forward(x)
+
+    def run(self, op: Callable[..., Any], *args: Any) -> Any:
+        """Run op on this layer's backend."""
+        return self.backend.run(op, *args)
+
+    def save(self, *values: Any) -> None:
+        """Keep what backward needs; nothing is kept in evaluation."""
+        self._saved = values if self.training else None
+
+    def saved(self) -> tuple[Any, ...]:
+        """What forward kept.  It is handed out once, so memory goes early."""
+        if self._saved is None:
+            where = f"{self.name or 'the model'} ({type(self).__name__})"
+            raise UsageError(f"backward of {where} without a forward in training mode before it")
+        values, self._saved = self._saved, None
+        return values
+
+    # -- shapes and costs -----------------------------------------------------------------------------
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of y for an x of this shape; raises ShapeError where x does not fit."""
+        return shape
+
+    def flops(self, shape: Shape) -> int:
+        """Floating-point operations of one forward pass of one example (a multiply-add is two)."""
+        return 0
+
+    # -- the tree -------------------------------------------------------------------------------------
+
+    def children(self) -> dict[str, "Layer"]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
+        """This layer and all below it, depth first, with dotted names."""
+        yield prefix, self
+        for name, child in self.children().items():
+            yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
+
+    def parameters(self) -> dict[str, Parameter]:
+        return self._collect(Parameter)
+
+    def buffers(self) -> dict[str, Buffer]:
+        return self._collect(Buffer)
+
+    def _collect(self, kind: type) -> dict[str, Any]:
+        return {
+            f"{prefix}.{name}" if prefix else name: value
+            for prefix, layer in self.named_layers()
+            for name, value in vars(layer).items()
+            if isinstance(value, kind)
+        }
+
+    def train(self) -> Self:
+        """Training mode: dropout drops, batch norm uses the batch, backward is possible."""
+        return self._set_mode(True)
+
+    def eval(self) -> Self:
+        """Evaluation mode: dropout passes, batch norm uses its running statistics, nothing is saved."""
+        return self._set_mode(False)
+
+    def _set_mode(self, training: bool) -> Self:
+        for _, layer in self.named_layers():
+            layer.training = training
+            layer._saved = None
+        return self
+
+    def skip_input_grad(self) -> None:
+        """Tell the layers at the entrance that nobody needs dL/dx of the model's own input."""
+        self.needs_input_grad = False
+
+    # -- state ----------------------------------------------------------------------------------------
+
+    def initialize(
+        self, seed: int = 0, backend: Backend = REFERENCE, dtype: str = "float32", clock: Clock | None = None
+    ) -> Self:
+        """Put all parameters into flat arrays on the backend and draw their first values.
+
+        The draw of a parameter depends on the seed and its name alone and is made on the host, so a model
+        starts from the same weights everywhere.
+        """
+        parameters = self.parameters()
+        self.flat = FlatParameters(parameters, backend, dtype)
+        for name, parameter in parameters.items():
+            first = parameter.init(parameter.shape, seed, stream_id(name))
+            parameter.data[...] = backend.to_device(first.astype(dtype))
+        for buffer in self.buffers().values():
+            buffer.bind(backend.xp.full(buffer.shape, buffer.fill, dtype=dtype))
+        clock = clock or Clock(seed)
+        for name, layer in self.named_layers():
+            layer.name, layer.backend, layer.clock = name, backend, clock
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Name -> host copy of every parameter and buffer.  # sync"""
+        entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
+        return {name: self.backend.to_host(entry.data).copy() for name, entry in entries.items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Replace all parameters and buffers; names, shapes and dtypes are checked before the first write.
+
+        Raises:
+            CheckpointError: a tensor is missing, unknown, or of another shape or dtype.  Nothing changes.
+        """
+        entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
+        if missing := [name for name in entries if name not in state]:
+            raise CheckpointError(f"tensor {missing[0]!r} is missing ({len(missing)} missing in all)")
+        if extra := [name for name in state if name not in entries]:
+            raise CheckpointError(f"tensor {extra[0]!r} is not part of this model ({len(extra)} too many)")
+        for name, entry in entries.items():
+            got = (tuple(state[name].shape), state[name].dtype)
+            if got != (entry.shape, entry.data.dtype):
+                raise CheckpointError(
+                    f"tensor {name!r} is {got[1]} {got[0]}, the model wants {entry.data.dtype} {entry.shape}"
+                )
+        for name, entry in entries.items():
+            entry.data[...] = self.backend.to_device(state[name])

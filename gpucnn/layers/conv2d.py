@@ -1,0 +1,116 @@
+"""Convolution (really cross-correlation) and its three gradients.
+
+Forward, stride s, for every image and filter f:
+
+    (L1, L3)  Z[i,j,f] = sum_{m,n,c} X[i s + m, j s + n, c] W_f[m,n,c] + b_f
+
+Backward, with dZ = dL/dZ (written for stride 1, as in the lecture):
+
+    (L18)  dX[p,q] = sum_{i,j} dZ[i,j] W[p-i, q-j]      W is zero outside the kernel
+    (L19)  dW[m,n] = sum_{i,j} dZ[i,j] X[i+m, j+n]
+    (L20)  db      = sum_{i,j} dZ[i,j]
+
+All windows of X laid out as the rows of one matrix ("im2col") turn each of these into a matrix product.
+"""
+
+from gpucnn.errors import ShapeError
+from gpucnn.initializers import he_normal, zeros
+from gpucnn.layers.base import Layer
+from gpucnn.layers.windows import add_windows, as_padding, as_pair, crop, output_size, pad, view_windows
+from gpucnn.parameter import Initializer, Parameter
+from gpucnn.typing import Array, Padding, Pair, Shape
+
+
+def im2col(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """The windows of x (N,H,W,C) as rows: (N*H'*W', KH*KW*C)."""
+    windows = view_windows(pad(x, padding), kernel, stride)  # (N,H',W',KH,KW,C)
+    return windows.reshape(-1, kernel[0] * kernel[1] * x.shape[3])
+
+
+def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:
+    """(L1, L3)  x (N,H,W,C), w (F,KH,KW,C), b (F,) or None -> y (N,H',W',F)."""
+    f, kh, kw, _ = w.shape
+    size = output_size(x.shape, (kh, kw), stride, padding)
+    y = im2col(x, (kh, kw), stride, padding) @ w.reshape(f, -1).T  # (N*H'*W', F)
+    if b is not None:
+        y += b
+    return y.reshape(x.shape[0], *size, f)
+
+
+def conv2d_input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
+    """(L18)  dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape`` (N,H,W,C)."""
+    n, h, w_, c = x_shape
+    f, kh, kw, _ = w.shape
+    (top, bottom), (left, right) = padding
+    dwindows = dy.reshape(-1, f) @ w.reshape(f, -1)  # (N*H'*W', KH*KW*C)
+    dwindows = dwindows.reshape(*dy.shape[:3], kh, kw, c)
+    return crop(add_windows(dwindows, (n, h + top + bottom, w_ + left + right, c), stride), padding)
+
+
+def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> Array:
+    """(L19)  dy (N,H',W',F), x (N,H,W,C) -> dw of ``w_shape`` (F,KH,KW,C)."""
+    f, kh, kw, _ = w_shape
+    return (dy.reshape(-1, f).T @ im2col(x, (kh, kw), stride, padding)).reshape(w_shape)
+
+
+def bias_grad(dy: Array) -> Array:
+    """(L20)  dy (..., F) -> db (F,): the sum over everything but the last axis."""
+    return dy.reshape(-1, dy.shape[-1]).sum(axis=0)
+
+
+class Conv2D(Layer):
+    """A bank of filters slid over the image.
+
+    Args:
+        in_channels, out_channels: C and F.
+        kernel_size, stride: an int or a (height, width) pair.
+        padding: zeros around the image: an int, a pair, or 'same'.
+        bias: whether each filter has one.
+        weight_init: He et al. (arXiv 1502.01852) by default.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        *,
+        stride: int | Pair = 1,
+        padding: int | Pair | str = 0,
+        bias: bool = True,
+        weight_init: Initializer = he_normal,
+    ) -> None:
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = as_pair(kernel_size, "kernel_size", 1)
+        self.stride = as_pair(stride, "stride", 1)
+        self.padding = as_padding(padding, self.kernel_size, self.stride)
+        self.weight = Parameter((out_channels, *self.kernel_size, in_channels), weight_init)
+        self.bias = Parameter((out_channels,), zeros, group="bias") if bias else None
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        b = self.bias.data if self.bias else None
+        return self.run(conv2d, x, self.weight.data, b, self.stride, self.padding)
+
+    def backward(self, dy: Array) -> Array | None:
+        (x,) = self.saved()
+        w = self.weight
+        w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)
+        if self.bias:
+            self.bias.grad[...] = self.run(bias_grad, dy)  # (L20)
+        if not self.needs_input_grad:
+            return None
+        return self.run(conv2d_input_grad, dy, w.data, x.shape, self.stride, self.padding)  # (L18)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3 or shape[2] != self.in_channels:
+            raise ShapeError(
+                f"Conv2D(in_channels={self.in_channels}) got x of shape {shape}: "
+                f"give images (H, W, {self.in_channels}), channels last"
+            )
+        return *output_size(shape, self.kernel_size, self.stride, self.padding), self.out_channels
+
+    def flops(self, shape: Shape) -> int:
+        h, w, f = self.output_shape(shape)
+        kh, kw = self.kernel_size
+        return 2 * h * w * f * kh * kw * self.in_channels

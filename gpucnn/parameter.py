@@ -1,0 +1,99 @@
+"""What a network learns (Parameter), what it remembers (Buffer), and the flat arrays that hold them."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from gpucnn.backend import Backend
+from gpucnn.errors import UsageError
+from gpucnn.typing import Array, Shape
+
+Initializer = Callable[[Shape, int, int], Array]
+"""(shape, seed, stream) -> host array"""
+
+ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
+
+GROUPS = ("weight", "bias", "norm")
+"""Optimisers treat a group alike: weight decay is for "weight" and spares biases and batch norm."""
+
+
+class Parameter:
+    """A learned array and its gradient, both views into flat arrays once the model is initialised."""
+
+    def __init__(self, shape: Shape, init: Initializer, group: str = "weight") -> None:
+        self.shape = shape
+        self.init = init
+        self.group = group
+        self._data: Array | None = None
+        self._grad: Array | None = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def data(self) -> Array:
+        if self._data is None:
+            raise UsageError("the parameters have no values yet: call model.initialize(seed=...) first")
+        return self._data
+
+    @property
+    def grad(self) -> Array:
+        if self._grad is None:
+            raise UsageError("the parameters have no values yet: call model.initialize(seed=...) first")
+        return self._grad
+
+    def bind(self, data: Array, grad: Array) -> None:
+        self._data, self._grad = data, grad
+
+
+class Buffer:
+    """An array that is part of the model's state but is not learned (batch norm's running statistics)."""
+
+    def __init__(self, shape: Shape, fill: float) -> None:
+        self.shape = shape
+        self.fill = fill
+        self._data: Array | None = None
+
+    @property
+    def data(self) -> Array:
+        if self._data is None:
+            raise UsageError("the buffers have no values yet: call model.initialize(seed=...) first")
+        return self._data
+
+    def bind(self, data: Array) -> None:
+        self._data = data
+
+
+class FlatParameters:
+    """All weights in one contiguous array, all gradients in a second: an optimiser step is one pass.
+
+    Segments are ordered by group, so each group is one slice, and aligned to ``ALIGNMENT`` elements; the
+    gaps hold zeros and stay zero.
+
+    Attributes:
+        data, grad: the flat arrays, (total,).
+        segments: parameter name -> slice of the flat arrays.
+        groups: group -> slice of the flat arrays.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter], backend: Backend, dtype: str) -> None:
+        self.segments: dict[str, slice] = {}
+        self.groups: dict[str, slice] = {}
+        self.shapes = {name: p.shape for name, p in parameters.items()}
+        end = 0
+        for group in GROUPS:
+            start = end
+            for name, parameter in parameters.items():
+                if parameter.group == group:
+                    self.segments[name] = slice(end, end + parameter.size)
+                    end += -(-parameter.size // ALIGNMENT) * ALIGNMENT
+            self.groups[group] = slice(start, end)
+        self.data = backend.xp.zeros(end, dtype=dtype)
+        self.grad = backend.xp.zeros(end, dtype=dtype)
+        for name, parameter in parameters.items():
+            parameter.bind(self.view(self.data, name), self.view(self.grad, name))
+
+    def view(self, flat: Array, name: str) -> Array:
+        """The part of a flat array that belongs to a parameter, in the parameter's shape."""
+        return flat[self.segments[name]].reshape(self.shapes[name])

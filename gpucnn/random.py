@@ -1,0 +1,85 @@
+"""Counter-based random numbers: every number is a pure function of (seed, stream, step, element).
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) encrypts a counter
+with a key.  Nothing is remembered between two draws, so a checkpoint needs only the seed and the step to
+go on to the same bits, and every backend draws the same integers.
+
+    key     = (seed mod 2**32, seed div 2**32)
+    counter = (element div 4, stream, step mod 2**32, step div 2**32)  ->  4 words, for elements 4k .. 4k+3
+"""
+
+import zlib
+from dataclasses import dataclass
+from math import prod
+from types import ModuleType
+
+import numpy as np
+
+from gpucnn.typing import Array, Shape
+
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, in units of 2**-32
+MASK = 0xFFFFFFFF
+
+
+def stream_id(name: str) -> int:
+    """The 32-bit number of a stream, from the name of what is drawn: ``stream_id("shuffle")``."""
+    return zlib.crc32(name.encode())
+
+
+def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> tuple[Array, ...]:
+    """Ten rounds of Philox4x32.  Words are uint64 arrays that hold values below 2**32; shapes broadcast."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        p0 = c0 * MULTIPLIERS[0]  # 32 x 32 bits fit into the 64 of the array
+        p1 = c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK, (p0 >> 32) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def bits(shape: Shape, *, seed: int, stream: int, step: int, xp: ModuleType = np) -> Array:
+    """Uniform 32-bit integers: uint64 array of ``shape`` with values below 2**32."""
+    size = prod(shape)
+    block = xp.arange((size + 3) // 4, dtype=xp.uint64)
+    stream_word, low, high = (
+        xp.full_like(block, word) for word in (stream, step & MASK, (step >> 32) & MASK)
+    )
+    words = philox((block, stream_word, low, high), (seed & MASK, (seed >> 32) & MASK))
+    return xp.stack(words, axis=1).reshape(-1)[:size].reshape(shape)
+
+
+def uniform(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
+    """Uniform float32 in [0, 1): the upper 24 bits, so that every value is exact."""
+    words = bits(shape, seed=seed, stream=stream, step=step, xp=xp)
+    return (words >> 8).astype(xp.float32) * 2.0**-24
+
+
+def normal(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
+    """Standard normal float64 by Box and Muller: sqrt(-2 ln u1) cos(2 pi u2), with u1 in (0, 1]."""
+    words = bits((2, *shape), seed=seed, stream=stream, step=step, xp=xp).astype(xp.float64) * 2.0**-32
+    return xp.sqrt(-2.0 * xp.log(1.0 - words[0])) * xp.cos(2.0 * xp.pi * words[1])
+
+
+def integers(
+    shape: Shape, bound: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np
+) -> Array:
+    """Uniform int32 in [0, bound), by multiplication: (word * bound) div 2**32."""
+    words = bits(shape, seed=seed, stream=stream, step=step, xp=xp)
+    return ((words * bound) >> 32).astype(xp.int32)
+
+
+def permutation(n: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
+    """A permutation of 0 .. n-1 as int64: the order of n random 64-bit keys."""
+    high, low = bits((2, n), seed=seed, stream=stream, step=step, xp=xp)
+    return xp.argsort((high << 32) | low)
+
+
+@dataclass
+class Clock:
+    """Which draw it is: layers that need random numbers share one with the trainer, which advances it."""
+
+    seed: int = 0
+    step: int = 0
