@@ -1,0 +1,35 @@
+"""One lecture page per file: equations, the functions that compute them, and the thin layer around them."""
+
+from gpucnn.layers.activations import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from gpucnn.layers.base import Layer
+from gpucnn.layers.batchnorm import BatchNorm, BatchNormReLU
+from gpucnn.layers.containers import Residual, Sequential
+from gpucnn.layers.conv2d import Conv2D
+from gpucnn.layers.dropout import Dropout
+from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.gelu import GELU
+from gpucnn.layers.linear import Linear
+from gpucnn.layers.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from gpucnn.layers.softmax import Softmax
+
+__all__ = [
+    "GELU",
+    "AvgPool2D",
+    "BatchNorm",
+    "BatchNormReLU",
+    "Conv2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2D",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "MaxPool2D",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+]

@@ -55,7 +55,8 @@ def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, paddin
 
 def bias_grad(dy: Array) -> Array:
     """(L20)  dy (..., F) -> db (F,): the sum over everything but the last axis."""
-    return dy.reshape(-1, dy.shape[-1]).sum(axis=0)
+    # float32 totals over 10^5 rows lose three digits: float64 inside
+    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(dy.dtype)
 
 
 class Conv2D(Layer):

@@ -4,6 +4,8 @@
 that belong to windows back to the pixels they came from.  <view(x), v> = <x, add(v)> for all x and v.
 """
 
+from collections.abc import Iterator
+
 from gpucnn.backend import array_module
 from gpucnn.errors import ShapeError
 from gpucnn.typing import Array, Padding, Pair, Shape
@@ -73,15 +75,24 @@ def view_windows(x: Array, kernel: Pair, stride: Pair) -> Array:
     )
 
 
+def view_taps(x: Array, kernel: Pair, size: Pair, stride: Pair) -> Iterator[Array]:
+    """For each kernel tap (m, n), row by row: the pixel of x (N,H,W,C) under it in every window, (N,H',W',C).
+
+    The slices are views: adding to one adds to the pixels.  Within one tap no pixel comes twice.
+    """
+    (kh, kw), (h, w), (sh, sw) = kernel, size, stride
+    for m in range(kh):
+        for n in range(kw):
+            yield x[:, m : m + sh * h : sh, n : n + sw * w : sw, :]
+
+
 def add_windows(windows: Array, shape: Shape, stride: Pair) -> Array:
     """Add windows (N,H',W',KH,KW,C) into zeros of ``shape`` (N,H,W,C), each where it was read.
 
     One strided slice per kernel tap: pixels that several windows share collect all their values.
     """
     _, h, w, kh, kw, _ = windows.shape
-    sh, sw = stride
     x = array_module(windows).zeros(shape, dtype=windows.dtype)
-    for m in range(kh):
-        for n in range(kw):
-            x[:, m : m + sh * h : sh, n : n + sw * w : sw, :] += windows[:, :, :, m, n, :]
+    for tap, pixels in enumerate(view_taps(x, (kh, kw), (h, w), stride)):
+        pixels += windows[:, :, :, tap // kw, tap % kw, :]
     return x

@@ -1,0 +1,154 @@
+"""Batch normalisation (Ioffe and Szegedy, arXiv 1502.03167), for images and vectors.
+
+Over the m values that a channel has in a batch (m = N H W for images, N for vectors):
+
+    (L23)  mu = mean(x),   sigma^2 = mean((x - mu)^2),   xhat = (x - mu) / sqrt(sigma^2 + eps)
+           y = scale * xhat + shift
+
+    running mean     = (1 - momentum) * running mean     + momentum * mu
+    running variance = (1 - momentum) * running variance + momentum * sigma^2 * m / (m - 1)
+
+Evaluation puts the running statistics in the place of the batch's.  Back through mu and sigma^2 as well:
+
+    dshift = sum dy,   dscale = sum dy xhat
+    dx = scale / sqrt(sigma^2 + eps) * (dy - mean(dy) - xhat mean(dy xhat))
+"""
+
+from math import prod
+
+from gpucnn.backend import array_module
+from gpucnn.errors import ShapeError
+from gpucnn.initializers import ones, zeros
+from gpucnn.layers.activations import relu, relu_grad
+from gpucnn.layers.base import Layer
+from gpucnn.parameter import Buffer, Parameter
+from gpucnn.typing import Array, Shape
+
+
+def channel_mean(x: Array) -> Array:
+    """x (..., C) -> (C,), with totals in float64: float32 over 10^5 values loses three digits."""
+    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(x.dtype)
+
+
+def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """(L23)  x (..., C), scale and shift (C,) -> y (..., C), mean (C,), biased variance (C,)."""
+    mean = channel_mean(x)
+    centred = x - mean  # E[x^2] - E[x]^2 would cancel where |mean| >> std
+    var = channel_mean(centred * centred)
+    return batchnorm_eval(x, scale, shift, mean, var, eps), mean, var
+
+
+def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """(L23)  y (..., C) with given statistics (C,)."""
+    return (x - mean) * (scale / array_module(x).sqrt(var + eps)) + shift
+
+
+def batchnorm_grad(
+    dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """(L23)  dy and x (..., C) with the batch's mean and variance (C,) -> dx (..., C), dscale (C,), dshift (C,)."""
+    m = prod(x.shape[:-1])
+    inv = 1.0 / array_module(x).sqrt(var + eps)
+    xhat = (x - mean) * inv
+    mean_dy = channel_mean(dy)
+    mean_dy_xhat = channel_mean(dy * xhat)
+    dx = (scale * inv) * (dy - mean_dy - xhat * mean_dy_xhat)
+    return dx, mean_dy_xhat * m, mean_dy * m
+
+
+def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Batch norm, then ReLU: y (..., C), mean (C,), biased variance (C,)."""
+    y, mean, var = batchnorm(x, scale, shift, eps)
+    return relu(y), mean, var
+
+
+def batchnorm_relu_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """Batch norm with given statistics, then ReLU: y (..., C)."""
+    return relu(batchnorm_eval(x, scale, shift, mean, var, eps))
+
+
+def batchnorm_relu_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Back through ReLU, then through batch norm, whose output is computed again for the mask."""
+    z = batchnorm_eval(x, scale, shift, mean, var, eps)
+    return batchnorm_grad(relu_grad(dy, z), x, scale, mean, var, eps)
+
+
+class BatchNorm(Layer):
+    """Normalise each channel over the batch, then scale and shift it.
+
+    Args:
+        channels: C, the size of the last axis.
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running statistics (equation above).
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        self.channels, self.eps, self.momentum = channels, eps, momentum
+        self.scale = Parameter((channels,), ones, group="norm")
+        self.shift = Parameter((channels,), zeros, group="norm")
+        self.running_mean = Buffer((channels,), 0.0)
+        self.running_var = Buffer((channels,), 1.0)
+
+    def forward(self, x: Array) -> Array:
+        scale, shift = self.scale.data, self.shift.data
+        if not self.training:
+            mean, var = self.running_mean.data, self.running_var.data
+            return self.run(batchnorm_eval, x, scale, shift, mean, var, self.eps)
+        y, mean, var = self.run(batchnorm, x, scale, shift, self.eps)
+        self.update_running(mean, var, prod(x.shape[:-1]))
+        self.save(x, mean, var)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        x, mean, var = self.saved()
+        grads = self.run(batchnorm_grad, dy, x, self.scale.data, mean, var, self.eps)
+        dx, self.scale.grad[...], self.shift.grad[...] = grads
+        return dx
+
+    def update_running(self, mean: Array, var: Array, m: int) -> None:
+        """Move the running statistics towards those of a batch with m values per channel."""
+        if m < 2:
+            raise ShapeError(
+                f"BatchNorm({self.channels}) cannot train on a batch with one value per channel: "
+                "its variance is zero; use a larger batch or drop the last partial one"
+            )
+        running_mean, running_var = self.running_mean.data, self.running_var.data
+        running_mean[...] = (1 - self.momentum) * running_mean + self.momentum * mean
+        running_var[...] = (1 - self.momentum) * running_var + self.momentum * (m / (m - 1)) * var
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if shape[-1] != self.channels:
+            raise ShapeError(
+                f"BatchNorm({self.channels}) got x of shape {shape}: "
+                f"its last axis must hold {self.channels} channels"
+            )
+        return shape
+
+    def flops(self, shape: Shape) -> int:
+        return 4 * prod(shape)
+
+
+class BatchNormReLU(BatchNorm):
+    """``BatchNorm`` followed by ``ReLU`` as one op, so that a backend can pass over the image once."""
+
+    def forward(self, x: Array) -> Array:
+        scale, shift = self.scale.data, self.shift.data
+        if not self.training:
+            mean, var = self.running_mean.data, self.running_var.data
+            return self.run(batchnorm_relu_eval, x, scale, shift, mean, var, self.eps)
+        y, mean, var = self.run(batchnorm_relu, x, scale, shift, self.eps)
+        self.update_running(mean, var, prod(x.shape[:-1]))
+        self.save(x, mean, var)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        x, mean, var = self.saved()
+        scale, shift = self.scale.data, self.shift.data
+        grads = self.run(batchnorm_relu_grad, dy, x, scale, shift, mean, var, self.eps)
+        dx, self.scale.grad[...], self.shift.grad[...] = grads
+        return dx
+
+    def flops(self, shape: Shape) -> int:
+        return 5 * prod(shape)

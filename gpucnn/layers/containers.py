@@ -1,0 +1,93 @@
+"""Layers made of layers: one after the other, or side by side.
+
+The chain rule is all there is to it: F(x) = f(u(x)) has F'(x) = f'(u(x)) u'(x), so gradients pass through a
+sequence in reverse.  A sum hands its gradient to both branches, and a fork adds what comes back.
+"""
+
+from math import prod
+
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Layer
+from gpucnn.typing import Array, Shape
+
+
+def add(a: Array, b: Array) -> Array:
+    """The sum of two arrays of one shape."""
+    return a + b
+
+
+class Sequential(Layer):
+    """Layers one after the other, named by keyword, or "0", "1", ... where given by position."""
+
+    def __init__(self, *layers: Layer, **named: Layer) -> None:
+        self.layers = {str(i): layer for i, layer in enumerate(layers)} | named
+
+    def children(self) -> dict[str, Layer]:
+        return self.layers
+
+    def forward(self, x: Array) -> Array:
+        for layer in self.layers.values():
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        grad: Array | None = dy
+        for layer in reversed(self.layers.values()):
+            grad = layer.backward(grad)
+            if grad is None:  # nobody further up learns anything
+                break
+        return grad
+
+    def skip_input_grad(self) -> None:
+        super().skip_input_grad()
+        for layer in self.layers.values():
+            layer.skip_input_grad()
+            if layer.parameters():
+                break
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for name, layer in self.layers.items():
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(f"layer {name}: {error}") from None
+        return shape
+
+    def flops(self, shape: Shape) -> int:
+        total = 0
+        for layer in self.layers.values():
+            total += layer.flops(shape)
+            shape = layer.output_shape(shape)
+        return total
+
+
+class Residual(Layer):
+    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385); the shortcut is x itself where not given."""
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Array) -> Array:
+        return self.run(add, self.body.forward(x), self.shortcut.forward(x) if self.shortcut else x)
+
+    def backward(self, dy: Array) -> Array | None:
+        through_body = self.body.backward(dy)
+        through_shortcut = self.shortcut.backward(dy) if self.shortcut else dy
+        if not self.needs_input_grad:
+            return None
+        return self.run(add, through_body, through_shortcut)
+
+    def skip_input_grad(self) -> None:
+        super().skip_input_grad()
+        for child in self.children().values():
+            child.skip_input_grad()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        out = self.body.output_shape(shape)
+        other = self.shortcut.output_shape(shape) if self.shortcut else shape
+        if out != other:
+            raise ShapeError(f"Residual adds {out} from its body to {other} from its shortcut: make them equal")
+        return out
+
+    def flops(self, shape: Shape) -> int:
+        return sum(child.flops(shape) for child in self.children().values()) + prod(self.output_shape(shape))

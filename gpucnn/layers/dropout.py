@@ -1,0 +1,46 @@
+"""Dropout (Srivastava et al., JMLR 2014), inverted so that evaluation needs nothing.
+
+    (L24)  training:    y = x keep / (1 - p),   keep = 1 with probability 1 - p, else 0
+           evaluation:  y = x
+
+The mask is a pure function of (seed, stream, step, element), so it is drawn again in backward instead of
+being kept.  Dropout is linear in x: the same function takes x forward and dy backward.
+"""
+
+from math import prod
+
+from gpucnn import random
+from gpucnn.backend import array_module
+from gpucnn.errors import UsageError
+from gpucnn.layers.base import Layer
+from gpucnn.typing import Array, Shape
+
+
+def dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> Array:
+    """(L24)  x of any shape -> x keep / (1 - rate)."""
+    xp = array_module(x)
+    keep = random.uniform(x.shape, seed=seed, stream=stream, step=step, xp=xp) >= rate
+    return x * (keep.astype(x.dtype) * (1.0 / (1.0 - rate)))
+
+
+class Dropout(Layer):
+    """Drop values with probability ``rate`` in training; do nothing in evaluation."""
+
+    def __init__(self, rate: float = 0.5) -> None:
+        if not 0.0 <= rate < 1.0:
+            raise UsageError(f"Dropout(rate={rate}): give a probability in [0, 1)")
+        self.rate = rate
+
+    def forward(self, x: Array) -> Array:
+        if not self.training:
+            return x
+        draw = (self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.step)
+        self.save(draw)
+        return self.run(dropout, x, self.rate, *draw)
+
+    def backward(self, dy: Array) -> Array | None:
+        (draw,) = self.saved()
+        return self.run(dropout, dy, self.rate, *draw)
+
+    def flops(self, shape: Shape) -> int:
+        return 2 * prod(shape)

@@ -1,0 +1,25 @@
+"""Flatten: an image becomes a vector, row by row.
+
+    (L7)   forward:  (N, H, W, C) -> (N, H W C), row-major
+    (L14)  backward: the gradient takes the input's shape again
+"""
+
+from math import prod
+
+from gpucnn.layers.base import Layer
+from gpucnn.typing import Array, Shape
+
+
+class Flatten(Layer):
+    """(L7, L14)"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x.shape)
+        return x.reshape(x.shape[0], -1)
+
+    def backward(self, dy: Array) -> Array | None:
+        (shape,) = self.saved()
+        return dy.reshape(shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (prod(shape),)

@@ -1,0 +1,96 @@
+"""GELU (Hendrycks and Gimpel, arXiv 1606.08415): x times the probability that a standard normal is below x.
+
+    gelu(x) = x P(x),            P(x) = erfc(-x / sqrt 2) / 2        dx = dy (P(x) + x p(x))
+    gelu_tanh(x) = x (1 + t) / 2,   t = tanh(sqrt(2/pi) (x + 0.044715 x^3))
+
+with p the normal density.  NumPy has no erfc, so P is made here from array code that runs on any backend.
+"""
+
+from math import pi, prod, sqrt
+
+from gpucnn.backend import array_module
+from gpucnn.errors import UsageError
+from gpucnn.layers.base import Layer
+from gpucnn.typing import Array, Shape
+
+# (1 + 2z) e^{z^2} erfc(z) for z >= 0 as a Chebyshev series in s = (z - 3.75) / (z + 3.75), interpolated at
+# the Chebyshev nodes of degree 20; 4e-15 relative to SciPy's erfcx over the whole range.
+ERFCX_CENTRE = 3.75
+ERFCX_SERIES = (
+    1.1775789345674017,
+    -0.004590054580646492,
+    -0.08424913336651788,
+    0.059209939998191935,
+    -0.026658668435305854,
+    0.009074997670705172,
+    -0.002413163540417904,
+    0.0004907758365257332,
+    -6.916973302525133e-05,
+    4.139027985862757e-06,
+    7.740383063824306e-07,
+    -2.1886401048096403e-07,
+    1.0764999018658571e-08,
+    4.521959824322274e-09,
+    -7.754400465712195e-10,
+    -6.318099760590532e-11,
+    2.8687948982109012e-11,
+    1.945342032801114e-13,
+    -9.662823385852902e-13,
+    3.24728372641042e-14,
+    3.302041832565104e-14,
+)
+
+
+def normal_cdf(x: Array) -> Array:
+    """P(x) of the standard normal, by Clenshaw's recurrence; both tails keep their relative accuracy."""
+    xp = array_module(x)
+    z = abs(x) * sqrt(0.5)
+    s = (z - ERFCX_CENTRE) / (z + ERFCX_CENTRE)
+    newer, older = xp.zeros_like(s), xp.zeros_like(s)
+    for coefficient in reversed(ERFCX_SERIES[1:]):
+        newer, older = 2 * s * newer - older + coefficient, newer
+    erfcx = (s * newer - older + ERFCX_SERIES[0]) / (1 + 2 * z)
+    tail = 0.5 * xp.exp(-z * z) * erfcx
+    return xp.where(x < 0, tail, 1 - tail)
+
+
+def gelu(x: Array) -> Array:
+    """Exact GELU."""
+    return x * normal_cdf(x)
+
+
+def gelu_grad(dy: Array, x: Array) -> Array:
+    density = array_module(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
+    return dy * (normal_cdf(x) + x * density)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU by its tanh approximation; 5e-4 from the exact one at most."""
+    return 0.5 * x * (1 + array_module(x).tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+
+
+def gelu_tanh_grad(dy: Array, x: Array) -> Array:
+    t = array_module(x).tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x))
+    inner = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x)
+    return dy * 0.5 * (1 + t + x * (1 - t * t) * inner)
+
+
+class GELU(Layer):
+    """Exact by default; ``approximate="tanh"`` for the approximation."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise UsageError(f"GELU(approximate={approximate!r}): give 'none' or 'tanh'")
+        exact = approximate == "none"
+        self.op, self.grad_op = (gelu, gelu_grad) if exact else (gelu_tanh, gelu_tanh_grad)
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return self.run(self.op, x)
+
+    def backward(self, dy: Array) -> Array | None:
+        (x,) = self.saved()
+        return self.run(self.grad_op, dy, x)
+
+    def flops(self, shape: Shape) -> int:
+        return 10 * prod(shape)

@@ -1,0 +1,141 @@
+"""Max pooling and average pooling, with kernel, stride and padding (usual: 2, 2, 0).
+
+    (L6)   y = the maximum, or the mean, of each window
+    (L15)  max: the gradient goes to the maximum of each window, the first one in row-major order on a tie
+    (L16)  average: dy / (k k) to each element of the window
+
+Max pooling pads with minus infinity; average pooling counts the zeros of its border.
+"""
+
+from functools import reduce
+from math import prod
+
+from gpucnn.backend import array_module
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Layer
+from gpucnn.layers.windows import as_padding, as_pair, crop, output_size, pad, view_taps
+from gpucnn.typing import Array, Padding, Pair, Shape
+
+
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """(L6)  x (N,H,W,C) -> y (N,H',W',C)."""
+    size = output_size(x.shape, kernel, stride, padding)
+    taps = view_taps(pad(x, padding, -float("inf")), kernel, size, stride)
+    return reduce(array_module(x).maximum, taps, next(taps).copy())
+
+
+def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """(L15)  dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C)."""
+    xp = array_module(x)
+    size = (dy.shape[1], dy.shape[2])
+    y = max_pool2d(x, kernel, stride, padding)
+    x = pad(x, padding, -float("inf"))
+    dx = xp.zeros_like(x)
+    searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is still ahead
+    for pixels, dpixels in zip(
+        view_taps(x, kernel, size, stride), view_taps(dx, kernel, size, stride), strict=True
+    ):
+        found = searching & (pixels == y)
+        dpixels += dy * found
+        searching &= ~found
+    return crop(dx, padding)
+
+
+def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """(L6)  x (N,H,W,C) -> y (N,H',W',C)."""
+    size = output_size(x.shape, kernel, stride, padding)
+    return sum(view_taps(pad(x, padding), kernel, size, stride)) / prod(kernel)
+
+
+def avg_pool2d_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """(L16)  dy (N,H',W',C) -> dx of ``x_shape`` (N,H,W,C)."""
+    n, h, w, c = x_shape
+    (top, bottom), (left, right) = padding
+    dx = array_module(dy).zeros((n, h + top + bottom, w + left + right, c), dtype=dy.dtype)
+    share = dy / prod(kernel)
+    for dpixels in view_taps(dx, kernel, (dy.shape[1], dy.shape[2]), stride):
+        dpixels += share
+    return crop(dx, padding)
+
+
+def global_avg_pool2d(x: Array) -> Array:
+    """(L6)  over the whole image: x (N,H,W,C) -> y (N,C)."""
+    return x.mean(axis=(1, 2))
+
+
+def global_avg_pool2d_grad(dy: Array, x_shape: Shape) -> Array:
+    """(L16)  dy (N,C) -> dx of ``x_shape`` (N,H,W,C)."""
+    n, h, w, c = x_shape
+    share = (dy / (h * w)).reshape(n, 1, 1, c)
+    return array_module(dy).broadcast_to(share, x_shape)
+
+
+class _Pool2D(Layer):
+    """What both poolings share: the window, and the shape that comes out.
+
+    Args:
+        kernel_size: an int or a (height, width) pair.
+        stride: likewise; the kernel size where not given, so that windows tile the image.
+        padding: an int or a pair, at most half the kernel.
+    """
+
+    def __init__(
+        self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
+    ) -> None:
+        self.kernel = as_pair(kernel_size, "kernel_size", 1)
+        self.stride = as_pair(kernel_size if stride is None else stride, "stride", 1)
+        self.padding = as_padding(padding, self.kernel, self.stride)
+        if any(2 * before > k for (before, _), k in zip(self.padding, self.kernel, strict=True)):
+            raise ShapeError(f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise ShapeError(f"{type(self).__name__} got x of shape {shape}: give images (H, W, C)")
+        return *output_size(shape, self.kernel, self.stride, self.padding), shape[2]
+
+    def flops(self, shape: Shape) -> int:
+        return prod(self.output_shape(shape)) * prod(self.kernel)
+
+
+class MaxPool2D(_Pool2D):
+    """(L6, L15)"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return self.run(max_pool2d, x, self.kernel, self.stride, self.padding)
+
+    def backward(self, dy: Array) -> Array | None:
+        (x,) = self.saved()
+        return self.run(max_pool2d_grad, dy, x, self.kernel, self.stride, self.padding)
+
+
+class AvgPool2D(_Pool2D):
+    """(L6, L16)"""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x.shape)
+        return self.run(avg_pool2d, x, self.kernel, self.stride, self.padding)
+
+    def backward(self, dy: Array) -> Array | None:
+        (shape,) = self.saved()
+        return self.run(avg_pool2d_grad, dy, shape, self.kernel, self.stride, self.padding)
+
+
+class GlobalAvgPool2D(Layer):
+    """The mean of each channel over the whole image: (N,H,W,C) -> (N,C)."""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x.shape)
+        return self.run(global_avg_pool2d, x)
+
+    def backward(self, dy: Array) -> Array | None:
+        (shape,) = self.saved()
+        return self.run(global_avg_pool2d_grad, dy, shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise ShapeError(f"GlobalAvgPool2D got x of shape {shape}: give images (H, W, C)")
+        return (shape[2],)
+
+    def flops(self, shape: Shape) -> int:
+        return prod(shape)

@@ -1,0 +1,40 @@
+"""Softmax: scores -> probabilities.
+
+    (L9)  y_i = e^{z_i} / sum_j e^{z_j}
+
+The maximum is taken off first: the quotient stays the same and nothing overflows.  With its Jacobian
+dy_i/dz_k = y_i (delta_ik - y_k), a gradient goes back as dz = y (dy - sum_j dy_j y_j).
+"""
+
+from math import prod
+
+from gpucnn.backend import array_module
+from gpucnn.layers.base import Layer
+from gpucnn.typing import Array, Shape
+
+
+def softmax(z: Array) -> Array:
+    """(L9)  z (..., K) -> y (..., K), rows that sum to 1."""
+    e = array_module(z).exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_grad(dy: Array, y: Array) -> Array:
+    """Dy and y = softmax(z), both (..., K) -> dz (..., K)."""
+    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+
+
+class Softmax(Layer):
+    """(L9), for the lecture's two steps; ``softmax_cross_entropy`` does both at once and more exactly."""
+
+    def forward(self, x: Array) -> Array:
+        y = self.run(softmax, x)
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (y,) = self.saved()
+        return self.run(softmax_grad, dy, y)
+
+    def flops(self, shape: Shape) -> int:
+        return 5 * prod(shape)

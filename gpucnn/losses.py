@@ -1,0 +1,77 @@
+"""Losses, each with its gradient: (value, dL/d input).  Values are 0-d arrays, means over the batch.
+
+    (L10)  binary cross-entropy       L = -1/N sum_i y_i log p_i + (1 - y_i) log(1 - p_i)
+    (L11)  categorical cross-entropy  L = -1/N sum_i sum_j y_ij log p_ij
+    (L12)  on a softmax's input       dL/dz = (p - y) / N;  likewise on a sigmoid's
+
+The lecture takes two steps: Softmax (or Sigmoid), then the loss on probabilities.  Their gradients compose to
+(L12).  ``softmax_cross_entropy`` and ``sigmoid_binary_cross_entropy`` take both steps at once, from scores
+("logits"), and so never take the logarithm of a rounded-off probability.
+"""
+
+from gpucnn.backend import array_module
+from gpucnn.layers.activations import sigmoid
+from gpucnn.typing import Array
+
+SMALLEST = 1e-30  # probabilities below it count as it: log 0 is minus infinity
+
+
+def as_targets(labels: Array, scores: Array, smoothing: float = 0.0) -> Array:
+    """Labels, integers (N,) or one-hot rows (N,K), as rows of probabilities in the dtype of scores (N,K).
+
+    Smoothing takes that share from the true class and spreads it evenly over all (arXiv 1512.00567).
+    """
+    xp = array_module(scores)
+    classes = scores.shape[1]
+    if labels.ndim == 1:
+        labels = labels[:, None] == xp.arange(classes)
+    targets = labels.astype(scores.dtype)
+    return targets * (1.0 - smoothing) + smoothing / classes if smoothing else targets
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
+    """(L9, L11, L12)  logits (N,K), labels (N,) or (N,K) -> loss (), dlogits (N,K)."""
+    xp = array_module(logits)
+    targets = as_targets(labels, logits, smoothing)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    e = xp.exp(shifted)
+    total = e.sum(axis=1, keepdims=True)
+    log_p = shifted - xp.log(total)
+    n = logits.shape[0]
+    return -(targets * log_p).sum() / n, (e / total - targets) / n
+
+
+def categorical_cross_entropy(p: Array, labels: Array) -> tuple[Array, Array]:
+    """(L11)  probabilities p (N,K), labels (N,) or (N,K) -> loss (), dp (N,K) = -y / (p N)."""
+    targets = as_targets(labels, p)
+    n = p.shape[0]
+    p = array_module(p).maximum(p, SMALLEST)
+    return -(targets * array_module(p).log(p)).sum() / n, -targets / p / n
+
+
+def sigmoid_binary_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """(L10)  logits (N,) or (N,K), targets 0..1 of the same shape -> loss (), dlogits.
+
+    log p = min(z, 0) - log(1 + e^-|z|), and log(1 - p) = log p - z.
+    """
+    xp = array_module(logits)
+    targets = targets.astype(logits.dtype)
+    log_p = xp.minimum(logits, 0) - xp.log1p(xp.exp(-abs(logits)))
+    n = logits.shape[0]
+    return -(log_p - (1 - targets) * logits).sum() / n, (sigmoid(logits) - targets) / n
+
+
+def binary_cross_entropy(p: Array, targets: Array) -> tuple[Array, Array]:
+    """(L10)  probabilities p, targets 0..1 of the same shape -> loss (), dp = (p - y) / (p (1 - p) N)."""
+    xp = array_module(p)
+    targets = targets.astype(p.dtype)
+    n = p.shape[0]
+    yes, no = xp.maximum(p, SMALLEST), xp.maximum(1 - p, SMALLEST)
+    loss = -(targets * xp.log(yes) + (1 - targets) * xp.log(no)).sum() / n
+    return loss, ((1 - targets) / no - targets / yes) / n
+
+
+def mean_squared_error(y: Array, targets: Array) -> tuple[Array, Array]:
+    """Mean of (y - t)^2 over all elements -> loss (), dy = 2 (y - t) / size."""
+    difference = y - targets
+    return (difference * difference).mean(), difference * (2.0 / difference.size)

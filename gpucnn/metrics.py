@@ -1,0 +1,34 @@
+"""Loss and accuracy while they run: sums that stay on the device and are read once in a while."""
+
+from gpucnn.backend import Backend
+from gpucnn.typing import Array
+
+
+def count_correct(logits: Array, labels: Array) -> Array:
+    """How many rows of logits (N,K) have their maximum at the label, integer (N,) -> 0-d integer."""
+    return (logits.argmax(axis=1) == labels).sum()
+
+
+class RunningMetrics:
+    """Sums over the batches so far, on the device; float64, so that they do not depend on how many there are."""
+
+    def __init__(self, backend: Backend, loss_sum: float = 0.0, correct: int = 0, examples: int = 0) -> None:
+        self.backend = backend
+        self.loss_sum = backend.xp.full((), loss_sum, dtype="float64")
+        self.correct = backend.xp.full((), correct, dtype="int64")
+        self.examples = examples
+
+    def update(self, loss: Array, logits: Array, labels: Array) -> None:
+        """Add a batch: its mean loss (), logits (N,K), labels (N,)."""
+        self.loss_sum += loss * len(labels)
+        self.correct += self.backend.run(count_correct, logits, labels)
+        self.examples += len(labels)
+
+    def sums(self) -> tuple[float, int, int]:
+        """(sum of losses, correct, examples) as numbers of the host.  # sync"""
+        return float(self.backend.to_host(self.loss_sum)), int(self.backend.to_host(self.correct)), self.examples
+
+    def read(self) -> tuple[float, float]:
+        """(mean loss, accuracy).  # sync"""
+        loss_sum, correct, examples = self.sums()
+        return loss_sum / max(examples, 1), correct / max(examples, 1)

@@ -1,0 +1,53 @@
+"""Learning-rate schedules: each makes a pure function step -> learning rate, steps counted from 0."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from math import cos, pi
+
+Schedule = Callable[[int], float]
+
+
+def constant(lr: float) -> Schedule:
+    """The same rate for ever."""
+    return lambda step: lr
+
+
+def step_decay(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """The rate times gamma at each milestone (in steps)."""
+    ordered = sorted(milestones)
+    return lambda step: lr * gamma ** bisect_right(ordered, step)
+
+
+def cosine(lr: float, total: int, final: float = 0.0) -> Schedule:
+    """Half a cosine from lr down to final * lr over ``total`` steps (arXiv 1608.03983)."""
+
+    def rate(step: int) -> float:
+        progress = min(step / max(total, 1), 1.0)
+        return lr * (final + (1.0 - final) * 0.5 * (1.0 + cos(pi * progress)))
+
+    return rate
+
+
+def one_cycle(
+    lr: float, total: int, peak: float = 0.3, start: float = 0.04, final: float = 0.0
+) -> Schedule:
+    """Straight up from start * lr to lr over the first ``peak`` share of ``total`` steps, straight down to final * lr.
+
+    The triangle of super-convergence (arXiv 1708.07120).
+    """
+    top = max(1.0, peak * total)
+
+    def rate(step: int) -> float:
+        if step < top:
+            return lr * (start + (1.0 - start) * step / top)
+        down = min((step - top) / max(total - top, 1.0), 1.0)
+        return lr * (1.0 + (final - 1.0) * down)
+
+    return rate
+
+
+def warmup(schedule: Schedule, steps: int) -> Schedule:
+    """A straight line up to the schedule's first rate over ``steps`` steps, then the schedule from its start."""
+    if steps <= 0:
+        return schedule
+    return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)
