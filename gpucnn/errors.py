@@ -1,5 +1,8 @@
 """Every expected failure: a one-line message that names the value and the remedy, and its exit code."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class GpucnnError(Exception):
     """Base of all errors that a user can cause or mend; commands print it as one line."""
@@ -39,3 +42,10 @@ class DeviceError(GpucnnError):
     """A GPU that is missing, unusable or out of memory."""
 
     exit_code = 6
+
+
+def closest(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what could have been meant."""
+    names = sorted(known)
+    match = get_close_matches(str(name), names, n=1)
+    return f": did you mean {match[0]!r}?" if match else f": known are {', '.join(names) or 'none'}"

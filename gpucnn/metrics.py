@@ -26,7 +26,11 @@ class RunningMetrics:
 
     def sums(self) -> tuple[float, int, int]:
         """(sum of losses, correct, examples) as numbers of the host.  # sync"""
-        return float(self.backend.to_host(self.loss_sum)), int(self.backend.to_host(self.correct)), self.examples
+        return (
+            float(self.backend.to_host(self.loss_sum)),
+            int(self.backend.to_host(self.correct)),
+            self.examples,
+        )
 
     def read(self) -> tuple[float, float]:
         """(mean loss, accuracy).  # sync"""

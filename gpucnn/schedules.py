@@ -28,9 +28,7 @@ def cosine(lr: float, total: int, final: float = 0.0) -> Schedule:
     return rate
 
 
-def one_cycle(
-    lr: float, total: int, peak: float = 0.3, start: float = 0.04, final: float = 0.0
-) -> Schedule:
+def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, final: float = 0.0) -> Schedule:
     """Straight up from start * lr to lr over the first ``peak`` share of ``total`` steps, straight down to final * lr.
 
     The triangle of super-convergence (arXiv 1708.07120).

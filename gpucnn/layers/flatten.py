@@ -1,7 +1,7 @@
 """Flatten: an image becomes a vector, row by row.
 
-    (L7)   forward:  (N, H, W, C) -> (N, H W C), row-major
-    (L14)  backward: the gradient takes the input's shape again
+(L7)   forward:  (N, H, W, C) -> (N, H W C), row-major
+(L14)  backward: the gradient takes the input's shape again
 """
 
 from math import prod

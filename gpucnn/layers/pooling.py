@@ -86,7 +86,9 @@ class _Pool2D(Layer):
         self.stride = as_pair(kernel_size if stride is None else stride, "stride", 1)
         self.padding = as_padding(padding, self.kernel, self.stride)
         if any(2 * before > k for (before, _), k in zip(self.padding, self.kernel, strict=True)):
-            raise ShapeError(f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding")
+            raise ShapeError(
+                f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding"
+            )
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:

@@ -1,0 +1,40 @@
+"""Models by name.  A new model is one short function that returns a Layer, and its row here."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+from gpucnn.errors import UsageError, closest
+from gpucnn.layers import Layer
+from gpucnn.models.lenet import lenet5
+from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
+from gpucnn.models.resnet import resnet18, resnet20
+from gpucnn.typing import Shape
+
+MODELS: dict[str, Callable[..., Layer]] = {
+    "lenet5": lenet5,
+    "mnist_cnn": mnist_cnn,
+    "vgg_small": vgg_small,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "mlp": mlp,
+}
+
+
+def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) -> Layer:
+    """The model of this name for images (H, W, C), not initialised yet.
+
+    Raises:
+        UsageError: unknown name or option, with the closest match.
+        ShapeError: the model does not fit images of this shape.
+    """
+    if name not in MODELS:
+        raise UsageError(f"unknown model {name!r}{closest(name, MODELS)}")
+    builder = MODELS[name]
+    known = {p.name for p in signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    for option in options:
+        if option not in known:
+            raise UsageError(f"unknown option {option!r} of model {name!r}{closest(option, known)}")
+    model = builder(tuple(input_shape), num_classes, **options)
+    model.output_shape(tuple(input_shape))
+    return model

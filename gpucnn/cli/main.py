@@ -1,0 +1,75 @@
+"""``gpucnn COMMAND``: finds the command's file, runs it, and turns expected failures into one line and an exit code.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 data or checksum, 4 bad checkpoint, 5 not a number, 6 GPU missing or out of
+memory, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from gpucnn import __version__
+from gpucnn.errors import DeviceError, GpucnnError
+
+COMMANDS = {
+    "train": "train a model, or go on with a run",
+    "evaluate": "accuracy, loss and confusion matrix of a checkpoint",
+    "predict": "class names and probabilities for image files",
+    "inspect": "what a checkpoint holds",
+    "features": "pictures of what convolution, ReLU and pooling make of a photograph",
+    "data": "download, verify and list data sets",
+    "doctor": "what this machine has, what is used, and why not",
+    "gradcheck": "finite differences against every layer's gradients",
+}
+"""command -> one line; the code is gpucnn/cli/COMMAND.py, imported only when it is asked for."""
+
+
+def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the commands named get their flags, so that only their modules are imported."""
+    parser = argparse.ArgumentParser(
+        prog="gpucnn", description="Train convolutional networks that read like a lecture."
+    )
+    parser.add_argument("--version", action="version", version=f"gpucnn {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=line, description=line.capitalize() + ".")
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name in commands:
+            import_module(f"gpucnn.cli.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(words[:1]).parse_args(words)
+    try:
+        return int(import_module(f"gpucnn.cli.{args.command}").run(args))
+    except GpucnnError as error:
+        return fail(args, error, error.exit_code)
+    except KeyboardInterrupt:
+        print("gpucnn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has had enough
+        sys.stderr.close()
+        return 1
+    except MemoryError as error:
+        return fail(args, error, 1, "out of memory: use a smaller --batch-size")
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # CuPy's, which is not imported here
+            hint = "the GPU is out of memory: use a smaller --batch-size"
+            return fail(args, error, DeviceError.exit_code, hint)
+        raise
+
+
+def fail(args: argparse.Namespace, error: BaseException, code: int, message: str = "") -> int:
+    """Print an expected failure as one line."""
+    if args.debug:
+        raise error
+    print(f"gpucnn: error: {message or error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""A run's settings: TOML -> frozen dataclasses, with every name and type checked, and back to TOML.
+
+Precedence: the defaults here < the file < ``--set section.key=value`` < flags.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+from gpucnn.errors import UsageError, closest
+
+Option = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and what happens to them.
+
+    ``mean``, ``std`` (per channel, 0..1 scale) and ``classes`` are filled in from the training set.
+    """
+
+    dataset: str = "digits"
+    validation: int = 0  # images taken off the training set; they then stand in for the test set
+    flip: bool = False
+    crop: int = 0  # pixels of shift at most
+    crop_mode: str = "zero"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network; ``input_shape`` (H, W, C) and ``num_classes`` are filled in from the data set."""
+
+    name: str = "mnist_cnn"
+    input_shape: tuple[int, ...] = ()
+    num_classes: int = 0
+    options: dict[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop."""
+
+    epochs: int = 12
+    batch_size: int = 64
+    drop_last: bool = False
+    seed: int = 0
+    smoothing: float = 0.0
+    clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
+    patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """sgd (plain where momentum = 0), adam or adamw."""
+
+    name: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """constant, step, cosine or one_cycle, with a linear warm-up in front."""
+
+    name: str = "constant"
+    warmup_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()  # in epochs, for step
+    gamma: float = 0.1  # for step
+    peak: float = 0.3  # share of the run that climbs, for one_cycle
+    start: float = 0.04  # first rate as a share of lr, for one_cycle
+    final: float = 0.0  # last rate as a share of lr, for cosine and one_cycle
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how it runs; none of it changes what a run learns on one device."""
+
+    device: str = "auto"
+    strict_device: bool = False
+    threads: int = 0  # 0: as many as the cores this process may use
+    log_interval: int = 50  # steps between two readings of the running loss
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    run: RunConfig = RunConfig()
+
+    @classmethod
+    def from_toml(cls, text: str, origin: str = "config") -> Self:
+        """Raises UsageError for bad TOML, unknown names and values of the wrong type."""
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{origin} is not valid TOML: {error}") from None
+        return cls().updated(tables)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the config {path}: {error}") from None
+        return cls.from_toml(text, str(path))
+
+    def updated(self, tables: Mapping[str, Any]) -> Self:
+        """A copy with some values replaced: {"train": {"epochs": 3}, ...}; then checked as a whole."""
+        changed = {}
+        for section, values in tables.items():
+            if section not in SECTIONS:
+                raise UsageError(f"unknown config section [{section}]{closest(section, SECTIONS)}")
+            if not isinstance(values, Mapping):
+                raise UsageError(f"config section [{section}] must be a table, got {values!r}")
+            changed[section] = _update(getattr(self, section), section, values)
+        config = replace(self, **changed)
+        config.check()
+        return config
+
+    def with_setting(self, assignment: str) -> Self:
+        """A copy with one ``section.key=value``; the value is TOML, or a bare string."""
+        name, equals, text = assignment.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not equals or not dot:
+            raise UsageError(f"--set {assignment}: write section.key=value, as in --set optimizer.lr=0.1")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        if section == "model" and key.startswith("options."):
+            return self.updated({section: {"options": {key.removeprefix("options."): value}}})
+        return self.updated({section: {key: value}})
+
+    def check(self) -> None:
+        """Values that no run can have; raises UsageError with the value and what is allowed."""
+        for name, minimum in POSITIVE.items():
+            section, key = name.split(".")
+            value = getattr(getattr(self, section), key)
+            if not (isfinite(value) and value >= minimum):
+                raise UsageError(f"{name} = {value}: give a number >= {minimum}")
+        for name, allowed in CHOICES.items():
+            section, key = name.split(".")
+            value = getattr(getattr(self, section), key)
+            if value not in allowed:
+                raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+        if not self.train.smoothing < 1.0:
+            raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
+        if not self.optimizer.momentum < 1.0:
+            raise UsageError(f"optimizer.momentum = {self.optimizer.momentum}: give a number in [0, 1)")
+
+    def to_toml(self) -> str:
+        """All sections with all keys; ``from_toml`` gives an equal config back."""
+        lines = []
+        for section, values in asdict(self).items():
+            options = values.pop("options", {})
+            lines.append(f"[{section}]")
+            lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+            lines.append("")
+            if options:
+                lines += [f"[{section}.options]", *(f"{k} = {_toml(v)}" for k, v in options.items()), ""]
+        return "\n".join(lines)
+
+
+SECTIONS = tuple(f.name for f in fields(Config))
+
+POSITIVE: dict[str, float] = {
+    "data.validation": 0,
+    "data.crop": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.seed": 0,
+    "train.smoothing": 0,
+    "train.clip_grad": 0,
+    "train.patience": 0,
+    "optimizer.lr": 0,
+    "optimizer.momentum": 0,
+    "optimizer.weight_decay": 0,
+    "schedule.warmup_epochs": 0,
+    "schedule.peak": 0,
+    "run.threads": 0,
+    "run.log_interval": 1,
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.crop_mode": ("zero", "reflect"),
+    "optimizer.name": ("sgd", "adam", "adamw"),
+    "schedule.name": ("constant", "step", "cosine", "one_cycle"),
+}
+
+
+def _update(section: Any, name: str, values: Mapping[str, Any]) -> Any:
+    types = get_type_hints(type(section))
+    changed = {}
+    for key, value in values.items():
+        if key not in types:
+            raise UsageError(f"unknown config key {name}.{key}{closest(key, types)}")
+        changed[key] = _convert(value, types[key], f"{name}.{key}")
+        if isinstance(changed[key], dict):
+            changed[key] = {**getattr(section, key), **changed[key]}
+    return replace(section, **changed)
+
+
+def _convert(value: Any, wanted: Any, name: str) -> Any:
+    """A TOML value as the type a field wants; an int may stand for a float, nothing else is bent."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(item, inner[0], name) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _convert(item, inner[1], f"{name}.{key}") for key, item in value.items()}
+    if origin in (UnionType,) and type(value) in inner:
+        return value
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted in (bool, int, float, str, NoneType) and type(value) is wanted:
+        return value
+    readable = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+    expected = readable.get(wanted, "a list" if origin is tuple else "a value of another type")
+    raise UsageError(f"config key {name} = {value!r}: expected {expected}")
+
+
+def _toml(value: Any) -> str:
+    """One value in TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value)

@@ -1,0 +1,38 @@
+"""How good a model is on a data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucnn.data import Loader
+from gpucnn.layers import Layer
+from gpucnn.losses import softmax_cross_entropy
+from gpucnn.metrics import RunningMetrics
+from gpucnn.typing import Array
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss per image, share of images that are right, and the class predicted for each, (N,) on the host."""
+
+    loss: float
+    accuracy: float
+    predictions: Array
+
+
+def evaluate(
+    model: Layer, batches: Loader, loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy
+) -> Evaluation:
+    """Run the model over all batches in evaluation mode; its mode afterwards is evaluation."""
+    backend = model.backend
+    metrics = RunningMetrics(backend)
+    predictions = []
+    model.eval()
+    for x, labels in batches.epoch(0):
+        logits = model.forward(x)
+        value, _ = backend.run(loss, logits, labels)
+        metrics.update(value, logits, labels)
+        predictions.append(logits.argmax(axis=1))
+    mean_loss, accuracy = metrics.read()  # sync
+    return Evaluation(mean_loss, accuracy, np.concatenate([backend.to_host(p) for p in predictions]))

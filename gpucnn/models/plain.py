@@ -1,0 +1,64 @@
+"""Networks without branches: a perceptron, a small net for digits and a small VGG (arXiv 1409.1556) for CIFAR."""
+
+from math import prod
+
+from gpucnn.layers import (
+    BatchNormReLU,
+    Conv2D,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+)
+from gpucnn.typing import Shape
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[Layer]:
+    """A 3x3 convolution without bias (batch norm would take it away again), batch norm and ReLU."""
+    return [
+        Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        BatchNormReLU(out_channels),
+    ]
+
+
+def mlp(input_shape: Shape, num_classes: int, *, width: int = 256, depth: int = 2) -> Layer:
+    """``depth`` hidden layers of ``width`` units with ReLU."""
+    layers: list[Layer] = [Flatten()]
+    fan_in = prod(input_shape)
+    for _ in range(depth):
+        layers += [Linear(fan_in, width), ReLU()]
+        fan_in = width
+    return Sequential(*layers, Linear(fan_in, num_classes))
+
+
+def mnist_cnn(input_shape: Shape, num_classes: int, *, dropout: float = 0.5) -> Layer:
+    """[32, 32, pool] [64, pool] with batch norm, then 128 units and dropout: a small net for digits."""
+    features = Sequential(
+        *conv_bn_relu(input_shape[2], 32),
+        *conv_bn_relu(32, 32),
+        MaxPool2D(2),
+        *conv_bn_relu(32, 64),
+        MaxPool2D(2),
+        Flatten(),
+    )
+    (width,) = features.output_shape(input_shape)
+    return Sequential(
+        features=features,
+        classifier=Sequential(Linear(width, 128), ReLU(), Dropout(dropout), Linear(128, num_classes)),
+    )
+
+
+def vgg_small(input_shape: Shape, num_classes: int, *, dropout: float = 0.0) -> Layer:
+    """[64, 64, pool] [128, 128, pool] [256, 256, pool], all 3x3 with batch norm, then one linear layer."""
+    layers: list[Layer] = []
+    channels = input_shape[2]
+    for width in (64, 128, 256):
+        layers += [*conv_bn_relu(channels, width), *conv_bn_relu(width, width), MaxPool2D(2)]
+        channels = width
+    features = Sequential(*layers, Flatten())
+    (width,) = features.output_shape(input_shape)
+    head: list[Layer] = [Dropout(dropout)] if dropout else []
+    return Sequential(features=features, classifier=Sequential(*head, Linear(width, num_classes)))

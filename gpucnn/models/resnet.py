@@ -1,0 +1,60 @@
+"""Residual networks for small images (He et al., arXiv 1512.03385)."""
+
+from collections.abc import Sequence
+
+from gpucnn.layers import (
+    BatchNorm,
+    BatchNormReLU,
+    Conv2D,
+    GlobalAvgPool2D,
+    Layer,
+    Linear,
+    ReLU,
+    Residual,
+    Sequential,
+)
+from gpucnn.models.plain import conv_bn_relu
+from gpucnn.typing import Shape
+
+
+def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
+    """relu(conv-bn-relu-conv-bn of x, plus x); where the shape changes, x goes through a 1x1 convolution."""
+    body = Sequential(
+        *conv_bn_relu(in_channels, out_channels, stride),
+        Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
+        BatchNorm(out_channels),
+    )
+    shortcut: Layer | None = None
+    if stride != 1 or in_channels != out_channels:
+        shortcut = Sequential(
+            Conv2D(in_channels, out_channels, 1, stride=stride, bias=False), BatchNorm(out_channels)
+        )
+    return Sequential(Residual(body, shortcut), ReLU())
+
+
+def resnet(input_shape: Shape, num_classes: int, widths: Sequence[int], blocks: int) -> Layer:
+    """A 3x3 stem, one stage of ``blocks`` basic blocks per width (each after the first halves the image), a mean."""
+    stages: dict[str, Layer] = {}
+    channels = widths[0]
+    for number, width in enumerate(widths):
+        stage = []
+        for block in range(blocks):
+            stage.append(basic_block(channels, width, 2 if number > 0 and block == 0 else 1))
+            channels = width
+        stages[f"stage{number + 1}"] = Sequential(*stage)
+    return Sequential(
+        stem=Sequential(*conv_bn_relu(input_shape[2], widths[0])),
+        **stages,
+        pool=GlobalAvgPool2D(),
+        classifier=Linear(channels, num_classes),
+    )
+
+
+def resnet20(input_shape: Shape, num_classes: int) -> Layer:
+    """The paper's 20-layer net for CIFAR-10: widths 16, 32, 64, three blocks each."""
+    return resnet(input_shape, num_classes, (16, 32, 64), 3)
+
+
+def resnet18(input_shape: Shape, num_classes: int) -> Layer:
+    """ResNet-18 in its form for 32x32 images: a 3x3 stem and no pooling after it."""
+    return resnet(input_shape, num_classes, (64, 128, 256, 512), 2)

@@ -1,0 +1,92 @@
+"""From settings to objects: the one place that knows which config value makes what."""
+
+from dataclasses import replace
+from math import ceil
+
+from gpucnn import models, schedules
+from gpucnn.backend import Backend
+from gpucnn.config import Config
+from gpucnn.data import Augmentation, Dataset, split_validation
+from gpucnn.errors import DataError
+from gpucnn.layers import Layer
+from gpucnn.optim import SGD, Adam, AdamW, Optimizer
+from gpucnn.schedules import Schedule
+from gpucnn.trainer import Trainer
+
+
+def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
+    """The sets to train and to test on: with ``data.validation``, images of the training set stand in for the test set."""
+    if not config.data.validation:
+        return train, test
+    return split_validation(train, config.data.validation, config.train.seed)
+
+
+def resolve(config: Config, train: Dataset) -> Config:
+    """Fill in what the training set determines: statistics, class names, image shape, number of classes."""
+    data = replace(config.data, mean=train.mean, std=train.std, classes=train.classes)
+    model = replace(config.model, input_shape=train.image_shape, num_classes=train.num_classes)
+    return replace(config, data=data, model=model)
+
+
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Raises DataError where a data set is not of the kind that a resolved config was trained on."""
+    wanted = (config.model.input_shape, config.model.num_classes)
+    if (dataset.image_shape, dataset.num_classes) != wanted:
+        raise DataError(
+            f"{dataset.name} has images {dataset.image_shape} in {dataset.num_classes} classes, but the model was "
+            f"trained on images {wanted[0]} in {wanted[1]}: name the matching set with --dataset"
+        )
+
+
+def build_model(config: Config) -> Layer:
+    """The model of a resolved config, not initialised yet."""
+    return models.build(
+        config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options
+    )
+
+
+def build_optimizer(config: Config) -> Optimizer:
+    o = config.optimizer
+    if o.name == "sgd":
+        return SGD(o.lr, momentum=o.momentum, nesterov=o.nesterov, weight_decay=o.weight_decay)
+    kind = {"adam": Adam, "adamw": AdamW}[o.name]
+    return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, weight_decay=o.weight_decay)
+
+
+def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
+    s, lr = config.schedule, config.optimizer.lr
+    warm = round(s.warmup_epochs * steps_per_epoch)
+    total = config.train.epochs * steps_per_epoch - warm
+    made = {
+        "constant": lambda: schedules.constant(lr),
+        "step": lambda: schedules.step_decay(
+            lr, [round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma
+        ),
+        "cosine": lambda: schedules.cosine(lr, total, s.final),
+        "one_cycle": lambda: schedules.one_cycle(lr, total, s.peak, s.start, s.final),
+    }[s.name]()
+    return schedules.warmup(made, warm)
+
+
+def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
+    """The trainer of a resolved config, at step 0."""
+    t, d = config.train, config.data
+    count = len(train.labels) / t.batch_size
+    steps_per_epoch = int(count) if t.drop_last else ceil(count)
+    augmented = d.flip or d.crop
+    return Trainer(
+        build_model(config),
+        build_optimizer(config),
+        backend=backend,
+        batch_size=t.batch_size,
+        schedule=build_schedule(config, steps_per_epoch),
+        loss_options={"smoothing": t.smoothing},
+        clip_grad=t.clip_grad,
+        augmentation=Augmentation(d.flip, d.crop, d.crop_mode) if augmented else None,
+        drop_last=t.drop_last,
+        patience=t.patience,
+        mean=d.mean,
+        std=d.std,
+        seed=t.seed,
+        log_interval=config.run.log_interval,
+    )

@@ -1,0 +1,260 @@
+"""The training loop: epochs of mini-batches (L22).
+
+What happens in one step is ``Trainer.train_step``; the epochs are a generator, so the loop belongs to the caller:
+
+    for report in trainer.fit(train, test, epochs=20):
+        print(report)
+        if report.test_accuracy > 0.99:
+            break
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from time import perf_counter
+from typing import Any
+
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.data import Augmentation, Dataset, Loader
+from gpucnn.diagnosis import explain_not_finite
+from gpucnn.errors import NotANumberError
+from gpucnn.evaluation import Evaluation, evaluate
+from gpucnn.layers import Layer
+from gpucnn.losses import softmax_cross_entropy
+from gpucnn.metrics import RunningMetrics
+from gpucnn.optim import Optimizer, clip_by_norm
+from gpucnn.random import Clock
+from gpucnn.schedules import Schedule, constant
+from gpucnn.typing import Array
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch came to.  Losses are means per image, accuracies shares, epochs count from 1.
+
+    ``seconds`` is the wall time of the epoch with its evaluation; ``images_per_second`` is of training alone.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch:3d}   train loss {self.train_loss:.4f} accuracy {self.train_accuracy:.4f}   "
+            f"test loss {self.test_loss:.4f} accuracy {self.test_accuracy:.4f}   "
+            f"{self.seconds:.1f} s, {self.images_per_second:,.0f} images/s"
+        )
+
+
+@dataclass(frozen=True)
+class IntervalReport:
+    """How the running epoch goes: batches done of all, mean loss and accuracy so far."""
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+@dataclass
+class Progress:
+    """How far training has come: all that a resumed run needs besides weights and optimiser state."""
+
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches done of the epoch under way, and its sums so far:
+    loss_sum: float = 0.0
+    correct: int = 0
+    examples: int = 0
+    step: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch, without timings
+
+
+class Trainer:
+    """Trains a model on one backend.
+
+    Args:
+        model: any Layer whose output is logits (N, K).
+        optimizer: its learning rate is used where no schedule is given.
+        backend: where everything runs.
+        batch_size: images per step.
+        schedule: step -> learning rate.
+        loss: (logits, labels, **loss_options) -> (value, dlogits), run on the backend.
+        clip_grad: largest norm of the gradient; 0 does not clip.
+        augmentation: what happens to training images; nothing where not given.
+        drop_last: leave out the last batch of an epoch where it is a partial one.
+        patience: epochs without a better test accuracy before ``fit`` ends early; 0 never.
+        mean, std: per channel on a 0..1 scale; the training set's own where not given.
+        seed: of weights, shuffles, dropout and augmentation.
+        log_interval: steps between two readings of the running metrics (each waits for the device).
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        optimizer: Optimizer,
+        *,
+        backend: Backend = REFERENCE,
+        batch_size: int = 128,
+        schedule: Schedule | None = None,
+        loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
+        loss_options: dict[str, Any] | None = None,
+        clip_grad: float = 0.0,
+        augmentation: Augmentation | None = None,
+        drop_last: bool = False,
+        patience: int = 0,
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
+        seed: int = 0,
+        log_interval: int = 50,
+    ) -> None:
+        self.clock = Clock(seed)
+        self.model = model.initialize(seed, backend, clock=self.clock)
+        model.skip_input_grad()
+        self.optimizer, self.backend = optimizer, backend
+        optimizer.bind(model.flat, backend)
+        self.schedule = schedule or constant(optimizer.lr)
+        self.loss, self.loss_options = loss, loss_options or {}
+        self.clip_grad, self.augmentation = clip_grad, augmentation
+        self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
+        self.mean, self.std = mean, std
+        self.log_interval = log_interval
+        self.metrics = RunningMetrics(backend)
+        self.progress = Progress()
+        self.stop_requested = False
+
+    def train_step(self, x: Array, labels: Array) -> None:
+        """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,)."""
+        logits = self.model.forward(x)
+        loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
+        self.model.backward(dlogits)
+        self.guard(loss, x)
+        if self.clip_grad:
+            self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
+        self.optimizer.step(self.schedule(self.clock.step), self.clock.step)
+        self.metrics.update(loss, logits, labels)
+        self.clock.step += 1
+
+    def fit(
+        self,
+        train: Dataset,
+        test: Dataset,
+        *,
+        epochs: int,
+        watch: Callable[[IntervalReport], None] | None = None,
+    ) -> Iterator[EpochReport]:
+        """Train up to ``epochs`` epochs in all, from wherever ``progress`` stands; yields a report for each.
+
+        Ends early by ``patience``, or after the step during which ``stop_requested`` was set.
+        """
+        self.mean, self.std = self.mean or train.mean, self.std or train.std
+        self.model.output_shape(train.image_shape)
+        batches = self.loader(train, training=True)
+        test_batches = self.loader(test, training=False)
+        while self.progress.epoch < epochs and not self.out_of_patience():
+            start = perf_counter()
+            finished, rate = self.train_epoch(batches, watch)
+            if not finished:
+                return
+            trained = self.metrics.read()  # sync
+            tested = evaluate(self.model, test_batches, self.loss)
+            seconds = perf_counter() - start
+            yield self.close_epoch(trained, tested, seconds, rate)
+
+    def train_epoch(
+        self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None
+    ) -> tuple[bool, float]:
+        """The rest of the epoch under way -> (whether it was finished, images per second)."""
+        progress = self.progress
+        self.metrics = RunningMetrics(self.backend, progress.loss_sum, progress.correct, progress.examples)
+        self.model.train()
+        start, before = perf_counter(), progress.examples
+        for x, labels in batches.epoch(progress.epoch, progress.batch):
+            self.train_step(x, labels)
+            progress.batch += 1
+            due = progress.batch % self.log_interval == 0 or progress.batch == len(batches)
+            if due:
+                loss, accuracy = self.metrics.read()  # sync
+                self.guard_reading(loss, x)
+                if watch:
+                    rate = (self.metrics.examples - before) / (perf_counter() - start)
+                    watch(
+                        IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate)
+                    )
+            if self.stop_requested:
+                break
+        progress.loss_sum, progress.correct, progress.examples = self.metrics.sums()  # sync
+        progress.step = self.clock.step
+        rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
+        return progress.batch == len(batches), rate
+
+    def close_epoch(
+        self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float
+    ) -> EpochReport:
+        """Count the epoch, remember the best one, and report."""
+        progress = self.progress
+        progress.epoch += 1
+        progress.batch, progress.loss_sum, progress.correct, progress.examples = 0, 0.0, 0, 0
+        report = EpochReport(
+            progress.epoch,
+            *trained,
+            tested.loss,
+            tested.accuracy,
+            self.schedule(max(self.clock.step - 1, 0)),
+            seconds,
+            rate,
+        )
+        if report.test_accuracy > progress.best_accuracy:
+            progress.best_accuracy, progress.best_epoch = report.test_accuracy, report.epoch
+        timings = ("seconds", "images_per_second")
+        progress.history.append({k: v for k, v in asdict(report).items() if k not in timings})
+        return report
+
+    def out_of_patience(self) -> bool:
+        """Whether the last ``patience`` epochs brought no better test accuracy."""
+        return 0 < self.patience <= self.progress.epoch - self.progress.best_epoch
+
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """Loss, accuracy and predictions on a data set, in evaluation mode."""
+        self.mean, self.std = self.mean or dataset.mean, self.std or dataset.std
+        return evaluate(self.model, self.loader(dataset, training=False), self.loss)
+
+    def loader(self, dataset: Dataset, *, training: bool) -> Loader:
+        """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""
+        return Loader(
+            dataset,
+            self.batch_size,
+            backend=self.backend,
+            mean=self.mean,
+            std=self.std,
+            seed=self.clock.seed,
+            shuffle=training,
+            drop_last=self.drop_last and training,
+            augmentation=self.augmentation if training else None,
+        )
+
+    def guard(self, loss: Array, x: Array) -> None:
+        """Stop before an update that is not a number; a device that runs ahead is asked at the next reading."""
+        if self.backend.synchronous:
+            grad = self.model.flat.grad
+            if not (isfinite(loss) and isfinite(grad @ grad)):
+                raise NotANumberError(explain_not_finite(self.model, x, self.clock.step))
+
+    def guard_reading(self, loss: float, x: Array) -> None:
+        """The same for a mean loss that was read at an interval."""
+        if not isfinite(loss):
+            raise NotANumberError(explain_not_finite(self.model, x, self.clock.step - 1))
+
+    def restore(self, progress: Progress) -> None:
+        """Go on from here; weights, buffers and optimiser state are loaded by the caller."""
+        self.progress = progress
+        self.clock.step = progress.step
