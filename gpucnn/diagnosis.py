@@ -29,7 +29,7 @@ def first_culprit(model: Layer, x: Array) -> str:
     found: list[str] = []
     leaves = [(name, layer) for name, layer in model.named_layers() if not layer.children()]
     for name, layer in leaves:
-        layer.forward = _watched(name, layer, found)  # type: ignore[method-assign]
+        layer.forward = _watched(name, layer, found)  # type: ignore[method-assign,assignment]
     try:
         model.forward(x)
     finally:

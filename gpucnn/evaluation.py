@@ -14,7 +14,7 @@ from gpucnn.typing import Array
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss per image, share of images that are right, and the class predicted for each, (N,) on the host."""
+    """Mean loss per image, share of images that are right, class of each image by the model (N,) on the host."""
 
     loss: float
     accuracy: float

@@ -10,7 +10,7 @@ def count_correct(logits: Array, labels: Array) -> Array:
 
 
 class RunningMetrics:
-    """Sums over the batches so far, on the device; float64, so that they do not depend on how many there are."""
+    """Sums over the batches so far, on the device; float64, so that many batches lose no digits."""
 
     def __init__(self, backend: Backend, loss_sum: float = 0.0, correct: int = 0, examples: int = 0) -> None:
         self.backend = backend

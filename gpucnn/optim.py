@@ -7,7 +7,8 @@ The update functions work in place on 1-D arrays: w and the optimiser's state ch
     Adam       m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2        arXiv 1412.6980
                w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
 
-Weight decay adds wd w to g; AdamW (arXiv 1711.05101) takes lr wd w off w instead.  It spares biases and batch norm.
+Weight decay adds wd w to g; AdamW (arXiv 1711.05101) takes lr wd w off w instead.  It spares biases and
+batch norm.
 """
 
 from typing import Any

@@ -15,7 +15,7 @@ from gpucnn.trainer import Trainer
 
 
 def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-    """The sets to train and to test on: with ``data.validation``, images of the training set stand in for the test set."""
+    """What to train and to test on; with ``data.validation``, training images stand in for the test set."""
     if not config.data.validation:
         return train, test
     return split_validation(train, config.data.validation, config.train.seed)
@@ -33,8 +33,8 @@ def check_data(config: Config, dataset: Dataset) -> None:
     wanted = (config.model.input_shape, config.model.num_classes)
     if (dataset.image_shape, dataset.num_classes) != wanted:
         raise DataError(
-            f"{dataset.name} has images {dataset.image_shape} in {dataset.num_classes} classes, but the model was "
-            f"trained on images {wanted[0]} in {wanted[1]}: name the matching set with --dataset"
+            f"{dataset.name} has images {dataset.image_shape} in {dataset.num_classes} classes, but the "
+            f"model was trained on images {wanted[0]} in {wanted[1]}: name the matching set with --dataset"
         )
 
 

@@ -29,7 +29,7 @@ def cosine(lr: float, total: int, final: float = 0.0) -> Schedule:
 
 
 def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, final: float = 0.0) -> Schedule:
-    """Straight up from start * lr to lr over the first ``peak`` share of ``total`` steps, straight down to final * lr.
+    """Straight up from start * lr to lr in the first ``peak`` share of ``total``, then down to final * lr.
 
     The triangle of super-convergence (arXiv 1708.07120).
     """
@@ -45,7 +45,7 @@ def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, fin
 
 
 def warmup(schedule: Schedule, steps: int) -> Schedule:
-    """A straight line up to the schedule's first rate over ``steps`` steps, then the schedule from its start."""
+    """A straight line up to the schedule's first rate in ``steps`` steps, then the schedule itself."""
     if steps <= 0:
         return schedule
     return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)

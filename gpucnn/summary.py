@@ -9,7 +9,7 @@ from gpucnn.typing import Shape
 
 @dataclass(frozen=True)
 class Row:
-    """One layer: dotted name, class, output shape without the batch, parameters, FLOPs of one example forward."""
+    """One layer: dotted name, class, output shape and forward FLOPs of one example, parameters."""
 
     name: str
     kind: str

@@ -1,6 +1,6 @@
 """The training loop: epochs of mini-batches (L22).
 
-What happens in one step is ``Trainer.train_step``; the epochs are a generator, so the loop belongs to the caller:
+What happens in one step is ``Trainer.train_step``; the epochs are a generator, so the loop is the caller's:
 
     for report in trainer.fit(train, test, epochs=20):
         print(report)
@@ -243,7 +243,7 @@ class Trainer:
         )
 
     def guard(self, loss: Array, x: Array) -> None:
-        """Stop before an update that is not a number; a device that runs ahead is asked at the next reading."""
+        """Stop before an update that is not a number; a device that runs ahead is asked at the next read."""
         if self.backend.synchronous:
             grad = self.model.flat.grad
             if not (isfinite(loss) and isfinite(grad @ grad)):

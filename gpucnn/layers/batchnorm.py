@@ -46,7 +46,7 @@ def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array
 def batchnorm_grad(
     dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
-    """(L23)  dy and x (..., C) with the batch's mean and variance (C,) -> dx (..., C), dscale (C,), dshift (C,)."""
+    """(L23)  dy, x (..., C), the batch's mean and variance (C,) -> dx (..., C), dscale (C,), dshift (C,)."""
     m = prod(x.shape[:-1])
     inv = 1.0 / array_module(x).sqrt(var + eps)
     xhat = (x - mean) * inv

@@ -1,4 +1,7 @@
-"""LeNet-5 (LeCun et al., "Gradient-based learning applied to document recognition", 1998), with ReLU and max pooling."""
+"""LeNet-5 (LeCun et al., "Gradient-based learning applied to document recognition", 1998), with ReLU.
+
+Max pooling stands where the original averages.
+"""
 
 from gpucnn.layers import Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
 from gpucnn.typing import Shape

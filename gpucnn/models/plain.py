@@ -1,4 +1,4 @@
-"""Networks without branches: a perceptron, a small net for digits and a small VGG (arXiv 1409.1556) for CIFAR."""
+"""Networks without branches: a perceptron, a net for digits and a small VGG (arXiv 1409.1556) for CIFAR."""
 
 from math import prod
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from gpucnn.layers import (
     BatchNorm,
-    BatchNormReLU,
     Conv2D,
     GlobalAvgPool2D,
     Layer,
@@ -33,7 +32,7 @@ def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
 
 
 def resnet(input_shape: Shape, num_classes: int, widths: Sequence[int], blocks: int) -> Layer:
-    """A 3x3 stem, one stage of ``blocks`` basic blocks per width (each after the first halves the image), a mean."""
+    """A 3x3 stem, a stage of ``blocks`` blocks per width (each after the first halves the image), a mean."""
     stages: dict[str, Layer] = {}
     channels = widths[0]
     for number, width in enumerate(widths):
