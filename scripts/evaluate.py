@@ -1,0 +1,11 @@
+"""``python scripts/evaluate.py ...`` is ``gpucnn evaluate ...``, from a clone and without an install."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gpucnn.cli.main import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,11 @@
+"""``python scripts/train.py ...`` is ``gpucnn train ...``, from a clone and without an install."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gpucnn.cli.main import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

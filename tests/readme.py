@@ -1,0 +1,20 @@
+"""Reads the code blocks of README.md: ``python tests/readme.py "## Tests"`` prints the first block of a section."""
+
+import re
+import sys
+from pathlib import Path
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def blocks(language: str = "", section: str = "") -> list[str]:
+    """Fenced code blocks of a language (all where empty), below a heading (anywhere where empty)."""
+    text = README.read_text(encoding="utf-8")
+    if section:
+        text = text.partition(f"\n{section}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [code for kind, code in found if not language or kind == language]
+
+
+if __name__ == "__main__":
+    print(blocks(section=sys.argv[1])[0].strip())
