@@ -74,10 +74,10 @@ class OptimizerConfig:
 class ScheduleConfig:
     """constant, step, cosine or one_cycle, with a linear warm-up in front."""
 
-    name: str = "constant"
+    name: str = "step"
     warmup_epochs: float = 0.0
-    milestones: tuple[float, ...] = ()  # in epochs, for step
-    gamma: float = 0.1  # for step
+    milestones: tuple[float, ...] = (8.0, 11.0)  # in epochs, for step
+    gamma: float = 0.2  # for step
     peak: float = 0.3  # share of the run that climbs, for one_cycle
     start: float = 0.04  # first rate as a share of lr, for one_cycle
     final: float = 0.0  # last rate as a share of lr, for cosine and one_cycle

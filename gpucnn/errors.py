@@ -33,9 +33,17 @@ class CheckpointError(GpucnnError):
 
 
 class NotANumberError(GpucnnError):
-    """NaN or infinity in a loss, a gradient or a weight."""
+    """NaN or infinity in a loss, a gradient or a weight.
+
+    Attributes:
+        batch: the images and labels of the step, where there is one.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, batch: tuple[object, object] | None = None) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class DeviceError(GpucnnError):

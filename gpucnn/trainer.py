@@ -137,7 +137,7 @@ class Trainer:
         logits = self.model.forward(x)
         loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
         self.model.backward(dlogits)
-        self.guard(loss, x)
+        self.guard(loss, x, labels)
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
         self.optimizer.step(self.schedule(self.clock.step), self.clock.step)
@@ -184,7 +184,7 @@ class Trainer:
             due = progress.batch % self.log_interval == 0 or progress.batch == len(batches)
             if due:
                 loss, accuracy = self.metrics.read()  # sync
-                self.guard_reading(loss, x)
+                self.guard_reading(loss, x, labels)
                 if watch:
                     rate = (self.metrics.examples - before) / (perf_counter() - start)
                     watch(
@@ -242,17 +242,22 @@ class Trainer:
             augmentation=self.augmentation if training else None,
         )
 
-    def guard(self, loss: Array, x: Array) -> None:
+    def guard(self, loss: Array, x: Array, labels: Array) -> None:
         """Stop before an update that is not a number; a device that runs ahead is asked at the next read."""
         if self.backend.synchronous:
             grad = self.model.flat.grad
             if not (isfinite(loss) and isfinite(grad @ grad)):
-                raise NotANumberError(explain_not_finite(self.model, x, self.clock.step))
+                raise self.not_a_number(x, labels, self.clock.step)
 
-    def guard_reading(self, loss: float, x: Array) -> None:
+    def guard_reading(self, loss: float, x: Array, labels: Array) -> None:
         """The same for a mean loss that was read at an interval."""
         if not isfinite(loss):
-            raise NotANumberError(explain_not_finite(self.model, x, self.clock.step - 1))
+            raise self.not_a_number(x, labels, self.clock.step - 1)
+
+    def not_a_number(self, x: Array, labels: Array, step: int) -> NotANumberError:
+        """The error that names the place, with the batch for whoever wants to look into it.  # sync"""
+        to_host = self.backend.to_host
+        return NotANumberError(explain_not_finite(self.model, x, step), (to_host(x), to_host(labels)))
 
     def restore(self, progress: Progress) -> None:
         """Go on from here; weights, buffers and optimiser state are loaded by the caller."""

@@ -61,3 +61,9 @@ def set_threads(threads: int) -> None:
 def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
     """``choose_backend`` from the shared flags."""
     return choose_backend(args.device or "auto", bool(args.strict_device), args.threads or 0)
+
+
+def describe(backend: Backend) -> str:
+    """A backend for people: its name and how many ops have kernels."""
+    kernels = f"{len(backend.kernels)} kernels" if backend.kernels else "no kernels, ops run as written"
+    return f"{backend.name} ({backend.xp.__name__} {backend.xp.__version__}, {kernels})"

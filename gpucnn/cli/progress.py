@@ -1,0 +1,68 @@
+"""How a run shows itself: a bar with loss, accuracy and images/s on a terminal, plain lines elsewhere."""
+
+import sys
+from time import monotonic
+from typing import Any
+
+from gpucnn.trainer import EpochReport, IntervalReport
+
+QUIET_SECONDS = 20.0  # where there is no terminal, a long epoch speaks up this often
+
+
+class Display:
+    """Prints to standard output; the bar goes to standard error."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.terminal = sys.stderr.isatty()
+        self.bar: Any = None
+        self.last_line = monotonic()
+
+    def interval(self, report: IntervalReport) -> None:
+        """The epoch under way."""
+        if self.terminal:
+            self._draw(report)
+        elif monotonic() - self.last_line > QUIET_SECONDS and report.batch < report.batches:
+            self.line(
+                f"epoch {report.epoch}/{self.epochs}   batch {report.batch}/{report.batches}   "
+                f"loss {report.loss:.4f}   accuracy {report.accuracy:.4f}   "
+                f"{report.images_per_second:,.0f} images/s"
+            )
+
+    def _draw(self, report: IntervalReport) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None:
+            self.bar = tqdm(
+                total=report.batches,
+                desc=f"epoch {report.epoch}/{self.epochs}",
+                unit="batch",
+                leave=False,
+                dynamic_ncols=True,
+                bar_format="{desc} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            )
+        self.bar.n = report.batch
+        self.bar.set_postfix_str(
+            f"loss {report.loss:.4f}, accuracy {report.accuracy:.4f}, {report.images_per_second:,.0f} images/s"
+        )
+
+    def epoch(self, report: EpochReport, *, best: bool) -> None:
+        """One line for an epoch that is over; a star marks the best so far."""
+        self.close()
+        self.line(
+            f"epoch {report.epoch:>{len(str(self.epochs))}}/{self.epochs}   "
+            f"train loss {report.train_loss:.4f}  acc {report.train_accuracy:.4f}   "
+            f"test loss {report.test_loss:.4f}  acc {report.test_accuracy:.4f}{'*' if best else ' '}  "
+            f"{report.seconds:.1f} s  {report.images_per_second:,.0f} images/s"
+        )
+
+    def line(self, text: str) -> None:
+        """Something worth keeping."""
+        print(text, flush=True)
+        self.last_line = monotonic()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,222 @@
+"""``gpucnn train``: from settings to a run directory with logs and checkpoints."""
+
+import argparse
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gpucnn import __version__
+from gpucnn.cli.options import add_data_options, add_device_options, choose_backend, describe
+from gpucnn.cli.progress import Display
+from gpucnn.config import Config
+from gpucnn.data import Dataset, load_dataset
+from gpucnn.environment import environment, stable_part
+from gpucnn.errors import NotANumberError
+from gpucnn.recipe import build_trainer, resolve, split
+from gpucnn.resume import Resumed, find_resumed, refuse_changes
+from gpucnn.run import RunDirectory, new_path
+from gpucnn.snapshot import put_back, take
+from gpucnn.trainer import Trainer
+
+ROOT = Path("runs")
+HORIZON = ("cosine", "one_cycle")  # schedules that stretch with the number of epochs
+
+FLAGS: dict[str, tuple[str, type, str]] = {
+    "--dataset": ("data.dataset", str, "digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic"),
+    "--validation": ("data.validation", int, "hold out this many training images and test on them"),
+    "--model": ("model.name", str, "lenet5, mnist_cnn, vgg_small, resnet20, resnet18 or mlp"),
+    "--epochs": ("train.epochs", int, "epochs in all, those before a resume included"),
+    "--batch-size": ("train.batch_size", int, "images per step"),
+    "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
+    "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
+    "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
+    "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
+    "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
+    "--lr": ("optimizer.lr", float, "learning rate"),
+    "--momentum": ("optimizer.momentum", float, "momentum of sgd"),
+    "--weight-decay": ("optimizer.weight_decay", float, "of weights; biases and batch norm are spared"),
+    "--sched": ("schedule.name", str, "constant, step, cosine or one_cycle"),
+    "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
+    "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
+    "--device": ("run.device", str, ""),
+    "--strict-device": ("run.strict_device", bool, ""),
+    "--threads": ("run.threads", int, ""),
+}
+"""flag -> (config key, type, help); the last three are shared with other commands."""
+
+SHORT = {"--batch-size": ["-b"]}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn train``."""
+    parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, as optimizer.nesterov=false"
+    )
+    for flag, (key, kind, line) in FLAGS.items():
+        if line:
+            names = [flag, *SHORT.get(flag, [])]
+            parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
+    parser.add_argument(
+        "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
+    )
+    parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
+    add_data_options(parser)
+    add_device_options(parser)
+
+
+def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
+    """Defaults or ``base`` < --config < --set < flags."""
+    config = base or Config()
+    if args.config:
+        config = Config.from_file(args.config)
+    for assignment in args.set:
+        config = config.with_setting(assignment)
+    values = {**vars(args)}
+    shared = {"run.device": "device", "run.strict_device": "strict_device", "run.threads": "threads"}
+    for key, _, _ in FLAGS.values():
+        value = values[shared.get(key, key)]
+        if value is not None:
+            section, _, name = key.partition(".")
+            config = config.updated({section: {name: value}})
+    return config
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on with a run; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    resumed = find_resumed(args.resume, args.output, ROOT)
+    config = settings(args, resumed.config if resumed else None)
+    backend, reason = choose_backend(config.run.device, config.run.strict_device, config.run.threads)
+    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
+    train, test = split(config, train, test)
+    config = resolve(config, train)
+    trainer = build_trainer(config, train, backend)
+    if resumed:
+        if not args.force:
+            refuse_changes(resumed, config, train.digest)
+        put_back(resumed.checkpoint, trainer)
+    where = resumed.path.parent if resumed and not args.output else args.output
+    about = environment(config.run.device, backend.name, reason)
+    with RunDirectory(where or new_path(ROOT, config_name(args, config)), resume=resumed is not None) as folder:
+        introduce(trainer, config, train, test, folder.path, resumed)
+        folder.begin(config.to_toml(), about, trainer.progress.epoch)
+        return train_in(folder, trainer, config, train, test, about)
+
+
+def train_in(
+    folder: RunDirectory, trainer: Trainer, config: Config, train: Dataset, test: Dataset, about: dict[str, Any]
+) -> int:
+    """The loop, with everything that must outlive it written to the folder."""
+    display = Display(config.train.epochs)
+    stable = stable_part(about)
+    try:
+        with stopping_on_signals(trainer) as received:
+            for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
+                best = report.epoch == trainer.progress.best_epoch
+                display.epoch(report, best=best)
+                folder.append_metrics(asdict(report))
+                checkpoint = take(trainer, config, stable, train.digest)
+                folder.save_last(checkpoint)
+                if best:
+                    folder.save_best(checkpoint)
+    except NotANumberError as error:
+        saved = folder.save_batch(error.batch) if error.batch else None
+        raise NotANumberError(f"{error}; the batch is in {saved}" if saved else str(error)) from None
+    finally:
+        display.close()
+    if received:
+        folder.save_last(take(trainer, config, stable, train.digest))
+        display.line(
+            f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch {trainer.progress.batch}; "
+            f"go on with: gpucnn train --resume {folder.path}"
+        )
+        return 130 if received[0] is signal.SIGINT else 143
+    conclude(display, trainer, folder.path)
+    return 0
+
+
+@contextmanager
+def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
+    """The first Ctrl-C or SIGTERM ends the run after the step under way; the second one at once."""
+    received: list[signal.Signals] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        trainer.stop_requested = True
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+        print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
+
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def config_name(args: argparse.Namespace, config: Config) -> str:
+    """What the run folder is called after its date."""
+    return args.config.stem if args.config else f"{config.data.dataset}_{config.model.name}"
+
+
+def introduce(
+    trainer: Trainer, config: Config, train: Dataset, test: Dataset, folder: Path, resumed: Resumed | None
+) -> None:
+    """The first lines of a run: what is about to happen, and where."""
+    shape = config.model.input_shape
+    parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
+    print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    print(
+        f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
+        f"{'validation' if config.data.validation else 'test'} images "
+        f"{' x '.join(map(str, shape))}, {config.model.num_classes} classes"
+    )
+    print(
+        f"model  {config.model.name}: {parameters:,} parameters, "
+        f"{trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
+    )
+    for section, values in asdict(config).items():
+        shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
+        print("\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
+    if resumed:
+        print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
+        if trainer.progress.epoch >= config.train.epochs:
+            print(f"       all {config.train.epochs} epochs are done; give a larger --epochs to go on")
+        elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
+            print(
+                f"       the {config.schedule.name} schedule now spans {config.train.epochs} epochs instead of "
+                f"{resumed.config.train.epochs}: the learning rate jumps"
+            )
+    print(f"run    {folder}", flush=True)
+
+
+def compact(value: Any) -> str:
+    """A setting in a few characters."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return f"[{' '.join(map(compact, value))}]"
+    return str(value)
+
+
+def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
+    """The last lines: how good it got, where it lies, what to do with it."""
+    progress = trainer.progress
+    if not progress.history:
+        return
+    last = progress.history[-1]
+    early = " (stopped early: no better for a while)" if trainer.out_of_patience() else ""
+    display.line(
+        f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, "
+        f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
+    )
+    display.line(f"saved  {folder / 'best.h5'}, {folder / 'last.h5'}, {folder / 'metrics.jsonl'}")
+    display.line(f"next   gpucnn evaluate --checkpoint {folder / 'best.h5'}")

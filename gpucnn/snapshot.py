@@ -1,0 +1,72 @@
+"""Between a Trainer and a Checkpoint: everything that a run needs to go on to the same bits, and a model to use."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.checkpoint import Checkpoint, load_checkpoint
+from gpucnn.config import Config
+from gpucnn.errors import CheckpointError, GpucnnError
+from gpucnn.layers import Layer
+from gpucnn.recipe import build_model
+from gpucnn.trainer import Progress, Trainer
+from gpucnn.typing import Shape
+
+Expected = dict[str, dict[str, tuple[Shape, str]]]
+
+
+def take(trainer: Trainer, config: Config, environment: Mapping[str, Any], digest: str) -> Checkpoint:
+    """The state of a run after a step.  # sync"""
+    state = trainer.model.state_dict()
+    progress = asdict(trainer.progress)
+    rows = progress.pop("history")
+    return Checkpoint(
+        parameters={name: state[name] for name in trainer.model.parameters()},
+        buffers={name: state[name] for name in trainer.model.buffers()},
+        optimizer=trainer.optimizer.state_dict(),
+        progress=progress,
+        history={column: [row[column] for row in rows] for column in (rows[0] if rows else ())},
+        config=config.to_toml(),
+        environment=json.dumps(environment, sort_keys=True),
+        dataset_digest=digest,
+        seed=config.train.seed,
+    )
+
+
+def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
+    """Let a trainer of the same config go on from a checkpoint."""
+    trainer.model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers})
+    names = set(trainer.optimizer.state_names)
+    if set(checkpoint.optimizer) != names:
+        raise CheckpointError(
+            f"the checkpoint holds optimiser state {sorted(checkpoint.optimizer)}, this run needs {sorted(names)}"
+        )
+    trainer.optimizer.load_state_dict(checkpoint.optimizer)
+    columns = checkpoint.history
+    length = len(next(iter(columns.values()), []))
+    rows = [{name: column[i] for name, column in columns.items()} for i in range(length)]
+    trainer.restore(Progress(**checkpoint.progress, history=rows))
+
+
+def expected_tensors(config_text: str) -> Expected:
+    """What a checkpoint with this config must hold: names, shapes and dtypes of the model rebuilt from it."""
+    try:
+        model = build_model(Config.from_toml(config_text, "the config in the checkpoint"))
+    except GpucnnError as error:
+        raise CheckpointError(f"its config does not make a model: {error}") from None
+    return {
+        "parameters": {name: (entry.shape, "float32") for name, entry in model.parameters().items()},
+        "buffers": {name: (entry.shape, "float32") for name, entry in model.buffers().items()},
+    }
+
+
+def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:
+    """A trained model, in evaluation mode, from its checkpoint and nothing else."""
+    checkpoint = load_checkpoint(path, expected_tensors)
+    config = Config.from_toml(checkpoint.config)
+    model = build_model(config).initialize(config.train.seed, backend)
+    model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers})
+    return model.eval(), config, checkpoint

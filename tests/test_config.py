@@ -1,0 +1,87 @@
+"""Settings: precedence, checks, and the way to TOML and back."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpucnn.config import Config
+from gpucnn.errors import UsageError
+
+CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_load_and_survive_the_round_trip(path: Path) -> None:
+    config = Config.from_file(path)
+    assert Config.from_toml(config.to_toml()) == config
+
+
+def test_defaults_are_the_digits_recipe() -> None:
+    (digits,) = (path for path in CONFIGS if path.stem == "digits")
+    assert Config.from_file(digits) == Config()
+
+
+@given(
+    classes=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8), max_size=3),
+    lr=st.floats(0, 1e3),
+    mean=st.lists(st.floats(0, 1), max_size=3),
+    epochs=st.integers(1, 10**6),
+)
+def test_any_values_survive_the_round_trip(
+    classes: list[str], lr: float, mean: list[float], epochs: int
+) -> None:
+    config = Config().updated(
+        {
+            "data": {"classes": classes, "mean": mean},
+            "optimizer": {"lr": lr},
+            "train": {"epochs": epochs},
+            "model": {"options": {"dropout": 0.25}},
+        }
+    )
+    assert Config.from_toml(config.to_toml()) == config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optimizer.learning_rte=1", "unknown config key optimizer.learning_rte"),
+        ("optimizer.momentun=1", "did you mean 'momentum'?"),
+        ("optimiser.lr=1", "did you mean 'optimizer'?"),
+        ("train.epochs=-1", "train.epochs = -1: give a number >= 1"),
+        ("train.epochs=1.5", "train.epochs = 1.5: expected an integer"),
+        ("train.epochs=true", "train.epochs = True: expected an integer"),
+        ("optimizer.lr=fast", "optimizer.lr = 'fast': expected a number"),
+        ("optimizer.lr=nan", "optimizer.lr = nan"),
+        ("optimizer.name=sgdm", "did you mean 'sgd'?"),
+        ("schedule.milestones=3", "schedule.milestones = 3: expected a list"),
+        ("data.flip=1", "data.flip = 1: expected true or false"),
+        ("optimizer.momentum=1", "optimizer.momentum = 1.0"),
+        ("train.smoothing=1.0", "train.smoothing = 1.0"),
+        ("lr=1", "write section.key=value"),
+        ("optimizer.lr", "write section.key=value"),
+    ],
+)
+def test_bad_settings_name_the_value_and_the_remedy(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        Config().with_setting(assignment)
+    assert "\n" not in str(caught.value)
+
+
+def test_later_settings_win_and_leave_the_rest_alone() -> None:
+    config = Config.from_toml("[optimizer]\nlr = 1\nmomentum = 0.5\n").with_setting("optimizer.lr=2")
+    assert (config.optimizer.lr, config.optimizer.momentum) == (2.0, 0.5)
+    assert config.train == Config().train
+
+
+def test_bad_files_are_usage_errors(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[train\n")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        Config.from_file(bad)
+    with pytest.raises(UsageError, match="cannot read the config"):
+        Config.from_file(tmp_path / "missing.toml")
+    with pytest.raises(UsageError, match="must be a table"):
+        Config.from_toml("train = 3\n")
