@@ -1,0 +1,169 @@
+"""A checkpoint file whose digest and structure have been verified; its tensors are read last."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpucnn.checkpoint.contents import (
+    FORMAT,
+    Checkpoint,
+    Number,
+    check_finite,
+    read_array,
+    read_number,
+    read_text,
+)
+from gpucnn.checkpoint.migrations import Attributes, migrate
+from gpucnn.checkpoint.structure import Entry, Tree, parse_image
+from gpucnn.errors import CheckpointError, NotANumberError
+from gpucnn.typing import Shape
+
+Tensors = Mapping[str, tuple[Shape, str]]
+"""name -> (shape, dtype)"""
+
+Expected = Callable[[str], Mapping[str, Tensors]]
+"""config text -> {"parameters": ..., "buffers": ...}, of the model that is rebuilt from it"""
+
+GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
+TENSOR_TYPES = {"float32", "float64", "int32", "int64", "uint8"}
+WORDS = {"model": "parameters", "buffers": "buffers"}
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A verified file.  ``check`` compares it with a model before ``read`` copies a tensor.
+
+    Attributes:
+        path: where it came from.
+        size: of the file, in bytes.
+        attributes: format, format_version, gpucnn_version, dataset_digest, epoch, step, seed.
+        config, environment: the texts.
+        entries: all data sets by path.
+    """
+
+    path: Path
+    size: int
+    attributes: Attributes
+    config: str
+    environment: str
+    entries: Mapping[str, Entry]
+    groups: frozenset[str]
+
+    @classmethod
+    def parse(cls, path: Path, image: bytes, size: int) -> "CheckpointFile":
+        """Raises CheckpointError where the image is not a checkpoint of a known version."""
+        tree = parse_image(image)
+        found: Attributes = {
+            name: read_text(name, entry) if entry.dtype == "text" else read_number(name, entry)
+            for name, entry in tree.attributes.items()
+        }
+        if found.get("format") != FORMAT:
+            raise CheckpointError(f"its format is {found.get('format')!r}, not {FORMAT!r}")
+        found, tree = migrate(found, tree)
+        for name, kind in ATTRIBUTES.items():
+            if not isinstance(found.get(name), kind):
+                raise CheckpointError(f"its attribute {name!r} is missing or not a {kind.__name__}")
+        _check_paths(tree)
+        config, environment = (read_text(name, tree.entries[name]) for name in ("config", "environment"))
+        file = cls(path, size, found, config, environment, tree.entries, tree.groups)
+        file.history()
+        for state in file.states():
+            compare(file.tensors(f"optimizer/{state}"), file.tensors("model"), f"optimizer/{state}")
+        for name in ("epoch", "step"):
+            if file.progress().get(name, 0) != found[name]:
+                raise CheckpointError(f"its attribute {name!r} contradicts /progress/{name}")
+        return file
+
+    def members(self, group: str) -> dict[str, Entry]:
+        """Name -> entry of the data sets right in a group."""
+        start = f"{group}/"
+        return {path[len(start) :]: e for path, e in self.entries.items() if path.startswith(start)}
+
+    def tensors(self, group: str) -> dict[str, tuple[Shape, str]]:
+        """Name -> (shape, dtype) in "model", "buffers" or "optimizer/<state>"."""
+        return {name: (entry.shape, entry.dtype) for name, entry in self.members(group).items()}
+
+    def states(self) -> list[str]:
+        """Names of the optimiser's states."""
+        return sorted(group.removeprefix("optimizer/") for group in self.groups if "/" in group)
+
+    def progress(self) -> dict[str, Number]:
+        return {key: read_number(f"progress/{key}", e) for key, e in self.members("progress").items()}
+
+    def history(self) -> dict[str, list[Number]]:
+        columns: dict[str, list[Number]] = {}
+        for name, entry in self.members("history").items():
+            if entry.dtype not in ("int64", "float64") or len(entry.shape) != 1:
+                raise CheckpointError(f"'history/{name}' is not a column of numbers")
+            columns[name] = read_array(entry).tolist()
+        if len({len(column) for column in columns.values()}) > 1:
+            raise CheckpointError("the columns of its history have different lengths")
+        return columns
+
+    def check(self, expected: Mapping[str, Tensors]) -> None:
+        """Names, shapes and dtypes against a model's; a CheckpointError names the first that differs."""
+        for group, word in WORDS.items():
+            compare(self.tensors(group), expected.get(word, {}), group)
+
+    def read(self) -> Checkpoint:
+        """Copy everything out; raises CheckpointError where a tensor holds NaN or infinity."""
+        checkpoint = Checkpoint(
+            **{word: _arrays(self.members(group)) for group, word in WORDS.items()},
+            optimizer={state: _arrays(self.members(f"optimizer/{state}")) for state in self.states()},
+            progress=self.progress(),
+            history=self.history(),
+            config=self.config,
+            environment=self.environment,
+            dataset_digest=str(self.attributes["dataset_digest"]),
+            seed=int(self.attributes["seed"]),
+        )
+        try:
+            check_finite(checkpoint)
+        except NotANumberError as error:
+            raise CheckpointError(str(error)) from None
+        return checkpoint
+
+
+ATTRIBUTES: dict[str, type] = {
+    "gpucnn_version": str,
+    "dataset_digest": str,
+    "epoch": int,
+    "step": int,
+    "seed": int,
+}
+
+
+def compare(found: Tensors, wanted: Tensors, group: str) -> None:
+    """Raises CheckpointError naming the first tensor that is missing, unknown or different."""
+    if missing := sorted(set(wanted) - set(found)):
+        raise CheckpointError(f"tensor '{group}/{missing[0]}' is missing ({len(missing)} missing in all)")
+    if extra := sorted(set(found) - set(wanted)):
+        raise CheckpointError(
+            f"tensor '{group}/{extra[0]}' belongs to no part of the model ({len(extra)} such)"
+        )
+    for name, (shape, dtype) in sorted(wanted.items()):
+        if found[name] != (tuple(shape), str(dtype)):
+            (has, kind) = found[name]
+            raise CheckpointError(f"tensor '{group}/{name}' is {kind} {has}, the model wants {dtype} {shape}")
+
+
+def _check_paths(tree: Tree) -> None:
+    """Only what the format names may be there, each thing of its kind."""
+    if missing := GROUPS - tree.groups:
+        raise CheckpointError(f"the group {sorted(missing)[0]!r} is missing")
+    if missing := {"config", "environment"} - tree.entries.keys():
+        raise CheckpointError(f"the text {sorted(missing)[0]!r} is missing")
+    for path in sorted(tree.groups):
+        if path not in GROUPS and not (path.startswith("optimizer/") and path.count("/") == 1):
+            raise CheckpointError(f"the group {path!r} belongs to no checkpoint")
+    for path, entry in tree.entries.items():
+        group, _, _ = path.rpartition("/")
+        tensor = group in ("model", "buffers") or group.startswith("optimizer/")
+        if group in ("", "optimizer") and path not in ("config", "environment"):
+            raise CheckpointError(f"the data set {path!r} belongs to no checkpoint")
+        if tensor and entry.dtype not in TENSOR_TYPES:
+            raise CheckpointError(f"tensor {path!r} is a {entry.dtype}")
+
+
+def _arrays(entries: Mapping[str, Entry]) -> dict[str, object]:
+    return {name: read_array(entry) for name, entry in entries.items()}

@@ -1,0 +1,255 @@
+"""The bytes of an HDF5 image -> its tree, by a reader that knows only what gpucnn writes.
+
+A digest tells damage, not intent: whoever makes a file can compute it.  libhdf5 understands external files,
+filters, references, virtual data sets and much else that a checkpoint has no use for, and trusts addresses
+and counts.  So foreign bytes are not given to it.  The few structures below are all that may stand in the
+image (HDF5 File Format Specification, version 3.0: superblock 0, symbol-table groups, version 1 object
+headers, contiguous data); every structure claims its bytes, no byte is claimed twice, and their number is
+bounded, so reading ends and needs no more memory than the file is long.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from gpucnn.errors import CheckpointError
+from gpucnn.typing import Shape
+
+BASE = 512  # the user block in front of the image
+UNDEFINED = 2**64 - 1
+MAX_STRUCTURES = 50_000
+MAX_DEPTH = 3
+MAX_RANK = 8
+MAX_ELEMENTS = 1 << 32
+MAX_NAME = 255
+MAX_BLOCK = 65_536  # bytes of one block of an object header
+MAX_MESSAGES = 64
+NODE, LEAF = 544, 328  # bytes of a B-tree node and of a symbol table node, for K = 16 and K = 4
+
+CONTINUATION, SYMBOL_TABLE, ATTRIBUTE, NIL = 0x10, 0x11, 0x0C, 0x00
+DATASPACE, DATATYPE, FILL_VALUE, LAYOUT = 0x01, 0x03, 0x05, 0x08
+KNOWN = {NIL, DATASPACE, DATATYPE, FILL_VALUE, LAYOUT, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE}
+
+TYPES = {
+    bytes.fromhex("11201f00 04000000 00002000 17080017 7f000000"): "float32",
+    bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000"): "float64",
+    bytes.fromhex("10080000 04000000 00002000"): "int32",
+    bytes.fromhex("10080000 08000000 00004000"): "int64",
+    bytes.fromhex("10000000 01000000 00000800"): "uint8",
+}
+"""Encoded datatype -> NumPy's name; all little-endian."""
+SIZES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1}
+TEXT = bytes.fromhex("13110000")  # a string, padded with zeros, UTF-8; its length follows
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set or an attribute: shape, dtype (NumPy's name, or "text") and its bytes, little-endian."""
+
+    shape: Shape
+    dtype: str
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What an image holds: attributes of the root, groups, and data sets by path ("model/conv.weight")."""
+
+    attributes: dict[str, Entry]
+    groups: frozenset[str]
+    entries: dict[str, Entry]
+
+
+def parse_image(image: bytes) -> Tree:
+    """Raises CheckpointError where the image is anything but a tree as gpucnn writes it."""
+    try:
+        return _Reader(image).tree()
+    except (struct.error, UnicodeDecodeError) as error:
+        raise CheckpointError(f"malformed: {error}") from None
+
+
+class _Reader:
+    def __init__(self, image: bytes) -> None:
+        self.image = memoryview(image)
+        self.claims: dict[int, int] = {}  # start -> end of every structure met so far
+        self.attributes: dict[str, Entry] = {}
+        self.groups: set[str] = set()
+        self.entries: dict[str, Entry] = {}
+
+    def tree(self) -> Tree:
+        self.object(self.superblock(), "", 0)
+        end = 0
+        for start, stop in sorted(self.claims.items()):
+            if start < end:
+                raise CheckpointError(f"malformed: two structures share the bytes at {start}")
+            end = stop
+        return Tree(self.attributes, frozenset(self.groups), self.entries)
+
+    def claim(self, start: int, size: int, what: str) -> memoryview:
+        """The bytes of a structure, which nothing else may use."""
+        if start + size > len(self.image):
+            raise CheckpointError(
+                f"malformed: {what} of {size} bytes at {start} reaches beyond the file's end"
+            )
+        if start in self.claims:
+            raise CheckpointError(f"malformed: {what} at {start} is used twice (a hard link or a cycle)")
+        if len(self.claims) >= MAX_STRUCTURES:
+            raise CheckpointError(f"more than {MAX_STRUCTURES} structures, too many for a checkpoint")
+        self.claims[start] = start + size
+        return self.image[start : start + size]
+
+    def superblock(self) -> int:
+        """The address of the root group."""
+        block = self.claim(0, 96, "the superblock")
+        versions = bytes.fromhex("894844460d0a1a0a 00000000 00080800 0400 1000 00000000")
+        base, free_space, end, driver, name, root = struct.unpack_from("<6Q", block, 24)
+        if block[:24] != versions or (base, free_space, driver, name) != (BASE, UNDEFINED, UNDEFINED, 0):
+            raise CheckpointError("not the kind of HDF5 file that gpucnn writes (superblock)")
+        if end != BASE + len(self.image):
+            raise CheckpointError("malformed: the superblock gives another length than the file has")
+        return int(root)
+
+    def object(self, address: int, path: str, depth: int) -> None:
+        """A group, with all below it, or a data set."""
+        messages: dict[int, memoryview] = {}
+        for kind, body in self.messages(address, path or "/"):
+            if kind == ATTRIBUTE:
+                if path:
+                    raise CheckpointError(f"{path!r} has an attribute; only the root may")
+                self.attribute(body)
+            elif kind in messages:
+                raise CheckpointError(f"malformed: {path or '/'!r} has two messages of kind {kind:#x}")
+            elif kind != NIL:
+                messages[kind] = body
+        if set(messages) == {SYMBOL_TABLE}:
+            self.group(messages[SYMBOL_TABLE], path, depth)
+        elif set(messages) == {DATASPACE, DATATYPE, FILL_VALUE, LAYOUT} and path:
+            self.entries[path] = self.dataset(messages, path)
+        else:
+            raise CheckpointError(f"{path or '/'!r} is neither a group nor a contiguous data set")
+
+    def messages(self, address: int, path: str) -> Iterator[tuple[int, memoryview]]:
+        """(kind, body) of each message of an object header."""
+        version, count, references, size = struct.unpack("<BxHII", self.claim(address, 12, f"{path!r}"))
+        if (version, references) != (1, 1) or count > MAX_MESSAGES:
+            raise CheckpointError(f"{path!r} has a header that gpucnn does not write (or several hard links)")
+        blocks = [(address + 16, size)]
+        for start, length in blocks:
+            if length > MAX_BLOCK:
+                raise CheckpointError(f"the header of {path!r} is too long: {length} bytes")
+            block = self.claim(start, length, f"the header of {path!r}")
+            while len(block) >= 8:
+                kind, size, flags = struct.unpack_from("<HHB", block)
+                body, block = block[8 : 8 + size], block[8 + size :]
+                count -= 1
+                if count < 0 or kind not in KNOWN or flags not in (0, 1) or len(body) != size:
+                    raise CheckpointError(f"{path!r} has a header message of unknown kind {kind:#x}")
+                if kind == CONTINUATION:
+                    blocks.append(struct.unpack("<QQ", body))
+                else:
+                    yield kind, body
+        if count:
+            raise CheckpointError(f"malformed: {path!r} declares {count} header messages too many")
+
+    def group(self, message: memoryview, path: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise CheckpointError(f"groups nested deeper than {MAX_DEPTH}: {path!r}")
+        if path:
+            self.groups.add(path)
+        tree, heap = struct.unpack("<QQ", message)
+        signature, size, _, address = struct.unpack(
+            "<4s4xQQQ", self.claim(heap, 32, f"the names of {path!r}")
+        )
+        if signature != b"HEAP":
+            raise CheckpointError(f"malformed: {path!r} has no names")
+        names = self.claim(address, size, f"the names of {path!r}")
+        for leaf in self.leaves(tree, path):
+            block = self.claim(leaf, LEAF, f"members of {path!r}")
+            signature, count = struct.unpack_from("<4s2xH", block)
+            if signature != b"SNOD" or count > 8:
+                raise CheckpointError(f"malformed: the members of {path!r} are no symbol table")
+            for i in range(count):
+                offset, header, cache = struct.unpack_from("<QQI", block, 8 + 40 * i)
+                name = self.name(names, offset, path)
+                child = f"{path}/{name}" if path else name
+                if cache > 1:
+                    raise CheckpointError(f"{child!r} is a soft or external link; a checkpoint has none")
+                if child in self.entries or child in self.groups:
+                    raise CheckpointError(f"malformed: {child!r} comes twice")
+                self.object(header, child, depth + 1)
+
+    def leaves(self, address: int, path: str) -> list[int]:
+        """The addresses of the symbol table nodes below a B-tree."""
+        nodes, level = [address], -1
+        while True:
+            children: list[int] = []
+            for node in nodes:
+                block = self.claim(node, NODE, f"the members of {path!r}")
+                signature, kind, height, count = struct.unpack_from("<4sBBH", block)
+                if signature != b"TREE" or kind != 0 or count > 32 or level not in (-1, height):
+                    raise CheckpointError(f"malformed: the members of {path!r} are no B-tree")
+                level = height
+                children += struct.unpack_from("<" + "8xQ" * count, block, 24)
+            if level <= 0:
+                return children
+            nodes, level = children, level - 1
+
+    def name(self, names: memoryview, offset: int, path: str) -> str:
+        raw, end, _ = bytes(names[offset : offset + MAX_NAME + 1]).partition(b"\0")
+        if (
+            not end
+            or not all(0x20 < byte < 0x7F and byte != 0x2F for byte in raw)
+            or raw in (b"", b".", b"..")
+        ):
+            raise CheckpointError(f"{path or '/'!r} has a member with an unusable name: {raw[:40]!r}")
+        return raw.decode("ascii")
+
+    def attribute(self, body: memoryview) -> None:
+        version, of_name, of_type, of_space = struct.unpack_from("<BxHHH", body)
+        if version != 1 or of_name > MAX_NAME:
+            raise CheckpointError("an attribute that gpucnn does not write")
+        parts, start = [], 8
+        for size in (of_name, of_type, of_space):
+            parts.append(body[start : start + size])
+            start += -(-size // 8) * 8  # each padded to a multiple of 8
+        name = self.name(parts[0], 0, "attributes")
+        shape, (dtype, size) = self.shape(parts[2], name), self.dtype(parts[1], name)
+        if shape or name in self.attributes or start + size > len(body):
+            raise CheckpointError(f"attribute {name!r} is not one number or one text")
+        self.attributes[name] = Entry((), dtype, body[start : start + size])
+
+    def dataset(self, messages: dict[int, memoryview], path: str) -> Entry:
+        shape = self.shape(messages[DATASPACE], path)
+        dtype, itemsize = self.dtype(messages[DATATYPE], path)
+        version, kind, address, size = struct.unpack_from("<BBQQ", messages[LAYOUT])
+        if (version, kind) != (3, 1):
+            raise CheckpointError(f"{path!r} is chunked, compact or virtual; a checkpoint is contiguous")
+        if dtype == "text" and shape:
+            raise CheckpointError(f"{path!r} is an array of texts")
+        if prod(shape) * itemsize != size:
+            raise CheckpointError(f"{path!r} is {dtype} {shape} and so cannot have {size} bytes")
+        if not size:
+            return Entry(shape, dtype, self.image[:0])
+        return Entry(shape, dtype, self.claim(address, size, f"the data of {path!r}"))
+
+    def shape(self, message: memoryview, path: str) -> Shape:
+        version, rank, flags = struct.unpack_from("<3B", message)
+        if version != 1 or rank > MAX_RANK or flags not in (0, 1) or not (rank or not flags):
+            raise CheckpointError(f"{path!r} has a shape that gpucnn does not write (rank {rank})")
+        shape = struct.unpack_from(f"<{rank}Q", message, 8)
+        if prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
+            raise CheckpointError(f"{path!r} has the shape {shape}, more than any checkpoint holds")
+        if flags and struct.unpack_from(f"<{rank}Q", message, 8 + 8 * rank) != shape:
+            raise CheckpointError(f"{path!r} could grow; a checkpoint's tensors have fixed shapes")
+        return shape
+
+    def dtype(self, message: memoryview, path: str) -> tuple[str, int]:
+        """(name, bytes per item)"""
+        raw = bytes(message)
+        if raw[:4] == TEXT:
+            return "text", int.from_bytes(raw[4:8], "little")
+        for encoded, name in TYPES.items():
+            if raw.rstrip(b"\0") == encoded.rstrip(b"\0"):
+                return name, SIZES[name]
+        raise CheckpointError(f"{path!r} has a type that no checkpoint holds ({raw[:8].hex()})")
