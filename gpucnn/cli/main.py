@@ -20,6 +20,7 @@ COMMANDS = {
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "data": "download, verify and list data sets",
     "doctor": "what this machine has, what is used, and why not",
+    "benchmark": "training steps against PyTorch on this machine",
     "gradcheck": "finite differences against every layer's gradients",
 }
 """command -> one line; the code is gpucnn/cli/COMMAND.py, imported only when it is asked for."""

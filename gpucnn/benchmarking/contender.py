@@ -1,0 +1,94 @@
+"""The process that times one contender: ``python -m gpucnn.benchmarking.contender '{"framework": ...}'``.
+
+It builds its model, warms up, says ``ready``, and then for each line "steps" on standard input runs that many steps
+and answers with their median time.  Between two rounds it only waits, so the cores belong to the other contender.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from gpucnn import models
+from gpucnn.typing import Array, Shape
+
+WARMUP = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is timed: one step of a model at a batch size; ``mode`` is "train" or "eval"."""
+
+    framework: str
+    model: str
+    input_shape: Shape
+    batch_size: int
+    mode: str = "train"
+    threads: int = 2
+    layout: str = "channels_last"  # PyTorch's memory format
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def batch(task: Task) -> tuple[Array, Array]:
+    """A batch of noise: x (B,H,W,C) float32 and labels (B,) int64, the same for all contenders."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((task.batch_size, *task.input_shape), dtype=np.float32)
+    return x, rng.integers(0, 10, task.batch_size)
+
+
+def our_step(task: Task) -> Callable[[], None]:
+    """One step of gpucnn: forward, loss, backward, SGD with momentum; or forward alone."""
+    from gpucnn.backends import get_backend
+    from gpucnn.cli.options import set_threads
+    from gpucnn.optim import SGD
+    from gpucnn.trainer import Trainer
+
+    set_threads(task.threads)
+    model = models.build(task.model, task.input_shape)
+    trainer = Trainer(model, SGD(0.01, momentum=0.9, weight_decay=5e-4), backend=get_backend(task.framework))
+    x, labels = batch(task)
+    if task.mode == "eval":
+        model.eval()
+        return lambda: model.forward(x) is None and None
+    return lambda: trainer.train_step(x, labels)
+
+
+def main(argument: str) -> None:
+    """Serve rounds until standard input ends."""
+    settings = json.loads(argument)
+    task = Task(**{**settings, "input_shape": tuple(settings["input_shape"])})
+    start = perf_counter()
+    if task.framework == "pytorch":
+        from gpucnn.benchmarking.pytorch import torch_step
+
+        step = torch_step(task, *batch(task))
+    else:
+        step = our_step(task)
+    step()
+    first = perf_counter() - start
+    for _ in range(WARMUP):
+        step()
+    say({"ready": True, "first_step": first})
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            start = perf_counter()
+            step()
+            times.append(perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB on Linux
+        say({"seconds": median(times), "peak_mib": peak})
+
+
+def say(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

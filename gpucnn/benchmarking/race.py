@@ -1,0 +1,130 @@
+"""Rounds in turn between contenders, and what to conclude from them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from statistics import median
+from time import sleep
+
+from gpucnn.benchmarking.contender import Task
+from gpucnn.errors import GpucnnError
+from gpucnn.typing import Shape
+
+WORKLOADS: dict[str, tuple[str, Shape]] = {
+    "a": ("lenet5", (28, 28, 1)),
+    "b": ("mnist_cnn", (28, 28, 1)),
+    "c": ("vgg_small", (32, 32, 3)),
+    "d": ("resnet20", (32, 32, 3)),
+}
+"""letter -> model and image shape; what the tables in benchmarks/ speak of."""
+
+TUNED_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "68719476736",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+"""glibc settings that let PyTorch keep the memory it has freed; it gains from them."""
+
+ROUND_SECONDS = 1.0  # a round has as many steps as fit
+PAUSE = 0.05  # s for the other contender's threads to fall asleep
+
+
+@dataclass
+class Contender:
+    """A child process and the times it has reported, in seconds a step."""
+
+    name: str
+    task: Task
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    peak_mib: float = 0.0
+    first_step: float = 0.0
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gpucnn.benchmarking.contender", self.task.to_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **self.environment},
+        )
+        self.first_step = float(self._answer()["first_step"])
+
+    def round(self, steps: int) -> float:
+        """Run some steps; returns and records their median time."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        self.peak_mib = float(answer["peak_mib"])
+        return float(answer["seconds"])
+
+    def stop(self) -> None:
+        self.process.communicate(timeout=60)
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise GpucnnError(f"the process of {self.name} ended with code {self.process.wait()}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over rounds; ``ratios`` pairs our round with PyTorch's of its best layout, below 1 we are faster."""
+
+    task: Task
+    milliseconds: dict[str, float]
+    peak_mib: dict[str, float]
+    first_step: dict[str, float]
+    ratios: dict[str, tuple[float, float, float]]  # baseline -> (minimum, median, maximum)
+
+
+def contenders(task: Task, *, tuned: bool = True) -> list[Contender]:
+    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc."""
+    found = [Contender("gpucnn", task)]
+    if find_spec("torch"):
+        for layout in ("contiguous", "channels_last"):
+            theirs = replace(task, framework="pytorch", layout=layout)
+            found.append(Contender(f"pytorch {layout}", theirs))
+            if tuned:
+                found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
+    return found
+
+
+def race(racers: list[Contender], rounds: int) -> Result:
+    """Time all contenders in turn, ``rounds`` times."""
+    for racer in racers:
+        racer.start()
+    steps = {racer.name: max(1, min(50, int(ROUND_SECONDS / racer.round(1)))) for racer in racers}
+    for _ in range(rounds):
+        for racer in racers:
+            sleep(PAUSE)
+            racer.seconds.append(racer.round(steps[racer.name]))
+    for racer in racers:
+        racer.stop()
+    ours = racers[0]
+    baselines = {
+        "default malloc": [r for r in racers[1:] if not r.environment],
+        "tuned malloc": [r for r in racers[1:] if r.environment],
+    }
+    return Result(
+        task=ours.task,
+        milliseconds={racer.name: 1e3 * median(racer.seconds) for racer in racers},
+        peak_mib={racer.name: racer.peak_mib for racer in racers},
+        first_step={racer.name: racer.first_step for racer in racers},
+        ratios={name: paired(ours, them) for name, them in baselines.items() if them},
+    )
+
+
+def paired(ours: Contender, them: Iterable[Contender]) -> tuple[float, float, float]:
+    """(minimum, median, maximum) of our time over that of the best of them, round by round."""
+    best = min(them, key=lambda racer: median(racer.seconds))
+    ratios = [a / b for a, b in zip(ours.seconds, best.seconds, strict=True)]
+    return min(ratios), median(ratios), max(ratios)

@@ -1,0 +1,61 @@
+"""``gpucnn benchmark``: training steps against PyTorch on this machine."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+
+from gpucnn.benchmarking.contender import Task
+from gpucnn.benchmarking.race import WORKLOADS, Result, contenders, race
+from gpucnn.environment import environment
+from gpucnn.typing import Shape
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn benchmark``."""
+    parser.add_argument(
+        "--workload", "-w", choices=[*WORKLOADS, "all"], default="all", help="a: LeNet, b: MNIST, c: VGG, d: ResNet"
+    )
+    parser.add_argument("--model", help="any model instead, for images of --input-shape")
+    parser.add_argument("--input-shape", default="32x32x3", metavar="HxWxC")
+    parser.add_argument("--batch-size", "-b", type=int, default=128)
+    parser.add_argument("--mode", choices=["train", "eval"], default="train")
+    parser.add_argument("--device", default="cpu", help="our backend")
+    parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
+    parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Race the workloads one after the other."""
+    cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
+    if args.model:
+        cases = [(args.model, tuple(int(size) for size in args.input_shape.split("x")))]
+    elif args.workload != "all":
+        cases = [WORKLOADS[args.workload]]
+    threads = args.threads or len(os.sched_getaffinity(0))
+    results = []
+    for model, shape in cases:
+        task = Task(args.device, model, shape, args.batch_size, args.mode, threads)
+        results.append(race(contenders(task, tuned=not args.no_tuned), args.rounds))
+        if not args.json:
+            print(table(results[-1], args.rounds), flush=True)
+    if args.json:
+        machine = environment(args.device, args.device, "")
+        print(json.dumps({"machine": machine, "rounds": args.rounds, "results": [asdict(r) for r in results]}))
+    return 0
+
+
+def table(result: Result, rounds: int) -> str:
+    """One workload for people."""
+    task = result.task
+    lines = [f"{task.model}, batch {task.batch_size}, {task.mode}, {task.threads} threads, {rounds} rounds"]
+    for name, time in result.milliseconds.items():
+        lines.append(
+            f"  {name:<36} {time:9.2f} ms a step   {result.peak_mib[name]:8.0f} MiB peak   "
+            f"first step after {result.first_step[name]:.1f} s"
+        )
+    for name, (low, mid, high) in result.ratios.items():
+        lines.append(f"  gpucnn / pytorch eager, best layout, {name}: {mid:.2f} ({low:.2f} to {high:.2f})")
+    return "\n".join(lines)

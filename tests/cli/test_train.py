@@ -1,0 +1,176 @@
+"""``gpucnn train`` from the outside: files, output, exit codes, resuming, signals."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from gpucnn.cli.main import main
+from gpucnn.config import Config
+
+FILES = {"metrics.jsonl", "metrics.csv", "best.h5", "last.h5", "config.toml", "env.json"}
+KEYS = {
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "seconds",
+    "images_per_second",
+}
+QUICK = ["train", "--device", "reference", "--set", "data.flip=true", "--set", "data.crop=1"]
+
+
+def train(*words: object) -> int:
+    return main([*QUICK, *map(str, words)])
+
+
+def tensors(path: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(path) as file:
+        for group in ("model", "buffers", "optimizer", "history"):
+            file[group].visititems(
+                lambda name, item: (
+                    found.update({item.name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
+    return found
+
+
+@pytest.fixture(scope="module")
+def four_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run"
+    assert train("--epochs", 4, "--output", path) == 0
+    return path
+
+
+def test_a_run_leaves_its_files_and_one_row_per_epoch(four_epochs: Path) -> None:
+    assert {path.name for path in four_epochs.iterdir()} >= FILES
+    rows = [json.loads(line) for line in (four_epochs / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert set(rows[0]) >= KEYS
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    config = Config.from_file(four_epochs / "config.toml")
+    assert config.model.input_shape == (8, 8, 1)
+    assert config.train.epochs == 4
+    environment = json.loads((four_epochs / "env.json").read_text())
+    assert environment["numpy"]
+
+
+def test_two_epochs_and_two_more_are_the_same_bits_as_four(four_epochs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert train("--epochs", 2, "--output", path) == 0
+    assert main(["train", "--resume", str(path), "--epochs", "4"]) == 0
+    whole, parts = tensors(four_epochs / "last.h5"), tensors(path / "last.h5")
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
+    assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
+    assert (path / "best.h5").read_bytes() == (four_epochs / "best.h5").read_bytes()
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_output_says_what_happens_and_where(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert train("--epochs", 1, "--output", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    for word in ("digits", "mnist_cnn", "epoch 1/1", "test loss", "best.h5", str(tmp_path / "run")):
+        assert word in out
+    assert max(map(len, out.replace(str(tmp_path), "").splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--epochs", "-1"], 2, "train.epochs = -1"),
+        (["--set", "optimizer.lrr=1"], 2, "did you mean 'lr'?"),
+        (["--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--model", "lenet"], 2, "did you mean 'lenet5'?"),
+        (["--model", "lenet5"], 2, "does not fit"),
+        (["--dataset", "mnits"], 2, "did you mean 'mnist'?"),
+        (["--device", "gpo"], 2, "device 'gpo'"),
+        (["--dataset", "mnist", "--no-download"], 3, "mnist"),
+        (["--device", "gpu", "--strict-device"], 6, "gpu"),
+        (["--resume", "nowhere.h5"], 4, "nowhere.h5"),
+        (["--lr", "1e30", "--epochs", "2"], 5, "is not a number"),
+    ],
+)
+def test_bad_input_is_one_line_and_its_exit_code(
+    words: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUCNN_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with np.errstate(all="ignore"):
+        assert train("--output", tmp_path / "run", *words) == code
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("gpucnn: error: ")
+    assert message in errors[0]
+
+
+def test_a_missing_gpu_is_said_loudly_and_recorded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from gpucnn.backends import gpu_problem
+
+    if gpu_problem() is None:
+        pytest.skip("this machine has a GPU")
+    assert main(["train", "--device", "gpu", "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert len(warnings) == 1
+    assert "RUNNING ON THE CPU" in warnings[0]
+    assert "gpu" in (tmp_path / "run" / "env.json").read_text()
+
+
+def test_resuming_as_another_run_is_refused(
+    four_epochs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["train", "--resume", str(four_epochs / "last.h5"), "--output", str(tmp_path / "new")]
+    assert main([*words, "--lr", "0.5"]) == 2
+    assert "optimizer.lr = 0.05, not 0.5" in capsys.readouterr().err
+    assert main([*words, "--lr", "0.5", "--epochs", "5", "--force"]) == 0
+    assert len((tmp_path / "new" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_output_folder_with_a_run_in_it_is_not_overwritten(
+    four_epochs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (four_epochs / "last.h5").read_bytes()
+    assert train("--epochs", 1, "--output", four_epochs) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (four_epochs / "last.h5").read_bytes() == before
+
+
+def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert train("--epochs", 1, "--output", path, "--resume", "auto") == 0
+    assert train("--epochs", 2, "--output", path, "--resume", "auto") == 0
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_resumed_run_has_the_same_bits(
+    kind: signal.Signals, code: int, four_epochs: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "gpucnn.cli.main", *QUICK, "--epochs", "4", "--output", str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in child.stdout:  # the first epoch is over, the second under way
+        if line.startswith("epoch 1/4"):
+            time.sleep(0.05)
+            child.send_signal(kind)
+            break
+    rest, _ = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert "go on with" in rest
+    assert main(["train", "--resume", str(path)]) == 0
+    assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
