@@ -1,0 +1,245 @@
+"""``gpucnn doctor``: what this machine has, what is used, and why not the rest.  It never fails."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from gpucnn import __version__
+from gpucnn.backend import Backend
+from gpucnn.cli.options import add_data_options
+
+GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
+
+
+@dataclass(frozen=True)
+class Package:
+    """Something to install: distributions that provide it, what it is for, how to get it."""
+
+    name: str
+    distributions: tuple[str, ...]
+    purpose: str
+    remedy: str
+
+
+PACKAGES = (
+    Package("NumPy", ("numpy",), "arrays, and the reference engine", "pip install numpy"),
+    Package("Numba", ("numba",), "kernels of the CPU engine", "pip install numba"),
+    Package("h5py", ("h5py",), "checkpoints", "pip install h5py"),
+    Package("scikit-learn", ("scikit-learn",), "digits, confusion matrix", "pip install scikit-learn"),
+    Package("matplotlib", ("matplotlib",), "gpucnn features", "pip install 'gpucnn[viz]'"),
+    Package("Pillow", ("pillow",), "image files", "pip install 'gpucnn[viz]'"),
+    Package("CuPy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "arrays on the GPU", GPU_EXTRA),
+    Package("cuDNN", ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"), "GPU convolutions", GPU_EXTRA),
+    Package("cuDNN frontend", ("nvidia-cudnn-frontend",), "GPU convolutions", GPU_EXTRA),
+    Package("PyTorch", ("torch",), "comparison in tests and benchmarks", "pip install 'gpucnn[bench]'"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn doctor``."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    add_data_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look around and print; always 0."""
+    report = {
+        "gpucnn": __version__,
+        "machine": machine(),
+        "packages": [describe(package) for package in PACKAGES],
+        "gpu": gpu(),
+        **backend_report(),
+        "data": attempt(lambda: data_report(args.data_dir)),
+        "caches": attempt(caches),
+    }
+    print(json.dumps(report) if args.json else as_text(report))
+    return 0
+
+
+def attempt(look: Callable[[], Any]) -> Any:
+    """What ``look`` finds, or {"problem": why it could not look}: a doctor must not die of the disease."""
+    try:
+        return look()
+    except Exception as error:
+        return {"problem": one_line(error)}
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+# -- the machine --------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """Python, system, processor, memory, and the libraries behind NumPy's matrix product."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": attempt(cpu_model),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": attempt(memory),
+        "blas": attempt(blas),
+    }
+
+
+def cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory() -> float:
+    """GiB of main memory, or what a container may use of it."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdecimal():
+        size = min(size, int(text))
+    return round(size / 2**30, 1)
+
+
+def blas() -> list[str]:
+    """The BLAS and OpenMP libraries that are loaded, with their threads."""
+    import numpy  # noqa: F401  (loads them)
+    from threadpoolctl import threadpool_info
+
+    return [
+        f"{pool['internal_api']} {pool.get('version') or '(version unknown)'}, {pool['num_threads']} threads"
+        for pool in threadpool_info()
+    ]
+
+
+# -- packages and devices -----------------------------------------------------------------------------
+
+
+def describe(package: Package) -> dict[str, Any]:
+    """A package with its version, None where it is not installed; nothing is imported."""
+    found = None
+    for distribution in package.distributions:
+        try:
+            found = version(distribution)
+            break
+        except PackageNotFoundError:
+            continue
+    remedy = package.remedy if found is None else ""
+    return {"name": package.name, "version": found, "purpose": package.purpose, "remedy": remedy}
+
+
+def gpu() -> dict[str, Any]:
+    """GPUs and driver as ``nvidia-smi`` sees them: it works where CuPy does not."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except FileNotFoundError:
+        return {"driver": None, "devices": [], "problem": "no nvidia-smi: no NVIDIA driver is installed"}
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"driver": None, "devices": [], "problem": f"nvidia-smi fails: {one_line(error)}"}
+    rows = [[field.strip() for field in line.split(",")] for line in answer.splitlines() if line.strip()]
+    return {
+        "driver": rows[0][-1] if rows else None,
+        "devices": [", ".join(row[:-1]) for row in rows],
+        "problem": "" if rows else "nvidia-smi lists no GPU",
+    }
+
+
+def backend_report() -> dict[str, Any]:
+    """What ``--device auto`` is, why it is not a GPU, and what its kernels replace."""
+    from gpucnn import backends
+
+    try:
+        reason = backends.gpu_problem()
+    except Exception as error:  # a broken CuPy may raise anything
+        reason = f"CuPy is broken ({one_line(error)}): reinstall it, {GPU_EXTRA}"
+    chosen = attempt(lambda: backends.get_backend("cpu" if reason else "gpu"))
+    if not isinstance(chosen, Backend):
+        reason = f"{reason or ''} {chosen['problem']}".strip()
+        chosen = backends.get_backend("reference")
+    kernels = {qualified(op): qualified(kernel) for op, kernel in chosen.kernels.items()}
+    return {"auto": chosen.name, "why_not_gpu": reason or "", "kernels": kernels}
+
+
+def qualified(function: Any) -> str:
+    """conv2d.conv2d_weight_grad for a function of gpucnn.layers.conv2d."""
+    function = getattr(function, "func", function)  # a partial
+    module = str(getattr(function, "__module__", "")).removeprefix("gpucnn.").removeprefix("layers.")
+    return f"{module}.{getattr(function, '__name__', type(function).__name__)}".lstrip(".")
+
+
+# -- data and caches ----------------------------------------------------------------------------------
+
+
+def data_report(data_dir: str | None) -> dict[str, Any]:
+    """Where data sets are looked for, and which are there."""
+    return {}
+
+
+def caches() -> dict[str, str]:
+    """Folders that gpucnn fills by itself."""
+    folders = {"data sets": str(Path.home() / ".cache" / "gpucnn")}
+    kernels = import_module("gpucnn.kernels.cpu")
+    if folder := getattr(kernels, "cache_folder", None):
+        folders["CPU kernels"] = str(folder() if callable(folder) else folder)
+    return folders
+
+
+# -- for people ---------------------------------------------------------------------------------------
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report on 80 columns."""
+    m, g = report["machine"], report["gpu"]
+    lines = [
+        f"gpucnn {report['gpucnn']}",
+        "",
+        *row("Python", f"{m['python']} on {m['platform']}"),
+        *row("CPU", f"{m['cpu']}, {m['usable_cores']} of {m['cores']} cores usable"),
+        *row("memory", f"{m['memory_gib']} GiB"),
+        *row("BLAS", "; ".join(m["blas"]) if isinstance(m["blas"], list) else m["blas"]["problem"]),
+        *row("GPU", "; ".join(g["devices"]) or g["problem"]),
+        *row("driver", g["driver"] or "none"),
+        "",
+    ]
+    lines += [
+        f"{p['name']:<16}  {p['version'] or 'not installed':<16}  {p['purpose']}" for p in report["packages"]
+    ]
+    for remedy, group in groupby(filter(missing, report["packages"]), itemgetter("remedy")):
+        lines += row("to install", f"{', '.join(p['name'] for p in group)}: {remedy}")
+    lines += ["", *row("--device auto", f"is {report['auto']}")]
+    if report["why_not_gpu"]:
+        lines += row("not the GPU", report["why_not_gpu"])
+    count = len(report["kernels"])
+    lines += [
+        "",
+        f"kernels of {report['auto']}: {count} ops are replaced, the others run as they are written",
+    ]
+    width = max(map(len, report["kernels"]), default=0)
+    lines += [f"  {op:<{width}}  {kernel}" for op, kernel in report["kernels"].items()]
+    for title in ("data", "caches"):
+        lines += ["", title, *(line for key, value in report[title].items() for line in row(key, value))]
+    return "\n".join(lines)
+
+
+def missing(package: dict[str, Any]) -> bool:
+    return package["version"] is None
+
+
+def row(name: str, value: Any) -> list[str]:
+    """``name   value``, folded at 80 columns."""
+    text = str(value)
+    folded = wrap(text, 62, break_long_words=False, break_on_hyphens=False) or [""]
+    return [f"{name if i == 0 else '':<16}  {line}" for i, line in enumerate(folded)]

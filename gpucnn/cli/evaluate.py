@@ -1,0 +1,138 @@
+"""``gpucnn evaluate``: how good a checkpoint is, from the checkpoint and nothing else.
+
+Batch size, normalisation and model come from the config in the file, so that loss and accuracy are those that
+training logged, to the last digit.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from gpucnn.cli.options import add_data_options, add_device_options, backend_from
+from gpucnn.config import Config
+from gpucnn.data import Dataset, Loader, load_dataset
+from gpucnn.evaluation import evaluate
+from gpucnn.recipe import check_data, split
+from gpucnn.snapshot import load_trained
+from gpucnn.typing import Array
+
+WIDE = 12  # classes; with more, the confusion matrix does not fit on 80 columns
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn evaluate``."""
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say"
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="another data set than the model was trained on")
+    parser.add_argument(
+        "--split",
+        choices=("test", "train", "validation"),
+        help="which images (default: those that training tested on: validation where held out, else test)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    add_data_options(parser)
+    add_device_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    backend, _ = backend_from(args)
+    model, config, checkpoint = load_trained(args.checkpoint, backend)
+    name = args.dataset or config.data.dataset
+    part, dataset = chosen_images(args, config, name)
+    check_data(config, dataset)
+    batches = Loader(
+        dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std
+    )
+    result = evaluate(model, batches)
+    report = {
+        "checkpoint": str(args.checkpoint),
+        "dataset": name,
+        "split": part,
+        "examples": len(dataset.labels),
+        "loss": result.loss,
+        "accuracy": result.accuracy,
+        **by_class(dataset, result.predictions),
+        "epoch": int(checkpoint.progress["epoch"]),
+        "device": backend.name,
+    }
+    print(json.dumps(report) if args.json else as_text(report, config.model.name))
+    return 0
+
+
+def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
+    """(which split, its images), held-out validation images apart from those trained on."""
+    train, test = load_dataset(name, args.data_dir, download=not args.no_download)
+    part = args.split or ("validation" if config.data.validation else "test")
+    if part == "test":
+        return part, test
+    train, validation = split(config, train, test)
+    return part, train if part == "train" else validation
+
+
+def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:
+    """The confusion matrix (rows: true class, columns: the model's), and precision, recall, F1 per class."""
+    labels = range(dataset.num_classes)
+    matrix = confusion_matrix(dataset.labels, predictions, labels=labels)
+    columns = precision_recall_fscore_support(dataset.labels, predictions, labels=labels, zero_division=0)
+    return {
+        "confusion_matrix": matrix.tolist(),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for name, p, r, f, n in zip(dataset.classes, *columns, strict=True)
+        },
+    }
+
+
+def as_text(report: dict[str, Any], model: str) -> str:
+    """The report for people, on 80 columns."""
+    matrix = np.array(report["confusion_matrix"])
+    right, total = int(matrix.trace()), report["examples"]
+    lines = [
+        f"{report['checkpoint']}: {model}, epoch {report['epoch']}",
+        f"{report['dataset']}, {report['split']}: {total:,} images on {report['device']}",
+        "",
+        f"accuracy  {report['accuracy']:.4f}   {right:,} of {total:,}",
+        f"loss      {report['loss']:.6f}",
+        "",
+        *class_table(report["per_class"]),
+        "",
+        *(matrix_table if len(matrix) <= WIDE else confusions)(matrix, list(report["per_class"])),
+    ]
+    return "\n".join(lines)
+
+
+def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
+    """One line per class."""
+    lines = [f"{'class':<20} {'precision':>9} {'recall':>9} {'F1':>9} {'images':>9}"]
+    for name, row in per_class.items():
+        shares = " ".join(f"{row[key]:>9.4f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"{name[:20]:<20} {shares} {row['support']:>9,}")
+    return lines
+
+
+def matrix_table(matrix: Array, names: list[str]) -> list[str]:
+    """The confusion matrix, a dot for zero; columns are numbered like the rows."""
+    width = max(4, len(str(matrix.max())) + 1)
+    lines = ["confusion matrix: a row per true class, a column per answer"]
+    lines.append(" " * 15 + "".join(f"{i:>{width}}" for i in range(len(names))))
+    for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        label = "" if name == str(i) else name[:11]
+        lines.append(f"{i:>2} {label:<12}" + "".join(f"{count or '.':>{width}}" for count in row))
+    return lines
+
+
+def confusions(matrix: Array, names: list[str], limit: int = 12) -> list[str]:
+    """The most frequent mistakes, where the matrix is too large to print."""
+    wrong = matrix - np.diag(matrix.diagonal())
+    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+    lines = ["most frequent mistakes (--json has the whole confusion matrix)"]
+    for true, answer in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[true, answer]:
+            lines.append(f"{wrong[true, answer]:>6,}  {names[true][:30]} taken for {names[answer][:30]}")
+    return lines

@@ -1,0 +1,149 @@
+"""``gpucnn features``: demo 1 of the lecture (L25), or the inside of a trained model, as grey pictures."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn import demo, viz
+from gpucnn.cli.options import add_data_options
+from gpucnn.config import Config
+from gpucnn.data import load_dataset
+from gpucnn.errors import UsageError
+from gpucnn.inference import class_shares, normalise
+from gpucnn.layers import Dropout, Flatten, Residual
+from gpucnn.pictures import fit, grey, open_image
+from gpucnn.recipe import check_data
+from gpucnn.snapshot import load_trained
+from gpucnn.trace import trace
+from gpucnn.typing import Array
+from gpucnn.viz import Stage
+
+LARGEST = 1024  # pixels on the long side of a photograph: enough to see, and quick
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn features``."""
+    parser.add_argument(
+        "image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph that comes with scikit-learn)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead"
+    )
+    parser.add_argument("--index", type=int, metavar="N", help="with --checkpoint: an image of the test set")
+    parser.add_argument("--dataset", metavar="NAME", help="with --index: another data set than the model's")
+    add_data_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the pictures and print what each shows."""
+    trained_only = {"--index": args.index, "--dataset": args.dataset}
+    for flag, value in trained_only.items():
+        if value is not None and args.checkpoint is None:
+            raise UsageError(f"{flag} {value} chooses an image for a trained model: add --checkpoint PATH")
+    if args.checkpoint is not None:
+        return look_inside(args)
+    photo, title = photograph(args.image)
+    print(title)
+    print(
+        f"8 random filters: np.random.seed({demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1"
+    )
+    kernels, stages = demo.run(photo)
+    folder = make_folder(args.out)
+    for stage in stages:
+        path = folder / f"{stage.name}.png"
+        viz.save_grid(path, stage)
+        tell(path, stage)
+    viz.save_overview(folder / "overview.png", photo, kernels, stages, demo.SHOWN)
+    print(f"{folder / 'overview.png'}   the whole story on one page")
+    return 0
+
+
+def photograph(path: Path | None) -> tuple[Array, str]:
+    """A photograph as (H,W), 0..1, and a line about it."""
+    if path is None:
+        image, name = sample(), "china.jpg of scikit-learn"
+    else:
+        image, name = open_image(path), str(path)
+    if max(image.size) > LARGEST:
+        name += f" (made smaller, from {image.height} x {image.width})"
+        image.thumbnail((LARGEST, LARGEST))
+    return grey(image), f"{name}: {image.height} x {image.width} in grey"
+
+
+def sample() -> Any:
+    """The photograph that scikit-learn brings along."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise viz.missing(error) from None
+    from sklearn.datasets import load_sample_image
+
+    return Image.fromarray(load_sample_image("china.jpg"))
+
+
+def look_inside(args: argparse.Namespace) -> int:
+    """One picture per layer of a trained model."""
+    if (args.image is None) == (args.index is None):
+        raise UsageError("--checkpoint needs one image: a file, or --index N of the test set")
+    model, config, _ = load_trained(args.checkpoint)
+    image, title = chosen_image(args, config)
+    print(f"{title}, through {config.model.name} of {args.checkpoint}")
+    folder = make_folder(args.out)
+    x = normalise(image[np.newaxis], config, model)  # (1,H,W,C)
+    stages = [Stage("input", "normalised", x[0])]
+    same = []
+    for name, layer, y in trace(model, x):
+        if isinstance(layer, Dropout | Flatten):
+            same.append(f"{name} {type(layer).__name__}")
+        else:
+            kind = "sum with the shortcut" if isinstance(layer, Residual) else type(layer).__name__
+            stages.append(Stage(name, kind, y[0]))
+    for number, stage in enumerate(stages):
+        path = folder / f"{number:02d}_{stage.name}_{stage.kind.split()[0]}.png"
+        if number == len(stages) - 1:
+            viz.save_bars(path, stage, config.data.classes, class_shares(y, model)[0])
+        elif stage.values.ndim == 1:
+            viz.save_units(path, stage)
+        else:
+            viz.save_grid(path, stage, noun="channel")
+        tell(path, stage)
+    if same:
+        print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
+    return 0
+
+
+def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
+    """The image for a trained model, uint8 (H,W,C), and a line about it."""
+    if args.image is not None:
+        image, done = fit(open_image(args.image), config.model.input_shape)
+        return image, f"{args.image} ({done})" if done else str(args.image)
+    name = args.dataset or config.data.dataset
+    _, test = load_dataset(name, args.data_dir, download=not args.no_download)
+    check_data(config, test)
+    if not 0 <= args.index < len(test.images):
+        raise UsageError(
+            f"--index {args.index}: the test set of {name} has images 0 to {len(test.images) - 1}"
+        )
+    label = test.classes[int(test.labels[args.index])]
+    return test.images[args.index], f"image {args.index} of {name}'s test set (a {label})"
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def tell(path: Path, stage: Stage) -> None:
+    """A line about a picture that was written."""
+    channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
+    hidden = f", {channels - viz.LIMIT} channels not shown" if channels > viz.LIMIT else ""
+    print(f"{path}   {stage.shape}, {stage.span}{hidden}")

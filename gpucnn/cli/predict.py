@@ -1,0 +1,94 @@
+"""``gpucnn predict``: what a trained model sees in image files."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn.cli.options import add_device_options, backend_from
+from gpucnn.config import Config
+from gpucnn.inference import class_shares, normalise
+from gpucnn.pictures import fit, open_image
+from gpucnn.snapshot import load_trained
+from gpucnn.typing import Array
+
+BAR = 40  # characters of a bar that stands for certainty
+BATCH = 64  # images that are open at a time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn predict``."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG files")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say"
+    )
+    parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
+    parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    add_device_options(parser)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict and print; every file is opened before the first answer."""
+    backend, _ = backend_from(args)
+    model, config, _ = load_trained(args.checkpoint, backend)
+    answers = []
+    for start in range(0, len(args.images), BATCH):
+        paths = args.images[start : start + BATCH]
+        prepared = [prepare(path, config, args.invert) for path in paths]
+        x = normalise(np.stack([image for image, _ in prepared]), config, model)
+        shares = class_shares(model(x), model)
+        answers += [
+            {"image": str(path), "note": note, "classes": likeliest(row, config.data.classes, args.top)}
+            for path, (_, note), row in zip(paths, prepared, shares, strict=True)
+        ]
+    if args.json:
+        print(
+            json.dumps({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers})
+        )
+    else:
+        print("\n\n".join(map(as_text, answers)))
+    return 0
+
+
+def prepare(path: Path, config: Config, invert: bool) -> tuple[Array, str]:
+    """An image file -> (uint8 (H,W,C) that fits the model, what was done to it)."""
+    image, note = fit(open_image(path), config.model.input_shape)
+    if invert:
+        return 255 - image, ", ".join(filter(None, [note, "inverted"]))
+    if looks_inverted(image, config):
+        print(
+            f"gpucnn: hint: {path} is mostly white, the model learned from light on dark: try --invert",
+            file=sys.stderr,
+        )
+    return image, note
+
+
+def looks_inverted(image: Array, config: Config) -> bool:
+    """Whether a grey picture is mostly white where the model's training pictures were mostly black."""
+    return config.model.input_shape[2] == 1 and bool(image.mean() > 127.5 and config.data.mean[0] < 0.5)
+
+
+def likeliest(shares: Array, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
+    """The ``top`` classes of (K,) shares, likeliest first."""
+    order = np.argsort(-shares, kind="stable")[:top]
+    return [{"class": names[i], "probability": float(shares[i])} for i in order]
+
+
+def as_text(answer: dict[str, Any]) -> str:
+    """One image's classes as bars."""
+    lines = [answer["image"] + (f" ({answer['note']})" if answer["note"] else "")]
+    for row in answer["classes"]:
+        bar = "#" * round(row["probability"] * BAR)
+        lines.append(f"  {row['class'][:20]:<20} {row['probability']:>7.2%}  {bar}".rstrip())
+    return "\n".join(lines)

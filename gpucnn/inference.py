@@ -1,0 +1,23 @@
+"""A trained model on images of one's own."""
+
+import numpy as np
+
+from gpucnn.config import Config
+from gpucnn.data import Dataset, Loader
+from gpucnn.layers import Layer
+from gpucnn.layers.softmax import softmax
+from gpucnn.typing import Array
+
+
+def normalise(images: Array, config: Config, model: Layer) -> Array:
+    """uint8 (N,H,W,C) on the host -> float32 (N,H,W,C) on the model's device, as training saw its images."""
+    unlabelled = Dataset("images", images, np.zeros(len(images), np.uint8), config.data.classes)
+    mean, std = config.data.mean, config.data.std
+    loader = Loader(unlabelled, len(images), backend=model.backend, mean=mean, std=std)
+    x, _ = next(iter(loader.epoch(0)))
+    return x
+
+
+def class_shares(logits: Array, model: Layer) -> Array:
+    """Logits (N,K) -> softmax (N,K) on the host: what the model calls probabilities.  # sync"""
+    return model.backend.to_host(model.backend.run(softmax, logits))
