@@ -162,7 +162,8 @@ def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> 
     tell = tell or (lambda line: print(f"gpucnn: WARNING: {line}", file=sys.stderr))
     runs = [root]
     if not checkpoints(root) and root.is_dir():
-        runs = sorted((path for path in root.iterdir() if path.is_dir()), key=natural_order, reverse=True)
+        folders = (path for path in root.iterdir() if path.is_dir())
+        runs = sorted(folders, key=lambda path: natural_order(path.name), reverse=True)
     return first_sound((path for run in runs for path in checkpoints(run)), tell)
 
 

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
+from gpucnn.checkpoint.structure import Entry
+from gpucnn.run import natural_order
 from gpucnn.typing import Array
 
 HELP = "what a checkpoint holds"
@@ -37,7 +41,7 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
     groups = {"model": "parameters", "buffers": "buffers"}
     groups |= {f"optimizer/{state}": f"optimizer state {state!r}" for state in file.states()}
     tensors = {
-        title: {name: statistics(read_array(entry)) for name, entry in file.members(group).items()}
+        title: {name: statistics(read_array(entry)) for name, entry in _in_order(file.members(group))}
         for group, title in groups.items()
     }
     return {
@@ -52,6 +56,11 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
         "tensors": tensors,
         "total_parameters": sum(row["count"] for row in tensors["parameters"].values()),
     }
+
+
+def _in_order(entries: dict[str, Entry]) -> list[tuple[str, Entry]]:
+    """Layer 9 before layer 10."""
+    return sorted(entries.items(), key=lambda item: natural_order(item[0]))
 
 
 def statistics(array: Array) -> dict[str, Any]:
@@ -70,7 +79,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         f"{found['path']}",
         f"  {found['bytes']:,} bytes, {found['digest']}",
-        f"  {about['format']}, version {about['format_version']}, written by gpucnn {about['gpucnn_version']}",
+        f"  {about['format']} {about['format_version']}, written by gpucnn {about['gpucnn_version']}",
         f"  epoch {about['epoch']}, step {about['step']:,}, seed {about['seed']}",
         f"  data set {about['dataset_digest'][:32] or 'unknown'}",
     ]
@@ -84,16 +93,22 @@ def page(found: dict[str, Any]) -> str:
         lines += ["", "History", *_history_lines(found["history"])]
     for title, rows in found["tensors"].items():
         if rows:
-            lines += ["", title.capitalize(), *_tensor_lines(rows)]
-    return "\n".join([*lines, "", f"{found['total_parameters']:,} parameters in all"])
+            kinds = sorted({row["dtype"] for row in rows.values()})
+            lines += ["", f"{title.capitalize()} ({', '.join(kinds)})", *_tensor_lines(rows)]
+    text = "\n".join([*lines, "", f"{found['total_parameters']:,} parameters in all"])
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # texts may hold escape codes
 
 
 def _config_lines(text: str) -> list[str]:
-    """The settings as they stand in the file, long lines cut off."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [f"  {line}" if len(line) <= WIDTH - 2 else f"  {line[: WIDTH - 6]} ..." for line in lines] or [
-        "  none"
-    ]
+    """The settings, a paragraph for each table."""
+    lines: list[str] = []
+    for section in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
+        head, *settings = [line for line in section.splitlines() if line.strip()] or [""]
+        if not head.startswith("["):
+            head, settings = "", [head, *settings]
+        words = ", ".join(settings)
+        lines += wrap(f"{head:<11} {words}", WIDTH - 2, initial_indent="  ", subsequent_indent=" " * 14)
+    return lines or ["  none"]
 
 
 def _history_lines(history: dict[str, list[float]]) -> list[str]:
@@ -110,19 +125,24 @@ def _history_lines(history: dict[str, list[float]]) -> list[str]:
 
 
 def _tensor_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
-    table = [["tensor", "shape", "dtype", "count", "min", "mean", "max", "std"]]
+    table = [["name", "shape", "count", "min", "mean", "max", "std"]]
+    kinds = {row["dtype"] for row in rows.values()}
     for name, row in rows.items():
-        numbers = [_short(row[key]) for key in ("min", "mean", "max", "std")]
         shape = "x".join(map(str, row["shape"])) or "scalar"
-        table.append([name, shape, row["dtype"].replace("float", "f"), f"{row['count']:,}", *numbers])
+        shape += "" if len(kinds) == 1 else f" {row['dtype']}"
+        table.append(
+            [name, shape, f"{row['count']:,}", *(_short(row[k]) for k in ("min", "mean", "max", "std"))]
+        )
     return _table(table, left=2)
 
 
 def _short(value: Any) -> str:
-    """A number in at most eight characters."""
+    """A number in at most seven characters."""
     if value is None or isinstance(value, str):
         return value or "-"
-    return f"{value:.3g}"
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.0e}"
 
 
 def _table(rows: list[list[str]], left: int) -> list[str]:
@@ -136,7 +156,7 @@ def _table(rows: list[list[str]], left: int) -> list[str]:
         first = row[0] if len(row[0]) <= widths[0] else "..." + row[0][3 - widths[0] :]
         cells = [
             f"{c:<{w}}" if i < left else f"{c:>{w}}"
-            for i, (c, w) in enumerate(zip([first, *row[1:]], widths))
+            for i, (c, w) in enumerate(zip([first, *row[1:]], widths, strict=True))
         ]
         lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
