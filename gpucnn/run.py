@@ -139,11 +139,9 @@ def new_path(root: str | Path, name: str) -> Path:
     raise GpucnnError(f"a thousand runs named {stamp}: choose another --output")
 
 
-def natural_order(path: Path) -> list[tuple[int, int, str]]:
+def natural_order(name: str) -> list[tuple[int, int, str]]:
     """A sorting key by which step-9 comes before step-10."""
-    return [
-        (0, int(word), "") if word.isdecimal() else (1, 0, word) for word in re.split(r"(\d+)", path.name)
-    ]
+    return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in re.split(r"(\d+)", name)]
 
 
 def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> Path | None:
