@@ -62,7 +62,7 @@ class CheckpointFile:
         found, tree = migrate(found, tree)
         for name, kind in ATTRIBUTES.items():
             if not isinstance(found.get(name), kind):
-                raise CheckpointError(f"its attribute {name!r} is missing or not a {kind.__name__}")
+                raise CheckpointError(f"its attribute {name!r} is missing or no {kind.__name__}")
         _check_paths(tree)
         config, environment = (read_text(name, tree.entries[name]) for name in ("config", "environment"))
         file = cls(path, size, found, config, environment, tree.entries, tree.groups)

@@ -20,7 +20,7 @@ def migrate(attributes: Attributes, tree: Tree) -> tuple[Attributes, Tree]:
     """Raises CheckpointError where the version is newer than this gpucnn, or too old."""
     version = attributes.get("format_version")
     if not isinstance(version, int):
-        raise CheckpointError("its attribute 'format_version' is missing or not an int")
+        raise CheckpointError("its attribute 'format_version' is missing or no int")
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"its format_version is {version}, this gpucnn knows up to {FORMAT_VERSION}: upgrade gpucnn"

@@ -30,6 +30,7 @@ NODE, LEAF = 544, 328  # bytes of a B-tree node and of a symbol table node, for 
 CONTINUATION, SYMBOL_TABLE, ATTRIBUTE, NIL = 0x10, 0x11, 0x0C, 0x00
 DATASPACE, DATATYPE, FILL_VALUE, LAYOUT = 0x01, 0x03, 0x05, 0x08
 KNOWN = {NIL, DATASPACE, DATATYPE, FILL_VALUE, LAYOUT, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE}
+REFUSED = {0x02: "links", 0x06: "a link", 0x07: "external storage", 0x0B: "a filter", 0x12: "a time stamp"}
 
 TYPES = {
     bytes.fromhex("11201f00 04000000 00002000 17080017 7f000000"): "float32",
@@ -143,8 +144,11 @@ class _Reader:
                 kind, size, flags = struct.unpack_from("<HHB", block)
                 body, block = block[8 : 8 + size], block[8 + size :]
                 count -= 1
-                if count < 0 or kind not in KNOWN or flags not in (0, 1) or len(body) != size:
-                    raise CheckpointError(f"{path!r} has a header message of unknown kind {kind:#x}")
+                if kind not in KNOWN:
+                    found = REFUSED.get(kind, f"a message of kind {kind:#x}")
+                    raise CheckpointError(f"{path!r} has {found}; a checkpoint's objects have none")
+                if count < 0 or flags not in (0, 1) or len(body) != size:
+                    raise CheckpointError(f"malformed: the header of {path!r}")
                 if kind == CONTINUATION:
                     blocks.append(struct.unpack("<QQ", body))
                 else:
@@ -157,21 +161,22 @@ class _Reader:
             raise CheckpointError(f"groups nested deeper than {MAX_DEPTH}: {path!r}")
         if path:
             self.groups.add(path)
+        where = path or "/"
         tree, heap = struct.unpack("<QQ", message)
         signature, size, _, address = struct.unpack(
-            "<4s4xQQQ", self.claim(heap, 32, f"the names of {path!r}")
+            "<4s4xQQQ", self.claim(heap, 32, f"the names of {where!r}")
         )
         if signature != b"HEAP":
-            raise CheckpointError(f"malformed: {path!r} has no names")
-        names = self.claim(address, size, f"the names of {path!r}")
-        for leaf in self.leaves(tree, path):
-            block = self.claim(leaf, LEAF, f"members of {path!r}")
+            raise CheckpointError(f"malformed: {where!r} has no names")
+        names = self.claim(address, size, f"the names of {where!r}")
+        for leaf in self.leaves(tree, where):
+            block = self.claim(leaf, LEAF, f"members of {where!r}")
             signature, count = struct.unpack_from("<4s2xH", block)
             if signature != b"SNOD" or count > 8:
-                raise CheckpointError(f"malformed: the members of {path!r} are no symbol table")
+                raise CheckpointError(f"malformed: the members of {where!r} are no symbol table")
             for i in range(count):
                 offset, header, cache = struct.unpack_from("<QQI", block, 8 + 40 * i)
-                name = self.name(names, offset, path)
+                name = self.name(names, offset, where)
                 child = f"{path}/{name}" if path else name
                 if cache > 1:
                     raise CheckpointError(f"{child!r} is a soft or external link; a checkpoint has none")
@@ -202,7 +207,7 @@ class _Reader:
             or not all(0x20 < byte < 0x7F and byte != 0x2F for byte in raw)
             or raw in (b"", b".", b"..")
         ):
-            raise CheckpointError(f"{path or '/'!r} has a member with an unusable name: {raw[:40]!r}")
+            raise CheckpointError(f"{path!r} has a member with an unusable name: {raw[:40]!r}")
         return raw.decode("ascii")
 
     def attribute(self, body: memoryview) -> None:
