@@ -17,7 +17,7 @@ from gpucnn.typing import Array
 LIMIT = 64  # tiles on a grid
 DPI = 100
 SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
-INK, PALE = "#1f2328", "#6e7781"
+INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ def number(value: float) -> str:
 def grey_scale(values: Array) -> tuple[float, float]:
     """(black, white) of a tile (H,W): the same rule for every tile of a stage.
 
-    Black is 0, or the 1st percentile where values are negative; white is the 99th: a few bright pixels
-    must not darken a picture.  Flat tiles are black.
+    Black is 0, or the 1st percentile where values are negative; white is the 99th: a few bright pixels must not
+    darken a picture.  Where less than 1 % is lit, white is the 90th of what is.
     """
     low, high = (float(v) for v in np.percentile(values, (1, 99)))
     black = low if values.min() < 0 else 0.0
-    white = high if high > black else float(values.max())
+    lit = values[values > black]
+    white = high if high > black or not lit.size else float(np.percentile(lit, 90))
     return black, white if white > black else black + 1.0
 
 
@@ -61,7 +62,8 @@ def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT
     shown = min(channels, limit)
     columns = best_columns(shown, width / height)
     rows = ceil(shown / columns)
-    tile_w = max(200 if shown <= 4 else 86, min(width, 1320 // columns, 300))
+    least = 200 if shown <= 4 else 140 if shown <= 16 else 86
+    tile_w = max(least, min(width, 1320 // columns, 300))
     tile_h = round(tile_w * height / width)
     top, gap, caption = 74, 12, 20
     sheet = Sheet(gap + columns * (tile_w + gap), top + rows * (tile_h + caption + gap), minimum=560)
@@ -208,22 +210,13 @@ class Sheet:
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
+        self.tiles: list[tuple[int, int, int, int, Array]] = []  # x, y, width, height, grey (H,W)
 
     def picture(
         self, x: float, y: float, width: float, height: float, values: Array, scale: tuple[float, float]
     ) -> None:
-        """Values (H,W) in grey; enlarged pixels stay squares."""
-        box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        axes = self.figure.add_axes(box)
-        shrinks = values.shape[1] > width
-        axes.imshow(
-            values, cmap="gray", vmin=scale[0], vmax=scale[1], aspect="auto",
-            interpolation="antialiased" if shrinks else "nearest",
-        )  # fmt: skip
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set(color="#d0d7de", linewidth=0.8)
+        """Values (H,W) in grey, in a thin frame; enlarged pixels stay squares, NaN is paper."""
+        self.tiles.append((round(x), round(y), round(width), round(height), to_grey(values, scale)))
 
     def text(
         self, x: float, y: float, text: str, *, size: float, weight: str = "normal", color: str = INK,
@@ -255,11 +248,24 @@ class Sheet:
 
     def save(self, path: Path, colors: int = 256) -> None:
         """A PNG with a palette; fewer colours make a smaller file."""
-        from PIL import Image
+        from PIL import Image, ImageDraw
 
         self.figure.canvas.draw()
-        image = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
-        image.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
+        sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
+        pen = ImageDraw.Draw(sheet)
+        for x, y, width, height, grey in self.tiles:
+            shrinks = grey.shape[1] > width
+            way = Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST
+            sheet.paste(Image.fromarray(grey).resize((width, height), way), (x, y))
+            pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
+        sheet.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def to_grey(values: Array, scale: tuple[float, float]) -> Array:
+    """Values (H,W) -> uint8, 0 for black and 255 for white; NaN is white."""
+    black, white = scale
+    shares = np.clip((values - black) / (white - black), 0.0, 1.0)
+    return np.rint(255.0 * np.nan_to_num(shares, nan=1.0)).astype(np.uint8)
 
 
 def missing(error: ImportError) -> UsageError:

@@ -21,12 +21,20 @@ def problem(index: int = 0) -> str | None:
     """Why this GPU cannot be used, and what to do; None where it can."""
     try:
         import cupy
-    except ImportError as error:
-        return f"CuPy cannot be imported ({error}): pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
+    except Exception as error:  # a broken install may raise anything
+        return (
+            f"CuPy cannot be imported ({first_line(error)}): pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
+        )
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # CuPy raises its own classes, which exist only where it does
-        return f"no usable CUDA driver or GPU ({str(error).splitlines()[0]}): see nvidia-smi"
+        return f"no usable CUDA driver or GPU ({first_line(error)}): see nvidia-smi"
     if index >= count:
         return f"there is no GPU number {index}: this machine has {count}, counted from 0"
     return None
+
+
+def first_line(error: Exception) -> str:
+    """Why, in one line: CuPy wraps what went wrong into a page of advice."""
+    cause = error.__cause__ or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from gpucnn.cli.options import add_data_options, add_device_options, backend_from
 from gpucnn.config import Config
 from gpucnn.data import Dataset, Loader, load_dataset
+from gpucnn.errors import UsageError
 from gpucnn.evaluation import evaluate
 from gpucnn.recipe import check_data, split
 from gpucnn.snapshot import load_trained
@@ -71,6 +72,8 @@ def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[
     part = args.split or ("validation" if config.data.validation else "test")
     if part == "test":
         return part, test
+    if part == "validation" and not config.data.validation:
+        raise UsageError("--split validation: no images were held out of this training, give test or train")
     train, validation = split(config, train, test)
     return part, train if part == "train" else validation
 

@@ -1,0 +1,85 @@
+"""``gpucnn doctor``: tells what is there, and never dies."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpucnn.cli import doctor
+from gpucnn.cli.main import main
+
+
+def report(capsys, *words: str) -> dict:
+    assert main(["doctor", "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_versions_are_those_of_this_python(capsys) -> None:
+    found = report(capsys)
+    versions = {package["name"]: package["version"] for package in found["packages"]}
+    assert versions["NumPy"] == np.__version__
+    assert found["machine"]["python"].split(".")[:2] == [str(v) for v in sys.version_info[:2]]
+    assert 0 < found["machine"]["memory_gib"] < 100_000
+    assert found["machine"]["usable_cores"] >= 1
+    for package in found["packages"]:
+        assert (package["version"] is None) == bool(package["remedy"])
+        assert package["purpose"]
+
+
+def test_text_fits_80_columns_and_names_the_choice(capsys) -> None:
+    found = report(capsys)
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"--device auto     is {found['auto']}" in text
+    for op in found["kernels"]:
+        assert op in text
+
+
+def test_what_is_missing_gets_its_remedy(monkeypatch, capsys) -> None:
+    nothing = doctor.Package("Nothing", ("no-such-distribution",), "this test", "pip install hope")
+    monkeypatch.setattr(doctor, "PACKAGES", (nothing,))
+    (package,) = report(capsys)["packages"]
+    assert package["version"] is None
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "not installed" in text
+    assert "Nothing: pip install hope" in text
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ImportError('libcuda.so.1: cannot open')",
+        "raise RuntimeError('CuPy is\\nnot correctly installed')",
+        "raise OSError('undefined symbol')",
+        "",
+    ],
+)
+def test_a_broken_cupy_is_reported_and_survived(tmp_path: Path, code) -> None:
+    (tmp_path / "cupy.py").write_text(code + "\n")
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from gpucnn.cli.main import main; "
+        "sys.exit(main(['doctor', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["auto"] == "cpu"
+    assert found["why_not_gpu"]
+    assert "\n" not in found["why_not_gpu"]
+
+
+def test_a_problem_of_a_part_does_not_hide_the_rest(monkeypatch, capsys) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no such luck")
+
+    for part in ("data_report", "caches", "memory", "cpu_model", "blas"):
+        monkeypatch.setattr(doctor, part, broken)
+    found = report(capsys)
+    assert found["data"] == {"problem": "OSError: no such luck"}
+    assert main(["doctor"]) == 0
+    assert "no such luck" in capsys.readouterr().out

@@ -1,0 +1,113 @@
+"""``gpucnn predict``: image files in, class names and probabilities out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpucnn.cli.main import main
+from gpucnn.snapshot import load_trained
+
+
+def predict(capsys, trained, *words: object) -> tuple[list[dict], str]:
+    """The predictions, and what was said on standard error."""
+    line = ["predict", "--checkpoint", str(trained.path), "--device", "reference", "--json"]
+    assert main([*line, *map(str, words)]) == 0
+    captured = capsys.readouterr()
+    return json.loads(captured.out)["predictions"], captured.err
+
+
+def test_shares_are_the_softmax_of_the_model(trained, digit_file, capsys) -> None:
+    (answer,), said = predict(capsys, trained, digit_file, "--top", 10)
+    model, _, _ = load_trained(trained.path)
+    mean, std = (np.float64(v) for v in (trained.train.mean, trained.train.std))
+    logits = model(((trained.test.images[:1] / 255.0 - mean) / std).astype(np.float32))[0].astype(np.float64)
+    wanted = dict(zip(trained.test.classes, np.exp(logits) / np.exp(logits).sum(), strict=True))
+    got = {row["class"]: row["probability"] for row in answer["classes"]}
+    assert got == pytest.approx(wanted, abs=1e-5)
+    assert list(got.values()) == sorted(got.values(), reverse=True)
+    assert (answer["note"], said) == ("", "")
+
+
+def test_many_files_get_the_answers_that_evaluation_counts(trained, tmp_path: Path, capsys) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(70)]  # more than one batch
+    for path, image in zip(paths, trained.test.images, strict=False):
+        Image.fromarray(np.asarray(image[:, :, 0])).save(path)
+    answers, _ = predict(capsys, trained, *paths, "--top", 1)
+    assert [answer["image"] for answer in answers] == list(map(str, paths))
+    right = [
+        a["classes"][0]["class"] == str(label) for a, label in zip(answers, trained.test.labels, strict=False)
+    ]
+    assert np.mean(right) > 0.7
+
+
+def test_paper_is_hinted_at_and_inverted(trained, digit_file, tmp_path: Path, capsys) -> None:
+    digit = np.asarray(Image.open(digit_file))
+    paper = tmp_path / "paper.png"
+    Image.fromarray(255 - digit).convert("RGB").save(paper)
+    (plain,), _ = predict(capsys, trained, digit_file)
+    (white,), said = predict(capsys, trained, paper)
+    assert "try --invert" in said
+    assert white["note"] == "colour made grey"
+    assert white["classes"] != plain["classes"]
+    (inverted,), said = predict(capsys, trained, paper, "--invert")
+    assert inverted["classes"] == plain["classes"]
+    assert said == ""
+
+
+def test_larger_pictures_are_cut_and_resized_and_it_is_said(
+    trained, digit_file, tmp_path: Path, capsys
+) -> None:
+    digit = np.kron(np.asarray(Image.open(digit_file)), np.ones((20, 20), np.uint8))
+    wide = np.zeros((160, 260), np.uint8)
+    wide[:, 50:210] = digit
+    Image.fromarray(wide).save(tmp_path / "wide.jpg", quality=95)
+    (plain,), _ = predict(capsys, trained, digit_file)
+    (answer,), _ = predict(capsys, trained, tmp_path / "wide.jpg")
+    assert answer["note"] == "cut to the middle and resized from 260 x 160 to 8 x 8"
+    assert answer["classes"][0]["class"] == plain["classes"][0]["class"]
+    assert answer["classes"][0]["probability"] == pytest.approx(plain["classes"][0]["probability"], abs=0.15)
+
+
+def test_text_is_a_bar_per_class(trained, digit_file, capsys) -> None:
+    line = ["predict", "--checkpoint", str(trained.path), str(digit_file), "--top", "2"]
+    assert main(line) == 0
+    first, *bars = capsys.readouterr().out.splitlines()
+    assert first == str(digit_file)
+    assert len(bars) == 2
+    assert "#" in bars[0]
+    assert all("%" in bar and len(bar) <= 80 for bar in bars)
+
+
+@pytest.mark.parametrize("name", ["text.png", "cut.png", "absent.png", "folder", "bomb.png", "picture.gif"])
+def test_a_bad_file_is_one_line_that_names_it(trained, digit_file, tmp_path: Path, capsys, name) -> None:
+    path = tmp_path / name
+    if name == "text.png":
+        path.write_text("not a picture")
+    elif name == "cut.png":
+        path.write_bytes(digit_file.read_bytes()[:-40])
+    elif name == "folder":
+        path.mkdir()
+    elif name == "bomb.png":  # a header that claims 100,000 x 100,000 pixels, its checksum right
+        import zlib
+
+        data = bytearray(digit_file.read_bytes())
+        data[16:24] = (100_000).to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        path.write_bytes(data)
+    elif name == "picture.gif":
+        Image.open(digit_file).save(path)
+    line = ["predict", "--checkpoint", str(trained.path), str(digit_file), str(path)]
+    assert main(line) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert name in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_words_that_make_no_sense_exit_2(trained, digit_file) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--checkpoint", str(trained.path), str(digit_file), "--top", "0"])
+    assert stop.value.code == 2
