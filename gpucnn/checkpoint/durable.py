@@ -35,7 +35,8 @@ def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
-        clean_leftovers(path)
+        for target in (path, keep) if keep is not None else (path,):
+            clean_leftovers(target)
         try:
             _write(temporary, parts)
             if keep is not None:
