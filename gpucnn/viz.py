@@ -46,8 +46,8 @@ def number(value: float) -> str:
 def grey_scale(values: Array) -> tuple[float, float]:
     """(black, white) of a tile (H,W): the same rule for every tile of a stage.
 
-    Black is 0, or the 1st percentile where values are negative; white is the 99th: a few bright pixels must not
-    darken a picture.  Where less than 1 % is lit, white is the 90th of what is.
+    Black is 0, or the 1st percentile where values are negative; white is the 99th: a few bright pixels must
+    not darken a picture.  Where less than 1 % is lit, white is the 90th of what is.
     """
     low, high = (float(v) for v in np.percentile(values, (1, 99)))
     black = low if values.min() < 0 else 0.0
@@ -57,7 +57,7 @@ def grey_scale(values: Array) -> tuple[float, float]:
 
 
 def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT) -> None:
-    """The channels of a stage (H,W,C) as grey tiles on one scale, each with its number and value range."""
+    """The channels of a stage (H,W,C) as grey tiles, each with its number and value range."""
     height, width, channels = stage.values.shape
     shown = min(channels, limit)
     columns = best_columns(shown, width / height)
