@@ -15,6 +15,7 @@ from gpucnn.errors import UsageError
 from gpucnn.typing import Array
 
 LIMIT = 64  # tiles on a grid
+TALLEST = 600  # pixels of a tile
 DPI = 100
 SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
 INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
@@ -64,7 +65,9 @@ def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT
     rows = ceil(shown / columns)
     least = 200 if shown <= 4 else 140 if shown <= 16 else 86
     tile_w = max(least, min(width, 1320 // columns, 300))
-    tile_h = round(tile_w * height / width)
+    tile_h = max(1, round(tile_w * height / width))
+    if tile_h > TALLEST:
+        tile_w, tile_h = max(1, round(TALLEST * width / height)), TALLEST
     top, gap, caption = 74, 12, 20
     sheet = Sheet(gap + columns * (tile_w + gap), top + rows * (tile_h + caption + gap), minimum=560)
     sheet.text(gap, 12, f"{stage.name}: {stage.kind}", size=15, weight="bold")
@@ -154,7 +157,7 @@ def save_overview(
     Pictures stand in the proportion of their sizes: pooling halves them.
     """
     conv, relu, maximum, average = stages
-    aspect = photo.shape[0] / photo.shape[1]
+    aspect = min(max(photo.shape[0] / photo.shape[1], 0.2), 2.0)  # a strip would make no sheet
     big, wide, half, weights = 330, 320, 160, 66  # widths: photograph, feature map, pooled map, filter
     left, top, arrow, gap = 20, 96, 36, 8
     tall, row = round(wide * aspect), round(wide * aspect) + 16

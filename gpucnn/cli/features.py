@@ -11,7 +11,7 @@ from gpucnn.cli.options import add_data_options
 from gpucnn.config import Config
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
-from gpucnn.inference import class_shares, normalise
+from gpucnn.inference import class_names, class_shares, normalise
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.pictures import fit, grey, open_image
 from gpucnn.recipe import check_data
@@ -41,10 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the pictures and print what each shows."""
-    trained_only = {"--index": args.index, "--dataset": args.dataset}
-    for flag, value in trained_only.items():
-        if value is not None and args.checkpoint is None:
-            raise UsageError(f"{flag} {value} chooses an image for a trained model: add --checkpoint PATH")
+    if args.dataset is not None and args.index is None:
+        raise UsageError(
+            f"--dataset {args.dataset} chooses where --index N looks: add --index and --checkpoint PATH"
+        )
+    if args.index is not None and args.checkpoint is None:
+        raise UsageError(f"--index {args.index} chooses an image for a trained model: add --checkpoint PATH")
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
@@ -106,7 +108,7 @@ def look_inside(args: argparse.Namespace) -> int:
     for number, stage in enumerate(stages):
         path = folder / f"{number:02d}_{stage.name}_{stage.kind.split()[0]}.png"
         if number == len(stages) - 1:
-            viz.save_bars(path, stage, config.data.classes, class_shares(y, model)[0])
+            viz.save_bars(path, stage, class_names(config), class_shares(y, model)[0])
         elif stage.values.ndim == 1:
             viz.save_units(path, stage)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucnn.cli.options import add_device_options, backend_from
 from gpucnn.config import Config
-from gpucnn.inference import class_shares, normalise
+from gpucnn.inference import class_names, class_shares, normalise
 from gpucnn.pictures import fit, open_image
 from gpucnn.snapshot import load_trained
 from gpucnn.typing import Array
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         x = normalise(np.stack([image for image, _ in prepared]), config, model)
         shares = class_shares(model(x), model)
         answers += [
-            {"image": str(path), "note": note, "classes": likeliest(row, config.data.classes, args.top)}
+            {"image": str(path), "note": note, "classes": likeliest(row, class_names(config), args.top)}
             for path, (_, note), row in zip(paths, prepared, shares, strict=True)
         ]
     if args.json:

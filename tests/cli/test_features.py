@@ -166,6 +166,14 @@ def test_a_flat_picture_has_a_scale() -> None:
         assert low < high
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 400), (400, 1), (3, 2)])
+def test_odd_pictures_make_sheets_of_sane_size(tmp_path: Path, shape) -> None:
+    Image.fromarray(np.full(shape, 99, np.uint8)).save(tmp_path / "odd.png")
+    assert main(["features", str(tmp_path / "odd.png"), "--out", str(tmp_path / "out")]) == 0
+    for path in (tmp_path / "out").iterdir():
+        assert max(open_image(path).size) < 6000
+
+
 def test_large_photographs_are_made_smaller_and_it_is_said(tmp_path: Path, capsys) -> None:
     Image.fromarray(np.tile(scene(), (8, 8))).save(tmp_path / "large.jpg")
     assert main(["features", str(tmp_path / "large.jpg"), "--out", str(tmp_path / "out")]) == 0
@@ -179,7 +187,7 @@ def test_large_photographs_are_made_smaller_and_it_is_said(tmp_path: Path, capsy
     [
         (["absent.jpg"], 3, "absent.jpg: no such file"),
         (["--index", "3"], 2, "add --checkpoint"),
-        (["--dataset", "digits"], 2, "add --checkpoint"),
+        (["--dataset", "digits"], 2, "add --index and --checkpoint"),
         (["--checkpoint", "CHECKPOINT"], 2, "needs one image"),
         (["--checkpoint", "CHECKPOINT", "--index", "100000"], 2, "has images 0 to"),
         (["--checkpoint", "CHECKPOINT", "--index", "-1"], 2, "has images 0 to"),
