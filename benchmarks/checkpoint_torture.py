@@ -8,7 +8,6 @@ kills      A child process saves over a checkpoint and is killed (SIGKILL) at a 
 mutations  A file with flipped bits, zeroed or exchanged blocks, cut or lengthened.  It must be refused.
 sealed     The same, then sealed again with a right digest, as an attacker would.  It must be refused, or load
            with the names, shapes and types that the model wants and finite numbers.
-libhdf5    The same sealed files read by h5py, for comparison; each in a process of its own.
 
 Prints one JSON object of counts; exits with 1 where something was lost, crashed, hung or loaded wrongly.
 """
@@ -215,37 +214,10 @@ def campaign_mutations(folder: Path, count: int, rng: random.Random, sealed: boo
     return {**dict(sorted(result.items())), "slowest_ms": round(1e3 * slowest, 1)}
 
 
-def campaign_libhdf5(folder: Path, count: int, rng: random.Random) -> dict[str, int]:
-    """What h5py makes of sealed files: errors, silence, crashes, hangs."""
-    import h5py
-
-    path = folder / "foreign.h5"
-    save_checkpoint(path, checkpoint(0))
-    image = path.read_bytes()[USER_BLOCK:]
-    result: Counter[str] = Counter()
-
-    def work() -> None:
-        signal.alarm(3)
-        with h5py.File(path) as file:
-            dict(file.attrs)
-            file.visititems(lambda name, item: item[()] if isinstance(item, h5py.Dataset) else None)
-
-    for _ in range(count):
-        data = mutate(image, rng)[1]
-        path.write_bytes(user_block(data) + data)
-        status = child(work)
-        if os.WIFSIGNALED(status):
-            died = signal.Signals(os.WTERMSIG(status))
-            result["hung over 3 s" if died is signal.SIGALRM else f"crashed ({died.name})"] += 1
-        else:
-            result["error" if os.WEXITSTATUS(status) else "read without complaint"] += 1
-    return dict(result)
-
-
 def main() -> int:
     """Run the campaigns that were asked for."""
     parser = argparse.ArgumentParser(description="Try to lose or to corrupt a checkpoint, and count.")
-    for name in ("kills", "mutations", "sealed", "libhdf5"):
+    for name in ("kills", "mutations", "sealed"):
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -260,8 +232,6 @@ def main() -> int:
             found["mutations"] = campaign_mutations(folder, args.mutations, rng, sealed=False)
         if args.sealed:
             found["sealed"] = campaign_mutations(folder, args.sealed, rng, sealed=True)
-        if args.libhdf5:
-            found["libhdf5"] = campaign_libhdf5(folder, args.libhdf5, rng)
     print(json.dumps(found, indent=2))
     return int(failed(found))
 

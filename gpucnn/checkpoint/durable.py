@@ -57,7 +57,8 @@ def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -
 def _write(temporary: Path, parts: Sequence[Bytes]) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        flock(descriptor, LOCK_EX | LOCK_NB)  # falls with the process: an unlocked leftover has no writer
+        with suppress(OSError):  # a file system without locks never looks like one with a dead writer
+            flock(descriptor, LOCK_EX | LOCK_NB)  # falls with the process: an unlocked leftover has no writer
         for part in parts:
             rest = memoryview(part)
             while rest:
@@ -68,16 +69,16 @@ def _write(temporary: Path, parts: Sequence[Bytes]) -> None:
 
 
 def _keep(path: Path, keep: Path) -> None:
-    """Give the file at ``path``, if there is one, a second name in place of what had that name."""
+    """Give the file at ``path``, if there is one, a second name in place of what had that name.
+
+    A file system without hard links keeps nothing: a rename would leave ``path`` empty for a moment.
+    """
     link = keep.with_name(f".{keep.name}.{token_hex(4)}.tmp")
     try:
         os.link(path, link)
-    except FileNotFoundError:
-        return
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+        if error.errno not in (errno.ENOENT, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
-        os.replace(path, keep)  # a file system without hard links: for a moment only ``keep`` is there
         return
     try:
         os.replace(link, keep)

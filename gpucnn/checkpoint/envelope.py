@@ -49,18 +49,19 @@ def read_image(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot open it: {getattr(error, 'strerror', None) or error}") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise CheckpointError("this is a folder: give the file in it, such as last.h5")
         if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError("this is not a regular file: give a checkpoint such as last.h5")
-        try:
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise CheckpointError(f"this is {kind}: give a checkpoint such as last.h5")
+        with open(descriptor, "rb", closefd=False) as file:
             block = file.read(USER_BLOCK)
             length = image_length(block, status.st_size)
             image = file.read(length + 1)
-        except OSError as error:
-            raise CheckpointError(f"cannot read it: {error.strerror}; {REMEDY}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read it: {error.strerror}; {REMEDY}") from None
+    finally:
+        os.close(descriptor)
     if len(image) != length:
         raise CheckpointError(f"its size changed while it was read; {REMEDY}")
     if user_block(image) != block:
