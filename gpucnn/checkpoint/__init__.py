@@ -81,3 +81,5 @@ def load_checkpoint(path: str | Path, expected: Expected | None = None) -> Check
         return file.read()
     except GpucnnError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: its config nests too deeply") from None

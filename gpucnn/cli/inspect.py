@@ -166,6 +166,6 @@ def _parsed(text: str) -> Any:
     """The environment, if it is JSON as gpucnn writes it."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

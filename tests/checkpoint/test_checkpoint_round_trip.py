@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,6 +195,12 @@ def test_a_config_that_makes_no_model_is_a_bad_checkpoint(tmp_path: Path) -> Non
     save_checkpoint(tmp_path / "x.h5", sample())
     with pytest.raises(CheckpointError, match=r"x.h5: cannot make '\[model\]'"):
         load_checkpoint(tmp_path / "x.h5", expected)
+
+
+def test_a_config_that_nests_without_end(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.h5", replace(sample(), config="a = " + "[" * 100_000))
+    with pytest.raises(CheckpointError, match=r"x.h5: its config nests too deeply"):
+        load_checkpoint(tmp_path / "x.h5", tomllib.loads)
 
 
 # -- what cannot be saved -----------------------------------------------------------------------------------

@@ -1,6 +1,0 @@
-"""Makes the sample builders of this folder importable, wherever pytest is started."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
