@@ -28,9 +28,9 @@ def test_killed_damaged_and_attacked_in_small() -> None:
     assert found["kills"]["kills"] == 240
     assert found["kills"]["lost"] == 0
     assert 12 * found["kills"]["system_calls_of_a_save"] <= 240
-    assert found["kills"]["leftovers"] > 0  # or nothing was killed half-way
+    assert found["kills"]["leftovers_seen"] > 0  # or nothing was killed half-way
     assert found["kills"]["leftovers_not_cleaned"] == 0
-    assert found["mutations"]["refused"] > 500
+    assert found["mutations"]["refused"] == 600
     assert found["sealed"]["loaded"] > 0
     assert found["sealed"]["refused"] > 0
 
