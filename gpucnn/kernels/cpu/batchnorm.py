@@ -1,0 +1,184 @@
+"""Batch norm, with and without ReLU: two passes over the image forward, two back.
+
+Forward:   sums of x and x^2 per channel, then y = a x + b with a = scale / sqrt(var + eps), b = shift - a mean.
+Backward:  sums of dz and dz (x - mean), then dx = k1 dz + k2 x + k3; dz is dy, masked where y was not above 0.
+
+Every pass is cut into a fixed number of shards whose sums are added in order, so threads change no bit.  The sums are
+of x minus the channel's first value, in float32 over 64 rows and in float64 beyond: no cancellation where
+|mean| >> std, and no digits lost over 10^5 rows.
+"""
+
+import numpy as np
+
+from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
+from gpucnn.typing import Array
+
+ROWS = 64  # summed in float32 before they go into a float64 total
+
+
+@jit
+def _moments(first, last, x, origin, total, squares):
+    """Sums of x - origin and (x - origin)^2 over each shard of x (M,C) -> total and squares (SHARDS,C)."""
+    m, c = x.shape
+    some, more = np.empty(c, np.float32), np.empty(c, np.float32)
+    for shard in range(first, last):
+        total[shard] = 0.0
+        squares[shard] = 0.0
+        stop = m * (shard + 1) // SHARDS
+        for block in range(m * shard // SHARDS, stop, ROWS):
+            some[:] = 0
+            more[:] = 0
+            for row in range(block, min(block + ROWS, stop)):
+                for k in range(c):
+                    d = x[row, k] - origin[k]
+                    some[k] += d
+                    more[k] += d * d
+            for k in range(c):
+                total[shard, k] += some[k]
+                squares[shard, k] += more[k]
+
+
+@jit
+def _apply(first, last, x, a, b, relu, y):
+    """Y = a x + b over shards of rows, cut at 0 where relu."""
+    m, c = x.shape
+    start, stop = m * first // SHARDS, m * last // SHARDS
+    if relu:
+        for row in range(start, stop):
+            for k in range(c):
+                y[row, k] = max(a[k] * x[row, k] + b[k], np.float32(0))
+    else:
+        for row in range(start, stop):
+            for k in range(c):
+                y[row, k] = a[k] * x[row, k] + b[k]
+
+
+@jit
+def _grad_sums(first, last, dy, x, mean, a, b, relu, total, products):
+    """Sums of dz and dz (x - mean) over each shard -> total and products (SHARDS,C)."""
+    m, c = x.shape
+    some, more = np.empty(c, np.float32), np.empty(c, np.float32)
+    for shard in range(first, last):
+        total[shard] = 0.0
+        products[shard] = 0.0
+        stop = m * (shard + 1) // SHARDS
+        for block in range(m * shard // SHARDS, stop, ROWS):
+            some[:] = 0
+            more[:] = 0
+            for row in range(block, min(block + ROWS, stop)):
+                if relu:
+                    for k in range(c):
+                        d = dy[row, k] if a[k] * x[row, k] + b[k] > 0 else np.float32(0)
+                        some[k] += d
+                        more[k] += d * (x[row, k] - mean[k])
+                else:
+                    for k in range(c):
+                        d = dy[row, k]
+                        some[k] += d
+                        more[k] += d * (x[row, k] - mean[k])
+            for k in range(c):
+                total[shard, k] += some[k]
+                products[shard, k] += more[k]
+
+
+@jit
+def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, dx):
+    """Dx = k1 dz + k2 x + k3 over shards of rows."""
+    m, c = x.shape
+    start, stop = m * first // SHARDS, m * last // SHARDS
+    if relu:
+        for row in range(start, stop):
+            for k in range(c):
+                d = dy[row, k] if a[k] * x[row, k] + b[k] > 0 else np.float32(0)
+                dx[row, k] = k1[k] * d + k2[k] * x[row, k] + k3[k]
+    else:
+        for row in range(start, stop):
+            for k in range(c):
+                dx[row, k] = k1[k] * dy[row, k] + k2[k] * x[row, k] + k3[k]
+
+
+def _line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
+    """Batch norm as one line per channel: y = a x + b."""
+    a = scale / np.sqrt(var.astype(np.float64) + eps)
+    return a.astype(np.float32), (shift - a * mean).astype(np.float32)
+
+
+def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
+    x = np.ascontiguousarray(x)
+    rows = x.reshape(-1, x.shape[-1])
+    m, c = rows.shape
+    total, squares = partial(c), partial(c)
+    parallel(_moments, rows, rows[0], total, squares, work=x.size)
+    offset = total.sum(axis=0) / m
+    mean = (rows[0] + offset).astype(np.float32)
+    var = np.maximum(squares.sum(axis=0) / m - offset * offset, 0.0).astype(np.float32)
+    y = empty(x.shape)
+    parallel(_apply, rows, *_line(scale, shift, mean, var, eps), relu, y.reshape(m, c), work=x.size)
+    return y, mean, var
+
+
+def _evaluate(
+    x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool
+) -> Array:
+    x = np.ascontiguousarray(x)
+    y = empty(x.shape)
+    c = x.shape[-1]
+    line = _line(scale, shift, mean, var, eps)
+    parallel(_apply, x.reshape(-1, c), *line, relu, y.reshape(-1, c), work=x.size)
+    return y
+
+
+def _grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool
+) -> tuple[Array, Array, Array]:
+    dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
+    c = x.shape[-1]
+    rows, drows = x.reshape(-1, c), dy.reshape(-1, c)
+    m = len(rows)
+    a, b = _line(scale, shift, mean, var, eps)
+    total, products = partial(c), partial(c)
+    parallel(_grad_sums, drows, rows, mean, a, b, relu, total, products, work=2 * x.size)
+    inv = 1.0 / np.sqrt(var.astype(np.float64) + eps)
+    dshift, dscale = total.sum(axis=0), products.sum(axis=0) * inv
+    k2 = -a * inv * dscale / m
+    k3 = -a * dshift / m - k2 * mean
+    dx = empty(x.shape)
+    lines = (k2.astype(np.float32), k3.astype(np.float32))
+    parallel(_grad_apply, drows, rows, a, b, relu, a, *lines, dx.reshape(m, c), work=2 * x.size)
+    return dx, dscale.astype(np.float32), dshift.astype(np.float32)
+
+
+def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """x (..., C) -> y, mean, variance."""
+    return _train(x, scale, shift, eps, relu=False)
+
+
+def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """The same and ReLU, in the same two passes."""
+    return _train(x, scale, shift, eps, relu=True)
+
+
+def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """x (..., C) -> y with given statistics."""
+    return _evaluate(x, scale, shift, mean, var, eps, relu=False)
+
+
+def batchnorm_relu_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """The same and ReLU."""
+    return _evaluate(x, scale, shift, mean, var, eps, relu=True)
+
+
+def batchnorm_grad(
+    dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """dy, x (..., C) -> dx, dscale, dshift."""
+    return _grad(dy, x, scale, np.zeros_like(scale), mean, var, eps, relu=False)
+
+
+def batchnorm_relu_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The same through ReLU, whose mask is made again from x."""
+    return _grad(dy, x, scale, shift, mean, var, eps, relu=True)

@@ -1,0 +1,55 @@
+"""Compiling kernels: lazily, once, with a notice, and cached on disk under a hash of their sources.
+
+Numba's own cache looks at the file of the function alone; a kernel that inlines one from another file would keep
+running the old code.  So the cache folder's name is a hash of all kernel sources and of Numba's version.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ~/.cache/gpucnn/kernels-HASH, or a temporary folder where that is read-only."""
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn"
+    folder = root / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}" / folder.name
+
+
+def notice() -> None:
+    """One line before the first cold compile of a process."""
+    if not any(CACHE.glob("*.nbc")):
+        print("gpucnn: compiling CPU kernels, once (some ten seconds) ...", file=sys.stderr, flush=True)
+
+
+CACHE = cache_folder()
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile for the types of the first call, without the GIL; what is compiled lies in ``CACHE``."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(CACHE)
+    try:
+        made: Callable[..., Any] = numba.njit(
+            nogil=True, cache=True, fastmath=FAST_MATH, error_model="numpy", boundscheck=False
+        )(function)
+        return made
+    finally:
+        numba.config.CACHE_DIR = before

@@ -1,0 +1,92 @@
+"""Matrix products of the fully connected layer: pieces of the output's columns, one BLAS call each.
+
+The pieces are fixed, so the bits do not depend on the threads.  The sums over rows that biases need are here too.
+"""
+
+import numpy as np
+
+from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.gemm import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
+from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
+from gpucnn.typing import Array
+
+SMALL_PRODUCT = 2_000_000  # multiply-adds that one thread does in the time of a fork and join
+
+
+@jit
+def _columns(first, last, a, ta, b, tb, m, n, k, c):
+    """C (M,N) = op(a) op(b), some columns per shard; a is (M,K) or, transposed, (K,M); likewise b."""
+    lda = m if ta else k
+    ldb = k if tb else n
+    for shard in range(first, last):
+        start, stop = n * shard // SHARDS, n * (shard + 1) // SHARDS
+        if start < stop:
+            sgemm(
+                ROW_MAJOR, TRANSPOSED if ta else PLAIN, TRANSPOSED if tb else PLAIN, m, stop - start, k,
+                np.float32(1), a.ctypes.data, lda, b.ctypes.data + 4 * (start * k if tb else start), ldb,
+                np.float32(0), c.ctypes.data + 4 * start, n,
+            )  # fmt: skip
+
+
+@jit
+def _add_bias(first, last, y, b):
+    n, f = y.shape
+    for row in range(n * first // SHARDS, n * last // SHARDS):
+        for k in range(f):
+            y[row, k] += b[k]
+
+
+@jit
+def _column_sums(first, last, x, total):
+    """Sums over each shard of the rows of x (M,C) -> total (SHARDS,C)."""
+    m, c = x.shape
+    some = np.empty(c, np.float32)
+    for shard in range(first, last):
+        total[shard] = 0.0
+        stop = m * (shard + 1) // SHARDS
+        for block in range(m * shard // SHARDS, stop, 64):
+            some[:] = 0
+            for row in range(block, min(block + 64, stop)):
+                for k in range(c):
+                    some[k] += x[row, k]
+            for k in range(c):
+                total[shard, k] += some[k]
+
+
+def product(a: Array, b: Array, *, ta: bool = False, tb: bool = False) -> Array:
+    """op(a) op(b) in float32."""
+    m, k = a.shape[::-1] if ta else a.shape
+    n = b.shape[0] if tb else b.shape[1]
+    if m * n * k < SMALL_PRODUCT:
+        result: Array = np.matmul(a.T if ta else a, b.T if tb else b)
+        return result
+    c = empty((m, n))
+    parallel(_columns, np.ascontiguousarray(a), ta, np.ascontiguousarray(b), tb, m, n, k, c)
+    return c
+
+
+def linear(x: Array, w: Array, b: Array | None) -> Array:
+    """x (N,C), w (F,C), b (F,) or None -> y (N,F)."""
+    y = product(x, w, tb=True)
+    if b is not None:
+        parallel(_add_bias, y, b, work=y.size)
+    return y
+
+
+def linear_input_grad(dy: Array, w: Array) -> Array:
+    """dy (N,F), w (F,C) -> dx (N,C)."""
+    return product(dy, w)
+
+
+def linear_weight_grad(dy: Array, x: Array) -> Array:
+    """dy (N,F), x (N,C) -> dw (F,C)."""
+    return product(dy, x, ta=True)
+
+
+def bias_grad(dy: Array) -> Array:
+    """dy (..., F) -> db (F,)."""
+    rows = np.ascontiguousarray(dy).reshape(-1, dy.shape[-1])
+    total = partial(rows.shape[1])
+    parallel(_column_sums, rows, total, work=rows.size)
+    return total.sum(axis=0).astype(np.float32)

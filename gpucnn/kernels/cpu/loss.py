@@ -1,0 +1,58 @@
+"""Softmax cross-entropy and the count of right answers, one row after the other."""
+
+import numpy as np
+
+from gpucnn.kernels.cpu.compile import jit
+from gpucnn.typing import Array
+
+
+@jit
+def _softmax_cross_entropy(logits, labels, smoothing, dlogits):
+    n, classes = logits.shape
+    loss = 0.0
+    base = smoothing / classes
+    for i in range(n):
+        top = logits[i, 0]
+        for k in range(1, classes):
+            top = max(top, logits[i, k])
+        total = 0.0
+        plain = 0.0
+        for k in range(classes):
+            shifted = logits[i, k] - top
+            plain += shifted
+            e = np.exp(shifted)
+            dlogits[i, k] = e
+            total += e
+        log_total = np.log(total)
+        label = labels[i]
+        loss -= (1.0 - smoothing) * (logits[i, label] - top - log_total) + base * (plain - classes * log_total)
+        for k in range(classes):
+            target = base + (1.0 - smoothing if k == label else 0.0)
+            dlogits[i, k] = (dlogits[i, k] / total - target) / n
+    return loss / n
+
+
+@jit
+def _count_correct(logits, labels):
+    n, classes = logits.shape
+    right = 0
+    for i in range(n):
+        best = 0
+        for k in range(1, classes):
+            if logits[i, k] > logits[i, best]:
+                best = k
+        right += best == labels[i]
+    return right
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
+    """Logits (N,K), labels (N,) -> loss (), dlogits (N,K)."""
+    logits = np.ascontiguousarray(logits)
+    dlogits = np.empty_like(logits)
+    loss = _softmax_cross_entropy(logits, labels, float(smoothing), dlogits)
+    return np.float32(loss), dlogits
+
+
+def count_correct(logits: Array, labels: Array) -> Array:
+    """How many rows of logits have their maximum at the label."""
+    return np.int64(_count_correct(np.ascontiguousarray(logits), labels))

@@ -1,0 +1,64 @@
+"""Optimiser steps over the flat buffers: one pass each, in place."""
+
+import numpy as np
+
+from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.threads import SHARDS, parallel
+from gpucnn.typing import Array
+
+
+@jit
+def _sgd(first, last, w, g, lr, decay):
+    for i in range(w.size * first // SHARDS, w.size * last // SHARDS):
+        w[i] -= lr * (g[i] + decay * w[i])
+
+
+@jit
+def _momentum(first, last, w, g, v, lr, mu, decay, nesterov):
+    for i in range(w.size * first // SHARDS, w.size * last // SHARDS):
+        d = g[i] + decay * w[i]
+        u = mu * v[i] + d
+        v[i] = u
+        w[i] -= lr * (d + mu * u if nesterov else u)
+
+
+@jit
+def _adam(first, last, w, g, m, v, beta1, beta2, eps, decay, keep, scale, correction):
+    one = np.float32(1)
+    for i in range(w.size * first // SHARDS, w.size * last // SHARDS):
+        d = g[i] + decay * w[i]
+        m[i] = beta1 * m[i] + (one - beta1) * d
+        v[i] = beta2 * v[i] + (one - beta2) * (d * d)
+        w[i] = keep * w[i] - scale * m[i] / (np.sqrt(v[i] * correction) + eps)
+
+
+def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:
+    """Plain gradient descent."""
+    parallel(_sgd, w, g, np.float32(lr), np.float32(weight_decay), work=2 * w.size)
+
+
+def momentum_update(
+    w: Array, g: Array, velocity: Array, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
+    """With momentum, Nesterov's or the plain one."""
+    numbers = (np.float32(lr), np.float32(momentum), np.float32(weight_decay), bool(nesterov))
+    parallel(_momentum, w, g, velocity, *numbers, work=3 * w.size)
+
+
+def adam_update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
+) -> None:
+    """Adam and AdamW; ``step`` counts from 1."""
+    decay, keep = (0.0, 1.0 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+    numbers = (beta1, beta2, eps, decay, keep, lr / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step))
+    parallel(_adam, w, g, m, v, *(np.float32(number) for number in numbers), work=4 * w.size)

@@ -1,0 +1,443 @@
+"""3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308).
+
+An output tile of 4x4 pixels needs an input tile of 6x6 and 36 products per pair of channels instead of 144:
+
+    forward:      V = B^T d B,   U = G g G^T,   M = V U (summed over channels),   y = A^T M A
+    for the kernel: the adjoint, dU = V^T (A dy A^T) summed over tiles,   dg = G^T dU G
+
+The 36 positions are independent, so M = V U is 36 matrix products, tiles x channels times channels x filters.  The
+gradient for the input is a forward convolution of dy with the kernel turned round.
+
+Tiles are handled in chunks of ``TILES``: one chunk's V and M stay in the second-level cache between transform,
+product and transform back.  Channels go sixteen at a time, hence ``channels % 16 == 0``.
+"""
+
+import numpy as np
+
+from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.gemm import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
+from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.simd import LANES, fill, load, store
+from gpucnn.kernels.cpu.threads import SHARDS, parallel
+from gpucnn.typing import Array, Padding
+
+TILES = 64
+SKEW = 16  # floats between two positions: 36 streams at the same offset in their pages would fight for cache lines
+PARTIALS = 4  # sums of dU that are made apart and added in order
+
+
+@jit
+def input_transform(d0, d1, d2, d3, d4, d5):
+    """B^T of a column of six."""
+    four, five, two = fill(np.float32(4)), fill(np.float32(5)), fill(np.float32(2))
+    a = d4 - four * d2
+    b = d3 - four * d1
+    c = d4 - d2
+    e = two * (d3 - d1)
+    return (
+        four * d0 - five * d2 + d4,
+        a + b,
+        a - b,
+        c + e,
+        c - e,
+        four * d1 - five * d3 + d5,
+    )
+
+
+@jit
+def output_transform(m0, m1, m2, m3, m4, m5):
+    """A^T of a column of six."""
+    two, four, eight = fill(np.float32(2)), fill(np.float32(4)), fill(np.float32(8))
+    s, d = m1 + m2, m1 - m2
+    t, e = m3 + m4, m3 - m4
+    return m0 + s + t, d + two * e, s + four * t, d + eight * e + m5
+
+
+@jit
+def output_adjoint(y0, y1, y2, y3):
+    """A of a column of four."""
+    two, four, eight = fill(np.float32(2)), fill(np.float32(4)), fill(np.float32(8))
+    even, odd = y0 + y2, y1 + y3
+    far, skew = y0 + four * y2, two * y1 + eight * y3
+    return y0, even + odd, even - odd, far + skew, far - skew, y3
+
+
+@jit
+def kernel_transform(g0, g1, g2):
+    """G of a column of three."""
+    sixth, quarter = fill(np.float32(1 / 6)), fill(np.float32(0.25))
+    small, twelfth = fill(np.float32(1 / 24)), fill(np.float32(1 / 12))
+    outer = sixth * (g0 + g2)
+    middle = sixth * g1
+    far = small * g0 + sixth * g2
+    near = twelfth * g1
+    zero = g0 - g0
+    return quarter * g0, zero - outer - middle, middle - outer, far + near, far - near, g2
+
+
+@jit
+def kernel_adjoint(u0, u1, u2, u3, u4, u5):
+    """G^T of a column of six."""
+    sixth, quarter = fill(np.float32(1 / 6)), fill(np.float32(0.25))
+    small, twelfth = fill(np.float32(1 / 24)), fill(np.float32(1 / 12))
+    s, d = u1 + u2, u2 - u1
+    t, e = u3 + u4, u3 - u4
+    return (
+        quarter * u0 - sixth * s + small * t,
+        sixth * d + twelfth * e,
+        sixth * (t - s) + u5,
+    )
+
+
+@jit
+def transform_tile(source, row_step, c, scratch, target, position_step):
+    """V = B^T d B of one tile: source (6 rows of 6 pixels of c channels) -> 36 positions at target."""
+    for k in range(0, c, LANES):
+        for j in range(6):
+            at = j * c + k
+            v = input_transform(
+                load(source, at),
+                load(source, at + row_step),
+                load(source, at + 2 * row_step),
+                load(source, at + 3 * row_step),
+                load(source, at + 4 * row_step),
+                load(source, at + 5 * row_step),
+            )
+            store(scratch, j * LANES, v[0])
+            store(scratch, (6 + j) * LANES, v[1])
+            store(scratch, (12 + j) * LANES, v[2])
+            store(scratch, (18 + j) * LANES, v[3])
+            store(scratch, (24 + j) * LANES, v[4])
+            store(scratch, (30 + j) * LANES, v[5])
+        for i in range(6):
+            at = 6 * i * LANES
+            v = input_transform(
+                load(scratch, at),
+                load(scratch, at + LANES),
+                load(scratch, at + 2 * LANES),
+                load(scratch, at + 3 * LANES),
+                load(scratch, at + 4 * LANES),
+                load(scratch, at + 5 * LANES),
+            )
+            to = 6 * i * position_step + k
+            store(target, to, v[0])
+            store(target, to + position_step, v[1])
+            store(target, to + 2 * position_step, v[2])
+            store(target, to + 3 * position_step, v[3])
+            store(target, to + 4 * position_step, v[4])
+            store(target, to + 5 * position_step, v[5])
+
+
+@jit
+def copy_patch(x, n, top, left, size, patch):
+    """The size x size pixels of image n from (top, left) on into patch, zeros beyond the border."""
+    _, h, w, c = x.shape
+    for i in range(size):
+        row = top + i
+        for j in range(size):
+            column = left + j
+            if 0 <= row < h and 0 <= column < w:
+                for k in range(c):
+                    patch[i, j, k] = x[n, row, column, k]
+            else:
+                for k in range(c):
+                    patch[i, j, k] = 0
+
+
+@jit
+def transform_inputs(x, first, last, across, down, top, left, patch, scratch, v, step):
+    """Tiles first .. last-1 of x -> V (36, tiles, C) at address v, positions ``step`` floats apart."""
+    _, h, w, c = x.shape
+    for tile in range(first, last):
+        n, rest = tile // (across * down), tile % (across * down)
+        row, column = 4 * (rest // across) - top, 4 * (rest % across) - left
+        target = v + 4 * (tile - first) * c
+        if row >= 0 and column >= 0 and row + 6 <= h and column + 6 <= w:
+            source = x.ctypes.data + 4 * (((n * h + row) * w + column) * c)
+            transform_tile(source, w * c, c, scratch.ctypes.data, target, step)
+        else:
+            copy_patch(x, n, row, column, 6, patch)
+            transform_tile(patch.ctypes.data, 6 * c, c, scratch.ctypes.data, target, step)
+
+
+@jit
+def transform_outputs(y, first, last, across, down, patch, scratch, m, step):
+    """M (36, tiles, F) at address m -> tiles first .. last-1 of y."""
+    _, h, w, f = y.shape
+    area = scratch.ctypes.data
+    for tile in range(first, last):
+        n, rest = tile // (across * down), tile % (across * down)
+        row, column = 4 * (rest // across), 4 * (rest % across)
+        whole = row + 4 <= h and column + 4 <= w
+        source = m + 4 * (tile - first) * f
+        target = y.ctypes.data + 4 * (((n * h + row) * w + column) * f) if whole else patch.ctypes.data
+        row_step = w * f if whole else 4 * f
+        for k in range(0, f, LANES):
+            for j in range(6):
+                at = j * step + k
+                r = output_transform(
+                    load(source, at),
+                    load(source, at + 6 * step),
+                    load(source, at + 12 * step),
+                    load(source, at + 18 * step),
+                    load(source, at + 24 * step),
+                    load(source, at + 30 * step),
+                )
+                store(area, j * LANES, r[0])
+                store(area, (6 + j) * LANES, r[1])
+                store(area, (12 + j) * LANES, r[2])
+                store(area, (18 + j) * LANES, r[3])
+            for i in range(4):
+                at = 6 * i * LANES
+                r = output_transform(
+                    load(area, at),
+                    load(area, at + LANES),
+                    load(area, at + 2 * LANES),
+                    load(area, at + 3 * LANES),
+                    load(area, at + 4 * LANES),
+                    load(area, at + 5 * LANES),
+                )
+                to = i * row_step + k
+                store(target, to, r[0])
+                store(target, to + f, r[1])
+                store(target, to + 2 * f, r[2])
+                store(target, to + 3 * f, r[3])
+        if not whole:
+            for i in range(min(4, h - row)):
+                for j in range(min(4, w - column)):
+                    for k in range(f):
+                        y[n, row + i, column + j, k] = patch[i, j, k]
+
+
+@jit
+def transform_gradients(dy, first, last, across, down, patch, scratch, m, step):
+    """Tiles of dy -> dM = A dy A^T (36, tiles, F) at address m."""
+    _, h, w, f = dy.shape
+    area = scratch.ctypes.data
+    for tile in range(first, last):
+        n, rest = tile // (across * down), tile % (across * down)
+        row, column = 4 * (rest // across), 4 * (rest % across)
+        if row + 4 <= h and column + 4 <= w:
+            source, row_step = dy.ctypes.data + 4 * (((n * h + row) * w + column) * f), w * f
+        else:
+            copy_patch(dy, n, row, column, 4, patch)
+            source, row_step = patch.ctypes.data, 4 * f
+        target = m + 4 * (tile - first) * f
+        for k in range(0, f, LANES):
+            for j in range(4):
+                at = j * f + k
+                r = output_adjoint(
+                    load(source, at),
+                    load(source, at + row_step),
+                    load(source, at + 2 * row_step),
+                    load(source, at + 3 * row_step),
+                )
+                store(area, j * LANES, r[0])
+                store(area, (4 + j) * LANES, r[1])
+                store(area, (8 + j) * LANES, r[2])
+                store(area, (12 + j) * LANES, r[3])
+                store(area, (16 + j) * LANES, r[4])
+                store(area, (20 + j) * LANES, r[5])
+            for i in range(6):
+                at = 4 * i * LANES
+                r = output_adjoint(
+                    load(area, at),
+                    load(area, at + LANES),
+                    load(area, at + 2 * LANES),
+                    load(area, at + 3 * LANES),
+                )
+                to = 6 * i * step + k
+                store(target, to, r[0])
+                store(target, to + step, r[1])
+                store(target, to + 2 * step, r[2])
+                store(target, to + 3 * step, r[3])
+                store(target, to + 4 * step, r[4])
+                store(target, to + 5 * step, r[5])
+
+
+@jit
+def _kernels(first, last, w, turned, scratch, u):
+    """U = G g G^T: w (P,3,3,Q), lanes along Q -> u (36,P,Q); turned by 180 degrees for the input's gradient."""
+    p, _, _, q = w.shape
+    step = p * q
+    for one in range(p * first // SHARDS, p * last // SHARDS):
+        source = w.ctypes.data + 4 * (one * 9 * q)
+        target = u.ctypes.data + 4 * (one * q)
+        area = scratch[first].ctypes.data
+        for k in range(0, q, LANES):
+            for n in range(3):
+                at = n * q + k
+                if turned:
+                    at = (2 - n) * q + k
+                    g = kernel_transform(
+                        load(source, at + 6 * q), load(source, at + 3 * q), load(source, at)
+                    )
+                else:
+                    g = kernel_transform(
+                        load(source, at), load(source, at + 3 * q), load(source, at + 6 * q)
+                    )
+                store(area, n * LANES, g[0])
+                store(area, (3 + n) * LANES, g[1])
+                store(area, (6 + n) * LANES, g[2])
+                store(area, (9 + n) * LANES, g[3])
+                store(area, (12 + n) * LANES, g[4])
+                store(area, (15 + n) * LANES, g[5])
+            for i in range(6):
+                at = 3 * i * LANES
+                g = kernel_transform(load(area, at), load(area, at + LANES), load(area, at + 2 * LANES))
+                to = 6 * i * step + k
+                store(target, to, g[0])
+                store(target, to + step, g[1])
+                store(target, to + 2 * step, g[2])
+                store(target, to + 3 * step, g[3])
+                store(target, to + 4 * step, g[4])
+                store(target, to + 5 * step, g[5])
+
+
+@jit
+def _convolve(first, last, x, u, top, left, across, down, tiles, patches, v, m, y):
+    """Shards of all tiles: x (N,H,W,C), u (36,C,F) -> y (N,H',W',F)."""
+    c, f = x.shape[3], y.shape[3]
+    count = x.shape[0] * across * down
+    chunks = -(-count // tiles)
+    v_step, m_step = tiles * c + SKEW, tiles * f + SKEW
+    patch_in = patches[first, : 36 * c].reshape(6, 6, c)
+    patch_out = patches[first, : 16 * f].reshape(4, 4, f)
+    scratch = patches[first, 36 * max(c, f) :]
+    v_at, m_at = v[first].ctypes.data, m[first].ctypes.data
+    for chunk in range(chunks * first // SHARDS, chunks * last // SHARDS):
+        start = chunk * tiles
+        stop = min(start + tiles, count)
+        transform_inputs(x, start, stop, across, down, top, left, patch_in, scratch, v_at, v_step)
+        for p in range(36):
+            sgemm(
+                ROW_MAJOR, PLAIN, PLAIN, stop - start, f, c, np.float32(1), v_at + 4 * p * v_step, c,
+                u.ctypes.data + 4 * p * c * f, f, np.float32(0), m_at + 4 * p * m_step, f,
+            )  # fmt: skip
+        transform_outputs(y, start, stop, across, down, patch_out, scratch, m_at, m_step)
+
+
+@jit
+def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, patches, v, m, du):
+    """Shards of all tiles: V^T dM summed -> du (PARTIALS,36,F,C)."""
+    c, f = x.shape[3], dy.shape[3]
+    count = x.shape[0] * across * down
+    chunks = -(-count // tiles)
+    v_step, m_step = tiles * c + SKEW, tiles * f + SKEW
+    patch_in = patches[first, : 36 * c].reshape(6, 6, c)
+    patch_out = patches[first, : 16 * f].reshape(4, 4, f)
+    scratch = patches[first, 36 * max(c, f) :]
+    v_at, m_at = v[first].ctypes.data, m[first].ctypes.data
+    for part in range(PARTIALS * first // SHARDS, PARTIALS * last // SHARDS):
+        beta = np.float32(0)
+        for chunk in range(chunks * part // PARTIALS, chunks * (part + 1) // PARTIALS):
+            start = chunk * tiles
+            stop = min(start + tiles, count)
+            transform_inputs(x, start, stop, across, down, top, left, patch_in, scratch, v_at, v_step)
+            transform_gradients(dy, start, stop, across, down, patch_out, scratch, m_at, m_step)
+            for p in range(36):
+                sgemm(
+                    ROW_MAJOR, TRANSPOSED, PLAIN, f, c, stop - start, np.float32(1), m_at + 4 * p * m_step, f,
+                    v_at + 4 * p * v_step, c, beta, du[part, p].ctypes.data, c,
+                )  # fmt: skip
+            beta = np.float32(1)
+        if beta == 0:
+            du[part] = 0
+
+
+@jit
+def _finish_kernels(first, last, du, scratch, dw):
+    """Du (PARTIALS,36,F,C), added in order -> dw = G^T du G (F,3,3,C)."""
+    f, _, _, c = dw.shape
+    area = scratch[first].ctypes.data
+    step = f * c
+    whole = 36 * step
+    for one in range(f * first // SHARDS, f * last // SHARDS):
+        source = du.ctypes.data + 4 * (one * c)
+        target = dw.ctypes.data + 4 * (one * 9 * c)
+        for k in range(0, c, LANES):
+            for p in range(36):
+                total = load(source, p * step + k)
+                for part in range(1, PARTIALS):
+                    total = total + load(source, part * whole + p * step + k)
+                store(area, p * LANES, total)
+            for j in range(6):
+                r = kernel_adjoint(
+                    load(area, j * LANES),
+                    load(area, (6 + j) * LANES),
+                    load(area, (12 + j) * LANES),
+                    load(area, (18 + j) * LANES),
+                    load(area, (24 + j) * LANES),
+                    load(area, (30 + j) * LANES),
+                )
+                store(area, (36 + j) * LANES, r[0])
+                store(area, (42 + j) * LANES, r[1])
+                store(area, (48 + j) * LANES, r[2])
+            for i in range(3):
+                at = (36 + 6 * i) * LANES
+                r = kernel_adjoint(
+                    load(area, at),
+                    load(area, at + LANES),
+                    load(area, at + 2 * LANES),
+                    load(area, at + 3 * LANES),
+                    load(area, at + 4 * LANES),
+                    load(area, at + 5 * LANES),
+                )
+                to = 3 * i * c + k
+                store(target, to, r[0])
+                store(target, to + c, r[1])
+                store(target, to + 2 * c, r[2])
+
+
+def _work(c: int, f: int, tiles: int) -> tuple[Array, Array, Array]:
+    """Room for each shard that starts a thread's part: patches and registers, V, M; untouched pages cost nothing."""
+    return (
+        empty((SHARDS, 36 * max(c, f) + 64 * LANES)),
+        empty((SHARDS, 36 * (tiles * c + SKEW))),
+        empty((SHARDS, 36 * (tiles * f + SKEW))),
+    )
+
+
+def transformed(w: Array, *, turned: bool) -> Array:
+    """w (P,3,3,Q) -> U (36,P,Q)."""
+    p, _, _, q = w.shape
+    u = empty((36, p, q))
+    parallel(_kernels, w, turned, empty((SHARDS, 18 * LANES)), u)
+    return u
+
+
+def convolve(x: Array, u: Array, padding: Padding) -> Array:
+    """x (N,H,W,C), u (36,C,F) -> y (N,H',W',F)."""
+    n, h, w, c = x.shape
+    f = u.shape[2]
+    (top, bottom), (left, right) = padding
+    y = empty((n, h + top + bottom - 2, w + left + right - 2, f))
+    down, across = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
+    tiles = TILES if c + f < 256 else 2 * TILES  # a large U is read once per chunk
+    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), y)
+    return y
+
+
+def forward(x: Array, w: Array, padding: Padding) -> Array:
+    """x (N,H,W,C), w (F,3,3,C) -> y."""
+    by_channel = np.ascontiguousarray(w.transpose(3, 1, 2, 0))  # (C,3,3,F): lanes along the filters
+    return convolve(x, transformed(by_channel, turned=False), padding)
+
+
+def input_grad(dy: Array, w: Array, padding: Padding) -> Array:
+    """dy (N,H',W',F), w (F,3,3,C) -> dx: dy convolved with the kernel turned round."""
+    (top, bottom), (left, right) = padding
+    return convolve(dy, transformed(w, turned=True), ((2 - top, 2 - bottom), (2 - left, 2 - right)))
+
+
+def weight_grad(dy: Array, x: Array, padding: Padding) -> Array:
+    """dy (N,H',W',F), x (N,H,W,C) -> dw (F,3,3,C)."""
+    c, f = x.shape[3], dy.shape[3]
+    (top, _), (left, _) = padding
+    down, across = -(-dy.shape[1] // 4), -(-dy.shape[2] // 4)
+    du = empty((PARTIALS, 36, f, c))
+    patches, v, m = _work(c, f, TILES)
+    parallel(_kernel_gradients, x, dy, top, left, across, down, TILES, patches, v, m, du)
+    dw = empty((f, 3, 3, c))
+    parallel(_finish_kernels, du, patches, dw)
+    return dw
