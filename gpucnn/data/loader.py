@@ -1,0 +1,138 @@
+"""Mini-batches (L22): the whole set goes to the device once, as bytes; a batch is gathered and normalised there.
+
+Everything random is drawn per epoch for the whole set, element = image: which image is mirrored or shifted
+depends on the seed, the epoch and the image, not on the batch size or on where an interrupted epoch resumes.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.data.augment import Augmentation, gather_augment, gather_normalize
+from gpucnn.data.dataset import Dataset
+from gpucnn.errors import ShapeError, UsageError
+from gpucnn.random import integers, permutation, stream_id
+from gpucnn.typing import Array
+
+SHUFFLE, FLIP, CROP = (stream_id(name) for name in ("shuffle", "flip", "crop"))
+
+
+class Loader:
+    """Batches of a data set on a backend's device.
+
+    Args:
+        dataset: uint8 images on the host.
+        batch_size: images per batch; the last one of an epoch may have fewer.
+        backend: where batches are made.
+        mean, std: per channel, on a 0..1 scale; the training set's, for the test set too.
+        seed: of shuffles and augmentation.
+        shuffle: a new order in every epoch.
+        drop_last: leave out a last batch that is smaller than the others.
+        augmentation: what happens to the images; nothing where not given.
+
+    Raises:
+        UsageError: a batch size below 1, or larger than the data with ``drop_last``; a crop as large as the image.
+        ShapeError: statistics that do not fit the channels, or a channel without any variation.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        backend: Backend = REFERENCE,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        check(dataset, batch_size, drop_last, mean, std, augmentation)
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
+        self.augmentation, self.backend = augmentation, backend
+        self.size = len(dataset)
+        self.images = backend.to_device(dataset.images)  # uint8 (N,H,W,C)
+        self.labels = backend.to_device(dataset.labels.astype(np.int64))  # (N,)
+        self.mean = backend.to_device(np.array(mean, dtype=np.float32))  # (C,)
+        self.inv_std = backend.to_device((1.0 / np.array(std)).astype(np.float32))  # (C,)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+    @property
+    def examples(self) -> int:
+        """Images per epoch."""
+        return len(self) * self.batch_size if self.drop_last else self.size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """The batches of an epoch from number ``start`` on: x float32 (B,H,W,C), labels int64 (B,).
+
+        The same (seed, epoch) gives the same batches, however often and wherever it starts.
+        """
+        xp, n = self.backend.xp, self.size
+        order = xp.arange(n)
+        if self.shuffle:
+            order = permutation(n, seed=self.seed, stream=SHUFFLE, step=epoch, xp=xp)
+        draws = self.draw(epoch)
+        for batch in range(start, len(self)):
+            index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
+            yield self.gather(index, draws), self.labels[index]
+
+    def draw(self, epoch: int) -> tuple[Array, Array] | None:
+        """For every image of the set: whether to mirror it, bool (N,), and how to shift it, int32 (N,2)."""
+        if self.augmentation is None:
+            return None
+        xp, n, crop = self.backend.xp, self.size, self.augmentation.crop
+        flip, shift = xp.zeros(n, dtype=bool), xp.zeros((n, 2), dtype=xp.int32)
+        if self.augmentation.flip:
+            flip = integers((n,), 2, seed=self.seed, stream=FLIP, step=epoch, xp=xp) == 1
+        if crop:
+            shift = integers((n, 2), 2 * crop + 1, seed=self.seed, stream=CROP, step=epoch, xp=xp)
+        return flip, shift
+
+    def gather(self, index: Array, draws: tuple[Array, Array] | None) -> Array:
+        """Images ``index`` (B,) as the model sees them: float32 (B,H,W,C)."""
+        if self.augmentation is None or draws is None:
+            return self.backend.run(gather_normalize, self.images, index, self.mean, self.inv_std)
+        flip, shift = (drawn[index] for drawn in draws)
+        crop, mode = self.augmentation.crop, self.augmentation.crop_mode
+        return self.backend.run(
+            gather_augment, self.images, index, flip, shift, crop, mode, self.mean, self.inv_std
+        )
+
+
+def check(
+    dataset: Dataset,
+    batch_size: int,
+    drop_last: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+    augmentation: Augmentation | None,
+) -> None:
+    """Refuse what no epoch could be made of, before anything is copied."""
+    if batch_size < 1:
+        raise UsageError(f"batch_size = {batch_size}: give at least 1")
+    if drop_last and batch_size > len(dataset):
+        raise UsageError(
+            f"batch_size = {batch_size} with drop_last leaves no batch of the {len(dataset)} images of "
+            f"{dataset.name}: give at most {len(dataset)}, or keep the last batch"
+        )
+    height, width, channels = dataset.image_shape
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise ShapeError(
+                f"{name} = {tuple(values)} for images {dataset.image_shape} of {dataset.name}: "
+                f"give {channels} numbers, one per channel"
+            )
+    if not all(s > 0.0 for s in std):
+        raise ShapeError(
+            f"std = {tuple(std)} of {dataset.name}: give positive numbers; "
+            f"a channel whose pixels are all alike has nothing to learn from"
+        )
+    if augmentation and augmentation.crop >= min(height, width):
+        raise UsageError(
+            f"crop = {augmentation.crop} for images of {height} x {width}: give at most {min(height, width) - 1}"
+        )
