@@ -193,7 +193,7 @@ def read(path: Path) -> str:
 
 
 def campaign_mutations(folder: Path, count: int, rng: random.Random, sealed: bool) -> dict[str, Any]:
-    """Damage; where ``sealed`` mostly in the structures, since tensors may hold any finite numbers."""
+    """Damage anywhere; where ``sealed``, what hits only tensors loads, since they may hold any numbers."""
     path = folder / "mutated.h5"
     save_checkpoint(path, checkpoint(0))
     whole = path.read_bytes()

@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,7 @@ def test_a_damaged_last_does_not_push_a_sound_previous_out(tmp_path: Path) -> No
 
 HOLD = """
 import sys
+import time
 from gpucnn.run import RunDirectory
 with RunDirectory(sys.argv[1], resume=True):
     print("inside", flush=True)
@@ -204,6 +207,50 @@ def test_places_where_no_run_can_be(tmp_path: Path) -> None:
             RunDirectory(path)
     with pytest.raises(GpucnnError, match="choose another"):
         new_path(tmp_path / "file", "name")
+
+
+TRAIN = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from test_run import checkpoint, row
+from gpucnn.checkpoint import load_checkpoint
+from gpucnn.run import RunDirectory, find_latest
+path = find_latest(sys.argv[1])
+epoch = load_checkpoint(path).progress["epoch"] if path else 0
+with RunDirectory(sys.argv[1], resume=path is not None) as run:
+    run.begin("a = 1", {}, epoch)
+    print(epoch, flush=True)
+    while True:
+        epoch += 1
+        run.append_metrics(row(epoch))
+        run.save_last(checkpoint(epoch))
+        run.save_best(checkpoint(epoch))
+"""
+
+
+def test_killed_and_resumed_again_and_again(tmp_path: Path) -> None:
+    """However it died, there is a checkpoint to go on from, never an older one, and the log fits to it."""
+    rng, before = random.Random(0), 0
+    for _ in range(6):
+        child = subprocess.Popen(
+            [sys.executable, "-c", TRAIN, str(tmp_path), str(Path(__file__).parent)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started = int(child.stdout.readline())
+        assert started >= before
+        time.sleep(rng.uniform(0.02, 0.15))
+        child.kill()
+        child.communicate()
+        found = find_latest(tmp_path)
+        before = load_checkpoint(found).progress["epoch"] if found else 0
+        assert found is None or found.name == "last.h5"
+    assert before > 0
+    with RunDirectory(tmp_path, resume=True) as run:
+        run.begin("a = 1", {}, before)
+    assert epochs(tmp_path) == list(range(1, before + 1))
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == before + 1
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 # -- finding ------------------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from gpucnn.checkpoint.envelope import USER_BLOCK
 from gpucnn.errors import CheckpointError
 from gpucnn.typing import Shape
 
-BASE = 512  # the user block in front of the image
 UNDEFINED = 2**64 - 1
 MAX_STRUCTURES = 50_000
 MAX_DEPTH = 3
@@ -105,9 +105,14 @@ class _Reader:
         block = self.claim(0, 96, "the superblock")
         versions = bytes.fromhex("894844460d0a1a0a 00000000 00080800 0400 1000 00000000")
         base, free_space, end, driver, name, root = struct.unpack_from("<6Q", block, 24)
-        if block[:24] != versions or (base, free_space, driver, name) != (BASE, UNDEFINED, UNDEFINED, 0):
+        if block[:24] != versions or (base, free_space, driver, name) != (
+            USER_BLOCK,
+            UNDEFINED,
+            UNDEFINED,
+            0,
+        ):
             raise CheckpointError("not the kind of HDF5 file that gpucnn writes (superblock)")
-        if end != BASE + len(self.image):
+        if end != USER_BLOCK + len(self.image):
             raise CheckpointError("malformed: the superblock gives another length than the file has")
         return int(root)
 
