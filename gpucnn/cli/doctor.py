@@ -17,7 +17,7 @@ from typing import Any
 
 from gpucnn import __version__
 from gpucnn.backend import Backend
-from gpucnn.cli.options import add_data_options
+from gpucnn.errors import DataError
 
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
 
@@ -49,7 +49,7 @@ PACKAGES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn doctor``."""
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    add_data_options(parser)
+    parser.add_argument("--data-dir", metavar="DIR", help="where to look for data sets first")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -162,15 +162,24 @@ def backend_report() -> dict[str, Any]:
     from gpucnn import backends
 
     try:
-        reason = backends.gpu_problem()
-    except Exception as error:  # a broken CuPy may raise anything
+        reason = backends.gpu_problem() or ""
+    except Exception as error:  # CuPy may be broken in ways that nobody has seen yet
         reason = f"CuPy is broken ({one_line(error)}): reinstall it, {GPU_EXTRA}"
     chosen = attempt(lambda: backends.get_backend("cpu" if reason else "gpu"))
-    if not isinstance(chosen, Backend):
-        reason = f"{reason or ''} {chosen['problem']}".strip()
-        chosen = backends.get_backend("reference")
-    kernels = {qualified(op): qualified(kernel) for op, kernel in chosen.kernels.items()}
-    return {"auto": chosen.name, "why_not_gpu": reason or "", "kernels": kernels}
+    unusable = "" if isinstance(chosen, Backend) else chosen["problem"]
+    backend = backends.get_backend("reference") if unusable else chosen
+    return {
+        "auto": backend.name,
+        "why_not_gpu": reason,
+        "why_no_kernels": unusable or (backend.name == "cpu" and attempt(cpu_problem)) or "",
+        "kernels": {qualified(op): qualified(kernel) for op, kernel in backend.kernels.items()},
+    }
+
+
+def cpu_problem() -> str | None:
+    from gpucnn.backends import cpu
+
+    return cpu.problem()
 
 
 def qualified(function: Any) -> str:
@@ -184,16 +193,34 @@ def qualified(function: Any) -> str:
 
 
 def data_report(data_dir: str | None) -> dict[str, Any]:
-    """Where data sets are looked for, and which are there."""
-    return {}
+    """Where data sets are looked for, and what is there; each is read and checked, none is downloaded."""
+    from gpucnn.data import DATASETS
+    from gpucnn.data.files import roots
+
+    folders = [f"{root}{'' if root.is_dir() else ' (not there)'}" for root in roots(data_dir)]
+    return {"searched": folders, "sets": {name: look_for(name, data_dir) for name in DATASETS}}
+
+
+def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
+    """How many images of which shape a data set has, or why it cannot be had from here."""
+    from gpucnn.data import load_dataset
+
+    try:
+        train, test = load_dataset(name, data_dir, download=False, progress=False)
+    except Exception as error:
+        return {"found": False, "state": str(error) if isinstance(error, DataError) else one_line(error)}
+    shape = " x ".join(map(str, train.image_shape))
+    counts = f"{len(train.labels):,} + {len(test.labels):,} images"
+    return {"found": True, "state": f"{counts}, {shape}, {train.num_classes} classes"}
 
 
 def caches() -> dict[str, str]:
     """Folders that gpucnn fills by itself."""
-    folders = {"data sets": str(Path.home() / ".cache" / "gpucnn")}
-    kernels = import_module("gpucnn.kernels.cpu")
-    if folder := getattr(kernels, "cache_folder", None):
-        folders["CPU kernels"] = str(folder() if callable(folder) else folder)
+    from gpucnn.data.files import roots
+
+    folders = {"data sets": str(roots()[-1])}
+    kernels = attempt(lambda: import_module("gpucnn.kernels.cpu.compile").cache_folder())
+    folders["CPU kernels"] = str(kernels["problem"] if isinstance(kernels, dict) else kernels)
     return folders
 
 
@@ -222,16 +249,25 @@ def as_text(report: dict[str, Any]) -> str:
     lines += ["", *row("--device auto", f"is {report['auto']}")]
     if report["why_not_gpu"]:
         lines += row("not the GPU", report["why_not_gpu"])
+    if report["why_no_kernels"]:
+        lines += row("no kernels", report["why_no_kernels"])
     count = len(report["kernels"])
-    lines += [
-        "",
-        f"kernels of {report['auto']}: {count} ops are replaced, the others run as they are written",
-    ]
+    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run as they are written"]
     width = max(map(len, report["kernels"]), default=0)
     lines += [f"  {op:<{width}}  {kernel}" for op, kernel in report["kernels"].items()]
-    for title in ("data", "caches"):
-        lines += ["", title, *(line for key, value in report[title].items() for line in row(key, value))]
+    lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
+    lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, value))]
     return "\n".join(lines)
+
+
+def data_lines(data: dict[str, Any]) -> list[str]:
+    if "problem" in data:
+        return row("problem", data["problem"])
+    lines = [f"  {i}. {folder}" for i, folder in enumerate(data["searched"], start=1)]
+    for name, found in data["sets"].items():
+        state = found["state"].removeprefix(f"{name}: ")
+        lines += row(name, state if found["found"] else f"no; {state.partition(': put ')[0]}")
+    return lines
 
 
 def missing(package: dict[str, Any]) -> bool:

@@ -50,6 +50,18 @@ def test_what_is_missing_gets_its_remedy(monkeypatch, capsys) -> None:
     assert "Nothing: pip install hope" in text
 
 
+def test_data_sets_are_looked_for_in_order(capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GPUCNN_DATA_DIR", str(tmp_path / "second"))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte").write_bytes(b"not IDX")
+    found = report(capsys, "--data-dir", str(tmp_path))["data"]
+    assert found["searched"][0] == str(tmp_path)
+    assert found["searched"][1] == f"{tmp_path / 'second'} (not there)"
+    assert found["sets"]["digits"] == {"found": True, "state": "1,437 + 360 images, 8 x 8 x 1, 10 classes"}
+    assert not found["sets"]["mnist"]["found"]
+    assert "train-" in found["sets"]["mnist"]["state"]
+
+
 @pytest.mark.parametrize(
     "code",
     [
