@@ -40,7 +40,7 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> 
     return c0, c1, c2, c3
 
 
-def bits(shape: Shape, *, seed: int, stream: int, step: int, xp: ModuleType = np) -> Array:
+def bits(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
     """Uniform 32-bit integers: uint64 array of ``shape`` with values below 2**32."""
     size = prod(shape)
     block = xp.arange((size + 3) // 4, dtype=xp.uint64)

@@ -37,7 +37,9 @@ def symmetric(padding: Padding) -> tuple[int, int]:
     """Our padding as PyTorch takes it."""
     (top, bottom), (left, right) = padding
     if top != bottom or left != right:
-        raise UsageError(f"PyTorch has no padding {padding}: benchmark a model without 'same' of even kernels")
+        raise UsageError(
+            f"PyTorch has no padding {padding}: benchmark a model without 'same' of even kernels"
+        )
     return top, left
 
 

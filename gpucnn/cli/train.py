@@ -57,17 +57,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn train``."""
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, as optimizer.nesterov=false"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting, as optimizer.nesterov=false",
     )
     for flag, (key, kind, line) in FLAGS.items():
         if line:
             names = [flag, *SHORT.get(flag, [])]
             parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)"
+    )
     parser.add_argument(
         "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
     )
-    parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
+    parser.add_argument(
+        "--force", action="store_true", help="resume even where settings or data have changed"
+    )
     add_data_options(parser)
     add_device_options(parser)
 
@@ -102,16 +110,24 @@ def run(args: argparse.Namespace) -> int:
         if not args.force:
             refuse_changes(resumed, config, train.digest)
         put_back(resumed.checkpoint, trainer)
-    where = resumed.path.parent if resumed and not args.output else args.output
+    where = args.output or (resumed.path.parent if resumed else new_path(ROOT, config_name(args, config)))
+    same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason)
-    with RunDirectory(where or new_path(ROOT, config_name(args, config)), resume=resumed is not None) as folder:
+    with RunDirectory(
+        where or new_path(ROOT, config_name(args, config)), resume=resumed is not None
+    ) as folder:
         introduce(trainer, config, train, test, folder.path, resumed)
         folder.begin(config.to_toml(), about, trainer.progress.epoch)
         return train_in(folder, trainer, config, train, test, about)
 
 
 def train_in(
-    folder: RunDirectory, trainer: Trainer, config: Config, train: Dataset, test: Dataset, about: dict[str, Any]
+    folder: RunDirectory,
+    trainer: Trainer,
+    config: Config,
+    train: Dataset,
+    test: Dataset,
+    about: dict[str, Any],
 ) -> int:
     """The loop, with everything that must outlive it written to the folder."""
     display = Display(config.train.epochs)
@@ -185,7 +201,9 @@ def introduce(
     )
     for section, values in asdict(config).items():
         shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
-        print("\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
+        print(
+            "\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10))
+        )
     if resumed:
         print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:

@@ -102,25 +102,41 @@ def read_pickled(content: bytes, origin: str) -> tuple[Array, Array]:
     batch = parse_pickle(content, origin)
     labels = np.asarray(batch.get("fine_labels", batch.get("labels")))
     planes = batch.get("data")
-    if not isinstance(planes, np.ndarray) or planes.dtype != np.uint8 or planes.shape != (len(labels), PIXELS):
+    if (
+        not isinstance(planes, np.ndarray)
+        or planes.dtype != np.uint8
+        or planes.shape != (len(labels), PIXELS)
+    ):
         raise DataError(f"{origin} does not hold {PIXELS} bytes for each label: download it again")
     if labels.size and not 0 <= labels.min() <= labels.max() < 256:
         raise DataError(f"{origin} has a label {labels.max()} that is out of range")
     return images_from_planes(planes), labels.astype(np.uint8)
 
 
-def _sources(name: str, data_dir: str | Path | None) -> Iterable[tuple[str, Callable[[list[str]], list[bytes]], bool]]:
+def _sources(
+    name: str, data_dir: str | Path | None
+) -> Iterable[tuple[str, Callable[[list[str]], list[bytes]], bool]]:
     """Every place that may hold the set: (what to call it, names -> contents, whether it is the Python version)."""
     for root in roots(data_dir):
         for pickled, (folder, _) in ((False, BINARY[name]), (True, PICKLED[name])):
             if (root / folder).is_dir():
-                yield str(root / folder), lambda names, at=root / folder: [read(at / n, LIMIT) for n in names], pickled
-            archive = f"{folder.replace('-batches', '')}.tar.gz".replace("-bin.", "-binary.").replace("-py.", "-python.")
+                yield (
+                    str(root / folder),
+                    lambda names, at=root / folder: [read(at / n, LIMIT) for n in names],
+                    pickled,
+                )
+            archive = f"{folder.replace('-batches', '')}.tar.gz".replace("-bin.", "-binary.").replace(
+                "-py.", "-python."
+            )
             for place in (root / archive, root / name / archive):
                 if place.is_file():
-                    yield str(place), lambda names, at=place, f=folder: list(
-                        members(at, [f"{f}/{n}" for n in names], LIMIT)
-                    ), pickled
+                    yield (
+                        str(place),
+                        lambda names, at=place, f=folder: list(
+                            members(at, [f"{f}/{n}" for n in names], LIMIT)
+                        ),
+                        pickled,
+                    )
 
 
 def _load(name: str, data_dir: str | Path | None, download: bool, progress: bool) -> tuple[Dataset, Dataset]:

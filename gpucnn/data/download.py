@@ -31,7 +31,11 @@ class Remote:
 
 
 def fetch(
-    remote: Remote, folder: str, data_dir: str | Path | None = None, download: bool = True, progress: bool = True
+    remote: Remote,
+    folder: str,
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    progress: bool = True,
 ) -> Path:
     """Download a file into ``folder`` below the first root, and return where it is.
 
@@ -39,9 +43,7 @@ def fetch(
         DataError: downloads are off, or no mirror gave the right file; the message says how to go on offline.
     """
     target = roots(data_dir)[0] / folder / remote.name
-    offline = (
-        f"put {remote.name} into {target.parent}, or name a folder that has it with --data-dir or GPUCNN_DATA_DIR"
-    )
+    offline = f"put {remote.name} into {target.parent}, or name a folder that has it with --data-dir or GPUCNN_DATA_DIR"
     if not download:
         raise DataError(f"{folder}: {remote.name} is missing and downloads are off: {offline}")
     reasons = []
@@ -67,7 +69,11 @@ def _download(address: str, remote: Remote, target: Path, progress: bool) -> Non
             os.fdopen(handle, "wb") as file,
             urllib.request.urlopen(request, timeout=TIMEOUT) as response,
             tqdm(
-                total=remote.size, desc=remote.name, unit="B", unit_scale=True, disable=None if progress else True
+                total=remote.size,
+                desc=remote.name,
+                unit="B",
+                unit_scale=True,
+                disable=None if progress else True,
             ) as bar,
         ):
             while chunk := response.read(CHUNK):

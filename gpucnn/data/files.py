@@ -43,7 +43,9 @@ def read(path: Path, limit: int) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}): delete it and download it again") from None
     if len(content) > limit:
-        raise DataError(f"{path} holds more than the {limit:,} bytes it may have: it is not the file it claims")
+        raise DataError(
+            f"{path} holds more than the {limit:,} bytes it may have: it is not the file it claims"
+        )
     return bytes(content)
 
 

@@ -77,7 +77,9 @@ def read_pickle(content: bytes, path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a CIFAR pickle, and nothing of it was run: {error}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path} is not a CIFAR pickle: it holds a {type(found).__name__}, not a dictionary")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+    return {
+        key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()
+    }
 
 
 def check_program(content: bytes) -> None:

@@ -118,7 +118,9 @@ def test_bad_input_is_one_line_and_its_exit_code(
     assert message in errors[0]
 
 
-def test_a_missing_gpu_is_said_loudly_and_recorded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_missing_gpu_is_said_loudly_and_recorded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     from gpucnn.backends import gpu_problem
 
     if gpu_problem() is None:

@@ -119,9 +119,7 @@ def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tupl
     return y, mean, var
 
 
-def _evaluate(
-    x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool
-) -> Array:
+def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
     x = np.ascontiguousarray(x)
     y = empty(x.shape)
     c = x.shape[-1]

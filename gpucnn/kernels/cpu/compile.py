@@ -14,7 +14,12 @@ from typing import Any
 
 import numba
 
-FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
+FAST_MATH = {
+    "reassoc",
+    "contract",
+    "nsz",
+    "arcp",
+}  # sums may be reordered; NaN and infinity keep their meaning
 
 
 def cache_folder() -> Path:

@@ -109,7 +109,18 @@ def _weight_grad(first, last, dy, x, kh, kw, sh, sw, top, left, lines, cols, par
             start, stop = block * lines, min(block * lines + lines, n * down)
             for line in range(start, stop):
                 fill_line(
-                    x, line // down, line % down, across, kh, kw, sh, sw, top, left, rows, (line - start) * across
+                    x,
+                    line // down,
+                    line % down,
+                    across,
+                    kh,
+                    kw,
+                    sh,
+                    sw,
+                    top,
+                    left,
+                    rows,
+                    (line - start) * across,
                 )
             sgemm(
                 ROW_MAJOR, TRANSPOSED, PLAIN, f, k, (stop - start) * across, np.float32(1),
@@ -134,9 +145,7 @@ def _input_grad(first, last, dy, w, kh, kw, sh, sw, top, left, lines, cols, dx):
                 np.float32(0), rows.ctypes.data, k,
             )  # fmt: skip
             for i in range(start, stop):
-                add_line(
-                    rows, (i - start) * across, dx, image, i, across, kh, kw, sh, sw, top, left
-                )
+                add_line(rows, (i - start) * across, dx, image, i, across, kh, kw, sh, sw, top, left)
 
 
 @jit
@@ -181,9 +190,7 @@ def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padd
     lines = max(1, PIXELS // across)
     parts = empty((PARTIALS, f, kh * kw * c))
     cols = _room(lines, across, kh * kw * c)
-    parallel(
-        _weight_grad, dy, x, kh, kw, *stride, padding[0][0], padding[1][0], lines, cols, parts
-    )
+    parallel(_weight_grad, dy, x, kh, kw, *stride, padding[0][0], padding[1][0], lines, cols, parts)
     return parts.sum(axis=0).reshape(w_shape)
 
 

@@ -269,13 +269,9 @@ def _kernels(first, last, w, turned, scratch, u):
                 at = n * q + k
                 if turned:
                     at = (2 - n) * q + k
-                    g = kernel_transform(
-                        load(source, at + 6 * q), load(source, at + 3 * q), load(source, at)
-                    )
+                    g = kernel_transform(load(source, at + 6 * q), load(source, at + 3 * q), load(source, at))
                 else:
-                    g = kernel_transform(
-                        load(source, at), load(source, at + 3 * q), load(source, at + 6 * q)
-                    )
+                    g = kernel_transform(load(source, at), load(source, at + 3 * q), load(source, at + 6 * q))
                 store(area, n * LANES, g[0])
                 store(area, (3 + n) * LANES, g[1])
                 store(area, (6 + n) * LANES, g[2])
