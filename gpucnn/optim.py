@@ -11,6 +11,7 @@ Weight decay adds wd w to g; AdamW (arXiv 1711.05101) takes lr wd w off w instea
 batch norm.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from gpucnn.backend import Backend, array_module
@@ -110,7 +111,7 @@ class Optimizer:
             for kind, flat in self.state.items()
         }
 
-    def load_state_dict(self, state: dict[str, dict[str, Array]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Array]]) -> None:
         """Replace the state; names and shapes have been checked by whoever read them."""
         for kind, flat in self.state.items():
             for name in self.flat.segments:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,14 @@ def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
     columns = checkpoint.history
     length = len(next(iter(columns.values()), []))
     rows = [{name: column[i] for name, column in columns.items()} for i in range(length)]
-    trainer.restore(Progress(**checkpoint.progress, history=rows))
+    numbers = dict(checkpoint.progress)
+    wanted = {f.name: f.type for f in fields(Progress) if f.name != "history"}
+    if numbers.keys() != wanted.keys():
+        odd = sorted(numbers.keys() ^ wanted.keys())
+        raise CheckpointError(f"the checkpoint's progress and this version's differ in {odd}")
+    kinds = {name: float if kind in (float, "float") else int for name, kind in wanted.items()}
+    values: dict[str, Any] = {name: kinds[name](value) for name, value in numbers.items()}
+    trainer.restore(Progress(**values, history=rows))
 
 
 def expected_tensors(config_text: str) -> Expected:

@@ -65,6 +65,12 @@ def test_names_that_are_not_known_get_the_closest_one() -> None:
         models.build("mnist_cnn", MNIST, dropot=0.1)
 
 
+@pytest.mark.parametrize("options", [{"width": "wide"}, {"depth": 10**9}, {"width": 0}, {"depth": True}])
+def test_options_that_make_no_model_are_refused_at_once(options) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        models.build("mlp", MNIST, **options)
+
+
 def test_a_model_that_does_not_fit_says_which_layer() -> None:
     with pytest.raises(ShapeError, match=r"layer 3: a kernel of \(5, 5\) does not fit"):
         models.build("lenet5", (8, 8, 1))

@@ -1,7 +1,7 @@
 """The process that times one contender: ``python -m gpucnn.benchmarking.contender '{"framework": ...}'``.
 
-It builds its model, warms up, says ``ready``, and then for each line "steps" on standard input runs that many steps
-and answers with their median time.  Between two rounds it only waits, so the cores belong to the other contender.
+It builds its model, warms up, says ``ready``; then for each line "steps" on standard input it runs that many
+steps and answers with their median time.  Between two rounds it only waits: the cores belong to the other one.
 """
 
 import json
@@ -56,7 +56,11 @@ def our_step(task: Task) -> Callable[[], None]:
     x, labels = batch(task)
     if task.mode == "eval":
         model.eval()
-        return lambda: model.forward(x) is None and None
+
+        def infer() -> None:
+            model.forward(x)
+
+        return infer
     return lambda: trainer.train_step(x, labels)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpucnn.benchmarking.contender import Task
 
 
-class Sum(nn.Module):
+class Sum(nn.Module):  # type: ignore[misc]
     """body(x) + shortcut(x)."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module | None) -> None:
@@ -26,7 +26,7 @@ class Sum(nn.Module):
         return self.body(x) + (self.shortcut(x) if self.shortcut is not None else x)
 
 
-class FlattenNHWC(nn.Module):
+class FlattenNHWC(nn.Module):  # type: ignore[misc]
     """Flatten in our order: channels vary fastest."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ def _weights(layer: ours.Layer) -> list[tuple[Any, str]]:
 
 
 def torch_step(task: "Task", x: Array, labels: Array) -> Callable[[], None]:
-    """One eager step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or forward alone."""
+    """One eager step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or inference."""
     torch.set_num_threads(task.threads)
     last = task.layout == "channels_last"
     model = to_torch(models.build(task.model, task.input_shape).initialize(0))

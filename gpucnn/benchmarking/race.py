@@ -77,7 +77,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over rounds; ``ratios`` pairs our round with PyTorch's of its best layout, below 1 we are faster."""
+    """Medians over rounds; ``ratios``: our round over PyTorch's in its best layout, below 1 we are faster."""
 
     task: Task
     milliseconds: dict[str, float]

@@ -113,9 +113,7 @@ def run(args: argparse.Namespace) -> int:
     where = args.output or (resumed.path.parent if resumed else new_path(ROOT, config_name(args, config)))
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason)
-    with RunDirectory(
-        where or new_path(ROOT, config_name(args, config)), resume=resumed is not None
-    ) as folder:
+    with RunDirectory(where, resume=same) as folder:
         introduce(trainer, config, train, test, folder.path, resumed)
         folder.begin(config.to_toml(), about, trainer.progress.epoch)
         return train_in(folder, trainer, config, train, test, about)
@@ -150,8 +148,8 @@ def train_in(
     if received:
         folder.save_last(take(trainer, config, stable, train.digest))
         display.line(
-            f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch {trainer.progress.batch}; "
-            f"go on with: gpucnn train --resume {folder.path}"
+            f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
+            f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
         )
         return 130 if received[0] is signal.SIGINT else 143
     conclude(display, trainer, folder.path)
@@ -210,8 +208,8 @@ def introduce(
             print(f"       all {config.train.epochs} epochs are done; give a larger --epochs to go on")
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
             print(
-                f"       the {config.schedule.name} schedule now spans {config.train.epochs} epochs instead of "
-                f"{resumed.config.train.epochs}: the learning rate jumps"
+                f"       the {config.schedule.name} schedule now spans {config.train.epochs} epochs instead "
+                f"of {resumed.config.train.epochs}: the learning rate jumps"
             )
     print(f"run    {folder}", flush=True)
 

@@ -1,184 +1,234 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 colour images, 32x32.
+"""CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour images of 32 x 32 pixels.
 
-The binary version is read from its folder or straight from the archive, the Python version through an unpickler that
-can make arrays and nothing else.
+A record of the binary version is its labels (CIFAR-10: the class; CIFAR-100: the coarse, then the fine class),
+one byte each, then 3,072 pixels: the red, the green and the blue plane, row by row.  The python version pickles
+the same as a matrix (N, 3072) and a list.  Either is read from its folder or straight from the publisher's
+archive; records may lie in any order.
+
+Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
 
-import io
-import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gpucnn.data.classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.download import Remote, fetch
-from gpucnn.data.files import members, read, roots
+from gpucnn.data.files import DAMAGED, MIB, RemoteFile, Source, open_bytes, replace_hint
+from gpucnn.data.pickles import as_images, as_labels, read_pickle
+from gpucnn.data.tar import read_members
 from gpucnn.errors import DataError
 from gpucnn.typing import Array
 
 PIXELS = 3 * 32 * 32
-LIMIT = 200 << 20  # bytes of one file
-MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
-
-TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-REMOTES = {
-    "cifar10": Remote(
-        "cifar-10-binary.tar.gz",
-        170_052_171,
-        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        MIRRORS,
-    ),
-    "cifar100": Remote(
-        "cifar-100-binary.tar.gz",
-        168_513_733,
-        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        MIRRORS,
-    ),
-}
-
-Files = tuple[list[str], list[str], str]  # training files, test files, names of the classes
-
-BINARY: dict[str, tuple[str, Files]] = {
-    "cifar10": (
-        "cifar-10-batches-bin",
-        ([f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"], "batches.meta.txt"),
-    ),
-    "cifar100": ("cifar-100-binary", (["train.bin"], ["test.bin"], "fine_label_names.txt")),
-}
-PICKLED: dict[str, tuple[str, Files]] = {
-    "cifar10": (
-        "cifar-10-batches-py",
-        ([f"data_batch_{i}" for i in range(1, 6)], ["test_batch"], "batches.meta"),
-    ),
-    "cifar100": ("cifar-100-python", (["train"], ["test"], "meta")),
-}
+SLACK = 32  # a pickle's bytes per record beyond the pixels: labels, file names
 
 
-def images_from_planes(planes: Array) -> Array:
-    """(N,3072) bytes, a red, a green and a blue plane -> (N,32,32,3)."""
-    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+@dataclass(frozen=True)
+class Layout:
+    """One version of one of the sets.
 
+    Attributes:
+        name: of the data set.
+        folder, archive: where the files lie.
+        train, test: file name -> number of records in it.
+        classes: the names of the labels.
+        label_bytes: per record; 0 for the python version.
+        label_key: of the labels in a pickle.
+    """
 
-def parse_binary(content: bytes, label_bytes: int, origin: str) -> tuple[Array, Array]:
-    """Records of label bytes (the last one is the class) and 3,072 pixels -> images (N,32,32,3), labels (N,)."""
-    size = label_bytes + PIXELS
-    if not content or len(content) % size:
-        raise DataError(
-            f"{origin} has {len(content):,} bytes, no multiple of its {size}-byte records: it is truncated"
-        )
-    records = np.frombuffer(content, np.uint8).reshape(-1, size)
-    return images_from_planes(records[:, label_bytes:]), records[:, label_bytes - 1].copy()
+    name: str
+    folder: str
+    archive: str
+    train: dict[str, int]
+    test: dict[str, int]
+    classes: tuple[str, ...]
+    label_bytes: int = 0
+    label_key: str = ""
 
+    def sizes(self, records: int) -> tuple[int, int]:
+        """The smallest and largest size in bytes of a file with so many records."""
+        if self.label_bytes:
+            return (records * (self.label_bytes + PIXELS),) * 2
+        return records * PIXELS, records * (PIXELS + SLACK) + MIB
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays, and refuses to look up anything else, above all functions."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        core = module.replace("numpy._core", "numpy.core")
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (core, name) not in allowed:
-            raise pickle.UnpicklingError(f"it wants to call {module}.{name}")
-        return allowed[core, name]
-
-
-def parse_pickle(content: bytes, origin: str) -> dict[str, Any]:
-    """The dictionary in a file of the Python version, with its keys as text."""
-    try:
-        loaded = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        return {key.decode() if isinstance(key, bytes) else key: value for key, value in loaded.items()}
-    except Exception as error:  # whatever a damaged or hostile pickle raises
-        raise DataError(f"{origin} is not a CIFAR file ({error}): download it again") from None
-
-
-def read_pickled(content: bytes, origin: str) -> tuple[Array, Array]:
-    """A batch of the Python version -> images (N,32,32,3), labels (N,)."""
-    batch = parse_pickle(content, origin)
-    labels = np.asarray(batch.get("fine_labels", batch.get("labels")))
-    planes = batch.get("data")
-    if (
-        not isinstance(planes, np.ndarray)
-        or planes.dtype != np.uint8
-        or planes.shape != (len(labels), PIXELS)
-    ):
-        raise DataError(f"{origin} does not hold {PIXELS} bytes for each label: download it again")
-    if labels.size and not 0 <= labels.min() <= labels.max() < 256:
-        raise DataError(f"{origin} has a label {labels.max()} that is out of range")
-    return images_from_planes(planes), labels.astype(np.uint8)
-
-
-def _sources(
-    name: str, data_dir: str | Path | None
-) -> Iterable[tuple[str, Callable[[list[str]], list[bytes]], bool]]:
-    """Every place that may hold the set: (what to call it, names -> contents, whether it is the Python version)."""
-    for root in roots(data_dir):
-        for pickled, (folder, _) in ((False, BINARY[name]), (True, PICKLED[name])):
-            if (root / folder).is_dir():
-                yield (
-                    str(root / folder),
-                    lambda names, at=root / folder: [read(at / n, LIMIT) for n in names],
-                    pickled,
-                )
-            archive = f"{folder.replace('-batches', '')}.tar.gz".replace("-bin.", "-binary.").replace(
-                "-py.", "-python."
+    def parse(self, content: bytes, records: int, path: Path) -> tuple[Array, Array]:
+        """The content of a file -> images uint8 (N,32,32,3), labels uint8 (N,)."""
+        if self.label_bytes:
+            rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, self.label_bytes + PIXELS)
+            labels, planes = rows[:, self.label_bytes - 1], rows[:, self.label_bytes :]
+        else:
+            found = read_pickle(content, path)
+            labels, planes = as_labels(found.get(self.label_key), path), as_images(found.get("data"), path)
+        if (len(labels), len(planes)) != (records, records):
+            raise DataError(
+                f"{path} has {len(planes):,} images and {len(labels):,} labels instead of {records:,} of each; "
+                f"{replace_hint(path)}"
             )
-            for place in (root / archive, root / name / archive):
-                if place.is_file():
-                    yield (
-                        str(place),
-                        lambda names, at=place, f=folder: list(
-                            members(at, [f"{f}/{n}" for n in names], LIMIT)
-                        ),
-                        pickled,
-                    )
+        return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
-def _load(name: str, data_dir: str | Path | None, download: bool, progress: bool) -> tuple[Dataset, Dataset]:
-    found = next(iter(_sources(name, data_dir)), None)
-    if found is None:
-        fetch(REMOTES[name], name, data_dir, download, progress)
-        found = next(iter(_sources(name, data_dir)))
-    origin, contents, pickled = found
-    train_files, test_files, names_file = (PICKLED if pickled else BINARY)[name][1]
-    label_bytes = 1 if name == "cifar10" else 2
-    classes = _classes(name, contents, names_file, pickled, origin)
-    sets = []
-    for files in (train_files, test_files):
-        parts = [
-            read_pickled(content, f"{origin}/{file}")
-            if pickled
-            else parse_binary(content, label_bytes, f"{origin}/{file}")
-            for file, content in zip(files, contents(files), strict=True)
-        ]
-        images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-        sets.append(Dataset(name, images, labels, classes))
-    return sets[0], sets[1]
+def find_place(place: Path, layouts: Iterable[Layout]) -> Path | None:
+    """The first folder or archive of these versions in a data directory."""
+    for layout in layouts:
+        folder, archive = place / layout.folder, place / layout.archive
+        if all((folder / name).exists() for name in (*layout.train, *layout.test)):
+            return folder
+        if archive.exists():
+            return archive
+    return None
 
 
-def _classes(
-    name: str, contents: Callable[[list[str]], list[bytes]], file: str, pickled: bool, origin: str
-) -> tuple[str, ...]:
-    """The names of the classes; those of CIFAR-10 are known, CIFAR-100 brings its own."""
-    if name == "cifar10":
-        return TEN
-    (content,) = contents([file])
-    if pickled:
-        names = parse_pickle(content, f"{origin}/{file}").get("fine_label_names", [])
-        return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
-    return tuple(content.decode("utf-8", "replace").split())
+def list_files(place: Path, layouts: Iterable[Layout]) -> list[Path]:
+    """The files that ``read_place`` reads."""
+    layout = match_layout(place, layouts)
+    return [place] if place.name == layout.archive else [place / n for n in (*layout.train, *layout.test)]
 
 
-def cifar10(data_dir: str | Path | None, download: bool, progress: bool) -> tuple[Dataset, Dataset]:
-    """Ten kinds of things."""
-    return _load("cifar10", data_dir, download, progress)
+def match_layout(place: Path, layouts: Iterable[Layout]) -> Layout:
+    return next(layout for layout in layouts if place.name in (layout.folder, layout.archive))
 
 
-def cifar100(data_dir: str | Path | None, download: bool, progress: bool) -> tuple[Dataset, Dataset]:
-    """A hundred kinds of things, by their fine labels."""
-    return _load("cifar100", data_dir, download, progress)
+def read_place(place: Path, layouts: Iterable[Layout]) -> tuple[Dataset, Dataset]:
+    """The training and the test set in a folder or archive that ``find_place`` found.
+
+    Raises:
+        DataError: a file or archive that is damaged, of another size, hostile, or has a label without a class.
+    """
+    layout = match_layout(place, layouts)
+    files = {**layout.train, **layout.test}
+    if place.name == layout.archive:
+        wanted = {f"{layout.folder}/{name}": layout.sizes(count) for name, count in files.items()}
+        contents = read_members(place, wanted)
+    else:
+        contents = {f"{layout.folder}/{n}": read_file(place / n, layout.sizes(c)) for n, c in files.items()}
+    return read_part(layout, layout.train, contents, place), read_part(layout, layout.test, contents, place)
+
+
+def read_file(path: Path, sizes: tuple[int, int]) -> bytes:
+    """A whole file of a size between the two."""
+    smallest, largest = sizes
+    try:
+        with open_bytes(path) as file:
+            content = file.read(largest + 1)
+    except DAMAGED as error:
+        raise DataError(f"{path} is damaged: {error}; {replace_hint(path)}") from None
+    if not smallest <= len(content) <= largest:
+        wanted = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+        holds = "more" if len(content) > largest else f"{len(content):,}"
+        raise DataError(f"{path} has {holds} bytes instead of {wanted}; {replace_hint(path)}")
+    return content
+
+
+def read_part(layout: Layout, files: dict[str, int], contents: dict[str, bytes], place: Path) -> Dataset:
+    """Some files, one after the other, as one data set."""
+    count = sum(files.values())
+    images = np.empty((count, 32, 32, 3), dtype=np.uint8)
+    labels = np.empty(count, dtype=np.uint8)
+    start = 0
+    for name, records in files.items():
+        path = place / name
+        part = slice(start, start + records)
+        images[part], labels[part] = layout.parse(contents.pop(f"{layout.folder}/{name}"), records, path)
+        if (highest := int(labels[part].max())) >= len(layout.classes):
+            raise DataError(
+                f"{path}: record {int(labels[part].argmax())} has label {highest}, but {layout.name} has "
+                f"{len(layout.classes)} classes; {replace_hint(path)}"
+            )
+        start += records
+    return Dataset(layout.name, images, labels, layout.classes)
+
+
+def cifar_source(
+    about: str, layouts: tuple[Layout, ...], published: Iterable[tuple[str, int, str]], images: str = ""
+) -> Source:
+    """The registry's row; ``published`` has the name, size and SHA-256 of the archives; the first is downloaded."""
+    remote = tuple(
+        RemoteFile(name, size, sha256, (f"https://www.cs.toronto.edu/~kriz/{name}",))
+        for name, size, sha256 in published
+    )
+    return Source(
+        about,
+        load=lambda place: read_place(place, layouts),
+        find=lambda place: find_place(place, layouts),
+        files=lambda place: list_files(place, layouts),
+        remote=remote[:1],
+        known=remote,
+        images=images,
+    )
+
+
+BATCHES = [f"data_batch_{number}" for number in (1, 2, 3, 4, 5)]
+
+CIFAR10_LAYOUTS = (
+    Layout(
+        "cifar10",
+        "cifar-10-batches-bin",
+        "cifar-10-binary.tar.gz",
+        {f"{batch}.bin": 10_000 for batch in BATCHES},
+        {"test_batch.bin": 10_000},
+        CIFAR10_CLASSES,
+        label_bytes=1,
+    ),
+    Layout(
+        "cifar10",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        dict.fromkeys(BATCHES, 10_000),
+        {"test_batch": 10_000},
+        CIFAR10_CLASSES,
+        label_key="labels",
+    ),
+)
+
+CIFAR100_LAYOUTS = (
+    Layout(
+        "cifar100",
+        "cifar-100-binary",
+        "cifar-100-binary.tar.gz",
+        {"train.bin": 50_000},
+        {"test.bin": 10_000},
+        CIFAR100_CLASSES,
+        label_bytes=2,
+    ),
+    Layout(
+        "cifar100",
+        "cifar-100-python",
+        "cifar-100-python.tar.gz",
+        {"train": 50_000},
+        {"test": 10_000},
+        CIFAR100_CLASSES,
+        label_key="fine_labels",
+    ),
+)
+
+CIFAR10 = cifar_source(
+    "50,000 + 10,000 photographs, colour 32 x 32, 10 classes",
+    CIFAR10_LAYOUTS,
+    (
+        (
+            "cifar-10-binary.tar.gz",
+            170_052_171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ),
+        (
+            "cifar-10-python.tar.gz",
+            170_498_071,
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        ),
+    ),
+)
+
+CIFAR100 = cifar_source(
+    "50,000 + 10,000 photographs, colour 32 x 32, 100 classes",
+    CIFAR100_LAYOUTS,
+    (
+        (
+            "cifar-100-binary.tar.gz",
+            168_513_733,
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        ),
+    ),
+)

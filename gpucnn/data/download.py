@@ -1,95 +1,132 @@
-"""Downloads that are either whole and right or not there.
+"""Downloads that either leave the publisher's file at its place, or nothing.
 
-A file is written under a temporary name, its size and SHA-256 are checked, and only then does it appear at its place.
-Mirrors are tried in order.
+A mirror's answer goes to a temporary file beside the place; only with the right size and SHA-256 is it renamed.
+Whatever else a mirror sends (an error page, a short body, other bytes) is a reason to ask the next one.
 """
 
 import hashlib
 import os
-import tempfile
-import urllib.error
+import sys
+import time
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from gpucnn.data.files import roots
+from gpucnn.data.files import RemoteFile
 from gpucnn.errors import DataError
 
-TIMEOUT = 30.0  # s without a byte
-CHUNK = 1 << 16
+CHUNK = 256 * 1024
+TIMEOUT = 30.0  # seconds without an answer
+STALE = 24 * 3600.0  # seconds after which what a killed download left is removed
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A file that can be downloaded: its name, size in bytes, SHA-256 in hex, and the addresses it lies below."""
-
-    name: str
-    size: int
-    sha256: str
-    mirrors: tuple[str, ...]
+class MirrorError(Exception):
+    """Why a mirror did not give the file."""
 
 
-def fetch(
-    remote: Remote,
-    folder: str,
-    data_dir: str | Path | None = None,
-    download: bool = True,
-    progress: bool = True,
-) -> Path:
-    """Download a file into ``folder`` below the first root, and return where it is.
+def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
+    """Fetch a file to its place below a data directory, unless it is there -> that place.
+
+    Args:
+        folder: the data directory; made where it does not exist.
+        progress: show a bar on a terminal, a line elsewhere, both on standard error.
 
     Raises:
-        DataError: downloads are off, or no mirror gave the right file; the message says how to go on offline.
+        DataError: no mirror gave the file (the message says how to do without a network), or it cannot be
+            written.
     """
-    target = roots(data_dir)[0] / folder / remote.name
-    offline = f"put {remote.name} into {target.parent}, or name a folder that has it with --data-dir or GPUCNN_DATA_DIR"
-    if not download:
-        raise DataError(f"{folder}: {remote.name} is missing and downloads are off: {offline}")
+    target = folder / file.path
+    if target.exists():
+        return target
     reasons = []
-    for mirror in remote.mirrors:
-        try:
-            _download(mirror + remote.name, remote, target, progress)
-            return target
-        except (OSError, HTTPException, ValueError) as error:
-            reasons.append(f"{mirror}: {getattr(error, 'reason', None) or error}")
-    raise DataError(f"{folder}: no mirror gave {remote.name} ({'; '.join(reasons)}): {offline}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for url in file.mirrors:
+            try:
+                with temporary_file(target) as temporary:
+                    fetch(url, file, temporary, progress)
+                    os.replace(temporary, target)
+                return target
+            except MirrorError as reason:
+                reasons.append(f"{urlsplit(url).netloc}: {reason}")
+    except OSError as error:
+        raise DataError(
+            f"cannot write {target}: {error.strerror or error}; name a folder with room with --data-dir"
+        ) from None
+    raise DataError(
+        f"no mirror gave {target.name} ({'; '.join(reasons)}): without a network, put that file into "
+        f"{target.parent}, name a folder that has it with --data-dir or GPUCNN_DATA_DIR, or use the set "
+        f"'digits', which needs no download"
+    )
 
 
-def _download(address: str, remote: Remote, target: Path, progress: bool) -> None:
-    """One attempt; raises OSError or ValueError and leaves nothing behind where it fails."""
+@contextmanager
+def temporary_file(target: Path) -> Iterator[Path]:
+    """A name beside the target that is gone afterwards; old ones of downloads that were killed go too."""
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        if time.time() - left.stat().st_mtime > STALE:
+            left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fetch(url: str, file: RemoteFile, temporary: Path, progress: bool) -> None:
+    """One mirror's answer into a temporary file, which is then as published.
+
+    Raises:
+        MirrorError: it is not.
+        OSError: the temporary file cannot be written.
+    """
+    digest, size = hashlib.sha256(), 0
+    with temporary.open("wb") as out, progress_bar(file, url, progress) as bar:
+        for block in answer(url, file):
+            size += len(block)
+            if size > file.size:
+                raise MirrorError(f"more than {file.size:,} bytes")
+            digest.update(block)
+            out.write(block)
+            bar.update(len(block))
+        out.flush()
+        os.fsync(out.fileno())
+    if size != file.size:
+        raise MirrorError(f"{size:,} bytes instead of {file.size:,}")
+    if digest.hexdigest() != file.sha256:
+        raise MirrorError(f"SHA-256 {digest.hexdigest()[:16]}... instead of {file.sha256[:16]}...")
+
+
+def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
+    """The body of a mirror's answer, block by block; MirrorError where it is clear that it is another file."""
+    request = urllib.request.Request(url, headers={"User-Agent": "gpucnn"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.headers.get_content_type() == "text/html":
+                raise MirrorError("an HTML page")
+            length = response.headers.get("Content-Length")
+            if length is not None and length != str(file.size):
+                raise MirrorError(f"{length} bytes announced instead of {file.size:,}")
+            while block := response.read(CHUNK):
+                yield block
+    except (OSError, HTTPException, ValueError) as error:  # URLError, timeouts and broken connections are OSErrors
+        raise MirrorError(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
+
+
+@contextmanager
+def progress_bar(file: RemoteFile, url: str, progress: bool) -> Iterator[Any]:
+    """A bar in bytes; on a terminal only, elsewhere one line says what goes on."""
     from tqdm import tqdm
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    request = urllib.request.Request(address, headers={"User-Agent": "gpucnn"})
-    handle, name = tempfile.mkstemp(prefix=f".{remote.name}.", dir=target.parent)
-    try:
-        digest, received = hashlib.sha256(), 0
-        with (
-            os.fdopen(handle, "wb") as file,
-            urllib.request.urlopen(request, timeout=TIMEOUT) as response,
-            tqdm(
-                total=remote.size,
-                desc=remote.name,
-                unit="B",
-                unit_scale=True,
-                disable=None if progress else True,
-            ) as bar,
-        ):
-            while chunk := response.read(CHUNK):
-                received += len(chunk)
-                if received > remote.size:
-                    raise ValueError(f"more than the {remote.size:,} bytes expected")
-                digest.update(chunk)
-                file.write(chunk)
-                bar.update(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-        if received != remote.size:
-            raise ValueError(f"{received:,} bytes instead of {remote.size:,}")
-        if digest.hexdigest() != remote.sha256:
-            raise ValueError(f"SHA-256 {digest.hexdigest()[:12]}... instead of {remote.sha256[:12]}...")
-        Path(name).chmod(0o644)
-        os.replace(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    name = Path(file.path).name
+    terminal = sys.stderr.isatty()
+    if progress and not terminal:
+        print(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}", file=sys.stderr)
+    with tqdm(
+        total=file.size, desc=name, unit="B", unit_scale=True, disable=not (progress and terminal)
+    ) as bar:
+        yield bar

@@ -1,74 +1,105 @@
-"""Where data sets lie, and reading them without trusting them."""
+"""Where data sets lie, and what is known of their publishers' files.
+
+Places are searched in this order: ``--data-dir``, the environment variable GPUCNN_DATA_DIR, ~/.cache/gpucnn.
+A download goes to the first of them that can be written to.
+"""
 
 import gzip
+import io
 import os
-import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from gpucnn.data.dataset import Dataset
 from gpucnn.errors import DataError
 
-CACHE = Path("~/.cache/gpucnn")
+MIB = 2**20
+GZIP_MAGIC = b"\x1f\x8b"
+DAMAGED = (OSError, EOFError, zlib.error)  # what reading a bad file may raise; gzip.BadGzipFile is an OSError
 
 
-def roots(data_dir: str | Path | None = None) -> list[Path]:
-    """Folders to search, first to last: ``--data-dir``, ``GPUCNN_DATA_DIR``, ~/.cache/gpucnn."""
-    named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), CACHE]
-    return [Path(root).expanduser() for root in named if root]
+@dataclass(frozen=True)
+class RemoteFile:
+    """A publisher's file.
+
+    Attributes:
+        path: where it goes, below a data directory.
+        size, sha256: of the file as it is published.
+        mirrors: its addresses, tried in this order.
+        content_sha256: of what is inside the gzip wrapper, where that is known.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    mirrors: tuple[str, ...]
+    content_sha256: str = ""
 
 
-def find(names: Iterable[str], folders: Iterable[str], data_dir: str | Path | None = None) -> Path | None:
-    """The first of the files ``folder/name`` that exists, roots first, then folders, then names."""
-    wanted, below = list(names), list(folders)
-    for root in roots(data_dir):
-        for folder in below:
-            for name in wanted:
-                if (root / folder / name).is_file():
-                    return root / folder / name
-    return None
+@dataclass(frozen=True)
+class Source:
+    """What the registry knows about a data set.
+
+    Attributes:
+        about: one line for people.
+        load: the place found -> (train, test); the place is ignored by sets that need no files.
+        find: a data directory -> the folder or archive in it, or None.
+        files: the place found -> the files that ``load`` reads.
+        remote: what to download; empty for sets that need no files.
+        images: digest of the publisher's labelled images in any order (``verify.digest_of_images``), if known.
+    """
+
+    about: str
+    load: Callable[[Path], tuple[Dataset, Dataset]]
+    find: Callable[[Path], Path | None] = lambda folder: None
+    files: Callable[[Path], list[Path]] = lambda place: []
+    remote: tuple[RemoteFile, ...] = ()
+    images: str = ""
 
 
-def read(path: Path, limit: int) -> bytes:
-    """The contents of a file, unpacked where it is gzip; at most ``limit`` bytes.
+def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The data directories, in the order in which they are searched; they need not exist."""
+    named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), Path.home() / ".cache" / "gpucnn"]
+    return [Path(place).expanduser() for place in named if place]
 
-    Raises:
-        DataError: it cannot be read, is damaged, or unpacks to more.
+
+def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where downloads go: the directory asked for, or else the first searched one that can be written to."""
+    places = search_places(data_dir)
+    if data_dir:
+        return places[0]
+    return next((place for place in places if writable(place)), places[-1])
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in the nearest one above it that exists."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """The first place that has the data set, or None."""
+    found = (source.find(place) for place in search_places(data_dir))
+    return next((place for place in found if place is not None), None)
+
+
+def open_bytes(path: Path) -> io.BufferedIOBase:
+    """Open a file for reading, through gzip where its first bytes say so, whatever it is called.
+
+    Raises DataError where it is missing, unreadable or not a regular file (a FIFO would wait forever).
     """
     try:
+        if not path.is_file():
+            raise DataError(f"{path} is {'not a regular file' if path.exists() else 'missing'}")
         with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            content = file.read(limit + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): delete it and download it again") from None
-    if len(content) > limit:
-        raise DataError(
-            f"{path} holds more than the {limit:,} bytes it may have: it is not the file it claims"
-        )
-    return bytes(content)
+            packed = file.read(2) == GZIP_MAGIC
+        return gzip.open(path, "rb") if packed else path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def members(archive: Path, names: Iterable[str], limit: int) -> Iterator[bytes]:
-    """The named members of a tar archive, read in place; nothing is ever extracted.
-
-    Raises:
-        DataError: the archive is damaged, or a member is missing, doubled, no plain file, or too large.
-    """
-    wanted = list(names)
-    try:
-        with tarfile.open(archive) as tar:
-            found: dict[str, tarfile.TarInfo] = {}
-            for member in tar:
-                if member.name in wanted:
-                    if member.name in found:
-                        raise DataError(f"{archive} holds {member.name} twice: download it again")
-                    found[member.name] = member
-            for name in wanted:
-                member = found.get(name)
-                stream = tar.extractfile(member) if member is not None and member.isreg() else None
-                if member is None or stream is None or member.size > limit:
-                    raise DataError(f"{archive} has no proper member {name}: download it again")
-                yield stream.read(limit)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise DataError(f"{archive} cannot be read ({error}): delete it and download it again") from None
+def replace_hint(path: Path) -> str:
+    """The end of a message about a damaged file."""
+    return f"delete {path.name} and download it again"

@@ -1,120 +1,158 @@
-"""MNIST (LeCun, Cortes, Burges) and Fashion-MNIST (arXiv 1708.07747): 60,000 + 10,000 grey images, 28x28."""
+"""MNIST and Fashion-MNIST: 60,000 + 10,000 grey images of 28 x 28 pixels in 10 classes, as four IDX files.
 
+MNIST: Y. LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998.
+Fashion-MNIST: H. Xiao, K. Rasul, R. Vollgraf, arXiv 1708.07747.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.download import Remote, fetch
-from gpucnn.data.files import find
+from gpucnn.data.files import RemoteFile, Source
 from gpucnn.data.idx import read_idx
 from gpucnn.errors import DataError
 
-FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+SIZE = (28, 28)
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
-
-MNIST_FOLDERS = ("mnist", "MNIST/raw", "MNIST", "")
-FASHION_FOLDERS = ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST")
-
-MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-FASHION_MIRRORS = (
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-)
-
-MNIST_REMOTES = (
-    Remote(
-        "train-images-idx3-ubyte.gz",
-        9_912_422,
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        MNIST_MIRRORS,
-    ),
-    Remote(
-        "train-labels-idx1-ubyte.gz",
-        28_881,
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        MNIST_MIRRORS,
-    ),
-    Remote(
-        "t10k-images-idx3-ubyte.gz",
-        1_648_877,
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        MNIST_MIRRORS,
-    ),
-    Remote(
-        "t10k-labels-idx1-ubyte.gz",
-        4_542,
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        MNIST_MIRRORS,
-    ),
-)
-FASHION_REMOTES = (
-    Remote(
-        "train-images-idx3-ubyte.gz",
-        26_421_880,
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        FASHION_MIRRORS,
-    ),
-    Remote(
-        "train-labels-idx1-ubyte.gz",
-        29_515,
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        FASHION_MIRRORS,
-    ),
-    Remote(
-        "t10k-images-idx3-ubyte.gz",
-        4_422_102,
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        FASHION_MIRRORS,
-    ),
-    Remote(
-        "t10k-labels-idx1-ubyte.gz",
-        5_148,
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        FASHION_MIRRORS,
-    ),
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
 
-def _load(
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of this name; gzipped rather than plain, because gzip has a checksum."""
+    names = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
+    return next((folder / n for n in names if (folder / n).exists()), None)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Those of the four files that are there, in the order of ``NAMES``."""
+    return [path for name in NAMES if (path := find_file(folder, name))]
+
+
+def find_folder(place: Path, layouts: Sequence[str]) -> Path | None:
+    """The first folder below a data directory that has all four files."""
+    folders = (place / layout for layout in layouts)
+    return next((folder for folder in folders if len(list_files(folder)) == len(NAMES)), None)
+
+
+def read_folder(name: str, classes: tuple[str, ...], folder: Path) -> tuple[Dataset, Dataset]:
+    """The training and the test set in a folder that ``find_folder`` found.
+
+    Raises:
+        DataError: a damaged file, images of another size than 28 x 28, more or fewer labels than images, a
+            label above 9.
+    """
+    train_images, train_labels, test_images, test_labels = list_files(folder)
+    return (
+        read_part(name, classes, train_images, train_labels),
+        read_part(name, classes, test_images, test_labels),
+    )
+
+
+def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
+    """A file of images and a file of their labels."""
+    images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
+    if images.shape[1:] != SIZE:
+        raise DataError(
+            f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, {name} has 28 x 28: "
+            f"put the files of {name} there"
+        )
+    if len(images) != len(labels):
+        raise DataError(
+            f"{image_file} has {len(images):,} images, but {label_file.name} has {len(labels):,} labels: "
+            f"take both from one download"
+        )
+    try:
+        return Dataset(name, images[..., None], labels, classes)  # (N,28,28,1)
+    except DataError as error:
+        raise DataError(f"{label_file}: {error}") from None
+
+
+def idx_source(
     name: str,
+    about: str,
     classes: tuple[str, ...],
-    folders: tuple[str, ...],
-    remotes: tuple[Remote, ...],
-    data_dir: str | Path | None,
-    download: bool,
-    progress: bool,
-) -> tuple[Dataset, Dataset]:
-    """Train and test set from files in one of these folders, or from the mirrors."""
-    by_name = {remote.name: remote for remote in remotes}
-    sets = []
-    for images_name, labels_name in FILES.values():
-        paths = []
-        for stem in (images_name, labels_name):
-            # torchvision's own layout names files with a dot in older versions
-            names = (stem, f"{stem}.gz", stem.replace("-idx", ".idx"))
-            path = find(names, folders, data_dir)
-            paths.append(path or fetch(by_name[f"{stem}.gz"], name, data_dir, download, progress))
-        images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
-        if images.shape[1:] != (28, 28):
-            raise DataError(f"{paths[0]} holds images of {images.shape[1:]}, expected 28 x 28")
-        sets.append(Dataset(name, images[..., None], labels, classes))
-    return sets[0], sets[1]
+    *,
+    layouts: tuple[str, ...],
+    mirrors: tuple[str, ...],
+    published: Sequence[tuple[int, str, str]],
+    images: str = "",
+) -> Source:
+    """The registry's row.
+
+    Args:
+        layouts: folders below a data directory; downloads go to the first.
+        published: size, SHA-256 and SHA-256 of the content of each file, in the order of ``NAMES``.
+    """
+    remote = tuple(
+        RemoteFile(f"{layouts[0]}/{file}.gz", size, sha256, tuple(f"{m}{file}.gz" for m in mirrors), content)
+        for file, (size, sha256, content) in zip(NAMES, published, strict=True)
+    )
+    return Source(
+        about,
+        load=lambda folder: read_folder(name, classes, folder),
+        find=lambda place: find_folder(place, layouts),
+        files=list_files,
+        remote=remote,
+        images=images,
+    )
 
 
-def mnist(data_dir: str | Path | None, download: bool, progress: bool) -> tuple[Dataset, Dataset]:
-    """Handwritten digits."""
-    return _load("mnist", DIGITS, MNIST_FOLDERS, MNIST_REMOTES, data_dir, download, progress)
+MNIST = idx_source(
+    "mnist",
+    "60,000 + 10,000 handwritten digits, grey 28 x 28, 10 classes",
+    DIGITS,
+    layouts=("mnist", "MNIST/raw", "MNIST", ""),
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    published=(
+        (
+            9_912_422,
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        (
+            28_881,
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+        (
+            1_648_877,
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        (
+            4_542,
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+)
 
-
-def fashion_mnist(data_dir: str | Path | None, download: bool, progress: bool) -> tuple[Dataset, Dataset]:
-    """Pieces of clothing, in MNIST's format."""
-    return _load("fashion_mnist", CLOTHES, FASHION_FOLDERS, FASHION_REMOTES, data_dir, download, progress)
+FASHION_MNIST = idx_source(
+    "fashion_mnist",
+    "60,000 + 10,000 pieces of clothing, grey 28 x 28, 10 classes",
+    CLOTHES,
+    layouts=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+    ),
+    published=(
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", ""),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", ""),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", ""),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", ""),
+    ),
+)

@@ -31,10 +31,14 @@ def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) 
     if name not in MODELS:
         raise UsageError(f"unknown model {name!r}{closest(name, MODELS)}")
     builder = MODELS[name]
-    known = {p.name for p in signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    for option in options:
+    parameters = signature(builder).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for option, value in options.items():
         if option not in known:
             raise UsageError(f"unknown option {option!r} of model {name!r}{closest(option, known)}")
+        wanted = type(known[option])
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise UsageError(f"option {option} = {value!r} of model {name!r}: give {wanted.__name__}")
     model = builder(tuple(input_shape), num_classes, **options)
     model.output_shape(tuple(input_shape))
     return model

@@ -2,6 +2,7 @@
 
 from math import prod
 
+from gpucnn.errors import UsageError
 from gpucnn.layers import (
     BatchNormReLU,
     Conv2D,
@@ -16,6 +17,9 @@ from gpucnn.layers import (
 from gpucnn.typing import Shape
 
 
+WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint names its model, and must not make a huge one
+
+
 def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[Layer]:
     """A 3x3 convolution without bias (batch norm would take it away again), batch norm and ReLU."""
     return [
@@ -26,6 +30,8 @@ def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[L
 
 def mlp(input_shape: Shape, num_classes: int, *, width: int = 256, depth: int = 2) -> Layer:
     """``depth`` hidden layers of ``width`` units with ReLU."""
+    if not (1 <= width <= WIDEST and 0 <= depth <= DEEPEST):
+        raise UsageError(f"mlp with width = {width} and depth = {depth}: give at most {WIDEST} and {DEEPEST}")
     layers: list[Layer] = [Flatten()]
     fan_in = prod(input_shape)
     for _ in range(depth):

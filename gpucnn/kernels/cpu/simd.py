@@ -37,7 +37,7 @@ float32x16 = Float32x16()
 
 
 @register_default(Float32x16)
-class Float32x16Model(models.PrimitiveModel):  # type: ignore[misc]
+class Float32x16Model(models.PrimitiveModel):
     """Lives in one register."""
 
     def __init__(self, manager: Any, kind: Any) -> None:
@@ -50,20 +50,20 @@ def _pointer(builder: Any, address: Any, index: Any, kind: Any) -> Any:
 
 
 @intrinsic
-def load(typingctx, address, index):  # type: ignore[no-untyped-def]
+def load(typingctx, address, index):
     """The floats index .. index + 15 behind an address."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         return builder.load(_pointer(builder, args[0], args[1], _VECTOR), align=4)
 
     return float32x16(types.uintp, types.intp), generate
 
 
 @intrinsic
-def store(typingctx, address, index, value):  # type: ignore[no-untyped-def]
+def store(typingctx, address, index, value):
     """Write sixteen floats."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         builder.store(args[2], _pointer(builder, args[0], args[1], _VECTOR), align=4)
         return context.get_dummy_value()
 
@@ -71,10 +71,10 @@ def store(typingctx, address, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def fill(typingctx, value):  # type: ignore[no-untyped-def]
+def fill(typingctx, value):
     """One float32 in all lanes."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), args[0], ir.IntType(32)(0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
@@ -83,10 +83,10 @@ def fill(typingctx, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def above_zero(typingctx, a, b):  # type: ignore[no-untyped-def]
+def above_zero(typingctx, a, b):
     """B where a > 0, else 0."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         zero = ir.Constant(_VECTOR, [0.0] * LANES)
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
 
@@ -95,8 +95,8 @@ def above_zero(typingctx, a, b):  # type: ignore[no-untyped-def]
 
 def _arithmetic(name: str) -> Callable[..., Any]:
     @intrinsic
-    def operation(typingctx, a, b):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def operation(typingctx, a, b):
+        def generate(context, builder, signature, args):
             return getattr(builder, name)(args[0], args[1], flags=_FLAGS)
 
         return float32x16(float32x16, float32x16), generate
@@ -109,21 +109,21 @@ _add, _subtract, _multiply = _arithmetic("fadd"), _arithmetic("fsub"), _arithmet
 
 
 @overload(operator.add)
-def _overload_add(a, b):  # type: ignore[no-untyped-def]
+def _overload_add(a, b):
     if a is float32x16 and b is float32x16:
         return lambda a, b: _add(a, b)
     return None
 
 
 @overload(operator.sub)
-def _overload_subtract(a, b):  # type: ignore[no-untyped-def]
+def _overload_subtract(a, b):
     if a is float32x16 and b is float32x16:
         return lambda a, b: _subtract(a, b)
     return None
 
 
 @overload(operator.mul)
-def _overload_multiply(a, b):  # type: ignore[no-untyped-def]
+def _overload_multiply(a, b):
     if a is float32x16 and b is float32x16:
         return lambda a, b: _multiply(a, b)
     return None

@@ -28,10 +28,10 @@ SPINS = 20_000  # readings of the counter before a thread goes to sleep: about 2
 
 
 @intrinsic
-def load_atomic(typingctx, array, index):  # type: ignore[no-untyped-def]
+def load_atomic(typingctx, array, index):
     """array[index] of int64, read from memory each time."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         kind = signature.args[0]
         view = context.make_array(kind)(context, builder, args[0])
         pointer = cgutils.get_item_pointer(context, builder, kind, view, [args[1]], wraparound=False)
@@ -49,7 +49,7 @@ X86 = os.uname().machine == "x86_64"
 
 
 @jit
-def spin(counter, index, seen, spins):  # type: ignore[no-untyped-def]
+def spin(counter, index, seen, spins):
     """Wait until counter[index] is not ``seen`` any more, or for so many readings; returns its value."""
     value = load_atomic(counter, index)
     while value == seen and spins > 0:
