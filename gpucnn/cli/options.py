@@ -9,10 +9,14 @@ from gpucnn.backends import get_backend, gpu_problem
 from gpucnn.errors import DeviceError
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
     )
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    add_data_dir(parser)
     parser.add_argument(
         "--no-download", action="store_true", help="fail rather than fetch a missing data set"
     )

@@ -1,9 +1,9 @@
 """CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour images of 32 x 32 pixels.
 
-A record of the binary version is its labels (CIFAR-10: the class; CIFAR-100: the coarse, then the fine class),
-one byte each, then 3,072 pixels: the red, the green and the blue plane, row by row.  The python version pickles
-the same as a matrix (N, 3072) and a list.  Either is read from its folder or straight from the publisher's
-archive; records may lie in any order.
+A record of the binary version is its labels, one byte each (CIFAR-10: the class; CIFAR-100: the coarse class,
+then the fine one), and 3,072 pixels: the red, the green and the blue plane, row by row.  The python version
+pickles the same as a matrix (N, 3072) and a list.  Either is read from its folder or straight from the
+publisher's archive; records may lie in any order.
 
 Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
@@ -64,8 +64,8 @@ class Layout:
             labels, planes = as_labels(found.get(self.label_key), path), as_images(found.get("data"), path)
         if (len(labels), len(planes)) != (records, records):
             raise DataError(
-                f"{path} has {len(planes):,} images and {len(labels):,} labels instead of {records:,} of each; "
-                f"{replace_hint(path)}"
+                f"{path} has {len(planes):,} images and {len(labels):,} labels instead of {records:,} "
+                f"of each; {replace_hint(path)}"
             )
         return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
@@ -95,7 +95,7 @@ def read_place(place: Path, layouts: Iterable[Layout]) -> tuple[Dataset, Dataset
     """The training and the test set in a folder or archive that ``find_place`` found.
 
     Raises:
-        DataError: a file or archive that is damaged, of another size, hostile, or has a label without a class.
+        DataError: a file or archive is damaged, hostile, of another size, or has a label without a class.
     """
     layout = match_layout(place, layouts)
     files = {**layout.train, **layout.test}
@@ -144,7 +144,11 @@ def read_part(layout: Layout, files: dict[str, int], contents: dict[str, bytes],
 def cifar_source(
     about: str, layouts: tuple[Layout, ...], published: Iterable[tuple[str, int, str]], images: str = ""
 ) -> Source:
-    """The registry's row; ``published`` has the name, size and SHA-256 of the archives; the first is downloaded."""
+    """The registry's row.
+
+    Args:
+        published: name, size and SHA-256 of the archives; the first is the one to download.
+    """
     remote = tuple(
         RemoteFile(name, size, sha256, (f"https://www.cs.toronto.edu/~kriz/{name}",))
         for name, size, sha256 in published
@@ -155,7 +159,7 @@ def cifar_source(
         find=lambda place: find_place(place, layouts),
         files=lambda place: list_files(place, layouts),
         remote=remote[:1],
-        known=remote,
+        known=remote[1:],
         images=images,
     )
 
@@ -219,6 +223,7 @@ CIFAR10 = cifar_source(
             "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         ),
     ),
+    images="8a590e660e6406b7032bf6c2e029c7df67f311491b1921023e91a07de4cc3e2f",
 )
 
 CIFAR100 = cifar_source(

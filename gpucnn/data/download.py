@@ -1,6 +1,6 @@
 """Downloads that either leave the publisher's file at its place, or nothing.
 
-A mirror's answer goes to a temporary file beside the place; only with the right size and SHA-256 is it renamed.
+A mirror's answer goes to a temporary file beside the place, which is renamed if size and SHA-256 are right.
 Whatever else a mirror sends (an error page, a short body, other bytes) is a reason to ask the next one.
 """
 
@@ -102,7 +102,7 @@ def fetch(url: str, file: RemoteFile, temporary: Path, progress: bool) -> None:
 
 
 def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
-    """The body of a mirror's answer, block by block; MirrorError where it is clear that it is another file."""
+    """The body of a mirror's answer, block by block; MirrorError where its head shows another file."""
     request = urllib.request.Request(url, headers={"User-Agent": "gpucnn"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
@@ -113,7 +113,11 @@ def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
                 raise MirrorError(f"{length} bytes announced instead of {file.size:,}")
             while block := response.read(CHUNK):
                 yield block
-    except (OSError, HTTPException, ValueError) as error:  # URLError, timeouts and broken connections are OSErrors
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+    ) as error:  # URLError, timeouts and broken connections are OSErrors
         raise MirrorError(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
 
 

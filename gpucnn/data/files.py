@@ -48,7 +48,8 @@ class Source:
         find: a data directory -> the folder or archive in it, or None.
         files: the place found -> the files that ``load`` reads.
         remote: what to download; empty for sets that need no files.
-        images: digest of the publisher's labelled images in any order (``verify.digest_of_images``), if known.
+        known: publisher's files that are read where they lie, but not downloaded.
+        images: digest of the publisher's images in any order, if known (``verify.digest_of_images``).
     """
 
     about: str
@@ -56,10 +57,11 @@ class Source:
     find: Callable[[Path], Path | None] = lambda folder: None
     files: Callable[[Path], list[Path]] = lambda place: []
     remote: tuple[RemoteFile, ...] = ()
+    known: tuple[RemoteFile, ...] = ()
     images: str = ""
 
 
-def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+def roots(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """The data directories, in the order in which they are searched; they need not exist."""
     named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), Path.home() / ".cache" / "gpucnn"]
     return [Path(place).expanduser() for place in named if place]
@@ -67,7 +69,7 @@ def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where downloads go: the directory asked for, or else the first searched one that can be written to."""
-    places = search_places(data_dir)
+    places = roots(data_dir)
     if data_dir:
         return places[0]
     return next((place for place in places if writable(place)), places[-1])
@@ -81,7 +83,7 @@ def writable(folder: Path) -> bool:
 
 def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The first place that has the data set, or None."""
-    found = (source.find(place) for place in search_places(data_dir))
+    found = (source.find(place) for place in roots(data_dir))
     return next((place for place in found if place is not None), None)
 
 

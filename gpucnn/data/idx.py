@@ -53,8 +53,8 @@ def parse_header(header: bytes, ndim: int, path: Path) -> tuple[int, ...]:
     magic = bytes((0, 0, UNSIGNED_BYTE, ndim))
     if header[:4] != magic:
         raise DataError(
-            f"{path} is not the IDX file wanted: it starts with {header[:4].hex(' ') or 'nothing'} instead of "
-            f"{magic.hex(' ')} (unsigned bytes in {ndim} dimensions); {replace_hint(path)}"
+            f"{path} is not the IDX file wanted: it starts with {header[:4].hex(' ') or 'nothing'}, "
+            f"not with {magic.hex(' ')} (unsigned bytes in {ndim} dimensions); {replace_hint(path)}"
         )
     if len(header) < 4 + 4 * ndim:
         raise DataError(f"{path} ends within its header, after {len(header)} bytes; {replace_hint(path)}")

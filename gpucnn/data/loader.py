@@ -1,4 +1,4 @@
-"""Mini-batches (L22): the whole set goes to the device once, as bytes; a batch is gathered and normalised there.
+"""Mini-batches (L22): the set goes to the device once, as bytes; batches are gathered and normalised there.
 
 Everything random is drawn per epoch for the whole set, element = image: which image is mirrored or shifted
 depends on the seed, the epoch and the image, not on the batch size or on where an interrupted epoch resumes.
@@ -32,7 +32,7 @@ class Loader:
         augmentation: what happens to the images; nothing where not given.
 
     Raises:
-        UsageError: a batch size below 1, or larger than the data with ``drop_last``; a crop as large as the image.
+        UsageError: a batch size below 1, or with ``drop_last`` above the data's; a crop as large as an image.
         ShapeError: statistics that do not fit the channels, or a channel without any variation.
     """
 
@@ -134,5 +134,6 @@ def check(
         )
     if augmentation and augmentation.crop >= min(height, width):
         raise UsageError(
-            f"crop = {augmentation.crop} for images of {height} x {width}: give at most {min(height, width) - 1}"
+            f"crop = {augmentation.crop} for images of {height} x {width}: "
+            f"give at most {min(height, width) - 1}"
         )

@@ -138,6 +138,7 @@ MNIST = idx_source(
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
     ),
+    images="3b1e8fc3db51fbee48f17356cdc393712f7abb7956e9d4116e1cd36b7c189068",
 )
 
 FASHION_MNIST = idx_source(

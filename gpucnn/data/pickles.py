@@ -17,12 +17,26 @@ from gpucnn.errors import DataError
 from gpucnn.typing import Array
 
 MOST_TUPLES = 64  # the publisher's have a few; nested ones as dictionary keys take exponential time to hash
-OPCODES = frozenset(
-    "PROTO FRAME STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM "
-    "SETITEMS NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 SHORT_BINSTRING BINSTRING SHORT_BINBYTES "
-    "BINBYTES SHORT_BINUNICODE BINUNICODE BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL "
-    "REDUCE BUILD".split()
-)
+OPCODES = {
+    *(
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+    ),
+    *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE", "BINUNICODE"),
+    *("EMPTY_DICT", "EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+}
 
 
 class ArrayParts:
@@ -43,14 +57,10 @@ class TypeParts(ArrayParts):
         self.code = arguments[0] if arguments else None
 
 
-class ArrayName:
-    """Stands in for the class ``numpy.ndarray``, which the pickle hands to ``_reconstruct``."""
-
-
 STAND_INS: dict[tuple[str, str], type] = {
     ("numpy.core.multiarray", "_reconstruct"): ArrayParts,
     ("numpy._core.multiarray", "_reconstruct"): ArrayParts,
-    ("numpy", "ndarray"): ArrayName,
+    ("numpy", "ndarray"): ArrayParts,
     ("numpy", "dtype"): TypeParts,
 }
 
@@ -68,7 +78,7 @@ def read_pickle(content: bytes, path: str | Path) -> dict[str, Any]:
     """A dictionary with names as keys; its arrays are ``ArrayParts`` (see ``as_images``).
 
     Raises:
-        DataError: the pickle is damaged, is not a dictionary, or asks for anything but plain values and arrays.
+        DataError: it is damaged, is no dictionary, or asks for anything but plain values and arrays.
     """
     try:
         check_program(content)
@@ -88,7 +98,9 @@ def check_program(content: bytes) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in OPCODES:
             raise pickle.UnpicklingError(f"it uses the instruction {opcode.name}, which no CIFAR file needs")
-        if opcode.name == "LONG_BINPUT" and argument > count:  # the memo grows to the highest place named
+        if (
+            opcode.name == "LONG_BINPUT" and int(argument or 0) > count
+        ):  # the memo grows to the highest place named
             raise pickle.UnpicklingError(f"it stores its value number {count} at place {argument}")
         tuples += "TUPLE" in opcode.name
         if tuples > MOST_TUPLES:
@@ -96,16 +108,14 @@ def check_program(content: bytes) -> None:
 
 
 def as_images(parts: Any, path: str | Path) -> Array:
-    """The pixels of a CIFAR pickle, uint8 (N,3072), from the state (version, shape, dtype, fortran, bytes)."""
+    """Pixels uint8 (N,3072) from an array's state: version, shape, dtype, whether Fortran's order, bytes."""
     try:
         _, shape, kind, fortran, content = parts.state
-        if (*shape[1:], kind.code, fortran, len(content)) != (3072, kind.code, False, shape[0] * 3072):
-            raise ValueError(f"shape {shape} with {len(content)} bytes")
-        if kind.code not in ("u1", b"u1"):
-            raise ValueError(f"type {kind.code}")
-        return np.frombuffer(content, dtype=np.uint8).reshape(-1, 3072)
+        if kind.code not in ("u1", b"u1") or shape[1:] != (3072,) or len(content) != shape[0] * 3072:
+            raise ValueError(f"type {kind.code}, shape {shape}, {len(content)} bytes")
+        return np.frombuffer(content, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
     except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: its images are not bytes (N, 3072): {error}") from None
+        raise DataError(f"{path}: its images are not an array of bytes (N, 3072): {error}") from None
 
 
 def as_labels(values: Any, path: str | Path) -> Array:

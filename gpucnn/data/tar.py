@@ -1,11 +1,12 @@
 """Named files out of a .tar.gz, read into memory and never extracted.
 
 The tar library follows extension headers (sparse maps, PAX records, long names) before a caller can refuse
-them; a data set's archive needs none of it.  So this reads plain 512-byte headers and refuses everything else:
+them, and a data set's archive needs none of it.  So this reads plain 512-byte headers and refuses others,
 
-    bytes 0-99 name   124-135 size, octal   148-155 checksum, octal   156 type   257-262 magic   345-499 prefix
+    byte 0-99 name   124-135 size, octal   148-155 checksum, octal   156 type   257-262 magic   345-499 prefix
 
-then the content, filled up to a multiple of 512 bytes; a block of zeros ends the archive (POSIX.1-1988, ustar).
+and after each the content, filled up to a multiple of 512 bytes.  A block of zeros ends the archive (ustar,
+POSIX.1-1988).
 """
 
 from collections.abc import Mapping
@@ -42,8 +43,8 @@ def read_members(path: Path, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
         wanted: a member's path -> its smallest and largest size in bytes.
 
     Raises:
-        DataError: the archive is damaged or truncated, lacks a wanted member or has one of another size, or holds
-            what a data set's archive never does: paths that lead out of it, links, devices, duplicates, or far
+        DataError: the archive is damaged or truncated, lacks a wanted member or has one of another size, or
+            holds what a data set's never does: paths that lead out of it, links, devices, duplicates, or far
             more data than was asked for.
     """
     budget = SPARE + sum(largest for _, largest in wanted.values())
@@ -127,7 +128,8 @@ def read_content(archive: BufferedIOBase, entry: Entry, sizes: tuple[int, int], 
     if not smallest <= entry.size <= largest:
         wanted = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
         raise DataError(
-            f"{path}: its member {entry.name} has {entry.size:,} bytes instead of {wanted}; {replace_hint(path)}"
+            f"{path}: its member {entry.name} has {entry.size:,} bytes instead of {wanted}; "
+            f"{replace_hint(path)}"
         )
     content = archive.read(padded(entry.size))
     if len(content) < entry.size:

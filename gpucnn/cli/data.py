@@ -1,0 +1,103 @@
+"""``gpucnn data``: which data sets there are, fetching them, and checking what lies here."""
+
+import argparse
+from collections.abc import Sequence
+
+from gpucnn.cli.options import add_data_dir
+from gpucnn.data.files import locate, roots
+from gpucnn.data.registry import DATASETS, ensure_files, find_source
+from gpucnn.data.verify import verify
+from gpucnn.errors import DataError
+
+HELP = "download, verify and list data sets"
+
+NUMBERS = ("BYTES", "DOWNLOAD")  # headings of columns that are flush right
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn data``."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    lister = actions.add_parser("list", help="every data set, and where it lies")
+    fetcher = actions.add_parser("download", help="fetch data sets that are not here yet, and read them once")
+    fetcher.add_argument("names", nargs="+", metavar="NAME", help=f"of {', '.join(with_files())}")
+    checker = actions.add_parser("verify", help="read the data sets that are here, compare SHA-256 sums")
+    checker.add_argument("names", nargs="*", metavar="NAME", help="all that are here, where none is given")
+    for action in (lister, fetcher, checker):
+        add_data_dir(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, download or verify."""
+    if args.action == "list":
+        print(listing(args.data_dir))
+    elif args.action == "download":
+        for name in args.names:
+            download_one(name, args.data_dir)
+    else:
+        verify_all(args.names, args.data_dir)
+    return 0
+
+
+def with_files() -> list[str]:
+    """The data sets that are made of files."""
+    return [name for name, source in DATASETS.items() if source.remote]
+
+
+def listing(data_dir: str | None) -> str:
+    """One row per data set, and the places that were searched."""
+    rows = [("NAME", "WHAT", "DOWNLOAD", "WHERE")]
+    for name, source in DATASETS.items():
+        place = locate(source, data_dir)
+        where = (str(place) if place else "not here") if source.remote else "built in"
+        size = sum(file.size for file in source.remote)
+        rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
+    searched = "\n".join(f"  {place}" for place in roots(data_dir))
+    return f"{table(rows)}\n\nsearched, in this order:\n{searched}"
+
+
+def download_one(name: str, data_dir: str | None) -> None:
+    """Fetch a data set unless it is here, and read it."""
+    key, source = find_source(name)
+    if not source.remote:
+        print(f"{key}: built in, nothing to download")
+        return
+    place = ensure_files(key, data_dir, download=True, progress=True)
+    train, test = source.load(place)
+    print(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
+
+
+def verify_all(names: Sequence[str], data_dir: str | None) -> None:
+    """Print a verdict per file; raises DataError where a set is missing or damaged, after the last one."""
+    rows = [("DATA SET", "FILE", "BYTES", "VERDICT")]
+    errors = []
+    for name in names or with_files():
+        key, source = find_source(name)
+        place = locate(source, data_dir)
+        if not source.remote:
+            rows.append((key, "-", "-", "built in"))
+        elif place is None:
+            rows.append((key, "-", "-", "not here"))
+            errors += [f"{key} is not here: run gpucnn data download {key}"] if names else []
+        else:
+            try:
+                rows += [(key, str(v.path), f"{v.size:,}", v.answer) for v in verify(source, place)]
+            except DataError as error:
+                rows.append((key, str(place), "-", "DAMAGED"))
+                errors.append(str(error))
+    print(table(rows), flush=True)
+    if errors:
+        raise DataError("; ".join(errors))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side; numbers are flush right."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [heading in NUMBERS for heading in rows[0]]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,85 @@
+"""Data sets by name.  A new one is one file and its row here."""
+
+import os
+from pathlib import Path
+
+from gpucnn.data.cifar import CIFAR10, CIFAR100
+from gpucnn.data.dataset import Dataset
+from gpucnn.data.digits import load_digits
+from gpucnn.data.download import download as fetch
+from gpucnn.data.files import Source, download_place, locate, roots
+from gpucnn.data.mnist import FASHION_MNIST, MNIST
+from gpucnn.data.synthetic import load_synthetic
+from gpucnn.errors import DataError, UsageError, closest
+
+DATASETS: dict[str, Source] = {
+    "mnist": MNIST,
+    "fashion_mnist": FASHION_MNIST,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "digits": Source(
+        "1,437 + 360 handwritten digits, grey 8 x 8, 10 classes, part of scikit-learn",
+        load=lambda place: load_digits(),
+    ),
+    "synthetic": Source(
+        "5,000 + 1,000 made-up images, colour 32 x 32, 10 classes, for benchmarks",
+        load=lambda place: load_synthetic(),
+    ),
+}
+
+
+def find_source(name: str) -> tuple[str, Source]:
+    """(the name as the registry has it, its row); ``fashion-mnist`` will do for ``fashion_mnist``.
+
+    Raises UsageError for an unknown name, with the closest match.
+    """
+    key = name.lower().replace("-", "_")
+    if key not in DATASETS:
+        raise UsageError(f"unknown data set {name!r}{closest(key, DATASETS)}")
+    return key, DATASETS[key]
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = True,
+    progress: bool = True,
+) -> tuple[Dataset, Dataset]:
+    """The training and the test set of this name.
+
+    Args:
+        name: one of ``DATASETS``.
+        data_dir: where to look first, before GPUCNN_DATA_DIR and ~/.cache/gpucnn; and where to download to.
+        download: whether to fetch a set that is in none of them.
+        progress: show how far a download is.
+
+    Raises:
+        UsageError: unknown name.
+        DataError: missing, damaged, or not what it says.
+    """
+    key, source = find_source(name)
+    if not (source.remote or source.known):
+        return source.load(Path())
+    return source.load(ensure_files(key, data_dir, download=download, progress=progress))
+
+
+def ensure_files(
+    key: str, data_dir: str | os.PathLike[str] | None, *, download: bool, progress: bool
+) -> Path:
+    """Where the files of a data set lie, after a download if need be."""
+    source = DATASETS[key]
+    place = locate(source, data_dir)
+    if place is None and download:
+        folder = download_place(data_dir)
+        for file in source.remote:
+            fetch(file, folder, progress=progress)
+        place = source.find(folder)
+    if place is None:
+        wanted = ", ".join(file.path for file in source.remote)
+        searched = ", ".join(map(str, roots(data_dir)))
+        raise DataError(
+            f"{key} is not there, or not all of it; searched {searched}: put {wanted} into one of them, name "
+            f"a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"
+        )
+    return place
