@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from gpucnn.cli.options import add_data_dir
-from gpucnn.data.files import locate, roots
+from gpucnn.data.files import locate, search_places
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.data.verify import verify
 from gpucnn.errors import DataError
@@ -51,7 +51,7 @@ def listing(data_dir: str | None) -> str:
         where = (str(place) if place else "not here") if source.remote else "built in"
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
-    searched = "\n".join(f"  {place}" for place in roots(data_dir))
+    searched = "\n".join(f"  {place}" for place in search_places(data_dir))
     return f"{table(rows)}\n\nsearched, in this order:\n{searched}"
 
 

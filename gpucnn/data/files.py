@@ -61,7 +61,7 @@ class Source:
     images: str = ""
 
 
-def roots(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """The data directories, in the order in which they are searched; they need not exist."""
     named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), Path.home() / ".cache" / "gpucnn"]
     return [Path(place).expanduser() for place in named if place]
@@ -69,7 +69,7 @@ def roots(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where downloads go: the directory asked for, or else the first searched one that can be written to."""
-    places = roots(data_dir)
+    places = search_places(data_dir)
     if data_dir:
         return places[0]
     return next((place for place in places if writable(place)), places[-1])
@@ -83,7 +83,7 @@ def writable(folder: Path) -> bool:
 
 def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The first place that has the data set, or None."""
-    found = (source.find(place) for place in roots(data_dir))
+    found = (source.find(place) for place in search_places(data_dir))
     return next((place for place in found if place is not None), None)
 
 

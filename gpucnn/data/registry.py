@@ -7,7 +7,7 @@ from gpucnn.data.cifar import CIFAR10, CIFAR100
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.digits import load_digits
 from gpucnn.data.download import download as fetch
-from gpucnn.data.files import Source, download_place, locate, roots
+from gpucnn.data.files import Source, download_place, locate, search_places
 from gpucnn.data.mnist import FASHION_MNIST, MNIST
 from gpucnn.data.synthetic import load_synthetic
 from gpucnn.errors import DataError, UsageError, closest
@@ -77,7 +77,7 @@ def ensure_files(
         place = source.find(folder)
     if place is None:
         wanted = ", ".join(file.path for file in source.remote)
-        searched = ", ".join(map(str, roots(data_dir)))
+        searched = ", ".join(map(str, search_places(data_dir)))
         raise DataError(
             f"{key} is not there, or not all of it; searched {searched}: put {wanted} into one of them, name "
             f"a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"
