@@ -17,7 +17,6 @@ from typing import Any
 
 from gpucnn import __version__
 from gpucnn.backend import Backend
-from gpucnn.errors import DataError
 
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
 
@@ -193,32 +192,31 @@ def qualified(function: Any) -> str:
 
 
 def data_report(data_dir: str | None) -> dict[str, Any]:
-    """Where data sets are looked for, and what is there; each is read and checked, none is downloaded."""
-    from gpucnn.data import DATASETS
-    from gpucnn.data.files import roots
+    """Where data sets are looked for, and which are there; ``gpucnn data verify`` reads them."""
+    from gpucnn.data.files import search_places
+    from gpucnn.data.registry import DATASETS
 
-    folders = [f"{root}{'' if root.is_dir() else ' (not there)'}" for root in roots(data_dir)]
+    folders = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in search_places(data_dir)]
     return {"searched": folders, "sets": {name: look_for(name, data_dir) for name in DATASETS}}
 
 
 def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
-    """How many images of which shape a data set has, or why it cannot be had from here."""
-    from gpucnn.data import load_dataset
+    """Whether a data set is here, and where."""
+    from gpucnn.data.files import locate
+    from gpucnn.data.registry import DATASETS
 
-    try:
-        train, test = load_dataset(name, data_dir, download=False, progress=False)
-    except Exception as error:
-        return {"found": False, "state": str(error) if isinstance(error, DataError) else one_line(error)}
-    shape = " x ".join(map(str, train.image_shape))
-    counts = f"{len(train.labels):,} + {len(test.labels):,} images"
-    return {"found": True, "state": f"{counts}, {shape}, {train.num_classes} classes"}
+    source = DATASETS[name]
+    if not source.remote:
+        return {"found": True, "where": "built in"}
+    place = locate(source, data_dir)
+    return {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
 
 
 def caches() -> dict[str, str]:
     """Folders that gpucnn fills by itself."""
-    from gpucnn.data.files import roots
+    from gpucnn.data.files import download_place
 
-    folders = {"data sets": str(roots()[-1])}
+    folders = {"data sets": str(download_place())}
     kernels = attempt(lambda: import_module("gpucnn.kernels.cpu.compile").cache_folder())
     folders["CPU kernels"] = str(kernels["problem"] if isinstance(kernels, dict) else kernels)
     return folders
@@ -264,10 +262,7 @@ def data_lines(data: dict[str, Any]) -> list[str]:
     if "problem" in data:
         return row("problem", data["problem"])
     lines = [f"  {i}. {folder}" for i, folder in enumerate(data["searched"], start=1)]
-    for name, found in data["sets"].items():
-        state = found["state"].removeprefix(f"{name}: ")
-        lines += row(name, state if found["found"] else f"no; {state.partition(': put ')[0]}")
-    return lines
+    return lines + [line for name, found in data["sets"].items() for line in row(name, found["where"])]
 
 
 def missing(package: dict[str, Any]) -> bool:

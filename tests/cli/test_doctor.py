@@ -52,14 +52,24 @@ def test_what_is_missing_gets_its_remedy(monkeypatch, capsys) -> None:
 
 def test_data_sets_are_looked_for_in_order(capsys, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(tmp_path / "second"))
-    (tmp_path / "mnist").mkdir()
-    (tmp_path / "mnist" / "train-images-idx3-ubyte").write_bytes(b"not IDX")
-    found = report(capsys, "--data-dir", str(tmp_path))["data"]
-    assert found["searched"][0] == str(tmp_path)
-    assert found["searched"][1] == f"{tmp_path / 'second'} (not there)"
-    assert found["sets"]["digits"] == {"found": True, "state": "1,437 + 360 images, 8 x 8 x 1, 10 classes"}
-    assert not found["sets"]["mnist"]["found"]
-    assert "train-" in found["sets"]["mnist"]["state"]
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "first" / "mnist"
+    folder.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{part}-ubyte").touch()
+    found = report(capsys, "--data-dir", str(tmp_path / "first"))["data"]
+    assert found["searched"] == [
+        str(tmp_path / "first"),
+        f"{tmp_path / 'second'} (not there)",
+        f"{tmp_path / 'home' / '.cache' / 'gpucnn'} (not there)",
+    ]
+    assert found["sets"]["digits"] == {"found": True, "where": "built in"}
+    assert found["sets"]["mnist"]["found"]
+    assert found["sets"]["mnist"]["where"].startswith(str(tmp_path / "first"))
+    assert found["sets"]["cifar10"] == {
+        "found": False,
+        "where": "not here: gpucnn data download cifar10",
+    }
 
 
 @pytest.mark.parametrize(
