@@ -16,6 +16,8 @@ def plan(w_shape: Shape, stride: Pair, padding: Padding, *, op: str = "forward")
     if (kh, kw) == (3, 3) and stride == (1, 1) and narrow and f % LANES == 0 and c % LANES == 0:
         return WINOGRAD
     taps = kh * kw * c
+    if op == "input_grad" and c < LANES and kw * c <= 2 * LANES:
+        return DIRECT
     if op != "input_grad" and ((f <= LANES and taps <= 512) or (f <= 4 * LANES and taps <= 32)):
         return DIRECT
     return IM2COL
@@ -44,8 +46,11 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) 
 def conv2d_input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
     """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape``."""
     dy, w = np.ascontiguousarray(dy), np.ascontiguousarray(w)
-    if plan(w.shape, stride, padding, op="input_grad") == WINOGRAD:
+    algorithm = plan(w.shape, stride, padding, op="input_grad")
+    if algorithm == WINOGRAD:
         return winograd.input_grad(dy, w, padding)
+    if algorithm == DIRECT:
+        return direct.input_grad(dy, w, x_shape, stride, padding)
     return im2col.input_grad(dy, w, x_shape, stride, padding)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, fill, load, store
+from gpucnn.kernels.cpu.simd import LANES, load, spread, store
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -33,10 +33,11 @@ def _forward(first, last, x, wide, b, kh, kw, sh, sw, top, left, padded, results
     width = kw * c
     image = padded[first]
     image[:] = 0
-    pixels = image.reshape(-1)
+    pixels = image.ctypes.data
     line, step = image.shape[1] * c, sw * c
     out = results[first]
     at = out.ctypes.data
+    tail = 1 + LANES // (across * f)  # lines whose garbage could reach the next image
     for one in range(n * first // SHARDS, n * last // SHARDS):
         pad_image(x, one, top, left, image)
         for block in range(wide.shape[0]):
@@ -51,14 +52,14 @@ def _forward(first, last, x, wide, b, kh, kw, sh, sw, top, left, padded, results
                         p = (i * sh + m) * line + j * step
                         for q in range(width):
                             w = load(weights, (m * width + q) * LANES)
-                            a0 = a0 + fill(pixels[p + q]) * w
-                            a1 = a1 + fill(pixels[p + q + step]) * w
-                            a2 = a2 + fill(pixels[p + q + 2 * step]) * w
-                            a3 = a3 + fill(pixels[p + q + 3 * step]) * w
-                            a4 = a4 + fill(pixels[p + q + 4 * step]) * w
-                            a5 = a5 + fill(pixels[p + q + 5 * step]) * w
-                            a6 = a6 + fill(pixels[p + q + 6 * step]) * w
-                            a7 = a7 + fill(pixels[p + q + 7 * step]) * w
+                            a0 = a0 + spread(pixels, p + q) * w
+                            a1 = a1 + spread(pixels, p + q + step) * w
+                            a2 = a2 + spread(pixels, p + q + 2 * step) * w
+                            a3 = a3 + spread(pixels, p + q + 3 * step) * w
+                            a4 = a4 + spread(pixels, p + q + 4 * step) * w
+                            a5 = a5 + spread(pixels, p + q + 5 * step) * w
+                            a6 = a6 + spread(pixels, p + q + 6 * step) * w
+                            a7 = a7 + spread(pixels, p + q + 7 * step) * w
                     store(at, 0, a0)
                     store(at, 16, a1)
                     store(at, 32, a2)
@@ -67,13 +68,18 @@ def _forward(first, last, x, wide, b, kh, kw, sh, sw, top, left, padded, results
                     store(at, 80, a5)
                     store(at, 96, a6)
                     store(at, 112, a7)
-                    target = y[one, i]
-                    for k in range(min(8, across - j)):
-                        if lanes == LANES:
-                            store(target[j + k].ctypes.data, block * LANES, load(at, k * LANES))
-                        else:
+                    # whole vectors, in ascending order: lanes beyond the filters are overwritten by the next
+                    # pixel's; only the last lines of an image, with nobody's pixels behind them, go one by one
+                    target = y.ctypes.data + 4 * (((one * down + i) * across + j) * f + block * LANES)
+                    some = min(8, across - j)
+                    if lanes == LANES or (f < LANES and i < down - tail):
+                        for k in range(some):
+                            store(target, k * f, load(at, k * LANES))
+                    else:
+                        row = y[one, i]
+                        for k in range(some):
                             for q in range(lanes):
-                                target[j + k, block * LANES + q] = out[k * LANES + q]
+                                row[j + k, block * LANES + q] = out[k * LANES + q]
 
 
 @jit
@@ -83,7 +89,7 @@ def _weight_grad(first, last, dy, x, offsets, sh, sw, top, left, padded, wide, p
     c = x.shape[3]
     image = padded[first]
     image[:] = 0
-    pixels = image.reshape(-1)
+    pixels = image.ctypes.data
     line = image.shape[1] * c
     lanes = wide[first]
     lanes[:] = 0
@@ -95,10 +101,14 @@ def _weight_grad(first, last, dy, x, offsets, sh, sw, top, left, padded, wide, p
             one, block = item // blocks, item % blocks
             if block == 0:
                 pad_image(x, one, top, left, image)
-            source = dy[one].reshape(-1, f)
-            for r in range(down * across):
-                for q in range(min(LANES, f - block * LANES)):
-                    lanes[r, q] = source[r, block * LANES + q]
+            # sixteen floats from each pixel on: those beyond the filters make sums that nobody reads
+            grads, step = dy.ctypes.data + 4 * (one * down * across * f + block * LANES), f
+            if one == n - 1:  # behind the last image there is nothing to read
+                source = dy[one].reshape(-1, f)
+                for r in range(down * across):
+                    for q in range(min(LANES, f - block * LANES)):
+                        lanes[r, q] = source[r, block * LANES + q]
+                grads, step = lanes.ctypes.data, LANES
             sums = parts[shard, block].ctypes.data
             for t in range(0, taps, 8):
                 a0, a1 = load(sums, t * LANES), load(sums, (t + 1) * LANES)
@@ -110,15 +120,15 @@ def _weight_grad(first, last, dy, x, offsets, sh, sw, top, left, padded, wide, p
                 for i in range(down):
                     for j in range(across):
                         p = i * sh * line + j * sw * c
-                        d = load(lanes.ctypes.data, (i * across + j) * LANES)
-                        a0 = a0 + fill(pixels[p + o0]) * d
-                        a1 = a1 + fill(pixels[p + o1]) * d
-                        a2 = a2 + fill(pixels[p + o2]) * d
-                        a3 = a3 + fill(pixels[p + o3]) * d
-                        a4 = a4 + fill(pixels[p + o4]) * d
-                        a5 = a5 + fill(pixels[p + o5]) * d
-                        a6 = a6 + fill(pixels[p + o6]) * d
-                        a7 = a7 + fill(pixels[p + o7]) * d
+                        d = load(grads, (i * across + j) * step)
+                        a0 = a0 + spread(pixels, p + o0) * d
+                        a1 = a1 + spread(pixels, p + o1) * d
+                        a2 = a2 + spread(pixels, p + o2) * d
+                        a3 = a3 + spread(pixels, p + o3) * d
+                        a4 = a4 + spread(pixels, p + o4) * d
+                        a5 = a5 + spread(pixels, p + o5) * d
+                        a6 = a6 + spread(pixels, p + o6) * d
+                        a7 = a7 + spread(pixels, p + o7) * d
                 store(sums, t * LANES, a0)
                 store(sums, (t + 1) * LANES, a1)
                 store(sums, (t + 2) * LANES, a2)
@@ -127,6 +137,62 @@ def _weight_grad(first, last, dy, x, offsets, sh, sw, top, left, padded, wide, p
                 store(sums, (t + 5) * LANES, a5)
                 store(sums, (t + 6) * LANES, a6)
                 store(sums, (t + 7) * LANES, a7)
+
+
+@jit
+def _input_grad(first, last, dy, wide, c, sh, sw, top, left, padded, dx):
+    """Dy (N,H',W',F), wide (KH,F,32): a line of the kernel, KW*C weights and zeros -> dx (N,H,W,C).
+
+    A pixel of dy adds a line of the kernel to each of KH lines of the padded image: two vectors.  Four pixels'
+    sums over the filters are in registers at a time.
+    """
+    n, down, across, f = dy.shape
+    kh = wide.shape[0]
+    _, h, w, _ = dx.shape
+    image = padded[first]
+    line = image.shape[1] * c
+    step = sw * c
+    for one in range(n * first // SHARDS, n * last // SHARDS):
+        image[:] = 0
+        for i in range(down):
+            for m in range(kh):
+                weights = wide[m].ctypes.data
+                target = image.ctypes.data + 4 * (i * sh + m) * line
+                for j in range(0, across, 4):
+                    some = min(4, across - j)
+                    grad = dy.ctypes.data + 4 * (((one * down + i) * across + j) * f)
+                    # a group that is not whole works on its first pixel again and adds nothing of it
+                    at1, at2, at3 = f if some > 1 else 0, 2 * f if some > 2 else 0, 3 * f if some > 3 else 0
+                    zero = load(weights, 0) - load(weights, 0)
+                    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
+                    for q in range(f):
+                        u, v = load(weights, q * 2 * LANES), load(weights, q * 2 * LANES + LANES)
+                        g0, g1 = spread(grad, q), spread(grad, at1 + q)
+                        g2, g3 = spread(grad, at2 + q), spread(grad, at3 + q)
+                        a0, b0 = a0 + g0 * u, b0 + g0 * v
+                        a1, b1 = a1 + g1 * u, b1 + g1 * v
+                        a2, b2 = a2 + g2 * u, b2 + g2 * v
+                        a3, b3 = a3 + g3 * u, b3 + g3 * v
+                    t = j * step
+                    store(target, t, load(target, t) + a0)
+                    store(target, t + LANES, load(target, t + LANES) + b0)
+                    if some > 1:
+                        t += step
+                        store(target, t, load(target, t) + a1)
+                        store(target, t + LANES, load(target, t + LANES) + b1)
+                    if some > 2:
+                        t += step
+                        store(target, t, load(target, t) + a2)
+                        store(target, t + LANES, load(target, t + LANES) + b2)
+                    if some > 3:
+                        t += step
+                        store(target, t, load(target, t) + a3)
+                        store(target, t + LANES, load(target, t + LANES) + b3)
+        for i in range(h):
+            source = image[top + i].reshape(-1)[left * c : (left + w) * c]
+            out = dx[one, i].reshape(-1)
+            for k in range(w * c):
+                out[k] = source[k]
 
 
 def _padded(x_shape: Shape, padding: Padding, stride: Pair) -> Array:
@@ -171,3 +237,17 @@ def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padd
     parallel(_weight_grad, dy, x, offsets, *stride, top, left, padded, wide, parts)
     dw = parts.sum(axis=0)[:, : taps.size].transpose(0, 2, 1).reshape(-1, taps.size)
     return np.ascontiguousarray(dw[:f]).reshape(w_shape)
+
+
+def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
+    """dy (N,H',W',F), w (F,KH,KW,C) with KW*C <= 32 -> dx of ``x_shape``."""
+    f, kh, kw, c = w.shape
+    wide = np.zeros((kh, f, 2 * LANES), np.float32)
+    wide[:, :, : kw * c] = w.reshape(f, kh, kw * c).transpose(1, 0, 2)
+    _, h, width, _ = x_shape
+    (top, bottom), (left, right) = padding
+    lines = h + top + bottom + 1 + 2 * LANES // ((width + left + right) * c)  # room for the zeros' lanes
+    padded = empty((SHARDS, lines, width + left + right, c))
+    dx = empty(x_shape)
+    parallel(_input_grad, dy, wide, c, *stride, top, left, padded, dx)
+    return dx

@@ -7,6 +7,7 @@ LLVM splits the vectors; the code stays right.
     a = load(address, i)             the floats i .. i + 15 behind an address (``array.ctypes.data``)
     store(address, i, a + b)
     fill(2.0) * a                    all lanes the same
+    spread(address, i)               the float at i in all lanes
     above_zero(a, b)                 b where a > 0, else 0
 """
 
@@ -68,6 +69,20 @@ def store(typingctx, address, index, value):
         return context.get_dummy_value()
 
     return types.void(types.uintp, types.intp, float32x16), generate
+
+
+@intrinsic
+def spread(typingctx, address, index):
+    """The float at an index in all lanes; no check, no wrap-around, and often no instruction of its own."""
+
+    def generate(context, builder, signature, args):
+        floats = builder.inttoptr(args[0], _FLOAT.as_pointer())
+        value = builder.load(builder.gep(floats, [args[1]]))
+        one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+
+    return float32x16(types.uintp, types.intp), generate
 
 
 @intrinsic
