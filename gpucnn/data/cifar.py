@@ -16,7 +16,7 @@ import numpy as np
 
 from gpucnn.data.classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.files import DAMAGED, MIB, RemoteFile, Source, open_bytes, replace_hint
+from gpucnn.data.files import DAMAGED, MIB, RemoteFile, Source, open_bytes, read_up_to, replace_hint
 from gpucnn.data.pickles import as_images, as_labels, read_pickle
 from gpucnn.data.tar import read_members
 from gpucnn.errors import DataError
@@ -112,7 +112,7 @@ def read_file(path: Path, sizes: tuple[int, int]) -> bytes:
     smallest, largest = sizes
     try:
         with open_bytes(path) as file:
-            content = file.read(largest + 1)
+            content = read_up_to(file, largest + 1)
     except DAMAGED as error:
         raise DataError(f"{path} is damaged: {error}; {replace_hint(path)}") from None
     if not smallest <= len(content) <= largest:

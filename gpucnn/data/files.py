@@ -102,6 +102,15 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
+def read_up_to(file: io.BufferedIOBase, size: int) -> bytes:
+    """The next ``size`` bytes, or all where there are fewer; a size that is a lie reserves no memory."""
+    blocks = []
+    while size and (block := file.read(min(size, MIB))):
+        blocks.append(block)
+        size -= len(block)
+    return b"".join(blocks)
+
+
 def replace_hint(path: Path) -> str:
     """The end of a message about a damaged file."""
     return f"delete {path.name} and download it again"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucnn.data.files import DAMAGED, MIB, open_bytes, replace_hint
+from gpucnn.data.files import DAMAGED, MIB, open_bytes, read_up_to, replace_hint
 from gpucnn.errors import DataError
 from gpucnn.typing import Array
 
@@ -35,7 +35,7 @@ def read_idx(path: Path, ndim: int) -> Array:
         with open_bytes(path) as file:
             shape = parse_header(file.read(4 + 4 * ndim), ndim, path)
             size = prod(shape)
-            content = file.read(size)
+            content = read_up_to(file, size)
             surplus = len(content) == size and bool(file.read(1))  # the end is where gzip has its checksum
     except DAMAGED as error:
         raise DataError(f"{path} is damaged: {error}; {replace_hint(path)}") from None

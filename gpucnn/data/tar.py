@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
-from gpucnn.data.files import DAMAGED, MIB, open_bytes, replace_hint
+from gpucnn.data.files import DAMAGED, MIB, open_bytes, read_up_to, replace_hint
 from gpucnn.errors import DataError
 
 BLOCK = 512
@@ -131,7 +131,7 @@ def read_content(archive: BufferedIOBase, entry: Entry, sizes: tuple[int, int], 
             f"{path}: its member {entry.name} has {entry.size:,} bytes instead of {wanted}; "
             f"{replace_hint(path)}"
         )
-    content = archive.read(padded(entry.size))
+    content = read_up_to(archive, padded(entry.size))
     if len(content) < entry.size:
         raise DataError(f"{path} is truncated: it ends within {entry.name}; {replace_hint(path)}")
     return content[: entry.size]
