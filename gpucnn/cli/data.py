@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def with_files() -> list[str]:
     """The data sets that are made of files."""
-    return [name for name, source in DATASETS.items() if source.remote]
+    return [name for name, source in DATASETS.items() if not source.built_in]
 
 
 def listing(data_dir: str | None) -> str:
@@ -48,7 +48,7 @@ def listing(data_dir: str | None) -> str:
     rows = [("NAME", "WHAT", "DOWNLOAD", "WHERE")]
     for name, source in DATASETS.items():
         place = locate(source, data_dir)
-        where = (str(place) if place else "not here") if source.remote else "built in"
+        where = "built in" if source.built_in else str(place or "not here")
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
     searched = "\n".join(f"  {place}" for place in search_places(data_dir))
@@ -58,7 +58,7 @@ def listing(data_dir: str | None) -> str:
 def download_one(name: str, data_dir: str | None) -> None:
     """Fetch a data set unless it is here, and read it."""
     key, source = find_source(name)
-    if not source.remote:
+    if source.built_in:
         print(f"{key}: built in, nothing to download")
         return
     place = ensure_files(key, data_dir, download=True, progress=True)
@@ -73,7 +73,7 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
     for name in names or with_files():
         key, source = find_source(name)
         place = locate(source, data_dir)
-        if not source.remote:
+        if source.built_in:
             rows.append((key, "-", "-", "built in"))
         elif place is None:
             rows.append((key, "-", "-", "not here"))

@@ -118,7 +118,8 @@ def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
         HTTPException,
         ValueError,
     ) as error:  # URLError, timeouts and broken connections are OSErrors
-        raise MirrorError(str(getattr(error, "reason", "") or error) or type(error).__name__) from None
+        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        raise MirrorError(" ".join(reason.split())) from None  # one line
 
 
 @contextmanager

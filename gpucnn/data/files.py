@@ -45,7 +45,8 @@ class Source:
     Attributes:
         about: one line for people.
         load: the place found -> (train, test); the place is ignored by sets that need no files.
-        find: a data directory -> the folder or archive in it, or None.
+        find: a data directory -> the folder or archive in it, or None where it has neither; sets that need no
+            files have no ``find``.
         files: the place found -> the files that ``load`` reads.
         remote: what to download; empty for sets that need no files.
         known: publisher's files that are read where they lie, but not downloaded.
@@ -54,11 +55,16 @@ class Source:
 
     about: str
     load: Callable[[Path], tuple[Dataset, Dataset]]
-    find: Callable[[Path], Path | None] = lambda folder: None
+    find: Callable[[Path], Path | None] | None = None
     files: Callable[[Path], list[Path]] = lambda place: []
     remote: tuple[RemoteFile, ...] = ()
     known: tuple[RemoteFile, ...] = ()
     images: str = ""
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it needs no files."""
+        return self.find is None
 
 
 def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -83,7 +89,9 @@ def writable(folder: Path) -> bool:
 
 def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The first place that has the data set, or None."""
-    found = (source.find(place) for place in search_places(data_dir))
+    if source.find is None:
+        return None
+    found = map(source.find, search_places(data_dir))
     return next((place for place in found if place is not None), None)
 
 

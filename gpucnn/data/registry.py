@@ -59,7 +59,7 @@ def load_dataset(
         DataError: missing, damaged, or not what it says.
     """
     key, source = find_source(name)
-    if not (source.remote or source.known):
+    if source.built_in:
         return source.load(Path())
     return source.load(ensure_files(key, data_dir, download=download, progress=progress))
 
@@ -74,7 +74,7 @@ def ensure_files(
         folder = download_place(data_dir)
         for file in source.remote:
             fetch(file, folder, progress=progress)
-        place = source.find(folder)
+        place = locate(source, folder)
     if place is None:
         wanted = ", ".join(file.path for file in source.remote)
         searched = ", ".join(map(str, search_places(data_dir)))
