@@ -11,7 +11,8 @@ of x minus the channel's first value, in float32 over 64 rows and in float64 bey
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.pool import empty, streams
+from gpucnn.kernels.cpu.simd import LANES, above_zero, load, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
 from gpucnn.typing import Array
 
@@ -41,18 +42,26 @@ def _moments(first, last, x, origin, total, squares):
 
 
 @jit
-def _apply(first, last, x, a, b, relu, y):
-    """Y = a x + b over shards of rows, cut at 0 where relu."""
+def _apply(first, last, x, a, b, relu, past, y):
+    """Y = a x + b over shards of rows, cut at 0 where relu, written past the caches where ``past``."""
     m, c = x.shape
     start, stop = m * first // SHARDS, m * last // SHARDS
-    if relu:
+    if c % LANES:
         for row in range(start, stop):
             for k in range(c):
-                y[row, k] = max(a[k] * x[row, k] + b[k], np.float32(0))
-    else:
-        for row in range(start, stop):
-            for k in range(c):
-                y[row, k] = a[k] * x[row, k] + b[k]
+                z = a[k] * x[row, k] + b[k]
+                y[row, k] = z if z > 0 or not relu else np.float32(0)
+        return
+    source, target, a_at, b_at = x.ctypes.data, y.ctypes.data, a.ctypes.data, b.ctypes.data
+    for at in range(start * c, stop * c, c):
+        for k in range(0, c, LANES):
+            z = load(a_at, k) * load(source, at + k) + load(b_at, k)
+            if relu:
+                z = above_zero(z, z)
+            if past:
+                stream(target, at + k, z)
+            else:
+                store(target, at + k, z)
 
 
 @jit
@@ -84,19 +93,34 @@ def _grad_sums(first, last, dy, x, mean, a, b, relu, total, products):
 
 
 @jit
-def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, dx):
+def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, past, dx):
     """Dx = k1 dz + k2 x + k3 over shards of rows."""
     m, c = x.shape
     start, stop = m * first // SHARDS, m * last // SHARDS
-    if relu:
+    if c % LANES:
         for row in range(start, stop):
             for k in range(c):
-                d = dy[row, k] if a[k] * x[row, k] + b[k] > 0 else np.float32(0)
-                dx[row, k] = k1[k] * d + k2[k] * x[row, k] + k3[k]
-    else:
-        for row in range(start, stop):
-            for k in range(c):
-                dx[row, k] = k1[k] * dy[row, k] + k2[k] * x[row, k] + k3[k]
+                dz = dy[row, k] if not relu or a[k] * x[row, k] + b[k] > 0 else np.float32(0)
+                dx[row, k] = k1[k] * dz + k2[k] * x[row, k] + k3[k]
+        return
+    source, grad, target = x.ctypes.data, dy.ctypes.data, dx.ctypes.data
+    a_at, b_at, k1_at, k2_at, k3_at = (
+        a.ctypes.data,
+        b.ctypes.data,
+        k1.ctypes.data,
+        k2.ctypes.data,
+        k3.ctypes.data,
+    )
+    for at in range(start * c, stop * c, c):
+        for k in range(0, c, LANES):
+            z, d = load(source, at + k), load(grad, at + k)
+            if relu:
+                d = above_zero(load(a_at, k) * z + load(b_at, k), d)
+            d = load(k1_at, k) * d + (load(k2_at, k) * z + load(k3_at, k))
+            if past:
+                stream(target, at + k, d)
+            else:
+                store(target, at + k, d)
 
 
 def _line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
@@ -115,7 +139,9 @@ def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tupl
     mean = (rows[0] + offset).astype(np.float32)
     var = np.maximum(squares.sum(axis=0) / m - offset * offset, 0.0).astype(np.float32)
     y = empty(x.shape)
-    parallel(_apply, rows, *_line(scale, shift, mean, var, eps), relu, y.reshape(m, c), work=x.size)
+    parallel(
+        _apply, rows, *_line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(m, c), work=x.size
+    )
     return y, mean, var
 
 
@@ -124,7 +150,7 @@ def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps
     y = empty(x.shape)
     c = x.shape[-1]
     line = _line(scale, shift, mean, var, eps)
-    parallel(_apply, x.reshape(-1, c), *line, relu, y.reshape(-1, c), work=x.size)
+    parallel(_apply, x.reshape(-1, c), *line, relu, streams(y), y.reshape(-1, c), work=x.size)
     return y
 
 
@@ -144,7 +170,7 @@ def _grad(
     k3 = -a * dshift / m - k2 * mean
     dx = empty(x.shape)
     lines = (k2.astype(np.float32), k3.astype(np.float32))
-    parallel(_grad_apply, drows, rows, a, b, relu, a, *lines, dx.reshape(m, c), work=2 * x.size)
+    parallel(_grad_apply, drows, rows, a, b, relu, a, *lines, streams(dx), dx.reshape(m, c), work=2 * x.size)
     return dx, dscale.astype(np.float32), dshift.astype(np.float32)
 
 

@@ -7,40 +7,79 @@ vectorised.
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.pool import empty, streams
+from gpucnn.kernels.cpu.simd import LANES, above_zero, fill, load, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array
 
 
 @jit
-def _relu(first, last, x, slope, y):
-    for i in range(x.size * first // SHARDS, x.size * last // SHARDS):
+def _bounds(size, first, last):
+    """Elements of shards first .. last-1, cut at multiples of a vector."""
+    vectors = size // LANES
+    start, stop = LANES * (vectors * first // SHARDS), LANES * (vectors * last // SHARDS)
+    return start, stop if last < SHARDS else size
+
+
+@jit
+def _put(target, i, v, past):
+    """Write a vector, past the caches where ``past``."""
+    if past:
+        stream(target, i, v)
+    else:
+        store(target, i, v)
+
+
+@jit
+def _relu(first, last, x, slope, past, y):
+    start, stop = _bounds(x.size, first, last)
+    source, target, factor = x.ctypes.data, y.ctypes.data, fill(slope)
+    for i in range(start, stop - LANES + 1, LANES):
+        v = load(source, i)
+        v = above_zero(v, v - factor * v) + factor * v
+        _put(target, i, v, past)
+    for i in range(stop - (stop - start) % LANES, stop):
         y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
 @jit
-def _relu_grad(first, last, dy, x, slope, dx):
-    for i in range(x.size * first // SHARDS, x.size * last // SHARDS):
+def _relu_grad(first, last, dy, x, slope, past, dx):
+    start, stop = _bounds(x.size, first, last)
+    source, grad, target, factor = x.ctypes.data, dy.ctypes.data, dx.ctypes.data, fill(slope)
+    for i in range(start, stop - LANES + 1, LANES):
+        d = load(grad, i)
+        d = above_zero(load(source, i), d - factor * d) + factor * d
+        _put(target, i, d, past)
+    for i in range(stop - (stop - start) % LANES, stop):
         dx[i] = dy[i] if x[i] > 0 else slope * dy[i]
 
 
 @jit
-def _add(first, last, a, b, y):
-    for i in range(a.size * first // SHARDS, a.size * last // SHARDS):
-        y[i] = a[i] + b[i]
+def _add(first, last, a, b, relu, past, y):
+    start, stop = _bounds(a.size, first, last)
+    one, two, target = a.ctypes.data, b.ctypes.data, y.ctypes.data
+    for i in range(start, stop - LANES + 1, LANES):
+        v = load(one, i) + load(two, i)
+        if relu:
+            v = above_zero(v, v)
+        _put(target, i, v, past)
+    for i in range(stop - (stop - start) % LANES, stop):
+        v = a[i] + b[i]
+        y[i] = v if v > 0 or not relu else np.float32(0)
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
     """X where x > 0, else slope x."""
     y = empty(x.shape)
-    parallel(_relu, np.ravel(x), np.float32(slope), y.reshape(-1), work=x.size)
+    parallel(_relu, np.ravel(x), np.float32(slope), streams(y), y.reshape(-1), work=x.size)
     return y
 
 
 def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
     """Dy where x > 0, else slope dy."""
     dx = empty(x.shape)
-    parallel(_relu_grad, np.ravel(dy), np.ravel(x), np.float32(slope), dx.reshape(-1), work=x.size)
+    arrays = (np.ravel(dy), np.ravel(x), np.float32(slope))
+    parallel(_relu_grad, *arrays, streams(dx), dx.reshape(-1), work=x.size)
     return dx
 
 
@@ -54,8 +93,17 @@ def relu_grad(dy: Array, x: Array) -> Array:
     return leaky_relu_grad(dy, x, 0.0)
 
 
+def _sum(a: Array, b: Array, relu: bool) -> Array:
+    y = empty(a.shape)
+    parallel(_add, np.ravel(a), np.ravel(b), relu, streams(y), y.reshape(-1), work=a.size)
+    return y
+
+
 def add(a: Array, b: Array) -> Array:
     """The sum of two arrays of one shape."""
-    y = empty(a.shape)
-    parallel(_add, np.ravel(a), np.ravel(b), y.reshape(-1), work=a.size)
-    return y
+    return _sum(a, b, False)
+
+
+def add_relu(a: Array, b: Array) -> Array:
+    """The sum of two arrays of one shape, cut at 0."""
+    return _sum(a, b, True)

@@ -6,7 +6,8 @@ The maximum's place is found again in backward instead of being stored; on a tie
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.pool import empty, streams
+from gpucnn.kernels.cpu.simd import LANES, at_least, load, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -105,7 +106,28 @@ def _max_pool_2x2(first, last, x, y):
 
 
 @jit
-def _max_pool_2x2_grad(first, last, dy, x, dx):
+def _line_of_gradients(across, c, upper, lower, grad, dupper, dlower):
+    """A line of 2x2 windows, sixteen channels at a time, written past the caches.
+
+    All arguments but the sizes are addresses: two lines of x, one of dy, two of dx.
+    """
+    for j in range(across):
+        at = 2 * j * c
+        for k in range(at, at + c, LANES):
+            a, b = load(upper, k), load(upper, k + c)
+            d, e = load(lower, k), load(lower, k + c)
+            g = load(grad, k - j * c)
+            none = g - g
+            high, low = at_least(a, b, a, b), at_least(d, e, d, e)
+            above, below = at_least(high, low, g, none), at_least(high, low, none, g)
+            stream(dupper, k, at_least(a, b, above, none))
+            stream(dupper, k + c, at_least(a, b, none, above))
+            stream(dlower, k, at_least(d, e, below, none))
+            stream(dlower, k + c, at_least(d, e, none, below))
+
+
+@jit
+def _max_pool_2x2_grad(first, last, dy, x, past, dx):
     """All four pixels of a window at once; the first maximum takes the gradient."""
     n, down, across, c = dy.shape
     _, h, w, _ = x.shape
@@ -119,6 +141,10 @@ def _max_pool_2x2_grad(first, last, dy, x, dx):
             upper, lower = x[one, 2 * i].reshape(-1), x[one, 2 * i + 1].reshape(-1)
             dupper, dlower = dx[one, 2 * i].reshape(-1), dx[one, 2 * i + 1].reshape(-1)
             grad = dy[one, i].reshape(-1)
+            if past and c % LANES == 0:
+                addresses = (upper.ctypes.data, lower.ctypes.data, grad.ctypes.data)
+                _line_of_gradients(across, c, *addresses, dupper.ctypes.data, dlower.ctypes.data)
+                continue
             for j in range(across):
                 at, p = j * c, 2 * j * c
                 for k in range(c):
@@ -163,7 +189,7 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     dx = empty(x.shape)
     if _tiled(x, kernel, stride, padding):
-        parallel(_max_pool_2x2_grad, dy, x, dx, work=x.size)
+        parallel(_max_pool_2x2_grad, dy, x, streams(dx), dx, work=x.size)
         return dx
     parallel(_max_pool_grad, dy, x, *kernel, *stride, padding[0][0], padding[1][0], dx, work=x.size)
     return dx

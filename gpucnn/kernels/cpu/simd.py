@@ -6,9 +6,11 @@ LLVM splits the vectors; the code stays right.
 
     a = load(address, i)             the floats i .. i + 15 behind an address (``array.ctypes.data``)
     store(address, i, a + b)
+    stream(address, i, a)            the same past the caches, at a multiple of 64 bytes
     fill(2.0) * a                    all lanes the same
     spread(address, i)               the float at i in all lanes
     above_zero(a, b)                 b where a > 0, else 0
+    at_least(a, b, x, y)             x where a >= b, else y
 """
 
 import operator
@@ -72,6 +74,18 @@ def store(typingctx, address, index, value):
 
 
 @intrinsic
+def stream(typingctx, address, index, value):
+    """Write sixteen floats past the caches; the place must be a multiple of 64 bytes."""
+
+    def generate(context, builder, signature, args):
+        made = builder.store(args[2], _pointer(builder, args[0], args[1], _VECTOR), align=64)
+        made.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.intp, float32x16), generate
+
+
+@intrinsic
 def spread(typingctx, address, index):
     """The float at an index in all lanes; no check, no wrap-around, and often no instruction of its own."""
 
@@ -106,6 +120,16 @@ def above_zero(typingctx, a, b):
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
 
     return float32x16(float32x16, float32x16), generate
+
+
+@intrinsic
+def at_least(typingctx, a, b, x, y):
+    """X where a >= b, else y."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered(">=", args[0], args[1]), args[2], args[3])
+
+    return float32x16(float32x16, float32x16, float32x16, float32x16), generate
 
 
 def _arithmetic(name: str) -> Callable[..., Any]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.gemm import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
-from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, fill, load, store
+from gpucnn.kernels.cpu.pool import empty, streams
+from gpucnn.kernels.cpu.simd import LANES, fill, load, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding
 
@@ -161,7 +161,7 @@ def transform_inputs(x, first, last, across, down, top, left, patch, scratch, v,
 
 
 @jit
-def transform_outputs(y, first, last, across, down, patch, scratch, m, step):
+def transform_outputs(y, first, last, across, down, patch, scratch, m, step, past):
     """M (36, tiles, F) at address m -> tiles first .. last-1 of y."""
     _, h, w, f = y.shape
     area = scratch.ctypes.data
@@ -198,10 +198,16 @@ def transform_outputs(y, first, last, across, down, patch, scratch, m, step):
                     load(area, at + 5 * LANES),
                 )
                 to = i * row_step + k
-                store(target, to, r[0])
-                store(target, to + f, r[1])
-                store(target, to + 2 * f, r[2])
-                store(target, to + 3 * f, r[3])
+                if past and whole:
+                    stream(target, to, r[0])
+                    stream(target, to + f, r[1])
+                    stream(target, to + 2 * f, r[2])
+                    stream(target, to + 3 * f, r[3])
+                else:
+                    store(target, to, r[0])
+                    store(target, to + f, r[1])
+                    store(target, to + 2 * f, r[2])
+                    store(target, to + 3 * f, r[3])
         if not whole:
             for i in range(min(4, h - row)):
                 for j in range(min(4, w - column)):
@@ -291,7 +297,7 @@ def _kernels(first, last, w, turned, scratch, u):
 
 
 @jit
-def _convolve(first, last, x, u, top, left, across, down, tiles, patches, v, m, y):
+def _convolve(first, last, x, u, top, left, across, down, tiles, patches, v, m, past, y):
     """Shards of all tiles: x (N,H,W,C), u (36,C,F) -> y (N,H',W',F)."""
     c, f = x.shape[3], y.shape[3]
     count = x.shape[0] * across * down
@@ -310,7 +316,7 @@ def _convolve(first, last, x, u, top, left, across, down, tiles, patches, v, m, 
                 ROW_MAJOR, PLAIN, PLAIN, stop - start, f, c, np.float32(1), v_at + 4 * p * v_step, c,
                 u.ctypes.data + 4 * p * c * f, f, np.float32(0), m_at + 4 * p * m_step, f,
             )  # fmt: skip
-        transform_outputs(y, start, stop, across, down, patch_out, scratch, m_at, m_step)
+        transform_outputs(y, start, stop, across, down, patch_out, scratch, m_at, m_step, past)
 
 
 @jit
@@ -410,7 +416,7 @@ def convolve(x: Array, u: Array, padding: Padding) -> Array:
     y = empty((n, h + top + bottom - 2, w + left + right - 2, f))
     down, across = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
     tiles = TILES if c + f < 256 else 2 * TILES  # a large U is read once per chunk
-    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), y)
+    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), streams(y), y)
     return y
 
 
