@@ -1,0 +1,115 @@
+"""Gather, shift, mirror, normalise: against loops over single pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpucnn.data import Augmentation
+from gpucnn.data.augment import gather_augment, gather_normalize
+from gpucnn.errors import UsageError
+
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+
+
+def statistics(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = np.array(MEAN[:channels]), np.array(STD[:channels])
+    return mean.astype(np.float32), (1 / std).astype(np.float32)
+
+
+def noise(n: int, h: int, w: int, c: int, seed: int = 0) -> np.ndarray:
+    images = np.random.default_rng(seed).integers(0, 256, (n, h, w, c)).astype(np.uint8)
+    images.flags.writeable = False
+    return images
+
+
+def pixel(image: np.ndarray, row: int, column: int, mode: str) -> np.ndarray:
+    """The colour at a place that may lie beyond the image."""
+    h, w, c = image.shape
+    if mode == "reflect":
+        row = -row if row < 0 else 2 * (h - 1) - row if row >= h else row
+        column = -column if column < 0 else 2 * (w - 1) - column if column >= w else column
+    inside = 0 <= row < h and 0 <= column < w
+    return image[row, column].astype(np.float64) if inside else np.zeros(c)
+
+
+def by_loops(images, index, flip, shift, crop, mode, c) -> np.ndarray:
+    """The definition, one pixel after the other, in float64."""
+    _, h, w, _ = images.shape
+    out = np.empty((len(index), h, w, c))
+    for n, which in enumerate(index):
+        for i in range(h):
+            for j in range(w):
+                column = w - 1 - j if flip[n] else j
+                place = (i + shift[n, 0] - crop, column + shift[n, 1] - crop)
+                p = pixel(images[which], *place, mode)
+                out[n, i, j] = (p / 255 - MEAN[:c]) / STD[:c]
+    return out
+
+
+@given(st.data(), st.sampled_from(["zero", "reflect"]), st.sampled_from([1, 3]), st.integers(0, 3))
+def test_augmentation_is_its_definition(data: st.DataObject, mode: str, c: int, crop: int) -> None:
+    h, w = data.draw(st.integers(crop + 1, 6)), data.draw(st.integers(crop + 1, 6))
+    batch = data.draw(st.integers(1, 4))
+    images = noise(5, h, w, c)
+    index = np.array(data.draw(st.lists(st.integers(0, 4), min_size=batch, max_size=batch)))
+    flip = np.array(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
+    corner = st.integers(0, 2 * crop)
+    shift = np.array(data.draw(st.lists(st.tuples(corner, corner), min_size=batch, max_size=batch)))
+    found = gather_augment(images, index, flip, shift, crop, mode, *statistics(c))
+    assert (found.shape, found.dtype) == ((batch, h, w, c), np.float32)
+    np.testing.assert_allclose(found, by_loops(images, index, flip, shift, crop, mode, c), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_normalisation_is_its_definition(c: int) -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1).repeat(c, axis=3)
+    index = np.array([3, 0, 0, 1])
+    found = gather_normalize(images, index, *statistics(c))
+    wanted = (images[index].astype(np.float64) / 255 - MEAN[:c]) / STD[:c]
+    assert (found.shape, found.dtype) == ((4, 8, 8, c), np.float32)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("mode", ["zero", "reflect"])
+def test_an_unmoved_image_is_the_plain_one_to_the_bit(mode: str) -> None:
+    images, index = noise(3, 5, 7, 3), np.array([2, 0])
+    still, centre = np.zeros(2, bool), np.full((2, 2), 2, np.int32)
+    found = gather_augment(images, index, still, centre, 2, mode, *statistics(3))
+    assert np.array_equal(found, gather_normalize(images, index, *statistics(3)))
+
+
+def test_the_uncovered_border_is_black_before_normalisation() -> None:
+    images = np.full((1, 4, 4, 1), 200, np.uint8)
+    mean, inv_std = statistics(1)
+    found = gather_augment(
+        images, np.array([0]), np.array([False]), np.array([[0, 3]]), 2, "zero", mean, inv_std
+    )
+    black, light = (np.float32((p / 255 - MEAN[0]) / STD[0]) for p in (0, 200))
+    wanted = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]])
+    np.testing.assert_allclose(found[0, :, :, 0], np.where(wanted, light, black), atol=1e-6)
+
+
+def test_mirroring_twice_is_nothing() -> None:
+    images, index, centre = noise(3, 4, 6, 3), np.arange(3), np.zeros((3, 2), int)
+    zero, one = np.zeros(3, np.float32), np.full(3, 255, np.float32)
+    once = gather_augment(images, index, np.ones(3, bool), centre, 0, "zero", zero, one)
+    twice = gather_augment(
+        np.rint(once).astype(np.uint8), index, np.ones(3, bool), centre, 0, "zero", zero, one
+    )
+    np.testing.assert_allclose(twice, images, atol=1e-3)
+    assert not np.array_equal(np.rint(once), images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"crop": -1}, "crop = -1"),
+        ({"crop_mode": "zeros"}, "did you mean 'zero'?"),
+        ({"crop_mode": "edge"}, "known are reflect, zero"),
+    ],
+)
+def test_what_no_augmentation_can_be(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Augmentation(**arguments)
+    assert message in str(caught.value)
