@@ -49,6 +49,7 @@ def test_the_first_byte_varies_slowest(tmp_path: Path) -> None:
         (GOOD[:-1], "claims 2 x 28 x 28 = 1,568 bytes, but it holds 1,567"),
         (GOOD + b"\0", "but it holds more"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "more than the 268,435,456"),
+        (b"\0\0\x08\x03\0\0\x10\x01\0\0\1\0\0\0\1\0", "4097 x 256 x 256 bytes, more than the 268,435,456"),
         (gzip.compress(GOOD)[:-9], "is damaged"),
         (gzip.compress(GOOD)[:-8] + b"\0" * 8, "is damaged: CRC check failed"),
         (gzip.compress(GOOD) + b"rubbish", "is damaged: Not a gzipped file"),

@@ -113,6 +113,13 @@ def test_seeds_and_epochs_differ() -> None:
     assert len(moved) == 4
 
 
+@pytest.mark.parametrize("augmentation", [Augmentation(flip=True), Augmentation(crop=2)])
+def test_each_draw_is_anew_in_every_epoch_and_for_every_seed(augmentation: Augmentation) -> None:
+    runs = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    seen = {joined(make(augmentation=augmentation, seed=seed), epoch)[0].tobytes() for seed, epoch in runs}
+    assert len(seen) == 6
+
+
 def test_the_order_stays_what_it_was() -> None:
     """A resumed run must see the batches that the interrupted one would have seen, in every version."""
     _, labels = joined(make(shuffle=True, seed=3), epoch=1)

@@ -139,6 +139,12 @@ def test_what_is_no_array_of_pixels_is_refused(array: bytes) -> None:
         as_images(data_of(array), "batch")
 
 
+def test_pixels_in_another_shape_are_refused() -> None:
+    found = read_pickle(pickle.dumps({"data": ROWS.reshape(3, 1024, 3)}, 3), "batch")
+    with pytest.raises(DataError, match=r"shape \(3, 1024, 3\), 9216 bytes"):
+        as_images(found["data"], "batch")
+
+
 @pytest.mark.parametrize("labels", [None, "labels", [1.0], [-1], [256], [True], [[1]], (1, 2), {1: 2}])
 def test_what_is_no_list_of_labels_is_refused(labels: object) -> None:
     with pytest.raises(DataError, match="batch: its labels are not a list of class numbers"):

@@ -154,6 +154,14 @@ def test_a_size_that_is_no_number(tmp_path: Path, field: bytes) -> None:
     assert "is not an octal number" in refused(path)
 
 
+def test_a_header_with_a_wrong_checksum(tmp_path: Path) -> None:
+    path = write_members(tmp_path / "set.tar.gz", GOOD)
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[110] ^= 1  # in the owner's number, which nobody reads
+    path.write_bytes(gzip.compress(raw))
+    assert "a header's checksum is wrong" in refused(path)
+
+
 def test_too_many_members(tmp_path: Path) -> None:
     members = [plain(f"set/{number}", b"") for number in range(MOST_ENTRIES + 1)]
     assert f"more than {MOST_ENTRIES} members" in refused(write_members(tmp_path / "set.tar.gz", members))
