@@ -1,5 +1,7 @@
 """Gather, shift, mirror, normalise: against loops over single pixels."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,6 +79,26 @@ def test_an_unmoved_image_is_the_plain_one_to_the_bit(mode: str) -> None:
     still, centre = np.zeros(2, bool), np.full((2, 2), 2, np.int32)
     found = gather_augment(images, index, still, centre, 2, mode, *statistics(3))
     assert np.array_equal(found, gather_normalize(images, index, *statistics(3)))
+
+
+@pytest.mark.parametrize(
+    "layout", [np.asfortranarray, lambda x: x.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)]
+)
+def test_images_may_lie_in_memory_as_they_like(layout: Callable[[np.ndarray], np.ndarray]) -> None:
+    images, index = noise(4, 5, 7, 3), np.array([2, 0, 3])
+    flip, shift = np.array([True, False, True]), np.array([[0, 3], [2, 4], [4, 1]])
+    for mode in ("zero", "reflect"):
+        wanted, found = (
+            (
+                gather_normalize(i, index, *statistics(3)),
+                gather_augment(i, index, flip, shift, 2, mode, *statistics(3)),
+            )
+            for i in (images, layout(images))
+        )
+        assert np.array_equal(wanted[0], found[0])
+        assert np.array_equal(wanted[1], found[1])
+        assert found[0].flags.c_contiguous
+        assert found[1].flags.c_contiguous
 
 
 def test_the_uncovered_border_is_black_before_normalisation() -> None:
