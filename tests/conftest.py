@@ -1,0 +1,34 @@
+"""Backends to test on, and reasons to skip."""
+
+import os
+from importlib.util import find_spec
+
+import pytest
+import strict_cupy
+
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.backends import get_backend, gpu_problem
+
+STRICT = Backend("strict", strict_cupy, {}, copy_to_host=strict_cupy.asnumpy, synchronous=False)
+"""Ops as written, on a double of CuPy that refuses what CuPy would and counts what it would wait for."""
+
+
+@pytest.fixture(params=["reference", "cpu", "strict", pytest.param("gpu", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend in turn."""
+    if request.param == "strict":
+        return STRICT
+    return REFERENCE if request.param == "reference" else get_backend(request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what needs something that is not here."""
+    missing = {
+        "gpu": gpu_problem(),
+        "torch": None if find_spec("torch") else "PyTorch is not installed",
+        "data": None if os.environ.get("GPUCNN_DATA_DIR") else "GPUCNN_DATA_DIR is not set",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))

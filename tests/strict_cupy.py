@@ -1,0 +1,216 @@
+"""A strict double of CuPy over NumPy: what would not run on a GPU, or would wait for it, shows here.
+
+It is a module like ``cupy``, with an ``ndarray`` that hides its memory.  Raw NumPy arrays as operands raise TypeError,
+as CuPy's do, and so does NumPy when it is handed one of ours.  ``syncs`` counts every reading by the host, ``launches``
+every call that would start a kernel; views start none.  What is not listed here is AttributeError: add it only after a
+look whether CuPy has it.
+"""
+
+import operator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+syncs = 0
+launches = 0
+
+float16, float32, float64 = np.float16, np.float32, np.float64
+int32, int64, uint8, uint32, uint64 = np.int32, np.int64, np.uint8, np.uint32, np.uint64
+pi, inf, newaxis = np.pi, np.inf, None
+__version__ = "double"
+
+PROPERTIES = {"shape", "dtype", "ndim", "size", "strides", "nbytes"}
+VIEWS = {"reshape", "ravel", "transpose"}
+METHODS = {"sum", "mean", "max", "min", "argmax", "astype", "copy", "all", "any"}
+FUNCTIONS = {
+    "arange", "argsort", "broadcast_to", "cos", "exp", "full", "full_like", "isfinite", "log", "log1p",
+    "maximum", "minimum", "ones", "pad", "sqrt", "stack", "tanh", "where", "zeros", "zeros_like",
+}  # fmt: skip
+
+
+def reset() -> None:
+    """Start counting anew."""
+    global syncs, launches
+    syncs = launches = 0
+
+
+def _launched() -> None:
+    global launches
+    launches += 1
+
+
+def _synchronised() -> None:
+    global syncs
+    syncs += 1
+
+
+def _open(value: Any) -> Any:
+    """What is inside of ours; raw NumPy arrays are refused, Python's numbers pass."""
+    if isinstance(value, ndarray):
+        return value._inside
+    if isinstance(value, np.ndarray | np.generic):
+        raise TypeError(f"Unsupported type {type(value)}: a NumPy value among arrays of the device")
+    if isinstance(value, tuple | list):
+        return type(value)(_open(item) for item in value)
+    return value
+
+
+def _wrap(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, tuple | list):
+        return type(value)(_wrap(item) for item in value)
+    return value
+
+
+class ndarray:  # noqa: N801
+    """An array of the device."""
+
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, inside: np.ndarray) -> None:
+        self._inside = inside
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __array_function__(self, *args: Any) -> Any:
+        raise TypeError("a NumPy function was given an array of the device: use its array module")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in PROPERTIES:
+            return getattr(self._inside, name)
+        if name == "T":
+            return _wrap(self._inside.T)
+        if name in VIEWS or name in METHODS:
+            if name in METHODS:
+                _launched()
+            method = getattr(self._inside, name)
+            return lambda *args, **kwargs: _wrap(
+                method(*_open(args), **{k: _open(v) for k, v in kwargs.items()})
+            )
+        raise AttributeError(f"the double has no {name!r}")
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        index = _open(index)
+        for part in index if isinstance(index, tuple) else (index,):
+            if isinstance(part, np.ndarray):
+                _launched()
+                if part.dtype == bool:
+                    _synchronised()  # the size of the result is known to the device alone
+        return _wrap(self._inside[index])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _launched()
+        index = _open(index)
+        for part in index if isinstance(index, tuple) else (index,):
+            if isinstance(part, np.ndarray):
+                raise TypeError("assignment to places that may be double is undefined on the device")
+        self._inside[index] = _open(value)
+
+    def _read(self, kind: Any) -> Any:
+        _synchronised()
+        return kind(self._inside)
+
+    def __float__(self) -> float:
+        return self._read(float)
+
+    def __int__(self) -> int:
+        return self._read(int)
+
+    def __bool__(self) -> bool:
+        return self._read(bool)
+
+    def __index__(self) -> int:
+        return self._read(int)
+
+    def get(self) -> np.ndarray:
+        return self._read(np.array)
+
+    def item(self) -> Any:
+        return self._read(lambda inside: inside.item())
+
+
+def _binary(name: str) -> None:
+    plain = getattr(operator, name)
+
+    def forward(self: ndarray, other: Any) -> Any:
+        _launched()
+        return _wrap(plain(self._inside, _open(other)))
+
+    def backward(self: ndarray, other: Any) -> Any:
+        _launched()
+        return _wrap(plain(_open(other), self._inside))
+
+    dunder = name.strip("_")
+    setattr(ndarray, f"__{dunder}__", forward)
+    setattr(ndarray, f"__r{dunder}__", backward)
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "rshift",
+              "lshift", "lt", "le", "gt", "ge", "eq", "ne"):  # fmt: skip
+    _binary(_name)
+
+
+def _in_place(name: str, ufunc: np.ufunc) -> None:
+    def update(self: ndarray, other: Any) -> ndarray:
+        _launched()
+        ufunc(self._inside, _open(other), out=self._inside, casting="same_kind")
+        return self
+
+    setattr(ndarray, f"__i{name}__", update)
+
+
+for _name, _ufunc in (("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("truediv", np.divide),
+                      ("and", np.bitwise_and), ("or", np.bitwise_or)):  # fmt: skip
+    _in_place(_name, _ufunc)
+
+
+def _unary(name: str) -> None:
+    plain = getattr(operator, name)
+
+    def apply(self: ndarray) -> Any:
+        _launched()
+        return _wrap(plain(self._inside))
+
+    setattr(ndarray, f"__{name.strip('_')}__", apply)
+
+
+for _name in ("neg", "pos", "invert", "abs"):
+    _unary(_name)
+
+
+def asarray(value: Any, dtype: Any = None) -> ndarray:
+    """Host to device, or a no-op."""
+    return value if isinstance(value, ndarray) else ndarray(np.array(value, dtype=dtype))
+
+
+def asnumpy(value: Any) -> np.ndarray:
+    """Device to host."""
+    return value.get() if isinstance(value, ndarray) else np.asarray(value)
+
+
+def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
+    return ndarray(np.lib.stride_tricks.as_strided(x._inside, shape, strides))
+
+
+lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FUNCTIONS:
+        raise AttributeError(f"the double of CuPy has no {name!r}")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _launched()
+        return _wrap(getattr(np, name)(*_open(args), **{k: _open(v) for k, v in kwargs.items()}))
+
+    return call
