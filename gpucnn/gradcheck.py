@@ -72,10 +72,9 @@ def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) ->
     """
     layer.initialize(seed, dtype="float64").train()
     x = spaced(shape, seed)
-    draw = {"seed": seed, "stream": random.stream_id("direction")}
     for name, parameter in layer.parameters().items():  # zeros and ones hide mistakes
         parameter.data[...] += 0.1 * random.normal(parameter.shape, seed=seed, stream=random.stream_id(name))
-    v = random.normal(layer.forward(x).shape, **draw)
+    v = random.normal(layer.forward(x).shape, seed=seed, stream=random.stream_id("direction"))
 
     def value() -> float:
         return float((v * layer.forward(x)).sum())
@@ -88,9 +87,7 @@ def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) ->
     return [Check(case, name, gradient_error(value, *pair, seed)) for name, pair in gradients.items()]
 
 
-def check_loss(
-    loss: Callable[[Array], tuple[Array, Array]], x: Array, *, case: str, seed: int = 0
-) -> list[Check]:
+def check_loss(loss: Callable[[Array], tuple[Array, Array]], x: Array, *, case: str, seed: int = 0) -> list[Check]:
     """The gradient of a loss for its first argument."""
     _, gradient = loss(x)
     return [Check(case, "x", gradient_error(lambda: float(loss(x)[0]), x, gradient, seed))]
@@ -123,9 +120,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "Dropout": (lambda: layers.Dropout(0.4), (4, 10)),
     "Residual": (lambda: layers.Residual(layers.Conv2D(2, 2, 3, padding=1)), (2, 4, 4, 2)),
     "Residual with shortcut": (
-        lambda: layers.Residual(
-            layers.Conv2D(2, 3, 3, stride=2, padding=1), layers.Conv2D(2, 3, 1, stride=2)
-        ),
+        lambda: layers.Residual(layers.Conv2D(2, 3, 3, stride=2, padding=1), layers.Conv2D(2, 3, 1, stride=2)),
         (2, 4, 5, 2),
     ),
     "Sequential": (

@@ -105,9 +105,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, dict[str, Array]]:
         """State name -> parameter name -> host copy.  # sync"""
         return {
-            kind: {
-                name: self.backend.to_host(self.flat.view(flat, name)).copy() for name in self.flat.segments
-            }
+            kind: {name: self.backend.to_host(self.flat.view(flat, name)).copy() for name in self.flat.segments}
             for kind, flat in self.state.items()
         }
 
@@ -121,9 +119,7 @@ class Optimizer:
 class SGD(Optimizer):
     """Gradient descent, with momentum where it is not 0."""
 
-    def __init__(
-        self, lr: float, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, lr: float, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         super().__init__(lr, weight_decay)
         if not 0.0 <= momentum < 1.0:
             raise UsageError(f"momentum={momentum}: give a number in [0, 1)")

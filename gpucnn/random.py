@@ -44,9 +44,7 @@ def bits(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType 
     """Uniform 32-bit integers: uint64 array of ``shape`` with values below 2**32."""
     size = prod(shape)
     block = xp.arange((size + 3) // 4, dtype=xp.uint64)
-    stream_word, low, high = (
-        xp.full_like(block, word) for word in (stream, step & MASK, (step >> 32) & MASK)
-    )
+    stream_word, low, high = (xp.full_like(block, word) for word in (stream, step & MASK, (step >> 32) & MASK))
     words = philox((block, stream_word, low, high), (seed & MASK, (seed >> 32) & MASK))
     return xp.stack(words, axis=1).reshape(-1)[:size].reshape(shape)
 
@@ -63,9 +61,7 @@ def normal(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleTyp
     return xp.sqrt(-2.0 * xp.log(1.0 - words[0])) * xp.cos(2.0 * xp.pi * words[1])
 
 
-def integers(
-    shape: Shape, bound: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np
-) -> Array:
+def integers(shape: Shape, bound: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
     """Uniform int32 in [0, bound), by multiplication: (word * bound) div 2**32."""
     words = bits(shape, seed=seed, stream=stream, step=step, xp=xp)
     return ((words * bound) >> 32).astype(xp.int32)

@@ -40,9 +40,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
 
 def build_model(config: Config) -> Layer:
     """The model of a resolved config, not initialised yet."""
-    return models.build(
-        config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options
-    )
+    return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
 def build_optimizer(config: Config) -> Optimizer:
@@ -59,9 +57,7 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     total = config.train.epochs * steps_per_epoch - warm
     made = {
         "constant": lambda: schedules.constant(lr),
-        "step": lambda: schedules.step_decay(
-            lr, [round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma
-        ),
+        "step": lambda: schedules.step_decay(lr, [round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma),
         "cosine": lambda: schedules.cosine(lr, total, s.final),
         "one_cycle": lambda: schedules.one_cycle(lr, total, s.peak, s.start, s.final),
     }[s.name]()

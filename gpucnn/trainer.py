@@ -170,9 +170,7 @@ class Trainer:
             seconds = perf_counter() - start
             yield self.close_epoch(trained, tested, seconds, rate)
 
-    def train_epoch(
-        self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None
-    ) -> tuple[bool, float]:
+    def train_epoch(self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None) -> tuple[bool, float]:
         """The rest of the epoch under way -> (whether it was finished, images per second)."""
         progress = self.progress
         self.metrics = RunningMetrics(self.backend, progress.loss_sum, progress.correct, progress.examples)
@@ -187,9 +185,7 @@ class Trainer:
                 self.guard_reading(loss, x, labels)
                 if watch:
                     rate = (self.metrics.examples - before) / (perf_counter() - start)
-                    watch(
-                        IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate)
-                    )
+                    watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
             if self.stop_requested:
                 break
         progress.loss_sum, progress.correct, progress.examples = self.metrics.sums()  # sync
@@ -197,9 +193,7 @@ class Trainer:
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         return progress.batch == len(batches), rate
 
-    def close_epoch(
-        self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float
-    ) -> EpochReport:
+    def close_epoch(self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float) -> EpochReport:
         """Count the epoch, remember the best one, and report."""
         progress = self.progress
         progress.epoch += 1

@@ -116,9 +116,7 @@ def save_units(path: Path, stage: Stage) -> None:
     )
     cells = np.full(rows * columns, np.nan)
     cells[:count] = stage.values
-    sheet.picture(
-        gap, top, columns * cell, rows * cell, cells.reshape(rows, columns), grey_scale(stage.values)
-    )
+    sheet.picture(gap, top, columns * cell, rows * cell, cells.reshape(rows, columns), grey_scale(stage.values))
     sheet.save(path)
 
 
@@ -136,16 +134,12 @@ def save_bars(path: Path, stage: Stage, names: Sequence[str], shares: Array, lim
         y = top + line * row
         weight = "bold" if i == best else "normal"
         sheet.text(gap + label, y + 3, names[i], size=10, weight=weight, align="right")
-        sheet.box(
-            2 * gap + label, y + 3, max(1.0, float(shares[i]) * bar), row - 8, INK if i == best else PALE
-        )
+        sheet.box(2 * gap + label, y + 3, max(1.0, float(shares[i]) * bar), row - 8, INK if i == best else PALE)
         sheet.text(3 * gap + label + bar, y + 3, f"{float(shares[i]):8.2%}", size=10, weight=weight)
     sheet.save(path)
 
 
-def save_overview(
-    path: Path, photo: Array, kernels: Array, stages: Sequence[Stage], filters: Sequence[int]
-) -> None:
+def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Stage], filters: Sequence[int]) -> None:
     """Demo 1 (L25) on one sheet: photograph -> filter -> convolution -> ReLU -> max and average pooling.
 
     Args:
@@ -235,9 +229,7 @@ class Sheet:
         from matplotlib.patches import Rectangle
 
         corner = (x / self.width, 1 - (y + height) / self.height)
-        self.figure.add_artist(
-            Rectangle(corner, width / self.width, height / self.height, color=color, linewidth=0)
-        )
+        self.figure.add_artist(Rectangle(corner, width / self.width, height / self.height, color=color, linewidth=0))
 
     def arrow(self, x: float, y: float, length: float) -> None:
         """An arrow to the right."""
@@ -245,9 +237,7 @@ class Sheet:
 
         level = 1 - y / self.height
         ends = [(x / self.width, level), ((x + length) / self.width, level)]
-        self.figure.add_artist(
-            FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4)
-        )
+        self.figure.add_artist(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4))
 
     def save(self, path: Path, colors: int = 256) -> None:
         """A PNG with a palette; fewer colours make a smaller file."""

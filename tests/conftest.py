@@ -4,13 +4,10 @@ import os
 from importlib.util import find_spec
 
 import pytest
-import strict_cupy
+from strict_cupy import STRICT
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.backends import get_backend, gpu_problem
-
-STRICT = Backend("strict", strict_cupy, {}, copy_to_host=strict_cupy.asnumpy, synchronous=False)
-"""Ops as written, on a double of CuPy that refuses what CuPy would and counts what it would wait for."""
 
 
 @pytest.fixture(params=["reference", "cpu", "strict", pytest.param("gpu", marks=pytest.mark.gpu)])

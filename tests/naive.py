@@ -17,9 +17,7 @@ def sizes(x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding
     """By counting: the places at which a whole window fits."""
     counts = []
     for size, k, s, (before, after) in zip(x_shape[1:3], kernel, stride, padding, strict=True):
-        counts.append(
-            len([at for at in range(0, size + before + after, s) if at + k <= size + before + after])
-        )
+        counts.append(len([at for at in range(0, size + before + after, s) if at + k <= size + before + after]))
     return counts[0], counts[1]
 
 
@@ -91,8 +89,7 @@ def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, 
     columns = x.reshape(-1, x.shape[-1]).T.tolist()
     means = [sum(column) / len(column) for column in columns]
     variances = [
-        sum((v - mean) ** 2 for v in column) / len(column)
-        for column, mean in zip(columns, means, strict=True)
+        sum((v - mean) ** 2 for v in column) / len(column) for column, mean in zip(columns, means, strict=True)
     ]
     y = np.empty(x.shape)
     for c, (mean, variance) in enumerate(zip(means, variances, strict=True)):

@@ -7,10 +7,13 @@ look whether CuPy has it.
 """
 
 import operator
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from gpucnn.backend import Backend
 
 syncs = 0
 launches = 0
@@ -25,7 +28,7 @@ VIEWS = {"reshape", "ravel", "transpose"}
 METHODS = {"sum", "mean", "max", "min", "argmax", "astype", "copy", "all", "any"}
 FUNCTIONS = {
     "arange", "argsort", "broadcast_to", "cos", "exp", "full", "full_like", "isfinite", "log", "log1p",
-    "maximum", "minimum", "ones", "pad", "sqrt", "stack", "tanh", "where", "zeros", "zeros_like",
+    "maximum", "minimum", "ones", "pad", "sqrt", "stack", "tanh", "tile", "where", "zeros", "zeros_like",
 }  # fmt: skip
 
 
@@ -64,7 +67,7 @@ def _wrap(value: Any) -> Any:
     return value
 
 
-class ndarray:  # noqa: N801
+class ndarray:
     """An array of the device."""
 
     __array_ufunc__ = None
@@ -88,9 +91,7 @@ class ndarray:  # noqa: N801
             if name in METHODS:
                 _launched()
             method = getattr(self._inside, name)
-            return lambda *args, **kwargs: _wrap(
-                method(*_open(args), **{k: _open(v) for k, v in kwargs.items()})
-            )
+            return lambda *args, **kwargs: _wrap(method(*_open(args), **{k: _open(v) for k, v in kwargs.items()}))
         raise AttributeError(f"the double has no {name!r}")
 
     def __len__(self) -> int:
@@ -214,3 +215,7 @@ def __getattr__(name: str) -> Any:
         return _wrap(getattr(np, name)(*_open(args), **{k: _open(v) for k, v in kwargs.items()}))
 
     return call
+
+
+STRICT = Backend("strict", sys.modules[__name__], {}, copy_to_host=asnumpy, synchronous=False)
+"""Ops as they are written, on arrays that refuse what CuPy's would."""

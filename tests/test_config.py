@@ -30,9 +30,7 @@ def test_defaults_are_the_digits_recipe() -> None:
     mean=st.lists(st.floats(0, 1), max_size=3),
     epochs=st.integers(1, 10**6),
 )
-def test_any_values_survive_the_round_trip(
-    classes: list[str], lr: float, mean: list[float], epochs: int
-) -> None:
+def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: list[float], epochs: int) -> None:
     config = Config().updated(
         {
             "data": {"classes": classes, "mean": mean},

@@ -59,9 +59,7 @@ def test_summary_adds_up() -> None:
 def test_names_that_are_not_known_get_the_closest_one() -> None:
     with pytest.raises(UsageError, match="did you mean 'resnet20'"):
         models.build("resnet2", CIFAR)
-    with pytest.raises(
-        UsageError, match="unknown option 'dropot' of model 'mnist_cnn': did you mean 'dropout'"
-    ):
+    with pytest.raises(UsageError, match="unknown option 'dropot' of model 'mnist_cnn': did you mean 'dropout'"):
         models.build("mnist_cnn", MNIST, dropot=0.1)
 
 

@@ -59,9 +59,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert epochs(path) == [1, 2, 3]
     with (path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [{key: float(value) for key, value in found.items()} for found in rows] == [
-        row(e) for e in (1, 2, 3)
-    ]
+    assert [{key: float(value) for key, value in found.items()} for found in rows] == [row(e) for e in (1, 2, 3)]
     assert not list(path.glob("*.tmp")) + list(path.glob(".*.tmp"))
 
 
@@ -130,9 +128,7 @@ def test_rows_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
 def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path: Path) -> None:
     path = a_run(tmp_path / "run", 1)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    with pytest.raises(
-        UsageError, match=r"already holds a run: add --resume auto to go on, or choose another"
-    ):
+    with pytest.raises(UsageError, match=r"already holds a run: add --resume auto to go on, or choose another"):
         RunDirectory(path)
     assert {file.name: file.read_bytes() for file in path.iterdir() if file.name != ".lock"} == {
         name: data for name, data in before.items() if name != ".lock"
@@ -281,9 +277,7 @@ def test_the_newest_run_with_a_checkpoint_is_found(tmp_path: Path) -> None:
     assert find_latest(tmp_path / "run-2") == tmp_path / "run-2" / "last.h5"
 
 
-def test_a_damaged_one_is_passed_over_and_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_one_is_passed_over_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = a_run(tmp_path / "run-1", 2), a_run(tmp_path / "run-2", 2)
     save_checkpoint(new / "best.h5", checkpoint(1))
     told: list[str] = []

@@ -25,9 +25,7 @@ def images(count: int = 50, seed: int = 0) -> Dataset:
 
 
 def tiny_net() -> Layer:
-    return Sequential(
-        Conv2D(1, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3)
-    )
+    return Sequential(Conv2D(1, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
 
 
 def tiny_trainer(**changes: object) -> Trainer:

@@ -22,9 +22,7 @@ def problem(index: int = 0) -> str | None:
     try:
         import cupy
     except Exception as error:  # a broken install may raise anything
-        return (
-            f"CuPy cannot be imported ({first_line(error)}): pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
-        )
+        return f"CuPy cannot be imported ({first_line(error)}): pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # CuPy raises its own classes, which exist only where it does

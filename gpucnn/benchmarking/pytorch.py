@@ -37,9 +37,7 @@ def symmetric(padding: Padding) -> tuple[int, int]:
     """Our padding as PyTorch takes it."""
     (top, bottom), (left, right) = padding
     if top != bottom or left != right:
-        raise UsageError(
-            f"PyTorch has no padding {padding}: benchmark a model without 'same' of even kernels"
-        )
+        raise UsageError(f"PyTorch has no padding {padding}: benchmark a model without 'same' of even kernels")
     return top, left
 
 
@@ -62,9 +60,7 @@ def _module(layer: ours.Layer) -> nn.Module:
             return Sum(to_torch(layer.body), to_torch(layer.shortcut) if layer.shortcut else None)
         case ours.Conv2D():
             c, f, bias = layer.in_channels, layer.out_channels, layer.bias is not None
-            return nn.Conv2d(
-                c, f, layer.kernel_size, stride=layer.stride, padding=symmetric(layer.padding), bias=bias
-            )
+            return nn.Conv2d(c, f, layer.kernel_size, stride=layer.stride, padding=symmetric(layer.padding), bias=bias)
         case ours.Linear():
             return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
         case ours.BatchNormReLU():

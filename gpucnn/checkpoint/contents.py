@@ -60,9 +60,7 @@ class Checkpoint:
         """Path in the file -> array, of everything that has a value per weight or per channel."""
         groups = {"model": self.parameters, "buffers": self.buffers}
         groups |= {f"optimizer/{state}": arrays for state, arrays in self.optimizer.items()}
-        return {
-            f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()
-        }
+        return {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 
 
 def check_finite(checkpoint: Checkpoint) -> None:

@@ -80,9 +80,7 @@ def image_length(block: bytes, size: int) -> int:
         raise CheckpointError(f"damaged or truncated within its first {USER_BLOCK} bytes; {REMEDY}")
     version, length = int(found[1]), int(found[2])
     if version != VERSION:
-        raise CheckpointError(
-            f"its envelope has version {version}, this gpucnn knows {VERSION}: upgrade gpucnn"
-        )
+        raise CheckpointError(f"its envelope has version {version}, this gpucnn knows {VERSION}: upgrade gpucnn")
     if size != USER_BLOCK + length:
         kind = "truncated" if size < USER_BLOCK + length else "too long"
         raise CheckpointError(f"{kind}: {size} bytes instead of {USER_BLOCK + length}; {REMEDY}")

@@ -138,9 +138,7 @@ def compare(found: Tensors, wanted: Tensors, group: str) -> None:
     if missing := sorted(set(wanted) - set(found)):
         raise CheckpointError(f"tensor '{group}/{missing[0]}' is missing ({len(missing)} missing in all)")
     if extra := sorted(set(found) - set(wanted)):
-        raise CheckpointError(
-            f"tensor '{group}/{extra[0]}' belongs to no part of the model ({len(extra)} such)"
-        )
+        raise CheckpointError(f"tensor '{group}/{extra[0]}' belongs to no part of the model ({len(extra)} such)")
     for name, (shape, dtype) in sorted(wanted.items()):
         if found[name] != (tuple(shape), str(dtype)):
             (has, kind) = found[name]

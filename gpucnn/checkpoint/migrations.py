@@ -27,8 +27,6 @@ def migrate(attributes: Attributes, tree: Tree) -> tuple[Attributes, Tree]:
         )
     for old in range(version, FORMAT_VERSION):
         if old not in MIGRATIONS:
-            raise CheckpointError(
-                f"its format_version {version} is no longer known: load it with an older gpucnn"
-            )
+            raise CheckpointError(f"its format_version {version} is no longer known: load it with an older gpucnn")
         attributes, tree = MIGRATIONS[old](attributes, tree)
     return attributes, tree

@@ -90,9 +90,7 @@ class _Reader:
     def claim(self, start: int, size: int, what: str) -> memoryview:
         """The bytes of a structure, which nothing else may use."""
         if start + size > len(self.image):
-            raise CheckpointError(
-                f"malformed: {what} of {size} bytes at {start} reaches beyond the file's end"
-            )
+            raise CheckpointError(f"malformed: {what} of {size} bytes at {start} reaches beyond the file's end")
         if start in self.claims:
             raise CheckpointError(f"malformed: {what} at {start} is used twice (a hard link or a cycle)")
         if len(self.claims) >= MAX_STRUCTURES:
@@ -168,9 +166,7 @@ class _Reader:
             self.groups.add(path)
         where = path or "/"
         tree, heap = struct.unpack("<QQ", message)
-        signature, size, _, address = struct.unpack(
-            "<4s4xQQQ", self.claim(heap, 32, f"the names of {where!r}")
-        )
+        signature, size, _, address = struct.unpack("<4s4xQQQ", self.claim(heap, 32, f"the names of {where!r}"))
         if signature != b"HEAP":
             raise CheckpointError(f"malformed: {where!r} has no names")
         names = self.claim(address, size, f"the names of {where!r}")
@@ -207,11 +203,7 @@ class _Reader:
 
     def name(self, names: memoryview, offset: int, path: str) -> str:
         raw, end, _ = bytes(names[offset : offset + MAX_NAME + 1]).partition(b"\0")
-        if (
-            not end
-            or not all(0x20 < byte < 0x7F and byte != 0x2F for byte in raw)
-            or raw in (b"", b".", b"..")
-        ):
+        if not end or not all(0x20 < byte < 0x7F and byte != 0x2F for byte in raw) or raw in (b"", b".", b".."):
             raise CheckpointError(f"{path!r} has a member with an unusable name: {raw[:40]!r}")
         return raw.decode("ascii")
 

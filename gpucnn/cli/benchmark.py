@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", "-b", type=int, default=128)
     parser.add_argument("--mode", choices=["train", "eval"], default="train")
     parser.add_argument("--device", default="cpu", help="our backend")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="of each contender (default: all usable cores)"
-    )
+    parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -49,9 +47,7 @@ def run(args: argparse.Namespace) -> int:
             print(table(results[-1], args.rounds), flush=True)
     if args.json:
         machine = environment(args.device, args.device, "")
-        print(
-            json.dumps({"machine": machine, "rounds": args.rounds, "results": [asdict(r) for r in results]})
-        )
+        print(json.dumps({"machine": machine, "rounds": args.rounds, "results": [asdict(r) for r in results]}))
     return 0
 
 

@@ -239,9 +239,7 @@ def as_text(report: dict[str, Any]) -> str:
         *row("driver", g["driver"] or "none"),
         "",
     ]
-    lines += [
-        f"{p['name']:<16}  {p['version'] or 'not installed':<16}  {p['purpose']}" for p in report["packages"]
-    ]
+    lines += [f"{p['name']:<16}  {p['version'] or 'not installed':<16}  {p['purpose']}" for p in report["packages"]]
     for remedy, group in groupby(filter(missing, report["packages"]), itemgetter("remedy")):
         lines += row("to install", f"{', '.join(p['name'] for p in group)}: {remedy}")
     lines += ["", *row("--device auto", f"is {report['auto']}")]

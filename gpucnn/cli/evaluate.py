@@ -26,9 +26,7 @@ WIDE = 12  # classes; with more, the confusion matrix does not fit on 80 columns
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn evaluate``."""
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say"
-    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
     parser.add_argument("--dataset", metavar="NAME", help="another data set than the model was trained on")
     parser.add_argument(
         "--split",
@@ -47,9 +45,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.dataset or config.data.dataset
     part, dataset = chosen_images(args, config, name)
     check_data(config, dataset)
-    batches = Loader(
-        dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std
-    )
+    batches = Loader(dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std)
     result = evaluate(model, batches)
     report = {
         "checkpoint": str(args.checkpoint),

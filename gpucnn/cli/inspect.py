@@ -22,9 +22,7 @@ WIDTH = 80
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn inspect``."""
-    parser.add_argument(
-        "path", type=Path, metavar="PATH", help="a checkpoint, or a run folder for its last.h5"
-    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a checkpoint, or a run folder for its last.h5")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
 
 
@@ -83,9 +81,7 @@ def page(found: dict[str, Any]) -> str:
         f"  epoch {about['epoch']}, step {about['step']:,}, seed {about['seed']}",
         f"  data set {about['dataset_digest'][:32] or 'unknown'}",
     ]
-    parts = [
-        f"{name} {environment[name]}" for name in ("python", "numpy", "h5py", "cupy") if environment.get(name)
-    ]
+    parts = [f"{name} {environment[name]}" for name in ("python", "numpy", "h5py", "cupy") if environment.get(name)]
     if parts:
         lines.append(f"  trained on {environment.get('device_used', '?')} with {', '.join(parts)}")
     lines += ["", "Config", *_config_lines(found["config"])]
@@ -118,9 +114,7 @@ def _history_lines(history: dict[str, list[float]]) -> list[str]:
     rows = [list(row) for row in zip(*cells, strict=True)]
     if len(rows) > 24:
         rows = [*rows[:4], ["..."] * len(columns), *rows[-18:]]
-    short = [
-        name.replace("accuracy", "acc").replace("learning_rate", "lr").replace("_", " ") for name in columns
-    ]
+    short = [name.replace("accuracy", "acc").replace("learning_rate", "lr").replace("_", " ") for name in columns]
     return _table([short, *rows], left=0)
 
 
@@ -130,9 +124,7 @@ def _tensor_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
     for name, row in rows.items():
         shape = "x".join(map(str, row["shape"])) or "scalar"
         shape += "" if len(kinds) == 1 else f" {row['dtype']}"
-        table.append(
-            [name, shape, f"{row['count']:,}", *(_short(row[k]) for k in ("min", "mean", "max", "std"))]
-        )
+        table.append([name, shape, f"{row['count']:,}", *(_short(row[k]) for k in ("min", "mean", "max", "std"))])
     return _table(table, left=2)
 
 

@@ -17,21 +17,15 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
-    parser.add_argument(
-        "--no-download", action="store_true", help="fail rather than fetch a missing data set"
-    )
+    parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", metavar="NAME", help="auto (default), cpu, gpu, gpu:N or reference (plain NumPy)"
-    )
+    parser.add_argument("--device", metavar="NAME", help="auto (default), cpu, gpu, gpu:N or reference (plain NumPy)")
     parser.add_argument(
         "--strict-device", action="store_true", default=None, help="exit 6 where the GPU asked for is missing"
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: all cores it may use)"
-    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores it may use)")
 
 
 def choose_backend(device: str, strict: bool = False, threads: int = 0) -> tuple[Backend, str]:

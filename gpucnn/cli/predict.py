@@ -22,9 +22,7 @@ BATCH = 64  # images that are open at a time
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn predict``."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG files")
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say"
-    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
     parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -53,9 +51,7 @@ def run(args: argparse.Namespace) -> int:
             for path, (_, note), row in zip(paths, prepared, shares, strict=True)
         ]
     if args.json:
-        print(
-            json.dumps({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers})
-        )
+        print(json.dumps({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers}))
     else:
         print("\n\n".join(map(as_text, answers)))
     return 0

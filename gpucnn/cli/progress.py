@@ -43,8 +43,7 @@ class Display:
             )
         self.bar.n = report.batch
         self.bar.set_postfix_str(
-            f"loss {report.loss:.4f}, accuracy {report.accuracy:.4f}, "
-            f"{report.images_per_second:,.0f} images/s"
+            f"loss {report.loss:.4f}, accuracy {report.accuracy:.4f}, {report.images_per_second:,.0f} images/s"
         )
 
     def epoch(self, report: EpochReport, *, best: bool) -> None:

@@ -67,15 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if line:
             names = [flag, *SHORT.get(flag, [])]
             parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)"
-    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
     parser.add_argument(
         "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
     )
-    parser.add_argument(
-        "--force", action="store_true", help="resume even where settings or data have changed"
-    )
+    parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
     add_data_options(parser)
     add_device_options(parser)
 
@@ -199,9 +195,7 @@ def introduce(
     )
     for section, values in asdict(config).items():
         shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
-        print(
-            "\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10))
-        )
+        print("\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
     if resumed:
         print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:

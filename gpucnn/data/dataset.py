@@ -112,7 +112,6 @@ def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Da
     held_out = np.zeros(len(train), dtype=bool)
     held_out[order[:count]] = True
     first, second = (
-        replace(train, images=train.images[chosen], labels=train.labels[chosen])
-        for chosen in (~held_out, held_out)
+        replace(train, images=train.images[chosen], labels=train.labels[chosen]) for chosen in (~held_out, held_out)
     )
     return first, second

@@ -131,7 +131,5 @@ def progress_bar(file: RemoteFile, url: str, progress: bool) -> Iterator[Any]:
     terminal = sys.stderr.isatty()
     if progress and not terminal:
         print(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}", file=sys.stderr)
-    with tqdm(
-        total=file.size, desc=name, unit="B", unit_scale=True, disable=not (progress and terminal)
-    ) as bar:
+    with tqdm(total=file.size, desc=name, unit="B", unit_scale=True, disable=not (progress and terminal)) as bar:
         yield bar

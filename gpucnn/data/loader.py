@@ -99,9 +99,7 @@ class Loader:
             return self.backend.run(gather_normalize, self.images, index, self.mean, self.inv_std)
         flip, shift = (drawn[index] for drawn in draws)
         crop, mode = self.augmentation.crop, self.augmentation.crop_mode
-        return self.backend.run(
-            gather_augment, self.images, index, flip, shift, crop, mode, self.mean, self.inv_std
-        )
+        return self.backend.run(gather_augment, self.images, index, flip, shift, crop, mode, self.mean, self.inv_std)
 
 
 def check(
@@ -134,6 +132,5 @@ def check(
         )
     if augmentation and augmentation.crop >= min(height, width):
         raise UsageError(
-            f"crop = {augmentation.crop} for images of {height} x {width}: "
-            f"give at most {min(height, width) - 1}"
+            f"crop = {augmentation.crop} for images of {height} x {width}: give at most {min(height, width) - 1}"
         )

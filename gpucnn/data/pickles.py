@@ -87,9 +87,7 @@ def read_pickle(content: bytes, path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a CIFAR pickle, and nothing of it was run: {error}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path} is not a CIFAR pickle: it holds a {type(found).__name__}, not a dictionary")
-    return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()
-    }
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
 
 
 def check_program(content: bytes) -> None:
@@ -98,9 +96,7 @@ def check_program(content: bytes) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in OPCODES:
             raise pickle.UnpicklingError(f"it uses the instruction {opcode.name}, which no CIFAR file needs")
-        if (
-            opcode.name == "LONG_BINPUT" and int(argument or 0) > count
-        ):  # the memo grows to the highest place named
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > count:  # the memo grows to the highest place named
             raise pickle.UnpicklingError(f"it stores its value number {count} at place {argument}")
         tuples += "TUPLE" in opcode.name
         if tuples > MOST_TUPLES:

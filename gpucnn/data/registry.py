@@ -64,9 +64,7 @@ def load_dataset(
     return source.load(ensure_files(key, data_dir, download=download, progress=progress))
 
 
-def ensure_files(
-    key: str, data_dir: str | os.PathLike[str] | None, *, download: bool, progress: bool
-) -> Path:
+def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download: bool, progress: bool) -> Path:
     """Where the files of a data set lie, after a download if need be."""
     source = DATASETS[key]
     place = locate(source, data_dir)

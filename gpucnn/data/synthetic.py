@@ -31,9 +31,7 @@ def load_synthetic(
         labels = integers((count,), num_classes, seed=seed, stream=stream_id(f"synthetic {name} labels"))
         noise = random_bytes((count, *shape), seed, f"synthetic {name} noise")
         images = patterns[labels] // 2 + noise // 2  # (N,H,W,C), at most 254
-        parts.append(
-            Dataset("synthetic", images, labels.astype(np.uint8), tuple(map(str, range(num_classes))))
-        )
+        parts.append(Dataset("synthetic", images, labels.astype(np.uint8), tuple(map(str, range(num_classes)))))
     return parts[0], parts[1]
 
 

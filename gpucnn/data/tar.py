@@ -128,8 +128,7 @@ def read_content(archive: BufferedIOBase, entry: Entry, sizes: tuple[int, int], 
     if not smallest <= entry.size <= largest:
         wanted = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
         raise DataError(
-            f"{path}: its member {entry.name} has {entry.size:,} bytes instead of {wanted}; "
-            f"{replace_hint(path)}"
+            f"{path}: its member {entry.name} has {entry.size:,} bytes instead of {wanted}; {replace_hint(path)}"
         )
     content = read_up_to(archive, padded(entry.size))
     if len(content) < entry.size:

@@ -42,9 +42,7 @@ def verify(source: Source, place: Path) -> list[Verdict]:
     for path in source.files(place):
         file = known.get(path.name) or known.get(f"{path.name}.gz")
         as_published = file is not None and has_published_bytes(path, file)
-        verdicts.append(
-            Verdict(path, path.stat().st_size, BYTES if as_published else IMAGES if same_images else OTHER)
-        )
+        verdicts.append(Verdict(path, path.stat().st_size, BYTES if as_published else IMAGES if same_images else OTHER))
     return verdicts
 
 

@@ -86,9 +86,7 @@ class Residual(Layer):
         out = self.body.output_shape(shape)
         other = self.shortcut.output_shape(shape) if self.shortcut else shape
         if out != other:
-            raise ShapeError(
-                f"Residual adds {out} from its body to {other} from its shortcut: make them equal"
-            )
+            raise ShapeError(f"Residual adds {out} from its body to {other} from its shortcut: make them equal")
         return out
 
     def flops(self, shape: Shape) -> int:

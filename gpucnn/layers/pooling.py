@@ -32,9 +32,7 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
     x = pad(x, padding, -float("inf"))
     dx = xp.zeros_like(x)
     searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is still ahead
-    for pixels, dpixels in zip(
-        view_taps(x, kernel, size, stride), view_taps(dx, kernel, size, stride), strict=True
-    ):
+    for pixels, dpixels in zip(view_taps(x, kernel, size, stride), view_taps(dx, kernel, size, stride), strict=True):
         found = searching & (pixels == y)
         dpixels += dy * found
         searching &= ~found
@@ -79,16 +77,12 @@ class _Pool2D(Layer):
         padding: an int or a pair, at most half the kernel.
     """
 
-    def __init__(
-        self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
-    ) -> None:
+    def __init__(self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:
         self.kernel = as_pair(kernel_size, "kernel_size", 1)
         self.stride = as_pair(kernel_size if stride is None else stride, "stride", 1)
         self.padding = as_padding(padding, self.kernel, self.stride)
         if any(2 * before > k for (before, _), k in zip(self.padding, self.kernel, strict=True)):
-            raise ShapeError(
-                f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding"
-            )
+            raise ShapeError(f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding")
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:

@@ -45,9 +45,7 @@ def output_size(shape: Shape, kernel: Pair, stride: Pair, padding: Padding) -> P
     for size, k, s, (before, after) in zip(shape[-3:-1], kernel, stride, padding, strict=True):
         room = size + before + after - k
         if room < 0:
-            raise ShapeError(
-                f"a kernel of {kernel} does not fit into an image of {shape} padded by {padding}"
-            )
+            raise ShapeError(f"a kernel of {kernel} does not fit into an image of {shape} padded by {padding}")
         sizes.append(room // s + 1)
     return sizes[0], sizes[1]
 

@@ -16,7 +16,6 @@ from gpucnn.layers import (
 )
 from gpucnn.typing import Shape
 
-
 WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint names its model, and must not make a huge one
 
 

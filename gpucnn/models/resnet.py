@@ -25,9 +25,7 @@ def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
     )
     shortcut: Layer | None = None
     if stride != 1 or in_channels != out_channels:
-        shortcut = Sequential(
-            Conv2D(in_channels, out_channels, 1, stride=stride, bias=False), BatchNorm(out_channels)
-        )
+        shortcut = Sequential(Conv2D(in_channels, out_channels, 1, stride=stride, bias=False), BatchNorm(out_channels))
     return Sequential(Residual(body, shortcut), ReLU())
 
 

@@ -197,9 +197,7 @@ EDITS: dict[str, Callable[[h5py.File], object]] = {
     "no group of buffers": lambda file: file.__delitem__("buffers"),
     "a group too many": lambda file: file.create_group("payload"),
     "a data set too many": lambda file: file.create_dataset("payload", data=1.0),
-    "optimizer tensor of another shape": replace(
-        "optimizer/velocity/features.1.scale", data=np.zeros(5, "f4")
-    ),
+    "optimizer tensor of another shape": replace("optimizer/velocity/features.1.scale", data=np.zeros(5, "f4")),
     "optimizer tensor missing": lambda file: file.__delitem__("optimizer/velocity/features.1.scale"),
     "state too many": lambda file: file["optimizer"].create_group("m"),
     "data set beside the states": replace("optimizer/m", data=np.zeros(3, "f4")),
@@ -211,9 +209,7 @@ EDITS: dict[str, Callable[[h5py.File], object]] = {
 }
 
 
-def put(
-    form: str, *values: object, after: bytes, shift: int, number: int = 0
-) -> Callable[[bytearray], object]:
+def put(form: str, *values: object, after: bytes, shift: int, number: int = 0) -> Callable[[bytearray], object]:
     """Overwrite at a distance from the n-th occurrence of a signature."""
 
     def patch(image: bytearray) -> None:

@@ -232,9 +232,7 @@ def test_numbers_that_are_none_are_not_saved(value: float, where: str, tmp_path:
         ({"history": {"a": [1], "b": [1, 2]}}, "different lengths"),
     ],
 )
-def test_what_could_not_be_loaded_is_not_saved(
-    change: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_what_could_not_be_loaded_is_not_saved(change: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises((CheckpointError, UsageError)) as info:
         save_checkpoint(tmp_path / "x.h5", replace(sample(), **change))
     assert message in str(info.value)

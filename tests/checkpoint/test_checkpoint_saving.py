@@ -58,9 +58,7 @@ class Recorder:
         return call
 
 
-def test_a_power_cut_would_find_the_contents_before_the_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_power_cut_would_find_the_contents_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All writes -> fsync of the file -> rename -> fsync of the folder; the old one is kept in between."""
     save_checkpoint(tmp_path / "last.h5", sample(1))
     recorder = Recorder()

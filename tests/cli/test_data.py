@@ -107,9 +107,7 @@ def test_verify(folder: Path, capsys: Out) -> None:
     ]
 
 
-def test_verify_knows_the_publisher_s_bytes(
-    folder: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_knows_the_publisher_s_bytes(folder: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     put(folder)
     sha256 = "ef797c8118f02dfb649607dd5d3f8c7623048c9c063d532cc95c5ed7a898a64f"  # of 12345678
     remote = (replace(TOY.remote[0], sha256=sha256),)

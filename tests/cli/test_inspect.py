@@ -79,9 +79,7 @@ def test_a_damaged_file_is_one_line_and_exit_4(path: Path, capsys: pytest.Captur
 
 
 def test_escape_codes_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = Checkpoint(
-        {"w": np.zeros(0, "float32")}, {}, config="\x1b[2J\x07", dataset_digest="\x1b]0;x"
-    )
+    checkpoint = Checkpoint({"w": np.zeros(0, "float32")}, {}, config="\x1b[2J\x07", dataset_digest="\x1b]0;x")
     save_checkpoint(tmp_path / "x.h5", checkpoint)
     assert main(["inspect", str(tmp_path / "x.h5")]) == 0
     out = capsys.readouterr().out

@@ -37,9 +37,7 @@ def test_many_files_get_the_answers_that_evaluation_counts(trained, tmp_path: Pa
         Image.fromarray(np.asarray(image[:, :, 0])).save(path)
     answers, _ = predict(capsys, trained, *paths, "--top", 1)
     assert [answer["image"] for answer in answers] == list(map(str, paths))
-    right = [
-        a["classes"][0]["class"] == str(label) for a, label in zip(answers, trained.test.labels, strict=False)
-    ]
+    right = [a["classes"][0]["class"] == str(label) for a, label in zip(answers, trained.test.labels, strict=False)]
     assert np.mean(right) > 0.7
 
 
@@ -57,9 +55,7 @@ def test_paper_is_hinted_at_and_inverted(trained, digit_file, tmp_path: Path, ca
     assert said == ""
 
 
-def test_larger_pictures_are_cut_and_resized_and_it_is_said(
-    trained, digit_file, tmp_path: Path, capsys
-) -> None:
+def test_larger_pictures_are_cut_and_resized_and_it_is_said(trained, digit_file, tmp_path: Path, capsys) -> None:
     digit = np.kron(np.asarray(Image.open(digit_file)), np.ones((20, 20), np.uint8))
     wide = np.zeros((160, 260), np.uint8)
     wide[:, 50:210] = digit

@@ -36,9 +36,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
         for group in ("model", "buffers", "optimizer", "history"):
             file[group].visititems(
-                lambda name, item: (
-                    found.update({item.name: item[()]}) if isinstance(item, h5py.Dataset) else None
-                )
+                lambda name, item: found.update({item.name: item[()]}) if isinstance(item, h5py.Dataset) else None
             )
     return found
 
@@ -118,9 +116,7 @@ def test_bad_input_is_one_line_and_its_exit_code(
     assert message in errors[0]
 
 
-def test_a_missing_gpu_is_said_loudly_and_recorded(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_missing_gpu_is_said_loudly_and_recorded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from gpucnn.backends import gpu_problem
 
     if gpu_problem() is None:

@@ -39,8 +39,7 @@ def write_mnist(folder: Path, *, packed: bool = True, seed: int = 0) -> dict[str
 def tiny(layouts: tuple[Layout, ...], train: int = 4, test: int = 3) -> tuple[Layout, ...]:
     """CIFAR's versions with a few records per file."""
     return tuple(
-        replace(one, train=dict.fromkeys(one.train, train), test=dict.fromkeys(one.test, test))
-        for one in layouts
+        replace(one, train=dict.fromkeys(one.train, train), test=dict.fromkeys(one.test, test)) for one in layouts
     )
 
 
@@ -75,8 +74,7 @@ def cifar_contents(layout: Layout, seed: int = 0) -> dict[str, bytes]:
     coarse = b"\x13" * (layout.label_bytes - 1)
     return {
         name: b"".join(
-            coarse + bytes([label]) + image.tobytes()
-            for image, label in zip(planes, labels.tolist(), strict=True)
+            coarse + bytes([label]) + image.tobytes() for image, label in zip(planes, labels.tolist(), strict=True)
         )
         for name, (planes, labels) in made.items()
     }
@@ -138,9 +136,7 @@ def python2_array(rows: np.ndarray, code: bytes = b"u1", shape: tuple[int, ...] 
     )
 
 
-def python2_pickle(
-    rows: np.ndarray, labels: list[int], label_key: str = "labels", **changes: object
-) -> bytes:
+def python2_pickle(rows: np.ndarray, labels: list[int], label_key: str = "labels", **changes: object) -> bytes:
     """A CIFAR batch: {'batch_label': ..., label_key: [...], 'data': array}."""
     items = b"".join(b"K" + bytes([label]) for label in labels)
     return (

@@ -81,9 +81,7 @@ def test_an_unmoved_image_is_the_plain_one_to_the_bit(mode: str) -> None:
     assert np.array_equal(found, gather_normalize(images, index, *statistics(3)))
 
 
-@pytest.mark.parametrize(
-    "layout", [np.asfortranarray, lambda x: x.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)]
-)
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda x: x.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)])
 def test_images_may_lie_in_memory_as_they_like(layout: Callable[[np.ndarray], np.ndarray]) -> None:
     images, index = noise(4, 5, 7, 3), np.array([2, 0, 3])
     flip, shift = np.array([True, False, True]), np.array([[0, 3], [2, 4], [4, 1]])
@@ -104,9 +102,7 @@ def test_images_may_lie_in_memory_as_they_like(layout: Callable[[np.ndarray], np
 def test_the_uncovered_border_is_black_before_normalisation() -> None:
     images = np.full((1, 4, 4, 1), 200, np.uint8)
     mean, inv_std = statistics(1)
-    found = gather_augment(
-        images, np.array([0]), np.array([False]), np.array([[0, 3]]), 2, "zero", mean, inv_std
-    )
+    found = gather_augment(images, np.array([0]), np.array([False]), np.array([[0, 3]]), 2, "zero", mean, inv_std)
     black, light = (np.float32((p / 255 - MEAN[0]) / STD[0]) for p in (0, 200))
     wanted = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]])
     np.testing.assert_allclose(found[0, :, :, 0], np.where(wanted, light, black), atol=1e-6)
@@ -116,9 +112,7 @@ def test_mirroring_twice_is_nothing() -> None:
     images, index, centre = noise(3, 4, 6, 3), np.arange(3), np.zeros((3, 2), int)
     zero, one = np.zeros(3, np.float32), np.full(3, 255, np.float32)
     once = gather_augment(images, index, np.ones(3, bool), centre, 0, "zero", zero, one)
-    twice = gather_augment(
-        np.rint(once).astype(np.uint8), index, np.ones(3, bool), centre, 0, "zero", zero, one
-    )
+    twice = gather_augment(np.rint(once).astype(np.uint8), index, np.ones(3, bool), centre, 0, "zero", zero, one)
     np.testing.assert_allclose(twice, images, atol=1e-3)
     assert not np.array_equal(np.rint(once), images)
 

@@ -106,18 +106,14 @@ def test_files_of_another_size(tmp_path: Path, layout: Layout, form: str, change
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
-@pytest.mark.parametrize(
-    ("layout", "label", "at"), [(TEN_BINARY, 10, 3073), (HUNDRED_BINARY, 100, 3075)], ids=name_of
-)
+@pytest.mark.parametrize(("layout", "label", "at"), [(TEN_BINARY, 10, 3073), (HUNDRED_BINARY, 100, 3075)], ids=name_of)
 def test_a_label_without_a_class(tmp_path: Path, layout: Layout, label: int, at: int, form: str) -> None:
     contents = cifar_contents(layout)
     name = next(iter(layout.test))
     changed = bytearray(contents[name])
     changed[at] = label
     contents[name] = bytes(changed)
-    with pytest.raises(
-        DataError, match=f"{name}: record 1 has label {label}, but {layout.name} has {label} classes"
-    ):
+    with pytest.raises(DataError, match=f"{name}: record 1 has label {label}, but {layout.name} has {label} classes"):
         read_place(put(tmp_path, layout, form, contents), [layout])
 
 
@@ -148,9 +144,7 @@ def test_the_two_versions_hold_the_same(tmp_path: Path) -> None:
         contents = (
             cifar_contents(layout)
             if layout.label_bytes
-            else {
-                n: python2_pickle(p.reshape(len(p), -1), labels.tolist()) for n, (p, labels) in planes.items()
-            }
+            else {n: python2_pickle(p.reshape(len(p), -1), labels.tolist()) for n, (p, labels) in planes.items()}
         )
         sets.append(read_place(put(tmp_path, layout, "folder", contents), [layout]))
     assert [one.digest for one in sets[0]] == [one.digest for one in sets[1]]

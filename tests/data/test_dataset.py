@@ -74,9 +74,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_name() -> None:
 
 def test_the_digest_stays_what_it_was() -> None:
     """It is written into checkpoints: another digest for the same data would break every resume."""
-    data = Dataset(
-        "x", np.arange(12, dtype=np.uint8).reshape(2, 2, 3, 1), np.array([0, 1], np.uint8), ("a", "b")
-    )
+    data = Dataset("x", np.arange(12, dtype=np.uint8).reshape(2, 2, 3, 1), np.array([0, 1], np.uint8), ("a", "b"))
     assert data.digest == "0309b02efbfbacea32deb8bb955e36a9adc18ae8468f40fcba9777fbc471bdf6"
 
 

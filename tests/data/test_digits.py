@@ -15,9 +15,7 @@ def test_sizes_and_classes() -> None:
 
 def test_each_image_is_in_one_part_with_its_label() -> None:
     published = read_digits()
-    wanted = sorted(
-        (image.tobytes(), label) for image, label in zip(published.data, published.target, strict=True)
-    )
+    wanted = sorted((image.tobytes(), label) for image, label in zip(published.data, published.target, strict=True))
     found = []
     for part in load_dataset("digits"):
         sixteenths = np.rint(part.images[..., 0] * (16 / 255))  # back to 0..16
@@ -42,9 +40,7 @@ def test_the_split_is_stratified() -> None:
 def test_the_split_is_not_by_writer_order() -> None:
     """Neighbours of the file, often by one hand, are on both sides."""
     published = read_digits().data
-    test_images = {
-        image.tobytes() for image in np.rint(load_dataset("digits")[1].images * (16 / 255)).reshape(360, 64)
-    }
+    test_images = {image.tobytes() for image in np.rint(load_dataset("digits")[1].images * (16 / 255)).reshape(360, 64)}
     places = [n for n, image in enumerate(published) if image.tobytes() in test_images]
     gaps = np.diff(places)
     assert len(set(gaps.tolist())) > 10

@@ -213,9 +213,7 @@ def test_a_place_that_cannot_be_written_to(server: str, tmp_path: Path) -> None:
         download(published(server, "good"), tmp_path, progress=False)
 
 
-def test_a_full_disk_is_not_the_mirrors_fault(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_not_the_mirrors_fault(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -281,9 +279,7 @@ def test_on_a_terminal_progress_is_a_bar(
     assert "100%" in capsys.readouterr().err
 
 
-def test_a_whole_data_set_is_fetched_once(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_whole_data_set_is_fetched_once(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GPUCNN_DATA_DIR", raising=False)
     write_mnist(tmp_path / "published")

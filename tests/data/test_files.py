@@ -44,9 +44,7 @@ def test_downloads_go_where_they_were_sent(home: Path, monkeypatch: pytest.Monke
     assert download_place() == home / "env"
 
 
-def test_downloads_pass_over_a_place_that_cannot_be_written_to(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_downloads_pass_over_a_place_that_cannot_be_written_to(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("not a folder")
     (home / "locked").mkdir()
     access = os.access

@@ -102,14 +102,10 @@ def test_an_epoch_goes_on_where_it_stopped(start: int) -> None:
 
 def test_seeds_and_epochs_differ() -> None:
     orders = {
-        tuple(joined(make(shuffle=True, seed=seed), epoch)[1].tolist())
-        for seed in (0, 1, 2**40)
-        for epoch in (0, 1, 2)
+        tuple(joined(make(shuffle=True, seed=seed), epoch)[1].tolist()) for seed in (0, 1, 2**40) for epoch in (0, 1, 2)
     }
     assert len(orders) == 9
-    moved = {
-        joined(make(augmentation=MOVED, seed=seed), epoch)[0].tobytes() for seed in (0, 1) for epoch in (0, 1)
-    }
+    moved = {joined(make(augmentation=MOVED, seed=seed), epoch)[0].tobytes() for seed in (0, 1) for epoch in (0, 1)}
     assert len(moved) == 4
 
 
@@ -188,9 +184,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize(("augmentation", "op"), [(None, gather_normalize), (MOVED, gather_augment)])
-def test_images_are_sent_once_as_bytes_and_batches_are_ops(
-    augmentation: Augmentation | None, op: Any
-) -> None:
+def test_images_are_sent_once_as_bytes_and_batches_are_ops(augmentation: Augmentation | None, op: Any) -> None:
     recorder = Recorder()
     loader = make(backend=recorder.backend(), augmentation=augmentation)
     sent = [(array.dtype, array.shape) for array in recorder.sent]

@@ -104,9 +104,7 @@ def test_odd_programs_are_refused(program: bytes, message: str) -> None:
 
 def test_nested_tuples_as_keys_do_not_hang() -> None:
     """A hash of 60 tuples that hold each other twice would take 2**60 steps."""
-    nest = b")q\x00" + b"".join(
-        b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(60)
-    )
+    nest = b")q\x00" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(60))
     start = time.monotonic()
     with pytest.raises(DataError):
         read_pickle(b"\x80\x02}" + nest + b"Ns.", "batch")

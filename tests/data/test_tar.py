@@ -122,9 +122,7 @@ def test_a_bomb_behind_the_end_mark_is_not_unpacked(tmp_path: Path) -> None:
 
 def test_a_size_that_is_a_lie_reserves_no_memory(tmp_path: Path) -> None:
     wanted = {"set/data.bin": (0, 200 << 20)}
-    raw = bytearray(
-        gzip.decompress(write_members(tmp_path / "set.tar.gz", [plain("set/data.bin", b"x")]).read_bytes())
-    )
+    raw = bytearray(gzip.decompress(write_members(tmp_path / "set.tar.gz", [plain("set/data.bin", b"x")]).read_bytes()))
     raw[124:136] = b"00500000000\0"  # 80 MiB
     path = tmp_path / "set.tar.gz"
     path.write_bytes(gzip.compress(with_checksum(raw)))
@@ -143,9 +141,7 @@ def with_checksum(raw: bytearray) -> bytes:
     return bytes(raw)
 
 
-@pytest.mark.parametrize(
-    "field", [b"\x80" + bytes(10) + b"\x10", b"-0000000100\0", b"12a45678901\0", bytes(12)]
-)
+@pytest.mark.parametrize("field", [b"\x80" + bytes(10) + b"\x10", b"-0000000100\0", b"12a45678901\0", bytes(12)])
 def test_a_size_that_is_no_number(tmp_path: Path, field: bytes) -> None:
     path = write_members(tmp_path / "set.tar.gz", GOOD)
     raw = bytearray(gzip.decompress(path.read_bytes()))

@@ -33,9 +33,7 @@ def known(path: Path) -> RemoteFile:
     """What a publisher of this file would say of it."""
     body = path.read_bytes()
     content = gzip.decompress(body) if path.suffix == ".gz" and not path.name.endswith("tar.gz") else b""
-    return RemoteFile(
-        path.name, len(body), hashlib.sha256(body).hexdigest(), (), hashlib.sha256(content).hexdigest()
-    )
+    return RemoteFile(path.name, len(body), hashlib.sha256(body).hexdigest(), (), hashlib.sha256(content).hexdigest())
 
 
 def test_another_gzip_wrapper_or_none_is_still_the_publisher_s(tmp_path: Path) -> None:
@@ -75,8 +73,7 @@ def test_the_publisher_s_images_in_another_order_or_format(tmp_path: Path) -> No
     assert answers(source, archive) == [BYTES]
 
     turned = {
-        name: b"".join(content[n * 3073 : (n + 1) * 3073] for n in (3, 1, 0, 2))
-        for name, content in contents.items()
+        name: b"".join(content[n * 3073 : (n + 1) * 3073] for n in (3, 1, 0, 2)) for name, content in contents.items()
     }
     turned["test_batch.bin"] = contents["test_batch.bin"]
     folder = write_folder(tmp_path / "turned" / TEN_BINARY.folder, turned)

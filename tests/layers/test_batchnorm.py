@@ -59,9 +59,7 @@ def test_evaluation_uses_running_statistics_that_equal_the_equation_after_n_step
     wanted = (x - mean) / np.sqrt(var + 1e-5)
     wanted = np.maximum(wanted, 0) if kind is BatchNormReLU else wanted
     np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(
-        layer.state_dict()["running_mean"], state["running_mean"]
-    )  # eval changes nothing
+    np.testing.assert_array_equal(layer.state_dict()["running_mean"], state["running_mean"])  # eval changes nothing
 
 
 @pytest.mark.torch

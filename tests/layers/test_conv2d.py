@@ -27,12 +27,8 @@ def test_against_seven_loops(case) -> None:
     x, w, b, dy, stride, padding = arrays(case)
     dx, dw, db = naive.conv2d_grads(dy, x, w, stride, padding)
     close = {"rtol": 1e-12, "atol": 1e-12}
-    np.testing.assert_allclose(
-        conv2d(x, w, b, stride, padding), naive.conv2d(x, w, b, stride, padding), **close
-    )
-    np.testing.assert_allclose(
-        conv2d(x, w, None, stride, padding) + b, conv2d(x, w, b, stride, padding), **close
-    )
+    np.testing.assert_allclose(conv2d(x, w, b, stride, padding), naive.conv2d(x, w, b, stride, padding), **close)
+    np.testing.assert_allclose(conv2d(x, w, None, stride, padding) + b, conv2d(x, w, b, stride, padding), **close)
     np.testing.assert_allclose(conv2d_input_grad(dy, w, x.shape, stride, padding), dx, **close)
     np.testing.assert_allclose(conv2d_weight_grad(dy, x, w.shape, stride, padding), dw, **close)
     np.testing.assert_allclose(bias_grad(dy), db, **close)
@@ -45,8 +41,7 @@ def test_against_pytorch(case) -> None:
 
     x, w, b, dy, stride, padding = arrays(case)
     tensors = [
-        torch.from_numpy(a.copy()).requires_grad_()
-        for a in (x.transpose(0, 3, 1, 2), w.transpose(0, 3, 1, 2), b)
+        torch.from_numpy(a.copy()).requires_grad_() for a in (x.transpose(0, 3, 1, 2), w.transpose(0, 3, 1, 2), b)
     ]
     (top, bottom), (left, right) = padding
     padded = torch.nn.functional.pad(tensors[0], (left, right, top, bottom))
@@ -55,12 +50,8 @@ def test_against_pytorch(case) -> None:
     close = {"rtol": 1e-10, "atol": 1e-10}
     np.testing.assert_allclose(conv2d(x, w, b, stride, padding), y.detach().permute(0, 2, 3, 1), **close)
     dx, dw, db = (tensor.grad.numpy() for tensor in tensors)
-    np.testing.assert_allclose(
-        conv2d_input_grad(dy, w, x.shape, stride, padding), dx.transpose(0, 2, 3, 1), **close
-    )
-    np.testing.assert_allclose(
-        conv2d_weight_grad(dy, x, w.shape, stride, padding), dw.transpose(0, 2, 3, 1), **close
-    )
+    np.testing.assert_allclose(conv2d_input_grad(dy, w, x.shape, stride, padding), dx.transpose(0, 2, 3, 1), **close)
+    np.testing.assert_allclose(conv2d_weight_grad(dy, x, w.shape, stride, padding), dw.transpose(0, 2, 3, 1), **close)
     np.testing.assert_allclose(bias_grad(dy), db, **close)
 
 
@@ -69,9 +60,7 @@ def test_the_input_gradient_is_the_transpose_of_the_convolution(case) -> None:
     x, w, _, dy, stride, padding = arrays(case)
     forward = (conv2d(x, w, None, stride, padding) * dy).sum()
     assert forward == pytest.approx((x * conv2d_input_grad(dy, w, x.shape, stride, padding)).sum(), rel=1e-10)
-    assert forward == pytest.approx(
-        (w * conv2d_weight_grad(dy, x, w.shape, stride, padding)).sum(), rel=1e-10
-    )
+    assert forward == pytest.approx((w * conv2d_weight_grad(dy, x, w.shape, stride, padding)).sum(), rel=1e-10)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 3), (1, 1)), ((2, 3), (2, 1)), ((1, 1), (3, 2))])

@@ -45,10 +45,7 @@ def test_every_step_layer_and_seed_has_a_mask_of_its_own_and_all_backends_the_sa
     from gpucnn.backend import REFERENCE
 
     draws = {
-        (n, seed, step): mask(n, seed, step, backend)
-        for n in "ab"
-        for seed in (1, 2**33)
-        for step in (0, 1, 2**34)
+        (n, seed, step): mask(n, seed, step, backend) for n in "ab" for seed in (1, 2**33) for step in (0, 1, 2**34)
     }
     assert len(set(draws.values())) == len(draws)
     for (name, seed, step), drawn in draws.items():

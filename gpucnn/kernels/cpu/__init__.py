@@ -1,4 +1,4 @@
-"""Kernels for the CPU, in Numba and BLAS: arrays in, arrays out.  ``gpucnn/backends/cpu.py`` says which op uses which."""
+"""Kernels for the CPU, in Numba and BLAS: arrays in, arrays out.  ``backends/cpu.py`` says which op uses which."""
 
 from gpucnn.kernels.cpu import batchnorm, conv2d, dropout, elementwise, gemm, linear, loss, optim, pooling
 

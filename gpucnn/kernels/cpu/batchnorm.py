@@ -139,9 +139,7 @@ def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tupl
     mean = (rows[0] + offset).astype(np.float32)
     var = np.maximum(squares.sum(axis=0) / m - offset * offset, 0.0).astype(np.float32)
     y = empty(x.shape)
-    parallel(
-        _apply, rows, *_line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(m, c), work=x.size
-    )
+    parallel(_apply, rows, *_line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(m, c), work=x.size)
     return y, mean, var
 
 

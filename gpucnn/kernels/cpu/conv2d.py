@@ -25,7 +25,7 @@ def plan(w_shape: Shape, stride: Pair, padding: Padding, *, op: str = "forward")
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:
     """x (N,H,W,C), w (F,KH,KW,C), b (F,) or None -> y (N,H',W',F)."""
-    f, kh, kw, _ = w.shape
+    _, kh, kw, _ = w.shape
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     (top, bottom), (left, right) = padding
     size = (

@@ -79,9 +79,7 @@ def _forward(first, last, x, wt, b, kh, kw, sh, sw, top, left, lines, cols, y):
     for block in range(blocks * first // SHARDS, blocks * last // SHARDS):
         start, stop = block * lines, min(block * lines + lines, n * down)
         for line in range(start, stop):
-            fill_line(
-                x, line // down, line % down, across, kh, kw, sh, sw, top, left, rows, (line - start) * across
-            )
+            fill_line(x, line // down, line % down, across, kh, kw, sh, sw, top, left, rows, (line - start) * across)
         count = (stop - start) * across
         beta = np.float32(0)
         if b.size:
@@ -204,7 +202,5 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     across = dy.shape[2]
     lines = max(1, min(dy.shape[1], PIXELS // across))
     cols = _room(lines, across, kh * kw * c)
-    parallel(
-        _input_grad, dy, w.reshape(f, -1), kh, kw, *stride, padding[0][0], padding[1][0], lines, cols, dx
-    )
+    parallel(_input_grad, dy, w.reshape(f, -1), kh, kw, *stride, padding[0][0], padding[1][0], lines, cols, dx)
     return dx

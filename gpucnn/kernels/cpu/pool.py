@@ -14,9 +14,7 @@ from gpucnn.typing import Array, Shape
 
 ALIGNMENT = 64
 SMALLEST = 1 << 14  # bytes; malloc is good at what is smaller
-STREAMED = (
-    1 << 20
-)  # bytes from which on an array is written past the caches: 30 % faster on sums of two arrays
+STREAMED = 1 << 20  # bytes from which on an array is written past the caches: 30 % faster on sums of two arrays
 LIMIT = 4 << 30  # bytes of unused blocks at most
 
 _free: dict[int, list[Array]] = {}

@@ -1,7 +1,7 @@
 """Fork and join: a kernel's shards over the caller and a few threads that wait for the next one.
 
-A kernel is compiled code ``kernel(first, last, *args)`` that does shards first .. last-1 of ``SHARDS``.  Their number is
-fixed and their partial sums are added in order, so 1, 2 and 4 threads give the same bits.
+A kernel is compiled code ``kernel(first, last, *args)`` that does shards first .. last-1 of ``SHARDS``.  Their number
+is fixed and their partial sums are added in order, so 1, 2 and 4 threads give the same bits.
 
 Waiting is spinning at first, on a counter, without the GIL: a fork and join costs some 10 us instead of the 50 to 100
 of locks and executors, and a training step has a hundred of them.  A thread that nobody needs falls asleep.

@@ -1,0 +1,103 @@
+"""Losses by hand, by PyTorch, and the lecture's two steps against one."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gpucnn.layers.activations import sigmoid, sigmoid_grad
+from gpucnn.layers.softmax import softmax, softmax_grad
+from gpucnn.losses import (
+    binary_cross_entropy,
+    categorical_cross_entropy,
+    mean_squared_error,
+    sigmoid_binary_cross_entropy,
+    softmax_cross_entropy,
+)
+
+RNG = np.random.default_rng(6)
+Z = RNG.standard_normal((6, 4)) * 3
+LABELS = np.array([0, 3, 1, 1, 2, 0])
+HOT = np.eye(4)[LABELS]
+BITS = (RNG.random((6, 4)) > 0.5).astype(float)
+
+
+def test_softmax_cross_entropy_by_hand() -> None:
+    loss, dz = softmax_cross_entropy(Z, LABELS)
+    rows = [[math.exp(v) / sum(math.exp(u) for u in row) for v in row] for row in Z.tolist()]
+    assert loss == pytest.approx(-sum(math.log(row[k]) for row, k in zip(rows, LABELS, strict=True)) / 6)
+    np.testing.assert_allclose(dz, (np.array(rows) - HOT) / 6, atol=1e-15)  # (L12)
+
+
+def test_labels_may_be_integers_or_one_hot() -> None:
+    for smoothing in (0.0, 0.3):
+        for ours, theirs in zip(
+            softmax_cross_entropy(Z, LABELS, smoothing), softmax_cross_entropy(Z, HOT, smoothing), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-15)
+
+
+def test_the_two_steps_of_the_lecture_compose_to_y_minus_Y() -> None:
+    y = softmax(Z)
+    loss, dy = categorical_cross_entropy(y, LABELS)
+    np.testing.assert_allclose(dy, -HOT / y / 6)  # the slides' third erratum: the minus sign
+    np.testing.assert_allclose(softmax_grad(dy, y), (y - HOT) / 6, atol=1e-15)
+    assert loss == pytest.approx(softmax_cross_entropy(Z, LABELS)[0])
+
+    p = sigmoid(Z)
+    loss, dp = binary_cross_entropy(p, BITS)
+    np.testing.assert_allclose(sigmoid_grad(dp, p), (p - BITS) / 6, atol=1e-15)
+    assert loss == pytest.approx(sigmoid_binary_cross_entropy(Z, BITS)[0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_softmax_cross_entropy_against_pytorch(smoothing) -> None:
+    import torch
+
+    t = torch.from_numpy(Z.copy()).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(t, torch.from_numpy(LABELS), label_smoothing=smoothing)
+    loss.backward()
+    ours, dz = softmax_cross_entropy(Z, LABELS, smoothing)
+    assert ours == pytest.approx(loss.item(), rel=1e-12)
+    np.testing.assert_allclose(dz, t.grad, atol=1e-12)
+
+
+@pytest.mark.torch
+def test_the_other_losses_against_pytorch() -> None:
+    import torch
+    import torch.nn.functional as theirs
+
+    for ours, loss, x in (
+        (sigmoid_binary_cross_entropy, theirs.binary_cross_entropy_with_logits, Z),
+        (binary_cross_entropy, theirs.binary_cross_entropy, sigmoid(Z)),
+        (mean_squared_error, theirs.mse_loss, Z),
+    ):
+        t = torch.from_numpy(x.copy()).requires_grad_()
+        value = loss(t, torch.from_numpy(BITS))
+        # PyTorch averages over all outputs, the lecture over the batch
+        value = value if ours is mean_squared_error else value * 4
+        value.backward()
+        got, dx = ours(x, BITS)
+        assert got == pytest.approx(value.item(), rel=1e-10)
+        np.testing.assert_allclose(dx, t.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_extremes_do_not_overflow(backend) -> None:
+    z = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], np.float32)
+    loss, dz = backend.run(softmax_cross_entropy, backend.to_device(z), backend.to_device(np.array([0, 0])), 0.0)
+    assert float(backend.to_host(loss)) == pytest.approx(1e4)
+    np.testing.assert_allclose(backend.to_host(dz), [[0, 0, 0], [-0.5, 0.5, 0]], atol=1e-6)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert np.isfinite(sigmoid_binary_cross_entropy(z, np.zeros_like(z))[0])
+        assert np.isfinite(categorical_cross_entropy(np.array([[0.0, 1.0]]), np.array([0]))[0])
+        assert np.isfinite(binary_cross_entropy(np.array([0.0, 1.0]), np.array([1, 0]))[0])
+
+
+def test_float32_on_every_backend(backend) -> None:
+    on = backend.to_device
+    loss, dz = backend.run(softmax_cross_entropy, on(Z.astype(np.float32)), on(LABELS), 0.1)
+    wanted = softmax_cross_entropy(Z, LABELS, 0.1)
+    assert str(dz.dtype) == "float32"
+    assert float(backend.to_host(loss)) == pytest.approx(wanted[0], rel=1e-5)
+    np.testing.assert_allclose(backend.to_host(dz), wanted[1], rtol=1e-4, atol=1e-6)

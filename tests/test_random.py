@@ -1,0 +1,86 @@
+"""Philox: the published vectors, independence of streams, and the distributions made of it."""
+
+import numpy as np
+import pytest
+
+from gpucnn import random
+
+# counter, key, words: the known answers that come with the paper's own code
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
+def test_known_answers(counter, key, words, backend) -> None:
+    asked = tuple(backend.to_device(np.array([word], np.uint64)) for word in counter)
+    assert tuple(int(backend.to_host(word)[0]) for word in random.philox(asked, key)) == words
+
+
+def test_bits_are_the_words_of_consecutive_blocks(backend) -> None:
+    drawn = backend.to_host(
+        random.bits((2, 5), seed=0xA4093822 | 0x299F31D0 << 32, stream=9, step=2**33 + 1, xp=backend.xp)
+    )
+    for element, word in enumerate(drawn.reshape(-1).tolist()):
+        counter = tuple(np.array([w], np.uint64) for w in (element // 4, 9, 1, 2))
+        assert word == int(random.philox(counter, (0xA4093822, 0x299F31D0))[element % 4][0])
+
+
+def test_all_backends_draw_the_same_integers(backend) -> None:
+    for draw in (
+        lambda xp: random.bits((33,), seed=5, stream=1, step=2, xp=xp),
+        lambda xp: random.integers((33,), 7, seed=5, stream=1, step=2, xp=xp),
+        lambda xp: random.permutation(33, seed=5, stream=1, step=2, xp=xp),
+        lambda xp: random.uniform((33,), seed=5, stream=1, step=2, xp=xp),
+    ):
+        np.testing.assert_array_equal(backend.to_host(draw(backend.xp)), draw(np))
+
+
+def test_seeds_streams_and_steps_are_different_worlds() -> None:
+    draws = {
+        random.bits((8,), seed=seed, stream=stream, step=step).tobytes()
+        for seed in (0, 1, 2**32, 2**63)
+        for stream in (0, 1)
+        for step in (0, 1, 2**32)
+    }
+    assert len(draws) == 24
+    assert random.stream_id("shuffle") != random.stream_id("flip")
+
+
+def test_uniform_is_uniform_and_below_one() -> None:
+    u = random.uniform((100_000,), seed=1, stream=2)
+    assert u.dtype == np.float32
+    assert u.min() >= 0.0
+    assert u.max() < 1.0
+    counts = np.histogram(u, bins=20, range=(0, 1))[0]
+    assert ((counts - 5000) ** 2 / 5000).sum() < 50  # chi-squared with 19 degrees: p < 1e-4
+
+
+def test_normal_has_the_moments_of_a_normal() -> None:
+    z = random.normal((200_000,), seed=3, stream=4)
+    assert abs(z.mean()) < 0.01
+    assert abs(z.std() - 1) < 0.01
+    assert abs((z**3).mean()) < 0.04
+    assert abs((z**4).mean() - 3) < 0.1
+    assert np.isfinite(z).all()
+
+
+def test_integers_reach_all_values_below_the_bound() -> None:
+    drawn = random.integers((10_000,), 5, seed=1, stream=1)
+    assert drawn.dtype == np.int32
+    assert np.abs(np.bincount(drawn, minlength=5) - 2000).max() < 200
+    assert len(np.bincount(drawn)) == 5
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000])
+def test_a_permutation_has_every_number_once(n) -> None:
+    order = random.permutation(n, seed=1, stream=1, step=3)
+    assert np.array_equal(np.sort(order), np.arange(n))
+    if n > 2:
+        assert (order != random.permutation(n, seed=1, stream=1, step=4)).any()
