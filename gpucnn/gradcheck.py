@@ -119,6 +119,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "Flatten": (layers.Flatten, (2, 3, 2, 2)),
     "Dropout": (lambda: layers.Dropout(0.4), (4, 10)),
     "Residual": (lambda: layers.Residual(layers.Conv2D(2, 2, 3, padding=1)), (2, 4, 4, 2)),
+    "Residual with ReLU": (lambda: layers.Residual(layers.Linear(4, 4), relu=True), (3, 4)),
     "Residual with shortcut": (
         lambda: layers.Residual(layers.Conv2D(2, 3, 3, stride=2, padding=1), layers.Conv2D(2, 3, 1, stride=2)),
         (2, 4, 5, 2),

@@ -26,5 +26,5 @@ def test_the_sum_of_a_residual_adds_its_branches() -> None:
     outputs = {name: y for name, _, y in trace(model, x)}
     sums = [name for name, layer, _ in trace(model, x) if isinstance(layer, Residual)]
     assert len(sums) == 9
-    body = outputs["stage2.0.0.body.3"]
-    np.testing.assert_array_equal(outputs["stage2.0.0"], body + outputs["stage2.0.0.shortcut.1"])
+    added = outputs["stage2.0.body.3"] + outputs["stage2.0.shortcut.1"]
+    np.testing.assert_array_equal(outputs["stage2.0"], np.maximum(added, 0))

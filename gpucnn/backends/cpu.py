@@ -42,6 +42,7 @@ def table() -> dict[Op, Op]:
         activations.leaky_relu: fast.elementwise.leaky_relu,
         activations.leaky_relu_grad: fast.elementwise.leaky_relu_grad,
         containers.add: fast.elementwise.add,
+        containers.add_relu: fast.elementwise.add_relu,
         dropout.dropout: fast.dropout.dropout,
         # pooling
         pooling.max_pool2d: fast.pooling.max_pool2d,
@@ -93,6 +94,9 @@ def cpu_backend() -> Backend:
     """NumPy with kernels, where Numba is installed."""
     kernels: Mapping[Op, Op] = {}
     if problem() is None:
+        from gpucnn.kernels.cpu.compile import notice
+
+        notice()
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
     return Backend("cpu", np, kernels)
 

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 
 class Sum(nn.Module):  # type: ignore[misc]
-    """body(x) + shortcut(x)."""
+    """body(x) + shortcut(x), through ReLU where asked for."""
 
-    def __init__(self, body: nn.Module, shortcut: nn.Module | None) -> None:
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None, relu: bool) -> None:
         super().__init__()
         self.body, self.shortcut = body, shortcut
+        self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x) + (self.shortcut(x) if self.shortcut is not None else x)
+        return self.activation(self.body(x) + (self.shortcut(x) if self.shortcut is not None else x))
 
 
 class FlattenNHWC(nn.Module):  # type: ignore[misc]
@@ -57,7 +58,7 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.Sequential():
             return nn.Sequential(*(to_torch(child) for child in layer.children().values()))
         case ours.Residual():
-            return Sum(to_torch(layer.body), to_torch(layer.shortcut) if layer.shortcut else None)
+            return Sum(to_torch(layer.body), to_torch(layer.shortcut) if layer.shortcut else None, layer.relu)
         case ours.Conv2D():
             c, f, bias = layer.in_channels, layer.out_channels, layer.bias is not None
             return nn.Conv2d(c, f, layer.kernel_size, stride=layer.stride, padding=symmetric(layer.padding), bias=bias)

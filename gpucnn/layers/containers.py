@@ -7,6 +7,7 @@ sequence in reverse.  A sum hands its gradient to both branches, and a fork adds
 from math import prod
 
 from gpucnn.errors import ShapeError
+from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
 from gpucnn.typing import Array, Shape
 
@@ -14,6 +15,11 @@ from gpucnn.typing import Array, Shape
 def add(a: Array, b: Array) -> Array:
     """The sum of two arrays of one shape."""
     return a + b
+
+
+def add_relu(a: Array, b: Array) -> Array:
+    """The sum of two arrays of one shape, then ReLU (L4)."""
+    return relu(add(a, b))
 
 
 class Sequential(Layer):
@@ -62,15 +68,24 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385); the shortcut is x itself where not given."""
+    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385), through ReLU where ``relu``.
 
-    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        self.body, self.shortcut = body, shortcut
+    The shortcut is x itself where not given.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None, *, relu: bool = False) -> None:
+        self.body, self.shortcut, self.relu = body, shortcut, relu
 
     def forward(self, x: Array) -> Array:
-        return self.run(add, self.body.forward(x), self.shortcut.forward(x) if self.shortcut else x)
+        through_shortcut = self.shortcut.forward(x) if self.shortcut else x
+        y = self.run(add_relu if self.relu else add, self.body.forward(x), through_shortcut)
+        self.save(y if self.relu else None)
+        return y
 
     def backward(self, dy: Array) -> Array | None:
+        (y,) = self.saved()
+        if self.relu:
+            dy = self.run(relu_grad, dy, y)  # (L17): y > 0 exactly where the sum was
         through_body = self.body.backward(dy)
         through_shortcut = self.shortcut.backward(dy) if self.shortcut else dy
         if not self.needs_input_grad:

@@ -8,7 +8,6 @@ from gpucnn.layers import (
     GlobalAvgPool2D,
     Layer,
     Linear,
-    ReLU,
     Residual,
     Sequential,
 )
@@ -26,7 +25,7 @@ def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
     shortcut: Layer | None = None
     if stride != 1 or in_channels != out_channels:
         shortcut = Sequential(Conv2D(in_channels, out_channels, 1, stride=stride, bias=False), BatchNorm(out_channels))
-    return Sequential(Residual(body, shortcut), ReLU())
+    return Residual(body, shortcut, relu=True)
 
 
 def resnet(input_shape: Shape, num_classes: int, widths: Sequence[int], blocks: int) -> Layer:

@@ -39,9 +39,9 @@ def cache_folder() -> Path:
 
 
 def notice() -> None:
-    """One line before the first cold compile of a process."""
-    if not any(CACHE.glob("*.nbc")):
-        print("gpucnn: compiling CPU kernels, once (some ten seconds) ...", file=sys.stderr, flush=True)
+    """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
+    if not any(CACHE.glob("**/*.nbc")):
+        print("gpucnn: compiling CPU kernels, once: the first step takes some ten seconds", file=sys.stderr, flush=True)
 
 
 CACHE = cache_folder()
