@@ -3,8 +3,10 @@
 A kernel is compiled code ``kernel(first, last, *args)`` that does shards first .. last-1 of ``SHARDS``.  Their number
 is fixed and their partial sums are added in order, so 1, 2 and 4 threads give the same bits.
 
-Waiting is spinning at first, on a counter, without the GIL: a fork and join costs some 10 us instead of the 50 to 100
-of locks and executors, and a training step has a hundred of them.  A thread that nobody needs falls asleep.
+A training step forks a hundred times, so it has to be cheap, and no thread may need Python's lock for it.  Each kernel
+gets a launcher, compiled for its arguments: it writes the arguments and the address of a small entry function into
+memory that the workers watch, does its own part and waits for theirs.  A worker that has watched in vain for a while
+falls asleep on a semaphore; the caller rings before the next job.
 """
 
 import os
@@ -23,86 +25,180 @@ from gpucnn.kernels.cpu.compile import jit
 from gpucnn.typing import Array
 
 SHARDS = 8
-SMALL = 50_000  # a thread alone touches so many numbers in about the time of a fork and join
-SPINS = 20_000  # readings of the counter before a thread goes to sleep: about 200 us
+SMALL = 20_000  # a thread alone touches so many numbers in about the time of a fork and join
+SPINS = 4_000  # readings of the counter, 50 ns each, before a worker goes to sleep
+PATIENCE = 2_000  # readings before the caller offers its core to others
+ROOM = 4096  # bytes for a kernel's arguments
+
+X86 = os.uname().machine == "x86_64"
+
+# one row of int64 per worker; what two threads write lies on lines of its own
+GIVEN, DONE, ENTRY, ARGUMENTS, FIRST, LAST, ROW = 0, 8, 16, 17, 18, 19, 24
+
+_I64 = ir.IntType(64)
 
 
 @intrinsic
-def load_atomic(typingctx, array, index):
-    """array[index] of int64, read from memory each time."""
+def load_atomic(typingctx, address):
+    """An int64 from memory, not from a register."""
 
     def generate(context, builder, signature, args):
-        kind = signature.args[0]
-        view = context.make_array(kind)(context, builder, args[0])
-        pointer = cgutils.get_item_pointer(context, builder, kind, view, [args[1]], wraparound=False)
         if X86:  # be kind to the sibling of a hyper-threaded core
             pause = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
             )
             builder.call(pause, [])
-        return builder.load_atomic(pointer, "acquire", 8)
+        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
 
-    return types.int64(array, types.intp), generate
+    return types.int64(types.uintp), generate
 
 
-X86 = os.uname().machine == "x86_64"
+@intrinsic
+def store_atomic(typingctx, address, value):
+    """An int64 to memory, after everything that was written before."""
+
+    def generate(context, builder, signature, args):
+        builder.store_atomic(args[1], builder.inttoptr(args[0], _I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.int64), generate
+
+
+@intrinsic
+def call_entry(typingctx, entry, first, last, arguments):
+    """Call a function by its address."""
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64, _I64])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def make_entry(typingctx, kernel, arguments, room):
+    """Put the tuple of arguments at ``room``; the address of a function that runs the kernel with what lies there."""
+    wanted = (types.int64, types.int64, *arguments.types)
+
+    def generate(context, builder, signature, args):
+        kernel.get_call_type(typingctx, wanted, {})
+        compiled = kernel.dispatcher.overloads[wanted]
+        context.add_linking_libs([compiled.library])
+        layout = context.get_value_type(signature.args[1])
+        builder.store(args[1], builder.inttoptr(args[2], layout.as_pointer()))
+
+        name = f"entry.{compiled.fndesc.mangled_name}"
+        entry = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [_I64, _I64, _I64]), name)
+        entry.linkage = "internal"
+        inner = ir.IRBuilder(entry.append_basic_block())
+        there = inner.load(inner.inttoptr(entry.args[2], layout.as_pointer()))
+        members = cgutils.unpack_tuple(inner, there)
+        context.call_internal_no_propagate(
+            inner, compiled.fndesc, compiled.signature, [entry.args[0], entry.args[1], *members]
+        )
+        inner.ret_void()
+        return builder.ptrtoint(entry, _I64)
+
+    return types.int64(kernel, arguments, types.int64), generate
 
 
 @jit
-def spin(counter, index, seen, spins):
-    """Wait until counter[index] is not ``seen`` any more, or for so many readings; returns its value."""
-    value = load_atomic(counter, index)
+def spin(address, seen, spins):
+    """Wait until the int64 at an address is not ``seen`` any more, or for so many readings; what it is then."""
+    value = load_atomic(address)
     while value == seen and spins > 0:
-        value = load_atomic(counter, index)
+        value = load_atomic(address)
         spins -= 1
     return value
 
 
-class Worker(threading.Thread):
-    """One more thread: runs its part of each job."""
+@jit
+def serve(row, seen):
+    """A worker's life until it is tired (the number of its last job) or dismissed (-1)."""
+    address = row.ctypes.data
+    while True:
+        given = spin(address + 8 * GIVEN, seen, SPINS)
+        if given == seen:
+            return seen
+        if row[ENTRY] == 0:
+            return -1
+        call_entry(row[ENTRY], row[FIRST], row[LAST], row[ARGUMENTS])
+        seen = given
+        store_atomic(address + 8 * DONE, seen)
 
-    def __init__(self, number: int) -> None:
+
+sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+@jit
+def join(mail):
+    """Wait until all workers are done.
+
+    It must not return before: the arguments would be gone.  Where other programs want the cores, they get them.
+    """
+    patience = PATIENCE
+    for i in range(mail.shape[0]):
+        address = mail.ctypes.data + 8 * ROW * i
+        given = load_atomic(address + 8 * GIVEN)
+        while load_atomic(address + 8 * DONE) != given:
+            patience -= 1
+            if patience < 0:
+                sched_yield()
+
+
+LAUNCHER = """
+def {name}(mail, room, *args):
+    entry = make_entry(kernel, args, room)
+    parts = mail.shape[0] + 1
+    for i in range(mail.shape[0]):
+        mail[i, ENTRY], mail[i, ARGUMENTS] = entry, room
+        mail[i, FIRST], mail[i, LAST] = SHARDS * (i + 1) // parts, SHARDS * (i + 2) // parts
+        given = mail.ctypes.data + 8 * (ROW * i + GIVEN)
+        store_atomic(given, load_atomic(given) + 1)
+    kernel(0, SHARDS // parts, *args)
+    join(mail)
+"""
+_launchers: dict[Any, Callable[..., None]] = {}
+
+
+def launcher(kernel: Any) -> Callable[..., None]:
+    """The function that forks this kernel; made once."""
+    if kernel not in _launchers:
+        function = kernel.py_func
+        # Numba keeps compiled functions on disk by name and line: each launcher needs a name of its own
+        name = f"launch_{function.__module__.rpartition('.')[2]}_{function.__name__}"
+        scope = {**globals(), "kernel": kernel}
+        exec(compile(LAUNCHER.format(name=name), __file__, "exec"), scope)
+        _launchers[kernel] = jit(scope[name])
+    return _launchers[kernel]
+
+
+class Worker(threading.Thread):
+    """One more thread, with its row of the mail."""
+
+    def __init__(self, row: Array, number: int) -> None:
         super().__init__(daemon=True, name=f"gpucnn-{number}")
-        self.counter = np.zeros(16, np.int64)  # [0]: jobs given, [8]: jobs done, on lines of their own
-        self.job: tuple[Callable[..., None], int, int, tuple[Any, ...]] | None = None
-        self.error: BaseException | None = None
-        self.sleeping = False
+        self.row = row
+        self.sleeping = self.called = False
         self.bell = threading.Semaphore(0)
 
     def run(self) -> None:
         seen = 0
-        while True:
-            if spin(self.counter, 0, seen, SPINS) == seen:
-                self.sleeping = True
-                while self.counter[0] == seen:
-                    self.bell.acquire()
-                self.sleeping = False
-            seen += 1
-            if self.job is None:
-                return
-            kernel, first, last, args = self.job
-            try:
-                kernel(first, last, *args)
-            except BaseException as error:
-                self.error = error
-            self.counter[8] = seen
+        while (seen := serve(self.row, seen)) >= 0:
+            self.sleeping = True
+            nap = 0.001
+            while self.row[GIVEN] == seen and not self.called:
+                # a job that was given just before ``sleeping`` was seen rings no bell: look again from time to time
+                self.bell.acquire(timeout=nap)
+                nap = 0.05
+            self.sleeping = self.called = False
 
-    def give(self, job: tuple[Callable[..., None], int, int, tuple[Any, ...]] | None) -> None:
-        """Start a job; ``wait`` for it before the next."""
-        self.job = job
-        self.counter[0] += 1
+    def wake(self) -> None:
+        """Ring where it sleeps."""
         if self.sleeping:
+            self.called = True
             self.bell.release()
-
-    def wait(self) -> None:
-        """Until the job is done; raises what it raised."""
-        given = int(self.counter[0])
-        done = given - 1
-        while done != given:
-            done = spin(self.counter, 8, done, 1_000_000)
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
 
 
 class Team:
@@ -110,21 +206,32 @@ class Team:
 
     def __init__(self) -> None:
         self.workers: list[Worker] = []
+        self.mail = np.zeros((0, ROW), np.int64)
+        self.memory = np.zeros(ROOM + 64, np.uint8)
+        self.room = (self.memory.ctypes.data + 63) // 64 * 64
         self.busy = threading.Lock()
         self.process = os.getpid()
 
     def resize(self, threads: int) -> None:
         """Have ``threads`` threads in all; BLAS gets one, since ours call it."""
         with self.busy:
-            for worker in self.workers:
-                worker.give(None)
-            self.workers = [Worker(number) for number in range(1, threads)]
-            for worker in self.workers:
-                worker.start()
-            self.process = os.getpid()
+            if len(self.workers) != threads - 1 or self.process != os.getpid():
+                self.dismiss()
+                self.mail = np.zeros((threads - 1, ROW), np.int64)
+                self.workers = [Worker(row, number) for number, row in enumerate(self.mail, 1)]
+                for worker in self.workers:
+                    worker.start()
+                self.process = os.getpid()
         threadpool_limits(1)
 
-    def run(self, kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def dismiss(self) -> None:
+        """Let the workers end."""
+        for worker in self.workers:
+            worker.row[ENTRY] = 0
+            worker.row[GIVEN] += 1
+            worker.wake()
+
+    def run(self, kernel: Any, args: tuple[Any, ...]) -> None:
         """All shards of a kernel; a caller that finds the team busy does them alone."""
         if not self.workers or not self.busy.acquire(blocking=False):
             kernel(0, SHARDS, *args)
@@ -134,14 +241,9 @@ class Team:
                 self.workers = []
                 kernel(0, SHARDS, *args)
                 return
-            parts = len(self.workers) + 1
-            for number, worker in enumerate(self.workers, 1):
-                worker.give((kernel, SHARDS * number // parts, SHARDS * (number + 1) // parts, args))
-            try:
-                kernel(0, SHARDS // parts, *args)
-            finally:
-                for worker in self.workers:
-                    worker.wait()
+            for worker in self.workers:
+                worker.wake()
+            launcher(kernel)(self.mail, self.room, *args)
         finally:
             self.busy.release()
 
