@@ -8,6 +8,7 @@ import numpy as np
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.gemm import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
 from gpucnn.kernels.cpu.pool import empty
+from gpucnn.kernels.cpu.simd import LANES, load, store
 from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
 from gpucnn.typing import Array
 
@@ -39,19 +40,34 @@ def _add_bias(first, last, y, b):
 
 @jit
 def _column_sums(first, last, x, total):
-    """Sums over each shard of the rows of x (M,C) -> total (SHARDS,C)."""
+    """Sums over each shard of the rows of x (M,C) -> total (SHARDS,C).
+
+    Sixteen columns at a time, in float32 over 64 rows; lanes beyond the last column hold what nobody reads.
+    """
     m, c = x.shape
-    some = np.empty(c, np.float32)
+    some = np.zeros(LANES, np.float32)
+    sums, source = some.ctypes.data, x.ctypes.data
+    safe = m - 1 - LANES // c  # rows behind which there is a vector's worth of memory
     for shard in range(first, last):
         total[shard] = 0.0
         stop = m * (shard + 1) // SHARDS
         for block in range(m * shard // SHARDS, stop, 64):
-            some[:] = 0
-            for row in range(block, min(block + 64, stop)):
-                for k in range(c):
-                    some[k] += x[row, k]
-            for k in range(c):
-                total[shard, k] += some[k]
+            end = min(block + 64, stop)
+            quick = block + (max(min(end, safe), block) - block) // 4 * 4
+            for k in range(0, c, LANES):
+                zero = load(sums, 0) - load(sums, 0)
+                a0 = a1 = a2 = a3 = zero
+                for row in range(block, quick, 4):
+                    at = row * c + k
+                    a0, a1 = a0 + load(source, at), a1 + load(source, at + c)
+                    a2, a3 = a2 + load(source, at + 2 * c), a3 + load(source, at + 3 * c)
+                store(sums, 0, (a0 + a1) + (a2 + a3))
+                for q in range(k, min(k + LANES, c)):
+                    rest = some[q - k]
+                    for row in range(quick, end):
+                        rest += x[row, q]
+                    total[shard, q] += rest
+                some[:] = 0
 
 
 def product(a: Array, b: Array, *, ta: bool = False, tb: bool = False) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, at_least, load, stream
+from gpucnn.kernels.cpu.simd import LANES, at_least, load, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -91,13 +91,33 @@ def _avg_pool_grad(first, last, dy, kh, kw, sh, sw, top, left, dx):
 
 
 @jit
+def _max_line(across, c, upper, lower, out):
+    """A line of 2x2 windows: addresses of two lines of x and one of y.
+
+    Whole vectors, in ascending order: lanes beyond the channels are overwritten by the next pixel's, and what the
+    last pixel leaves behind the line is for the caller to see to.
+    """
+    for j in range(across):
+        for k in range(0, c, LANES):
+            at = 2 * j * c + k
+            a, b = load(upper, at), load(upper, at + c)
+            d, e = load(lower, at), load(lower, at + c)
+            high, low = at_least(a, b, a, b), at_least(d, e, d, e)
+            store(out, j * c + k, at_least(high, low, high, low))
+
+
+@jit
 def _max_pool_2x2(first, last, x, y):
     """Windows of 2x2 that tile the image: one pass over both lines."""
     n, down, across, c = y.shape
-    for line in range(n * down * first // SHARDS, n * down * last // SHARDS):
+    end = n * down * last // SHARDS
+    for line in range(n * down * first // SHARDS, end):
         one, i = line // down, line % down
         upper, lower = x[one, 2 * i].reshape(-1), x[one, 2 * i + 1].reshape(-1)
         out = y[one, i].reshape(-1)
+        if c % LANES == 0 or line < end - 1 - LANES // (across * c):
+            _max_line(across, c, upper.ctypes.data, lower.ctypes.data, out.ctypes.data)
+            continue
         for j in range(across):
             at, p = j * c, 2 * j * c
             for k in range(c):
@@ -106,8 +126,8 @@ def _max_pool_2x2(first, last, x, y):
 
 
 @jit
-def _line_of_gradients(across, c, upper, lower, grad, dupper, dlower):
-    """A line of 2x2 windows, sixteen channels at a time, written past the caches.
+def _gradient_lines(across, c, upper, lower, grad, dupper, dlower, past):
+    """A line of 2x2 windows, all four pixels at once, written past the caches where ``past``.
 
     All arguments but the sizes are addresses: two lines of x, one of dy, two of dx.
     """
@@ -120,30 +140,58 @@ def _line_of_gradients(across, c, upper, lower, grad, dupper, dlower):
             none = g - g
             high, low = at_least(a, b, a, b), at_least(d, e, d, e)
             above, below = at_least(high, low, g, none), at_least(high, low, none, g)
-            stream(dupper, k, at_least(a, b, above, none))
-            stream(dupper, k + c, at_least(a, b, none, above))
-            stream(dlower, k, at_least(d, e, below, none))
-            stream(dlower, k + c, at_least(d, e, none, below))
+            if past:
+                stream(dupper, k, at_least(a, b, above, none))
+                stream(dupper, k + c, at_least(a, b, none, above))
+                stream(dlower, k, at_least(d, e, below, none))
+                stream(dlower, k + c, at_least(d, e, none, below))
+            else:
+                store(dupper, k, at_least(a, b, above, none))
+                store(dupper, k + c, at_least(a, b, none, above))
+                store(dlower, k, at_least(d, e, below, none))
+                store(dlower, k + c, at_least(d, e, none, below))
+
+
+@jit
+def _gradient_line(across, c, upper, lower, grad, target, top):
+    """The same for channels that fill no vector: one of the two lines of dx, in ascending order as ``_max_line``."""
+    for j in range(across):
+        at = 2 * j * c
+        for k in range(at, at + c, LANES):
+            a, b = load(upper, k), load(upper, k + c)
+            d, e = load(lower, k), load(lower, k + c)
+            g = load(grad, k - j * c)
+            none = g - g
+            high, low = at_least(a, b, a, b), at_least(d, e, d, e)
+            if top:
+                g = at_least(high, low, g, none)
+                store(target, k, at_least(a, b, g, none))
+                store(target, k + c, at_least(a, b, none, g))
+            else:
+                g = at_least(high, low, none, g)
+                store(target, k, at_least(d, e, g, none))
+                store(target, k + c, at_least(d, e, none, g))
 
 
 @jit
 def _max_pool_2x2_grad(first, last, dy, x, past, dx):
-    """All four pixels of a window at once; the first maximum takes the gradient."""
+    """The first maximum of each window takes its gradient; pixels in no window get 0."""
     n, down, across, c = dy.shape
     _, h, w, _ = x.shape
     none = np.float32(0)
+    whole = down - 1 - LANES // (across * c)  # lines behind which there is room for a vector
     for one in range(n * first // SHARDS, n * last // SHARDS):
-        if h % 2:
-            dx[one, h - 1] = 0
-        if w % 2:
-            dx[one, :, w - 1] = 0
         for i in range(down):
             upper, lower = x[one, 2 * i].reshape(-1), x[one, 2 * i + 1].reshape(-1)
             dupper, dlower = dx[one, 2 * i].reshape(-1), dx[one, 2 * i + 1].reshape(-1)
             grad = dy[one, i].reshape(-1)
-            if past and c % LANES == 0:
-                addresses = (upper.ctypes.data, lower.ctypes.data, grad.ctypes.data)
-                _line_of_gradients(across, c, *addresses, dupper.ctypes.data, dlower.ctypes.data)
+            lines = (upper.ctypes.data, lower.ctypes.data, grad.ctypes.data)
+            if c % LANES == 0:
+                _gradient_lines(across, c, *lines, dupper.ctypes.data, dlower.ctypes.data, past)
+                continue
+            if i < whole:
+                _gradient_line(across, c, *lines, dupper.ctypes.data, True)
+                _gradient_line(across, c, *lines, dlower.ctypes.data, False)
                 continue
             for j in range(across):
                 at, p = j * c, 2 * j * c
@@ -158,6 +206,10 @@ def _max_pool_2x2_grad(first, last, dy, x, past, dx):
                     dupper[p + c + k] = g if in_b else none
                     dlower[p + k] = g if in_d else none
                     dlower[p + c + k] = none if in_a | in_b | in_d else g
+        if h % 2:
+            dx[one, h - 1] = 0
+        if w % 2:
+            dx[one, :, w - 1] = 0
 
 
 def _tiled(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
