@@ -160,7 +160,7 @@ class Trainer:
         self.model.output_shape(train.image_shape)
         batches = self.loader(train, training=True)
         test_batches = self.loader(test, training=False)
-        while self.progress.epoch < epochs and not self.out_of_patience():
+        while self.progress.epoch < epochs and not self.out_of_patience() and not self.stop_requested:
             start = perf_counter()
             finished, rate = self.train_epoch(batches, watch)
             if not finished:
