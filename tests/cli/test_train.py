@@ -73,6 +73,15 @@ def test_two_epochs_and_two_more_are_the_same_bits_as_four(four_epochs: Path, tm
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+def test_the_number_of_threads_changes_no_bit_from_process_to_process(tmp_path: Path) -> None:
+    # in one process a kernel's code is shared; only separate ones show whether compiled code differs with its caller
+    for threads in ("1", "2"):
+        words = ["train", "--device", "cpu", "--threads", threads, "--epochs", "1", "--output", str(tmp_path / threads)]
+        subprocess.run([sys.executable, "-m", "gpucnn.cli.main", *words], check=True, capture_output=True, timeout=120)
+    one, two = tensors(tmp_path / "1" / "last.h5"), tensors(tmp_path / "2" / "last.h5")
+    assert [name for name in one if not np.array_equal(one[name], two[name])] == []
+
+
 def test_output_says_what_happens_and_where(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert train("--epochs", 1, "--output", tmp_path / "run") == 0
     out = capsys.readouterr().out

@@ -14,12 +14,9 @@ from typing import Any
 
 import numba
 
-FAST_MATH = {
-    "reassoc",
-    "contract",
-    "nsz",
-    "arcp",
-}  # sums may be reordered; NaN and infinity keep their meaning
+FAST_MATH = {"contract"}
+"""a * b + c may become one instruction.  Sums are never reordered: a kernel that is inlined somewhere must give the
+same bits as one that is not, or a run would depend on its number of threads and on the state of the cache."""
 
 
 def cache_folder() -> Path:

@@ -26,7 +26,7 @@ LANES = 16
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
-_FLAGS = ("contract", "nsz", "arcp", "reassoc")  # a * b + c becomes one instruction
+_FLAGS = ("contract",)  # a * b + c becomes one instruction
 
 
 class Float32x16(types.Type):
