@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -60,21 +61,29 @@ def table() -> dict[Op, Op]:
     }
 
 
-def supports(*args: Any) -> bool:
-    """Whether the kernels cover these arguments: float32 and integer arrays with something in them.
+def supports(*args: Any, labels: bool = False) -> bool:
+    """Whether the kernels cover these arguments: float32 arrays with something in them.
 
     Anything else, float64 above all, runs as the op is written.
+
+    Args:
+        labels: whether the last array must be the classes of the first one's rows, integers (N,).
     """
     arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
-    return all(a.size and (a.dtype == np.float32 or (a.dtype.kind in "iu" and a.ndim == 1)) for a in arrays)
+    if labels:
+        *arrays, last = arrays
+        if last.dtype.kind not in "iu" or last.shape != arrays[0].shape[:1]:
+            return False
+    return all(a.size and a.dtype == np.float32 for a in arrays)
 
 
 def guarded(op: Op, kernel: Op) -> Op:
     """The kernel where it ``supports`` its arguments, else the op."""
+    labels = "labels" in signature(op).parameters
 
     @wraps(kernel)
     def choose(*args: Any, **kwargs: Any) -> Any:
-        return (kernel if supports(*args) else op)(*args, **kwargs)
+        return (kernel if supports(*args, *kwargs.values(), labels=labels) else op)(*args, **kwargs)
 
     return choose
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, load, store, stream
+from gpucnn.kernels.cpu.simd import LANES, above_zero, load, positive, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
 from gpucnn.typing import Array
 
@@ -50,14 +50,14 @@ def _apply(first, last, x, a, b, relu, past, y):
         for row in range(start, stop):
             for k in range(c):
                 z = a[k] * x[row, k] + b[k]
-                y[row, k] = z if z > 0 or not relu else np.float32(0)
+                y[row, k] = np.float32(0) if relu and z < 0 else z
         return
     source, target, a_at, b_at = x.ctypes.data, y.ctypes.data, a.ctypes.data, b.ctypes.data
     for at in range(start * c, stop * c, c):
         for k in range(0, c, LANES):
             z = load(a_at, k) * load(source, at + k) + load(b_at, k)
             if relu:
-                z = above_zero(z, z)
+                z = positive(z)
             if past:
                 stream(target, at + k, z)
             else:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, fill, load, store, stream
+from gpucnn.kernels.cpu.simd import LANES, above_zero, fill, load, positive, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array
 
@@ -36,10 +36,11 @@ def _relu(first, last, x, slope, past, y):
     source, target, factor = x.ctypes.data, y.ctypes.data, fill(slope)
     for i in range(start, stop - LANES + 1, LANES):
         v = load(source, i)
-        v = above_zero(v, v - factor * v) + factor * v
+        v = positive(v) if slope == 0 else above_zero(v, v - factor * v) + factor * v
         _put(target, i, v, past)
     for i in range(stop - (stop - start) % LANES, stop):
-        y[i] = x[i] if x[i] > 0 else slope * x[i]
+        below = slope * x[i] if slope else np.float32(0)
+        y[i] = below if x[i] < 0 else x[i]
 
 
 @jit
@@ -61,11 +62,11 @@ def _add(first, last, a, b, relu, past, y):
     for i in range(start, stop - LANES + 1, LANES):
         v = load(one, i) + load(two, i)
         if relu:
-            v = above_zero(v, v)
+            v = positive(v)
         _put(target, i, v, past)
     for i in range(stop - (stop - start) % LANES, stop):
         v = a[i] + b[i]
-        y[i] = v if v > 0 or not relu else np.float32(0)
+        y[i] = np.float32(0) if relu and v < 0 else v
 
 
 def leaky_relu(x: Array, slope: float) -> Array:

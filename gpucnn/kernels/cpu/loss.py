@@ -25,7 +25,9 @@ def _softmax_cross_entropy(logits, labels, smoothing, dlogits):
             total += e
         log_total = np.log(total)
         label = labels[i]
-        loss -= (1.0 - smoothing) * (logits[i, label] - top - log_total) + base * (plain - classes * log_total)
+        loss -= base * (plain - classes * log_total)
+        if 0 <= label < classes:
+            loss -= (1.0 - smoothing) * (logits[i, label] - top - log_total)
         for k in range(classes):
             target = base + (1.0 - smoothing if k == label else 0.0)
             dlogits[i, k] = (dlogits[i, k] / total - target) / n

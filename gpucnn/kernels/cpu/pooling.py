@@ -189,7 +189,8 @@ def _max_pool_2x2_grad(first, last, dy, x, past, dx):
             if c % LANES == 0:
                 _gradient_lines(across, c, *lines, dupper.ctypes.data, dlower.ctypes.data, past)
                 continue
-            if i < whole:
+            # with more channels the left pixel's last vector would reach into the right one's first
+            if i < whole and c < LANES:
                 _gradient_line(across, c, *lines, dupper.ctypes.data, True)
                 _gradient_line(across, c, *lines, dlower.ctypes.data, False)
                 continue

@@ -10,6 +10,7 @@ LLVM splits the vectors; the code stays right.
     fill(2.0) * a                    all lanes the same
     spread(address, i)               the float at i in all lanes
     above_zero(a, b)                 b where a > 0, else 0
+    positive(a)                      max(a, 0), and NaN stays NaN
     at_least(a, b, x, y)             x where a >= b, else y
 """
 
@@ -120,6 +121,17 @@ def above_zero(typingctx, a, b):
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
 
     return float32x16(float32x16, float32x16), generate
+
+
+@intrinsic
+def positive(typingctx, a):
+    """A where it is not below 0, else 0: one instruction, and what is not a number stays so."""
+
+    def generate(context, builder, signature, args):
+        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        return builder.select(builder.fcmp_ordered(">", zero, args[0]), zero, args[0])
+
+    return float32x16(float32x16), generate
 
 
 @intrinsic

@@ -1,0 +1,248 @@
+"""Arguments for every op that has a kernel: ordinary and odd shapes, and some that are worth a second thread."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpucnn import losses, metrics, optim
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, linear, pooling
+from gpucnn.layers.windows import as_padding, as_pair, output_size
+
+Op = Callable[..., Any]
+Make = Callable[["Source"], tuple[Any, ...]]
+Case = tuple[tuple[int, ...], int, Any, Any, Any]
+
+
+class Sample(NamedTuple):
+    """One call: the op, a label, and what makes its arguments."""
+
+    op: Op
+    label: str
+    make: Make
+
+    def __str__(self) -> str:
+        return f"{self.op.__name__}-{self.label}"
+
+    def arguments(self) -> tuple[Any, ...]:
+        return self.make(Source(0))
+
+
+class Source:
+    """Normal numbers in float32, one array after the other."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, *shape: int, mean: float = 0.0) -> np.ndarray:
+        return (self.rng.standard_normal(shape) + mean).astype(np.float32)
+
+
+ASYMMETRIC = ((1, 2), (0, 3))
+
+# (N, H, W, C), filters, kernel, stride, padding
+CONVOLUTIONS: list[Case] = [
+    ((2, 8, 8, 16), 16, 3, 1, 1),
+    ((2, 7, 9, 48), 32, 3, 1, 0),
+    ((1, 5, 6, 80), 16, 3, 1, 2),
+    ((2, 8, 7, 16), 48, 3, 1, ASYMMETRIC),
+    ((1, 4, 4, 32), 80, 3, 1, 1),
+    ((2, 9, 9, 4), 7, 3, 3, 2),  # stride 3, padding 2
+    ((2, 6, 7, 5), 4, 2, 2, 0),  # even kernels, a column that the stride leaves over
+    ((1, 7, 6, 20), 33, 4, 1, "same"),
+    ((2, 5, 4, 20), 65, 1, 1, 0),
+    ((2, 5, 4, 3), 6, 1, 2, 0),
+    ((2, 6, 6, 3), 5, 6, 1, 0),  # as large as the image
+    ((1, 3, 4, 40), 70, (3, 4), 1, 0),
+    ((1, 9, 4, 2), 3, (1, 3), (2, 1), (0, 1)),
+    ((1, 5, 11, 24), 40, (5, 2), (1, 3), (2, 0)),
+    ((1, 8, 8, 1), 4, 3, 3, 2),
+    ((2, 3, 3, 1), 2, 5, 1, 2),  # larger than the image without its border
+    ((2, 12, 12, 1), 6, 5, 1, 2),  # LeNet's
+    ((2, 9, 8, 6), 16, 5, 1, 0),
+    ((2, 7, 7, 6), 17, 3, 1, 1),
+    ((2, 7, 7, 17), 33, 3, 2, 1),
+    ((1, 6, 7, 3), 5, (2, 4), (3, 1), ASYMMETRIC),
+    ((1, 6, 7, 18), 35, (2, 4), (3, 1), ASYMMETRIC),
+]
+MANY_PIXELS: list[Case] = [
+    ((8, 16, 16, 16), 32, 3, 1, 1),
+    ((8, 16, 16, 1), 6, 5, 1, 2),
+    ((8, 12, 12, 6), 16, 5, 1, 0),
+    ((8, 17, 15, 20), 33, 3, 2, 1),
+]
+
+POOLINGS: list[tuple[tuple[int, ...], Any, Any, Any]] = [
+    ((2, 4, 6, 3), 2, 2, 0),
+    ((2, 8, 8, 32), 2, 2, 0),
+    ((1, 5, 7, 1), 2, 2, 0),  # a line and a column left over
+    ((3, 14, 15, 6), 2, 2, 0),
+    ((2, 9, 8, 17), 2, 2, 0),
+    ((1, 2, 2, 1), 2, 2, 0),
+    ((2, 7, 7, 2), 3, 2, 1),  # overlapping and padded
+    ((2, 5, 4, 18), 3, 1, 1),
+    ((1, 6, 6, 2), (3, 2), (2, 3), 0),
+    ((2, 4, 4, 3), 4, 4, 0),
+    ((2, 8, 6, 1), 2, 3, 0),  # gaps between windows
+    ((1, 5, 6, 4), 3, 2, ((1, 0), (0, 1))),
+]
+MANY_WINDOWS = [((16, 20, 20, 16), 2, 2, 0), ((16, 21, 21, 6), 2, 2, 0), ((16, 17, 19, 6), 3, 2, 1)]
+
+ROWS = [(5, 1), (7, 10), (64, 16), (3, 4, 5, 3), (2, 5, 3, 33), (9, 6, 7, 48)]
+MANY_ROWS = [(5000, 10), (16, 16, 16, 32)]
+PRODUCTS = [(1, 1, 1), (5, 7, 3), (16, 400, 120), (128, 256, 100), (130, 127, 129)]  # N, C, F
+SIZES = [1, 15, 16, 33, 1000]
+MANY = 50_001
+
+
+def _convolutions(cases: list[Case]) -> Iterator[Sample]:
+    for x_shape, f, kernel_size, step, border in cases:
+        kernel, stride = as_pair(kernel_size, "kernel", 1), as_pair(step, "stride", 1)
+        padding = border if border == ASYMMETRIC else as_padding(border, kernel, stride)
+        w_shape = (f, *kernel, x_shape[3])
+        y_shape = (x_shape[0], *output_size(x_shape, kernel, stride, padding), f)
+        label = f"{'x'.join(map(str, x_shape))},{f},{kernel},{stride},{padding}"
+
+        def forward(s, a=x_shape, b=w_shape, how=(stride, padding)):
+            return s(*a), s(*b), s(b[0]), *how
+
+        def no_bias(s, a=x_shape, b=w_shape, how=(stride, padding)):
+            return s(*a), s(*b), None, *how
+
+        def back(s, a=x_shape, b=w_shape, y=y_shape, how=(stride, padding)):
+            return s(*y), s(*b), a, *how
+
+        def weights(s, a=x_shape, b=w_shape, y=y_shape, how=(stride, padding)):
+            return s(*y), s(*a), b, *how
+
+        yield Sample(conv2d.conv2d, label, forward)
+        yield Sample(conv2d.conv2d, f"no bias,{label}", no_bias)
+        yield Sample(conv2d.conv2d_input_grad, label, back)
+        yield Sample(conv2d.conv2d_weight_grad, label, weights)
+
+
+def _poolings(cases: list[Any]) -> Iterator[Sample]:
+    for shape, kernel_size, step, border in cases:
+        kernel, stride = as_pair(kernel_size, "kernel", 1), as_pair(step, "stride", 1)
+        padding = border if isinstance(border, tuple) else as_padding(border, kernel, stride)
+        n, h, w = shape[0], *output_size(shape, kernel, stride, padding)
+        label = f"{'x'.join(map(str, shape))},{kernel},{stride},{padding}"
+        how, dy = (kernel, stride, padding), (n, h, w, shape[3])
+
+        def forward(s, a=shape, how=how):
+            return s(*a), *how
+
+        def ties(s, a=shape, how=how):
+            return np.round(s(*a)), *how
+
+        def back(s, a=shape, dy=dy, how=how):
+            return s(*dy), s(*a), *how
+
+        def back_of_ties(s, a=shape, dy=dy, how=how):
+            return s(*dy), np.round(s(*a)), *how
+
+        def average_back(s, a=shape, dy=dy, how=how):
+            return s(*dy), a, *how
+
+        yield Sample(pooling.max_pool2d, label, forward)
+        yield Sample(pooling.max_pool2d, f"ties,{label}", ties)
+        yield Sample(pooling.max_pool2d_grad, label, back)
+        yield Sample(pooling.max_pool2d_grad, f"ties,{label}", back_of_ties)
+        yield Sample(pooling.avg_pool2d, label, forward)
+        yield Sample(pooling.avg_pool2d_grad, label, average_back)
+        yield Sample(pooling.global_avg_pool2d, label, lambda s, a=shape: (s(*a),))
+        yield Sample(pooling.global_avg_pool2d_grad, label, lambda s, a=shape: (s(a[0], a[3]), a))
+
+
+def _rows(shapes: list[tuple[int, ...]]) -> Iterator[Sample]:
+    """Batch norm and sums over rows."""
+    eps = 1e-5
+    for shape in shapes:
+        label, c = "x".join(map(str, shape)), shape[-1]
+
+        def lines(s, c=c):
+            return s(c), s(c), s(c), np.abs(s(c)) + np.float32(0.5)  # scale, shift, mean, variance
+
+        def train(s, a=shape, c=c):
+            return s(*a, mean=3.0), s(c), s(c), eps
+
+        def evaluate(s, a=shape, lines=lines):
+            return s(*a), *lines(s), eps
+
+        def back(s, a=shape, lines=lines):
+            scale, _, mean, var = lines(s)
+            return s(*a), s(*a), scale, mean, var, eps
+
+        def back_relu(s, a=shape, lines=lines):
+            return s(*a), s(*a), *lines(s), eps
+
+        for op in (batchnorm.batchnorm, batchnorm.batchnorm_relu):
+            yield Sample(op, label, train)
+        for op in (batchnorm.batchnorm_eval, batchnorm.batchnorm_relu_eval):
+            yield Sample(op, label, evaluate)
+        yield Sample(batchnorm.batchnorm_grad, label, back)
+        yield Sample(batchnorm.batchnorm_relu_grad, label, back_relu)
+        yield Sample(conv2d.bias_grad, label, lambda s, a=shape: (s(*a),))
+
+
+def _elements(sizes: list[int]) -> Iterator[Sample]:
+    """Activations, sums, dropout, optimisers."""
+    for n in sizes:
+        label = str(n)
+        yield Sample(activations.relu, label, lambda s, n=n: (s(n),))
+        yield Sample(activations.relu_grad, label, lambda s, n=n: (s(n), np.round(s(n))))
+        yield Sample(activations.leaky_relu, label, lambda s, n=n: (s(n), 0.1))
+        yield Sample(activations.leaky_relu_grad, label, lambda s, n=n: (s(n), np.round(s(n)), 0.1))
+        yield Sample(containers.add, label, lambda s, n=n: (s(n), s(n)))
+        yield Sample(containers.add_relu, label, lambda s, n=n: (s(n), s(n)))
+        for rate, seed in ((0.5, 3), (0.1, 2**63 - 1), (0.0, 0)):
+            draw = (rate, seed, 7, 2**33)
+            yield Sample(dropout.dropout, f"{label},{rate}", lambda s, n=n, draw=draw: (s(n), *draw))
+        yield Sample(optim.sgd_update, label, lambda s, n=n: (s(n), s(n), 0.1, 0.01))
+        for nesterov in (False, True):
+            numbers = (0.1, 0.9, 0.01, nesterov)
+            make = lambda s, n=n, numbers=numbers: (s(n), s(n), s(n), *numbers)  # noqa: E731
+            yield Sample(optim.momentum_update, f"{label},nesterov={nesterov}", make)
+        for decoupled, step in ((False, 1), (True, 100)):
+            numbers = (0.001, 0.9, 0.999, 1e-8, 0.01, decoupled, step)
+            make = lambda s, n=n, numbers=numbers: (s(n), s(n), s(n), np.abs(s(n)), *numbers)  # noqa: E731
+            yield Sample(optim.adam_update, f"{label},decoupled={decoupled}", make)
+
+
+def _products(sizes: list[tuple[int, int, int]]) -> Iterator[Sample]:
+    """Fully connected layers, and the loss on what comes out."""
+    for n, c, f in sizes:
+        label = f"{n},{c},{f}"
+        yield Sample(linear.linear, label, lambda s, n=n, c=c, f=f: (s(n, c), s(f, c), s(f)))
+        yield Sample(linear.linear, f"no bias,{label}", lambda s, n=n, c=c, f=f: (s(n, c), s(f, c), None))
+        yield Sample(linear.linear_input_grad, label, lambda s, n=n, c=c, f=f: (s(n, f), s(f, c)))
+        yield Sample(linear.linear_weight_grad, label, lambda s, n=n, c=c, f=f: (s(n, f), s(n, c)))
+        scores = lambda s, n=n, f=f: (10 * s(n, f), s.rng.integers(0, f, n))  # noqa: E731
+        for smoothing in (0.0, 0.1):
+            make = lambda s, scores=scores, smoothing=smoothing: (*scores(s), smoothing)  # noqa: E731
+            yield Sample(losses.softmax_cross_entropy, f"{n},{f},{smoothing}", make)
+        yield Sample(metrics.count_correct, f"{n},{f}", scores)
+
+
+SMALL = [
+    *_convolutions(CONVOLUTIONS),
+    *_poolings(POOLINGS),
+    *_rows(ROWS),
+    *_elements(SIZES),
+    *_products(PRODUCTS),
+]
+BIG = [
+    *_convolutions(MANY_PIXELS),
+    *_poolings(MANY_WINDOWS),
+    *_rows(MANY_ROWS),
+    *_elements([MANY]),
+    *_products([(200, 300, 100)]),
+]
+
+
+def one_of_each() -> list[Sample]:
+    """For every op its third sample: neither the smallest nor the largest."""
+    by_op: dict[Op, list[Sample]] = {}
+    for sample in SMALL:
+        by_op.setdefault(sample.op, []).append(sample)
+    return [samples[2] for samples in by_op.values()]

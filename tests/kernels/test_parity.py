@@ -1,0 +1,215 @@
+"""Every kernel of the CPU against its op in float64."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from kernel_samples import BIG, SMALL, one_of_each
+
+from gpucnn import losses, metrics, optim
+from gpucnn.backends import cpu
+from gpucnn.layers import activations, batchnorm, containers, dropout, pooling
+
+if reason := cpu.problem():
+    pytest.skip(reason, allow_module_level=True)
+
+TABLE = cpu.table()
+KERNELS = cpu.cpu_backend().kernels
+TOLERANCE = 2e-5  # of the largest value
+
+IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
+EXACT = {
+    pooling.max_pool2d,
+    activations.relu,
+    activations.relu_grad,
+    containers.add,
+    containers.add_relu,
+    dropout.dropout,
+    metrics.count_correct,
+}
+each_sample = pytest.mark.parametrize("sample", SMALL + BIG, ids=str)
+one_sample_per_op = pytest.mark.parametrize("sample", one_of_each(), ids=str)
+
+
+def outcome(op, function, args):
+    """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
+    mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]
+    result = function(*mine)
+    if op in IN_PLACE:
+        assert result is None
+        return [mine[i] for i in IN_PLACE[op]]
+    return [np.asarray(part) for part in (result if isinstance(result, tuple) else (result,))]
+
+
+def doubled(args):
+    return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a for a in args]
+
+
+def close(got, wanted, tolerance=TOLERANCE):
+    assert got.shape == wanted.shape
+    assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
+def test_a_kernel_takes_what_its_op_takes(op) -> None:
+    for kernel in (TABLE[op], KERNELS[op]):
+        mine, theirs = inspect.signature(kernel).parameters, inspect.signature(op).parameters
+        assert [(p.name, p.default, p.kind) for p in mine.values()] == [
+            (p.name, p.default, p.kind) for p in theirs.values()
+        ]
+
+
+def test_every_kernel_has_samples() -> None:
+    for samples in (SMALL, BIG):
+        assert {sample.op for sample in samples} == set(TABLE)
+
+
+@each_sample
+def test_parity_with_the_op_in_float64(sample) -> None:
+    args = sample.arguments()
+    got = outcome(sample.op, KERNELS[sample.op], args)
+    for part, wanted in zip(got, outcome(sample.op, sample.op, doubled(args)), strict=True):
+        close(part, wanted)
+        assert part.dtype == np.float32 or sample.op is metrics.count_correct
+
+
+@pytest.mark.parametrize("sample", [s for s in SMALL + BIG if s.op in EXACT], ids=str)
+def test_what_rounds_nothing_is_exact(sample) -> None:
+    args = sample.arguments()
+    for part, wanted in zip(
+        outcome(sample.op, KERNELS[sample.op], args), outcome(sample.op, sample.op, args), strict=True
+    ):
+        np.testing.assert_array_equal(part, wanted)
+
+
+@one_sample_per_op
+def test_inputs_may_be_read_only_and_stay_as_they_are(sample) -> None:
+    args = sample.arguments()
+    wanted = outcome(sample.op, KERNELS[sample.op], args)
+    before = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    for array in args:
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+    for part, as_before in zip(outcome(sample.op, KERNELS[sample.op], args), wanted, strict=True):
+        np.testing.assert_array_equal(part, as_before)
+    for array, old in zip(args, before, strict=True):
+        if isinstance(array, np.ndarray):
+            np.testing.assert_array_equal(array, old)
+
+
+def turned(array):
+    """The same values with the axes in the other order in memory."""
+    return np.asfortranarray(array)
+
+
+def sparse(array):
+    """The same values as every second one of a larger array."""
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 7, array.dtype)
+    wide[..., ::2] = array
+    return wide[..., ::2]
+
+
+@pytest.mark.parametrize("spread", [turned, sparse])
+@one_sample_per_op
+def test_strided_views_are_as_good_as_arrays(sample, spread) -> None:
+    args = sample.arguments()
+    wanted = outcome(sample.op, KERNELS[sample.op], args)
+    views = [spread(a) if isinstance(a, np.ndarray) else a for a in args]
+    kernel = KERNELS[sample.op]
+    if sample.op in IN_PLACE:  # their own memory, not a copy that happens to be contiguous
+        assert kernel(*views) is None
+        got = [views[i] for i in IN_PLACE[sample.op]]
+    else:
+        got = outcome(sample.op, kernel, views)
+    for part, whole in zip(got, wanted, strict=True):
+        close(part, whole, 1e-6)
+
+
+@one_sample_per_op
+def test_float64_runs_as_the_op_is_written(sample) -> None:
+    args = doubled(sample.arguments())
+    for part, wanted in zip(
+        outcome(sample.op, KERNELS[sample.op], args), outcome(sample.op, sample.op, args), strict=True
+    ):
+        np.testing.assert_array_equal(part, wanted)
+        assert part.dtype == wanted.dtype
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "uint8", "int32", ">f4"])
+@pytest.mark.parametrize("op", [activations.relu, activations.relu_grad, containers.add, containers.add_relu])
+@pytest.mark.parametrize("shape", [(5,), (3, 7)])
+def test_other_dtypes_run_as_the_op_is_written(op, shape, dtype) -> None:
+    one, two = np.arange(np.prod(shape)).reshape(shape), np.full(shape, 3)
+    args = (one.astype(dtype), two.astype(dtype))[: len(inspect.signature(op).parameters)]
+    wanted = op(*args)
+    got = KERNELS[op](*args)
+    np.testing.assert_array_equal(got, wanted)
+    assert got.dtype == wanted.dtype
+
+
+def test_arrays_given_by_name_are_looked_at_too() -> None:
+    x = np.linspace(-1, 1, 40)
+    np.testing.assert_array_equal(KERNELS[activations.relu](x=x), activations.relu(x))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 4)])
+def test_nothing_gives_nothing(shape) -> None:
+    x = np.zeros(shape, np.float32)
+    for op, args in ((activations.relu, (x,)), (containers.add, (x, x)), (activations.relu_grad, (x, x))):
+        assert KERNELS[op](*args).shape == shape
+    assert KERNELS[pooling.max_pool2d](np.zeros((0, 4, 4, 3), np.float32), (2, 2), (2, 2), ((0, 0), (0, 0))).size == 0
+
+
+@pytest.mark.parametrize("c", [3, 16])
+@pytest.mark.parametrize(("mean", "std"), [(1000.0, 1.0), (-1e4, 1.0), (0.0, 1e-3)])
+def test_batch_norm_keeps_its_digits_where_the_mean_is_far_away(c, mean, std) -> None:
+    rng = np.random.default_rng(1)
+    x = (mean + std * rng.standard_normal((8, 10, 10, c))).astype(np.float32)
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    scale, shift = np.full(c, 1.5, np.float32), np.full(c, 0.25, np.float32)
+    y, got_mean, var = KERNELS[batchnorm.batchnorm](x, scale, shift, 1e-5)
+    x64 = x.astype(np.float64)
+    wanted, exact_mean, exact_var = batchnorm.batchnorm(x64, *doubled((scale, shift)), 1e-5)
+    np.testing.assert_allclose(got_mean, exact_mean, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(var, exact_var, rtol=1e-5)
+    unit = np.spacing(np.float32(abs(mean))) / std  # x itself is known no better
+    close(y, wanted, TOLERANCE + unit)
+    wanted = batchnorm.batchnorm_grad(*doubled((dy, x, scale)), exact_mean, exact_var, 1e-5)
+    got = KERNELS[batchnorm.batchnorm_grad](dy, x, scale, got_mean, var, 1e-5)
+    for part, exact in zip(got, wanted, strict=True):
+        close(part, exact, TOLERANCE + unit)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 16)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_relu_hides_nothing(shape, value) -> None:
+    x, ones = np.full(shape, value, np.float32), np.ones(shape[1], np.float32)
+    assert np.array_equal(KERNELS[activations.relu](x), x, equal_nan=True)
+    assert np.array_equal(KERNELS[activations.relu](-x), activations.relu(-x), equal_nan=True)
+    assert np.array_equal(KERNELS[containers.add_relu](x, x), x, equal_nan=True)
+    args = (x, ones, 0 * ones, 0 * ones, ones, 1e-5)
+    assert np.array_equal(KERNELS[batchnorm.batchnorm_relu_eval](*args), x, equal_nan=True)
+
+
+@pytest.mark.parametrize("labels", [[0, 5], [-1, 2], [100000, 1]])
+def test_a_label_of_no_class_counts_for_nothing(labels) -> None:
+    scores = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    for smoothing in (0.0, 0.2):
+        args = (scores, np.array(labels), smoothing)
+        for got, wanted in zip(
+            KERNELS[losses.softmax_cross_entropy](*args), losses.softmax_cross_entropy(*args), strict=True
+        ):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "one-hot"])
+def test_labels_of_every_kind(kind) -> None:
+    scores = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
+    labels = np.arange(7) % 5
+    wanted = losses.softmax_cross_entropy(scores, labels)
+    labels = np.eye(5, dtype=np.float32)[labels] if kind == "one-hot" else labels.astype(kind)
+    for got, exact in zip(KERNELS[losses.softmax_cross_entropy](scores, labels), wanted, strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,104 @@
+"""The team of threads: every kernel gives the same bits on any number of them, and each shard is done once."""
+
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from kernel_samples import BIG
+
+from gpucnn.backends import cpu
+from gpucnn.kernels.cpu import threads
+from gpucnn.kernels.cpu.compile import jit
+
+
+@pytest.fixture(autouse=True)
+def _two_threads_afterwards():
+    yield
+    cpu.set_threads(2)
+
+
+def bits(sample):
+    args = [a.copy() if isinstance(a, np.ndarray) else a for a in sample.arguments()]
+    result = cpu.cpu_backend().kernels[sample.op](*args)
+    parts = result if isinstance(result, tuple) else (result,)
+    changed = [a for a in args if isinstance(a, np.ndarray)]
+    return [np.asarray(part).tobytes() for part in (*parts, *changed) if part is not None]
+
+
+def test_threads_change_no_bit() -> None:
+    # all samples for each number of threads: starting threads is what takes time
+    results = []
+    for count in (1, 2, 4, 3):
+        cpu.set_threads(count)
+        results.append({str(sample): bits(sample) for sample in BIG})
+    for other in results[1:]:
+        assert [name for name in results[0] if results[0][name] != other[name]] == []
+
+
+@jit
+def _mark(first, last, marks, who):
+    for shard in range(first, last):
+        marks[shard] += who
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_each_shard_is_done_once(count) -> None:
+    team = threads.Team()
+    team.resize(count)
+    for who in range(1, 20):
+        marks = np.zeros(threads.SHARDS, np.int64)
+        team.run(_mark, (marks, who))
+        assert marks.tolist() == [who] * threads.SHARDS
+    team.dismiss()
+    for worker in team.workers:
+        worker.join(timeout=10)
+        assert not worker.is_alive()
+
+
+def test_a_team_that_has_slept_wakes_up() -> None:
+    team = threads.Team()
+    team.resize(2)
+    for _ in range(3):
+        for _ in range(200):
+            if team.workers[0].sleeping:
+                break
+            threading.Event().wait(0.01)
+        marks = np.zeros(threads.SHARDS, np.int64)
+        team.run(_mark, (marks, 1))
+        assert marks.all()
+    team.dismiss()
+
+
+def test_resizing_lets_the_old_workers_go() -> None:
+    team = threads.Team()
+    team.resize(4)
+    old = list(team.workers)
+    team.resize(2)
+    for worker in old:
+        worker.join(timeout=10)
+        assert not worker.is_alive()
+    assert len(team.workers) == 1
+    team.dismiss()
+
+
+def test_the_same_size_keeps_the_workers() -> None:
+    team = threads.Team()
+    team.resize(3)
+    before = list(team.workers)
+    team.resize(3)
+    assert team.workers == before
+    team.dismiss()
+
+
+def test_little_work_stays_with_the_caller(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(threads.TEAM, "run", lambda kernel, args: asked.append(kernel))
+    marks = np.zeros(threads.SHARDS, np.int64)
+    threads.parallel(_mark, marks, 1, work=threads.SMALL - 1)
+    assert marks.all()
+    assert not asked
+    threads.parallel(_mark, marks, 1, work=threads.SMALL)
+    assert asked == [_mark]
