@@ -5,9 +5,15 @@ import json
 import os
 from dataclasses import asdict
 
+from gpucnn import models
+from gpucnn.backends import get_backend
+from gpucnn.benchmarking import explain
 from gpucnn.benchmarking.contender import Task
 from gpucnn.benchmarking.race import WORKLOADS, Result, contenders, race
+from gpucnn.cli.options import set_threads
 from gpucnn.environment import environment
+from gpucnn.optim import SGD
+from gpucnn.trainer import Trainer
 from gpucnn.typing import Shape
 
 
@@ -28,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
+    parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
 
@@ -39,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
     threads = args.threads or len(os.sched_getaffinity(0))
+    if args.explain:
+        explain_all([Task(args.device, *case, args.batch_size, args.mode, threads) for case in cases], args.json)
+        return 0
     results = []
     for model, shape in cases:
         task = Task(args.device, model, shape, args.batch_size, args.mode, threads)
@@ -51,10 +61,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def explain_all(tasks: list[Task], as_json: bool) -> None:
+    """Where the time of each task's step goes."""
+    found = []
+    for task in tasks:
+        set_threads(task.threads)
+        trainer = Trainer(
+            models.build(task.model, task.input_shape),
+            SGD(0.01, momentum=0.9, weight_decay=5e-4),
+            backend=explain.stopwatch(get_backend(task.framework)),
+            batch_size=task.batch_size,
+        )
+        found.append(explain.explain(trainer, task.input_shape, 10, mode=task.mode))
+        if not as_json:
+            print(f"{title(task)}\n{explain.table(found[-1])}\n", flush=True)
+    if as_json:
+        pairs = zip(tasks, found, strict=True)
+        print(json.dumps([{"task": asdict(task), "ops": explain.as_json(rows)} for task, rows in pairs]))
+
+
+def title(task: Task) -> str:
+    """What was timed."""
+    return f"{task.model}, batch {task.batch_size}, {task.mode}, {task.threads} threads"
+
+
 def table(result: Result, rounds: int) -> str:
     """One workload for people."""
     task = result.task
-    lines = [f"{task.model}, batch {task.batch_size}, {task.mode}, {task.threads} threads, {rounds} rounds"]
+    lines = [f"{title(task)}, {rounds} rounds"]
     for name, time in result.milliseconds.items():
         lines.append(
             f"  {name:<36} {time:9.2f} ms a step   {result.peak_mib[name]:8.0f} MiB peak   "

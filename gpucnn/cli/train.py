@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gpucnn import __version__
+from gpucnn.benchmarking.explain import explain, stopwatch, table
 from gpucnn.cli.options import add_data_options, add_device_options, choose_backend, describe
 from gpucnn.cli.progress import Display
 from gpucnn.config import Config
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
     )
+    parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
     add_data_options(parser)
     add_device_options(parser)
@@ -111,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
     about = environment(config.run.device, backend.name, reason)
     with RunDirectory(where, resume=same) as folder:
         introduce(trainer, config, train, test, folder.path, resumed)
+        if args.explain:
+            clocked = build_trainer(config, train, stopwatch(backend))
+            print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
         folder.begin(config.to_toml(), about, trainer.progress.epoch)
         return train_in(folder, trainer, config, train, test, about)
 

@@ -1,0 +1,141 @@
+"""Where a step's time goes: op -> kernel -> algorithm, with count, median time and share of the step.
+
+A ``Stopwatch`` is a backend that runs what another one runs and notes how long each op took.  It waits for the device
+after every op, so it belongs to explanations, not to training.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import Backend
+from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.trainer import Trainer
+from gpucnn.typing import Shape
+
+WARMUP, STEPS = 2, 5
+
+
+@dataclass(frozen=True)
+class Call:
+    """One op that ran."""
+
+    op: str
+    kernel: str
+    algorithm: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """All calls of an op that took the same way, per step; ``share`` is of the step's wall time."""
+
+    op: str
+    kernel: str
+    algorithm: str
+    count: float
+    milliseconds: float  # median of one call
+    share: float
+
+
+@dataclass(frozen=True)
+class Stopwatch(Backend):
+    """A backend that times its ops into ``calls``."""
+
+    calls: list[Call] = field(default_factory=list)
+
+    def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run op as the backend would, and note it."""
+        start = perf_counter()
+        result = super().run(op, *args, **kwargs)
+        if not self.synchronous:
+            self.xp.cuda.get_current_stream().synchronize()  # sync
+        seconds = perf_counter() - start
+        kernel = self.kernels.get(op)
+        self.calls.append(Call(op.__name__, place(kernel), algorithm(op, kernel, args), seconds))
+        return result
+
+
+def stopwatch(backend: Backend) -> Stopwatch:
+    """The same backend with a clock."""
+    return Stopwatch(backend.name, backend.xp, backend.kernels, backend.copy_to_host, backend.synchronous)
+
+
+def place(kernel: Callable[..., Any] | None) -> str:
+    """Where a kernel is written, as ``kernels/cpu/conv2d.py``; "as written" where an op has none."""
+    if kernel is None:
+        return "as written"
+    return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py"
+
+
+def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
+    """Which way a convolution on the CPU's kernels takes; "" for everything else."""
+    names = {conv2d: "forward", conv2d_input_grad: "input_grad", conv2d_weight_grad: "weight_grad"}
+    if op not in names or kernel is None or kernel.__module__ != "gpucnn.kernels.cpu.conv2d":
+        return ""
+    from gpucnn.kernels.cpu.conv2d import plan
+
+    w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
+    stride, padding = args[-2:]
+    return plan(w_shape, stride, padding, op=names[op])
+
+
+def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
+    """Rows for a step on a batch of noise, the longest first; the last one is what no op accounts for.
+
+    Args:
+        trainer: on a ``Stopwatch``, and for this purpose only: its weights move.
+        mode: "train" for whole steps, "eval" for a forward pass.
+    """
+    watch = trainer.backend
+    assert isinstance(watch, Stopwatch)
+    rng = np.random.default_rng(0)
+    x = watch.to_device(rng.standard_normal((trainer.batch_size, *shape), dtype=np.float32))
+    labels = watch.to_device(rng.integers(0, classes, trainer.batch_size))
+    if mode == "eval":
+        trainer.model.eval()
+    for _ in range(WARMUP):
+        step(trainer, x, labels, mode)
+    watch.calls.clear()
+    start = perf_counter()
+    for _ in range(STEPS):
+        step(trainer, x, labels, mode)
+    return rows(watch.calls, perf_counter() - start, STEPS)
+
+
+def step(trainer: Trainer, x: Any, labels: Any, mode: str) -> None:
+    """One step, or a forward pass alone."""
+    if mode == "eval":
+        trainer.model.forward(x)
+    else:
+        trainer.train_step(x, labels)
+
+
+def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
+    """Calls of so many steps, which took ``seconds`` in all, by op and way."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for call in calls:
+        groups.setdefault((call.op, call.kernel, call.algorithm), []).append(call.seconds)
+    found = [Row(*way, len(times) / steps, 1e3 * median(times), sum(times) / seconds) for way, times in groups.items()]
+    found.sort(key=lambda row: -row.share)
+    rest = seconds - sum(call.seconds for call in calls)
+    return [*found, Row("(between ops)", "Python", "", 1, 1e3 * rest / steps, rest / seconds)]
+
+
+def table(found: list[Row]) -> str:
+    """The rows for people."""
+    head = f"{'op':<24} {'kernel':<28} {'algorithm':<26} {'calls':>5} {'ms a call':>10} {'share':>6}"
+    lines = [
+        f"{row.op:<24} {row.kernel:<28} {row.algorithm:<26} {row.count:5.0f} {row.milliseconds:10.3f} {row.share:6.1%}"
+        for row in found
+    ]
+    return "\n".join([head, *lines])
+
+
+def as_json(found: list[Row]) -> list[dict[str, Any]]:
+    """The rows for programs."""
+    return [asdict(row) for row in found]
