@@ -194,6 +194,16 @@ def test_relu_hides_nothing(shape, value) -> None:
     assert np.array_equal(KERNELS[batchnorm.batchnorm_relu_eval](*args), x, equal_nan=True)
 
 
+@pytest.mark.parametrize("c", [1, 6, 16, 17])
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 2), (1, 1))])
+def test_max_pooling_hides_nothing(c, kernel, stride) -> None:
+    for pixel in range(36):
+        x = np.random.default_rng(pixel).standard_normal((3, 6, 6, c)).astype(np.float32)
+        x.reshape(3, 36, c)[:, pixel] = np.nan
+        args = (x, kernel, stride, ((0, 0), (0, 0)))
+        np.testing.assert_array_equal(KERNELS[pooling.max_pool2d](*args), pooling.max_pool2d(*args))
+
+
 @pytest.mark.parametrize("labels", [[0, 5], [-1, 2], [100000, 1]])
 def test_a_label_of_no_class_counts_for_nothing(labels) -> None:
     scores = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)

@@ -84,6 +84,19 @@ def test_resizing_lets_the_old_workers_go() -> None:
     team.dismiss()
 
 
+def test_after_a_fork_the_caller_works_alone() -> None:
+    team = threads.Team()
+    team.resize(2)
+    workers, team.process = team.workers, -1  # as a child process finds it
+    for _ in range(3):
+        marks = np.zeros(threads.SHARDS, np.int64)
+        team.run(_mark, (marks, 1))
+        assert marks.tolist() == [1] * threads.SHARDS
+    assert not team.workers
+    team.workers = workers
+    team.dismiss()
+
+
 def test_the_same_size_keeps_the_workers() -> None:
     team = threads.Team()
     team.resize(3)

@@ -7,9 +7,15 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, at_least, load, store, stream
+from gpucnn.kernels.cpu.simd import LANES, at_least, larger, load, store, stream
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
+
+
+@jit
+def _larger(a, b):
+    """Max(a, b), and NaN where either is: ``max`` would take the number."""
+    return a if a > b or a != a else b
 
 
 @jit
@@ -28,7 +34,7 @@ def _max_pool(first, last, x, kh, kw, sh, sw, top, left, y):
                         fresh = False
                     else:
                         for k in range(c):
-                            y[one, i, j, k] = max(y[one, i, j, k], x[one, row, column, k])
+                            y[one, i, j, k] = _larger(y[one, i, j, k], x[one, row, column, k])
 
 
 @jit
@@ -100,10 +106,9 @@ def _max_line(across, c, upper, lower, out):
     for j in range(across):
         for k in range(0, c, LANES):
             at = 2 * j * c + k
-            a, b = load(upper, at), load(upper, at + c)
-            d, e = load(lower, at), load(lower, at + c)
-            high, low = at_least(a, b, a, b), at_least(d, e, d, e)
-            store(out, j * c + k, at_least(high, low, high, low))
+            high = larger(load(upper, at), load(upper, at + c))
+            low = larger(load(lower, at), load(lower, at + c))
+            store(out, j * c + k, larger(high, low))
 
 
 @jit
@@ -121,8 +126,8 @@ def _max_pool_2x2(first, last, x, y):
         for j in range(across):
             at, p = j * c, 2 * j * c
             for k in range(c):
-                top = max(upper[p + k], upper[p + c + k])
-                out[at + k] = max(top, max(lower[p + k], lower[p + c + k]))
+                top = _larger(upper[p + k], upper[p + c + k])
+                out[at + k] = _larger(top, _larger(lower[p + k], lower[p + c + k]))
 
 
 @jit

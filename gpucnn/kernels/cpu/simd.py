@@ -11,6 +11,7 @@ LLVM splits the vectors; the code stays right.
     spread(address, i)               the float at i in all lanes
     above_zero(a, b)                 b where a > 0, else 0
     positive(a)                      max(a, 0), and NaN stays NaN
+    larger(a, b)                     max(a, b), and NaN where either is
     at_least(a, b, x, y)             x where a >= b, else y
 """
 
@@ -132,6 +133,18 @@ def positive(typingctx, a):
         return builder.select(builder.fcmp_ordered(">", zero, args[0]), zero, args[0])
 
     return float32x16(float32x16), generate
+
+
+@intrinsic
+def larger(typingctx, a, b):
+    """The larger of a and b, and NaN where either is not a number."""
+
+    def generate(context, builder, signature, args):
+        a, b = args
+        most = builder.select(builder.fcmp_ordered(">", a, b), a, b)  # one instruction: b where either is NaN
+        return builder.select(builder.fcmp_unordered("uno", a, a), a, most)
+
+    return float32x16(float32x16, float32x16), generate
 
 
 @intrinsic

@@ -252,14 +252,13 @@ class Team:
 
     def run(self, kernel: Any, args: tuple[Any, ...]) -> None:
         """All shards of a kernel; a caller that finds the team busy does them alone."""
-        if not self.workers or not self.busy.acquire(blocking=False):
+        # a thread alone goes through the launcher too: called directly, views would count references
+        if not self.busy.acquire(blocking=False):
             kernel(0, SHARDS, *args)
             return
         try:
             if self.process != os.getpid():  # after a fork the threads are gone
-                self.workers = []
-                kernel(0, SHARDS, *args)
-                return
+                self.workers, self.mail, self.process = [], np.zeros((0, ROW), np.int64), os.getpid()
             for worker in self.workers:
                 worker.wake()
             launcher(kernel)(self.mail, self.room, *args)
