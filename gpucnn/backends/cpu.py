@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib.util import find_spec
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, linear, pooling
+from gpucnn.typing import Array
 
 Op = Callable[..., Any]
 
@@ -61,29 +61,71 @@ def table() -> dict[Op, Op]:
     }
 
 
-def supports(*args: Any, labels: bool = False) -> bool:
-    """Whether the kernels cover these arguments: float32 arrays with something in them.
+def alike(first: Array, *others: Array) -> bool:
+    """Arrays of one shape."""
+    return all(other.shape == first.shape for other in others)
 
-    Anything else, float64 above all, runs as the op is written.
 
-    Args:
-        labels: whether the last array must be the classes of the first one's rows, integers (N,).
+def lines(x: Array, *values: Array) -> bool:
+    """One value per channel of x (..., C)."""
+    return all(value.shape == x.shape[-1:] for value in values)
+
+
+def weighs(x: Array, w: Array, *b: Array) -> bool:
+    """Weights (F, ..., C) and perhaps a bias (F,) for x (N, ..., C)."""
+    return x.ndim == w.ndim and x.shape[-1] == w.shape[-1] and all(bias.shape == w.shape[:1] for bias in b)
+
+
+def classes(scores: Array, labels: Array) -> bool:
+    """The classes of the rows of scores (N,K), integers (N,)."""
+    return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]
+
+
+FITS: dict[Op, Callable[..., bool]] = {
+    conv2d.conv2d: weighs,
+    conv2d.conv2d_input_grad: lambda dy, w: dy.shape[-1] == w.shape[0],
+    conv2d.conv2d_weight_grad: lambda dy, x: dy.shape[0] == x.shape[0],
+    linear.linear: weighs,
+    linear.linear_input_grad: lambda dy, w: dy.shape[-1] == w.shape[0],
+    linear.linear_weight_grad: lambda dy, x: dy.shape[0] == x.shape[0],
+    batchnorm.batchnorm: lines,
+    batchnorm.batchnorm_relu: lines,
+    batchnorm.batchnorm_eval: lines,
+    batchnorm.batchnorm_relu_eval: lines,
+    batchnorm.batchnorm_grad: lambda dy, x, *values: alike(dy, x) and lines(x, *values),
+    batchnorm.batchnorm_relu_grad: lambda dy, x, *values: alike(dy, x) and lines(x, *values),
+    activations.relu_grad: alike,
+    activations.leaky_relu_grad: alike,
+    containers.add: alike,
+    containers.add_relu: alike,
+    pooling.max_pool2d_grad: lambda dy, x: dy.shape[::3] == x.shape[::3],
+    losses.softmax_cross_entropy: classes,
+    metrics.count_correct: classes,
+    optim.sgd_update: alike,
+    optim.momentum_update: alike,
+    optim.adam_update: alike,
+}
+"""Op -> whether its arrays fit together: kernels read by address and must not be given anything else."""
+
+
+def supports(op: Op, *args: Any) -> bool:
+    """Whether op's kernel covers these arguments: float32 arrays that fit together, with something in them.
+
+    Anything else runs as the op is written: float64 above all, and shapes that it broadcasts or refuses.
     """
     arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
-    if labels:
-        *arrays, last = arrays
-        if last.dtype.kind not in "iu" or last.shape != arrays[0].shape[:1]:
-            return False
-    return all(a.size and a.dtype == np.float32 for a in arrays)
+    fit = FITS.get(op)
+    if fit and not fit(*arrays):
+        return False
+    return all(a.size and a.dtype == np.float32 for a in (arrays[:1] if fit is classes else arrays))
 
 
 def guarded(op: Op, kernel: Op) -> Op:
     """The kernel where it ``supports`` its arguments, else the op."""
-    labels = "labels" in signature(op).parameters
 
     @wraps(kernel)
     def choose(*args: Any, **kwargs: Any) -> Any:
-        return (kernel if supports(*args, *kwargs.values(), labels=labels) else op)(*args, **kwargs)
+        return (kernel if supports(op, *args, *kwargs.values()) else op)(*args, **kwargs)
 
     return choose
 
