@@ -53,7 +53,7 @@ def test_no_further_from_float64_than_float32_is(name, shape) -> None:
 def test_threads_change_no_bit(name, shape) -> None:
     results = []
     try:
-        for threads in (1, 2, 4):
+        for threads in (1, 2, 4, 16):
             cpu.set_threads(threads)
             trainer = Trainer(models.build(name, shape), optim.SGD(0.1, momentum=0.9), backend=cpu.cpu_backend())
             for _ in range(2):
@@ -63,6 +63,7 @@ def test_threads_change_no_bit(name, shape) -> None:
         cpu.set_threads(2)
     assert results[0] == results[1]
     assert results[0] == results[2]
+    assert results[0] == results[3]  # more threads than shards
 
 
 def test_a_busy_team_is_no_obstacle() -> None:

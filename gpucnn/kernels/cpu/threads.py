@@ -232,7 +232,11 @@ class Team:
         self.process = os.getpid()
 
     def resize(self, threads: int) -> None:
-        """Have ``threads`` threads in all; BLAS gets one, since ours call it."""
+        """Have ``threads`` threads in all, ``SHARDS`` at most; BLAS gets one, since ours call it.
+
+        Kernels have scratch memory by the first of a thread's shards: a thread without any would share another's.
+        """
+        threads = min(threads, SHARDS)
         with self.busy:
             if len(self.workers) != threads - 1 or self.process != os.getpid():
                 self.dismiss()
