@@ -27,7 +27,7 @@ from gpucnn.backends import get_backend
 from gpucnn.benchmarking.contender import Task, say
 from gpucnn.benchmarking.race import PAUSE, TUNED_MALLOC, WORKLOADS, Contender, paired
 from gpucnn.cli.options import set_threads
-from gpucnn.environment import environment
+from gpucnn.environment import environment, usable_cores
 
 ROUND_SECONDS = 0.1
 WARMUP = 3
@@ -241,10 +241,9 @@ def main() -> int:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        settings = json.loads(args.serve)
-        serve(Task(**{**settings, "input_shape": tuple(settings["input_shape"])}))
+        serve(Task.from_json(args.serve))
         return 0
-    threads = args.threads or len(os.sched_getaffinity(0))
+    threads = args.threads or usable_cores()
     ours = Task("cpu", "", (), args.batch_size, "train", threads)
     servers = [Server("gpucnn", ours)]
     for layout in ("contiguous", "channels_last") if find_spec("torch") else ():

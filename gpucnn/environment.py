@@ -31,7 +31,6 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
         used: the backend's name.
         reason: why it is another one.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "gpucnn": __version__,
         "python": platform.python_version(),
@@ -39,13 +38,18 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
+        "usable_cores": usable_cores(),
         "device_requested": requested,
         "device_used": used,
         "device_reason": reason,
         "command": list(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stable_part(about: Mapping[str, Any]) -> dict[str, Any]:

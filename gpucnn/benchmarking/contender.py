@@ -11,11 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from gpucnn import models
 from gpucnn.typing import Array, Shape
+
+if TYPE_CHECKING:  # PyTorch's process need not carry our engine
+    from gpucnn.backend import Backend
+    from gpucnn.trainer import Trainer
 
 WARMUP = 3
 
@@ -35,6 +40,11 @@ class Task:
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        settings = json.loads(text)
+        return cls(**{**settings, "input_shape": tuple(settings["input_shape"])})
+
 
 def batch(task: Task) -> tuple[Array, Array]:
     """A batch of noise: x (B,H,W,C) float32 and labels (B,) int64, the same for all contenders."""
@@ -43,22 +53,28 @@ def batch(task: Task) -> tuple[Array, Array]:
     return x, rng.integers(0, 10, task.batch_size)
 
 
-def our_step(task: Task) -> Callable[[], None]:
-    """One step of gpucnn: forward, loss, backward, SGD with momentum; or forward alone."""
-    from gpucnn.backends import get_backend
-    from gpucnn.cli.options import set_threads
+def our_trainer(task: Task, backend: "Backend") -> "Trainer":
+    """The trainer whose steps are timed: SGD with momentum and weight decay."""
     from gpucnn.optim import SGD
     from gpucnn.trainer import Trainer
 
+    optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
+    return Trainer(models.build(task.model, task.input_shape), optimizer, backend=backend, batch_size=task.batch_size)
+
+
+def our_step(task: Task) -> Callable[[], None]:
+    """One step of gpucnn: forward, loss, backward, update; or forward alone."""
+    from gpucnn.backends import get_backend
+    from gpucnn.cli.options import set_threads
+
     set_threads(task.threads)
-    model = models.build(task.model, task.input_shape)
-    trainer = Trainer(model, SGD(0.01, momentum=0.9, weight_decay=5e-4), backend=get_backend(task.framework))
+    trainer = our_trainer(task, get_backend(task.framework))
     x, labels = batch(task)
     if task.mode == "eval":
-        model.eval()
+        trainer.model.eval()
 
         def infer() -> None:
-            model.forward(x)
+            trainer.model.forward(x)
 
         return infer
     return lambda: trainer.train_step(x, labels)
@@ -66,8 +82,7 @@ def our_step(task: Task) -> Callable[[], None]:
 
 def main(argument: str) -> None:
     """Serve rounds until standard input ends."""
-    settings = json.loads(argument)
-    task = Task(**{**settings, "input_shape": tuple(settings["input_shape"])})
+    task = Task.from_json(argument)
     start = perf_counter()
     if task.framework == "pytorch":
         from gpucnn.benchmarking.pytorch import torch_step

@@ -2,18 +2,14 @@
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 
-from gpucnn import models
 from gpucnn.backends import get_backend
 from gpucnn.benchmarking import explain
-from gpucnn.benchmarking.contender import Task
+from gpucnn.benchmarking.contender import Task, our_trainer
 from gpucnn.benchmarking.race import WORKLOADS, Result, contenders, race
 from gpucnn.cli.options import set_threads
-from gpucnn.environment import environment
-from gpucnn.optim import SGD
-from gpucnn.trainer import Trainer
+from gpucnn.environment import environment, usable_cores
 from gpucnn.typing import Shape
 
 
@@ -45,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         cases = [(args.model, tuple(int(size) for size in args.input_shape.split("x")))]
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
-    threads = args.threads or len(os.sched_getaffinity(0))
+    threads = args.threads or usable_cores()
     if args.explain:
         explain_all([Task(args.device, *case, args.batch_size, args.mode, threads) for case in cases], args.json)
         return 0
@@ -66,12 +62,7 @@ def explain_all(tasks: list[Task], as_json: bool) -> None:
     found = []
     for task in tasks:
         set_threads(task.threads)
-        trainer = Trainer(
-            models.build(task.model, task.input_shape),
-            SGD(0.01, momentum=0.9, weight_decay=5e-4),
-            backend=explain.stopwatch(get_backend(task.framework)),
-            batch_size=task.batch_size,
-        )
+        trainer = our_trainer(task, explain.stopwatch(get_backend(task.framework)))
         found.append(explain.explain(trainer, task.input_shape, 10, mode=task.mode))
         if not as_json:
             print(f"{title(task)}\n{explain.table(found[-1])}\n", flush=True)

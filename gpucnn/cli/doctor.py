@@ -17,6 +17,7 @@ from typing import Any
 
 from gpucnn import __version__
 from gpucnn.backend import Backend
+from gpucnn.environment import usable_cores
 
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
 
@@ -88,7 +89,7 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": attempt(cpu_model),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "memory_gib": attempt(memory),
         "blas": attempt(blas),
     }

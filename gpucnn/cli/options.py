@@ -1,11 +1,11 @@
 """Flags that several commands share."""
 
 import argparse
-import os
 import sys
 
 from gpucnn.backend import Backend
 from gpucnn.backends import get_backend, gpu_problem
+from gpucnn.environment import usable_cores
 from gpucnn.errors import DeviceError
 
 
@@ -35,7 +35,8 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0) -> tuple
     """
     set_threads(threads)
     if device == "auto":
-        return get_backend("auto"), gpu_problem() or ""
+        reason = gpu_problem() or ""
+        return get_backend("cpu" if reason else "gpu"), reason
     try:
         return get_backend(device), ""
     except DeviceError as error:
@@ -50,10 +51,9 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0) -> tuple
 
 def set_threads(threads: int) -> None:
     """Bound the CPU engine's threads; 0 means the cores that this process may use."""
-    threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
     from gpucnn.backends import cpu
 
-    cpu.set_threads(threads)
+    cpu.set_threads(threads or usable_cores())
 
 
 def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:

@@ -84,6 +84,8 @@ class BatchNorm(Layer):
         momentum: weight of the newest batch in the running statistics (equation above).
     """
 
+    train_op, eval_op = staticmethod(batchnorm), staticmethod(batchnorm_eval)
+
     def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.channels, self.eps, self.momentum = channels, eps, momentum
         self.scale = Parameter((channels,), ones, group="norm")
@@ -95,8 +97,8 @@ class BatchNorm(Layer):
         scale, shift = self.scale.data, self.shift.data
         if not self.training:
             mean, var = self.running_mean.data, self.running_var.data
-            return self.run(batchnorm_eval, x, scale, shift, mean, var, self.eps)
-        y, mean, var = self.run(batchnorm, x, scale, shift, self.eps)
+            return self.run(self.eval_op, x, scale, shift, mean, var, self.eps)
+        y, mean, var = self.run(self.train_op, x, scale, shift, self.eps)
         self.update_running(mean, var, prod(x.shape[:-1]))
         self.save(x, mean, var)
         return y
@@ -132,15 +134,7 @@ class BatchNorm(Layer):
 class BatchNormReLU(BatchNorm):
     """``BatchNorm`` followed by ``ReLU`` as one op, so that a backend can pass over the image once."""
 
-    def forward(self, x: Array) -> Array:
-        scale, shift = self.scale.data, self.shift.data
-        if not self.training:
-            mean, var = self.running_mean.data, self.running_var.data
-            return self.run(batchnorm_relu_eval, x, scale, shift, mean, var, self.eps)
-        y, mean, var = self.run(batchnorm_relu, x, scale, shift, self.eps)
-        self.update_running(mean, var, prod(x.shape[:-1]))
-        self.save(x, mean, var)
-        return y
+    train_op, eval_op = staticmethod(batchnorm_relu), staticmethod(batchnorm_relu_eval)
 
     def backward(self, dy: Array) -> Array | None:
         x, mean, var = self.saved()

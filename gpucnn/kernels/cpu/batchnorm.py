@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, load, positive, store, stream
+from gpucnn.kernels.cpu.simd import LANES, above_zero, load, positive, put
 from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
 from gpucnn.typing import Array
 
@@ -58,10 +58,7 @@ def _apply(first, last, x, a, b, relu, past, y):
             z = load(a_at, k) * load(source, at + k) + load(b_at, k)
             if relu:
                 z = positive(z)
-            if past:
-                stream(target, at + k, z)
-            else:
-                store(target, at + k, z)
+            put(target, at + k, z, past)
 
 
 @jit
@@ -117,10 +114,7 @@ def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, past, dx):
             if relu:
                 d = above_zero(load(a_at, k) * z + load(b_at, k), d)
             d = load(k1_at, k) * d + (load(k2_at, k) * z + load(k3_at, k))
-            if past:
-                stream(target, at + k, d)
-            else:
-                store(target, at + k, d)
+            put(target, at + k, d, past)
 
 
 def _line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:

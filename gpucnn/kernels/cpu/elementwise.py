@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, fill, load, positive, store, stream
+from gpucnn.kernels.cpu.simd import LANES, above_zero, fill, load, positive, put
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array
 
@@ -22,22 +22,13 @@ def _bounds(size, first, last):
 
 
 @jit
-def _put(target, i, v, past):
-    """Write a vector, past the caches where ``past``."""
-    if past:
-        stream(target, i, v)
-    else:
-        store(target, i, v)
-
-
-@jit
 def _relu(first, last, x, slope, past, y):
     start, stop = _bounds(x.size, first, last)
     source, target, factor = x.ctypes.data, y.ctypes.data, fill(slope)
     for i in range(start, stop - LANES + 1, LANES):
         v = load(source, i)
         v = positive(v) if slope == 0 else above_zero(v, v - factor * v) + factor * v
-        _put(target, i, v, past)
+        put(target, i, v, past)
     for i in range(stop - (stop - start) % LANES, stop):
         below = slope * x[i] if slope else np.float32(0)
         y[i] = below if x[i] < 0 else x[i]
@@ -50,7 +41,7 @@ def _relu_grad(first, last, dy, x, slope, past, dx):
     for i in range(start, stop - LANES + 1, LANES):
         d = load(grad, i)
         d = above_zero(load(source, i), d - factor * d) + factor * d
-        _put(target, i, d, past)
+        put(target, i, d, past)
     for i in range(stop - (stop - start) % LANES, stop):
         dx[i] = dy[i] if x[i] > 0 else slope * dy[i]
 
@@ -63,7 +54,7 @@ def _add(first, last, a, b, relu, past, y):
         v = load(one, i) + load(two, i)
         if relu:
             v = positive(v)
-        _put(target, i, v, past)
+        put(target, i, v, past)
     for i in range(stop - (stop - start) % LANES, stop):
         v = a[i] + b[i]
         y[i] = np.float32(0) if relu and v < 0 else v

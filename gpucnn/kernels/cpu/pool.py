@@ -5,7 +5,6 @@ nobody holds any more: each block is owned by a small object that the arrays on 
 back when the last of them is gone.  So layers keep and drop arrays as they like.
 """
 
-import threading
 from math import prod
 
 import numpy as np
@@ -19,7 +18,6 @@ LIMIT = 4 << 30  # bytes of unused blocks at most
 
 _free: dict[int, list[Array]] = {}
 _unused = 0
-_lock = threading.Lock()
 
 
 class Block:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, at_least, larger, load, store, stream
+from gpucnn.kernels.cpu.simd import LANES, at_least, larger, load, put, store
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -131,51 +131,45 @@ def _max_pool_2x2(first, last, x, y):
 
 
 @jit
+def _window_gradients(upper, lower, grad, k, c, at):
+    """What the four pixels of sixteen windows' channels get: the first maximum takes the gradient, the others 0."""
+    a, b = load(upper, k), load(upper, k + c)
+    d, e = load(lower, k), load(lower, k + c)
+    g = load(grad, at)
+    none = g - g
+    high, low = at_least(a, b, a, b), at_least(d, e, d, e)
+    above, below = at_least(high, low, g, none), at_least(high, low, none, g)
+    return (
+        at_least(a, b, above, none),
+        at_least(a, b, none, above),
+        at_least(d, e, below, none),
+        at_least(d, e, none, below),
+    )
+
+
+@jit
 def _gradient_lines(across, c, upper, lower, grad, dupper, dlower, past):
-    """A line of 2x2 windows, all four pixels at once, written past the caches where ``past``.
+    """A line of 2x2 windows, written past the caches where ``past``.
 
     All arguments but the sizes are addresses: two lines of x, one of dy, two of dx.
     """
     for j in range(across):
-        at = 2 * j * c
-        for k in range(at, at + c, LANES):
-            a, b = load(upper, k), load(upper, k + c)
-            d, e = load(lower, k), load(lower, k + c)
-            g = load(grad, k - j * c)
-            none = g - g
-            high, low = at_least(a, b, a, b), at_least(d, e, d, e)
-            above, below = at_least(high, low, g, none), at_least(high, low, none, g)
-            if past:
-                stream(dupper, k, at_least(a, b, above, none))
-                stream(dupper, k + c, at_least(a, b, none, above))
-                stream(dlower, k, at_least(d, e, below, none))
-                stream(dlower, k + c, at_least(d, e, none, below))
-            else:
-                store(dupper, k, at_least(a, b, above, none))
-                store(dupper, k + c, at_least(a, b, none, above))
-                store(dlower, k, at_least(d, e, below, none))
-                store(dlower, k + c, at_least(d, e, none, below))
+        for k in range(2 * j * c, 2 * j * c + c, LANES):
+            r = _window_gradients(upper, lower, grad, k, c, k - j * c)
+            put(dupper, k, r[0], past)
+            put(dupper, k + c, r[1], past)
+            put(dlower, k, r[2], past)
+            put(dlower, k + c, r[3], past)
 
 
 @jit
 def _gradient_line(across, c, upper, lower, grad, target, top):
     """The same for channels that fill no vector: one of the two lines of dx, in ascending order as ``_max_line``."""
     for j in range(across):
-        at = 2 * j * c
-        for k in range(at, at + c, LANES):
-            a, b = load(upper, k), load(upper, k + c)
-            d, e = load(lower, k), load(lower, k + c)
-            g = load(grad, k - j * c)
-            none = g - g
-            high, low = at_least(a, b, a, b), at_least(d, e, d, e)
-            if top:
-                g = at_least(high, low, g, none)
-                store(target, k, at_least(a, b, g, none))
-                store(target, k + c, at_least(a, b, none, g))
-            else:
-                g = at_least(high, low, none, g)
-                store(target, k, at_least(d, e, g, none))
-                store(target, k + c, at_least(d, e, none, g))
+        for k in range(2 * j * c, 2 * j * c + c, LANES):
+            r = _window_gradients(upper, lower, grad, k, c, k - j * c)
+            store(target, k, r[0] if top else r[2])
+            store(target, k + c, r[1] if top else r[3])
 
 
 @jit

@@ -7,6 +7,7 @@ LLVM splits the vectors; the code stays right.
     a = load(address, i)             the floats i .. i + 15 behind an address (``array.ctypes.data``)
     store(address, i, a + b)
     stream(address, i, a)            the same past the caches, at a multiple of 64 bytes
+    put(address, i, a, past)         one or the other
     fill(2.0) * a                    all lanes the same
     spread(address, i)               the float at i in all lanes
     above_zero(a, b)                 b where a > 0, else 0
@@ -23,6 +24,8 @@ from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
+
+from gpucnn.kernels.cpu.compile import jit
 
 LANES = 16
 
@@ -191,3 +194,12 @@ def _overload_multiply(a, b):
     if a is float32x16 and b is float32x16:
         return lambda a, b: _multiply(a, b)
     return None
+
+
+@jit
+def put(address, index, value, past):
+    """Write sixteen floats, past the caches where ``past``."""
+    if past:
+        stream(address, index, value)
+    else:
+        store(address, index, value)

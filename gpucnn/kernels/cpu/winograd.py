@@ -20,8 +20,12 @@ from gpucnn.kernels.cpu.pool import empty, streams
 from gpucnn.kernels.cpu.simd import LANES, load, store
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.kernels.cpu.winograd_tiles import (
+    column3,
+    column6,
     kernel_adjoint,
     kernel_transform,
+    put3,
+    put6,
     transform_gradients,
     transform_inputs,
     transform_outputs,
@@ -44,28 +48,14 @@ def _kernels(first, last, w, turned, scratch, u):
         area = scratch[first].ctypes.data
         for k in range(0, q, LANES):
             for n in range(3):
-                at = n * q + k
                 if turned:
-                    at = (2 - n) * q + k
-                    g = kernel_transform(load(source, at + 6 * q), load(source, at + 3 * q), load(source, at))
+                    g = kernel_transform(*column3(source, (8 - n) * q + k, -3 * q))
                 else:
-                    g = kernel_transform(load(source, at), load(source, at + 3 * q), load(source, at + 6 * q))
-                store(area, n * LANES, g[0])
-                store(area, (3 + n) * LANES, g[1])
-                store(area, (6 + n) * LANES, g[2])
-                store(area, (9 + n) * LANES, g[3])
-                store(area, (12 + n) * LANES, g[4])
-                store(area, (15 + n) * LANES, g[5])
+                    g = kernel_transform(*column3(source, n * q + k, 3 * q))
+                put6(area, n * LANES, 3 * LANES, g)
             for i in range(6):
-                at = 3 * i * LANES
-                g = kernel_transform(load(area, at), load(area, at + LANES), load(area, at + 2 * LANES))
-                to = 6 * i * step + k
-                store(target, to, g[0])
-                store(target, to + step, g[1])
-                store(target, to + 2 * step, g[2])
-                store(target, to + 3 * step, g[3])
-                store(target, to + 4 * step, g[4])
-                store(target, to + 5 * step, g[5])
+                g = kernel_transform(*column3(area, 3 * i * LANES, LANES))
+                put6(target, 6 * i * step + k, step, g)
 
 
 @jit
@@ -136,31 +126,11 @@ def _finish_kernels(first, last, du, scratch, dw):
                     total = total + load(source, part * whole + p * step + k)
                 store(area, p * LANES, total)
             for j in range(6):
-                r = kernel_adjoint(
-                    load(area, j * LANES),
-                    load(area, (6 + j) * LANES),
-                    load(area, (12 + j) * LANES),
-                    load(area, (18 + j) * LANES),
-                    load(area, (24 + j) * LANES),
-                    load(area, (30 + j) * LANES),
-                )
-                store(area, (36 + j) * LANES, r[0])
-                store(area, (42 + j) * LANES, r[1])
-                store(area, (48 + j) * LANES, r[2])
+                r = kernel_adjoint(*column6(area, j * LANES, 6 * LANES))
+                put3(area, (36 + j) * LANES, 6 * LANES, r)
             for i in range(3):
-                at = (36 + 6 * i) * LANES
-                r = kernel_adjoint(
-                    load(area, at),
-                    load(area, at + LANES),
-                    load(area, at + 2 * LANES),
-                    load(area, at + 3 * LANES),
-                    load(area, at + 4 * LANES),
-                    load(area, at + 5 * LANES),
-                )
-                to = 3 * i * c + k
-                store(target, to, r[0])
-                store(target, to + c, r[1])
-                store(target, to + 2 * c, r[2])
+                r = kernel_adjoint(*column6(area, (36 + 6 * i) * LANES, LANES))
+                put3(target, 3 * i * c + k, c, r)
 
 
 def _work(c: int, f: int, tiles: int) -> tuple[Array, Array, Array]:

@@ -7,7 +7,7 @@ outside.  What a tile becomes goes to 36 positions, each a matrix (tiles, channe
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.simd import LANES, fill, load, store, stream
+from gpucnn.kernels.cpu.simd import LANES, fill, load, put, store
 
 
 @jit
@@ -74,42 +74,57 @@ def kernel_adjoint(u0, u1, u2, u3, u4, u5):
 
 
 @jit
+def column3(address, at, step):
+    """Three vectors, ``step`` floats apart."""
+    return load(address, at), load(address, at + step), load(address, at + 2 * step)
+
+
+@jit
+def column4(address, at, step):
+    """Four vectors, ``step`` floats apart."""
+    return *column3(address, at, step), load(address, at + 3 * step)
+
+
+@jit
+def column6(address, at, step):
+    """Six vectors, ``step`` floats apart."""
+    return *column3(address, at, step), *column3(address, at + 3 * step, step)
+
+
+@jit
+def put3(address, at, step, v):
+    """Three vectors, ``step`` floats apart."""
+    store(address, at, v[0])
+    store(address, at + step, v[1])
+    store(address, at + 2 * step, v[2])
+
+
+@jit
+def put6(address, at, step, v):
+    """Six vectors, ``step`` floats apart."""
+    put3(address, at, step, v[:3])
+    put3(address, at + 3 * step, step, v[3:])
+
+
+@jit
+def put4(address, at, step, v, past):
+    """Four vectors, ``step`` floats apart, past the caches where ``past``."""
+    put(address, at, v[0], past)
+    put(address, at + step, v[1], past)
+    put(address, at + 2 * step, v[2], past)
+    put(address, at + 3 * step, v[3], past)
+
+
+@jit
 def transform_tile(source, row_step, c, scratch, target, position_step):
     """V = B^T d B of one tile: source (6 rows of 6 pixels of c channels) -> 36 positions at target."""
     for k in range(0, c, LANES):
         for j in range(6):
-            at = j * c + k
-            v = input_transform(
-                load(source, at),
-                load(source, at + row_step),
-                load(source, at + 2 * row_step),
-                load(source, at + 3 * row_step),
-                load(source, at + 4 * row_step),
-                load(source, at + 5 * row_step),
-            )
-            store(scratch, j * LANES, v[0])
-            store(scratch, (6 + j) * LANES, v[1])
-            store(scratch, (12 + j) * LANES, v[2])
-            store(scratch, (18 + j) * LANES, v[3])
-            store(scratch, (24 + j) * LANES, v[4])
-            store(scratch, (30 + j) * LANES, v[5])
+            v = input_transform(*column6(source, j * c + k, row_step))
+            put6(scratch, j * LANES, 6 * LANES, v)
         for i in range(6):
-            at = 6 * i * LANES
-            v = input_transform(
-                load(scratch, at),
-                load(scratch, at + LANES),
-                load(scratch, at + 2 * LANES),
-                load(scratch, at + 3 * LANES),
-                load(scratch, at + 4 * LANES),
-                load(scratch, at + 5 * LANES),
-            )
-            to = 6 * i * position_step + k
-            store(target, to, v[0])
-            store(target, to + position_step, v[1])
-            store(target, to + 2 * position_step, v[2])
-            store(target, to + 3 * position_step, v[3])
-            store(target, to + 4 * position_step, v[4])
-            store(target, to + 5 * position_step, v[5])
+            v = input_transform(*column6(scratch, 6 * i * LANES, LANES))
+            put6(target, 6 * i * position_step + k, position_step, v)
 
 
 @jit
@@ -158,40 +173,11 @@ def transform_outputs(y, first, last, across, down, patch, scratch, m, step, pas
         row_step = w * f if whole else 4 * f
         for k in range(0, f, LANES):
             for j in range(6):
-                at = j * step + k
-                r = output_transform(
-                    load(source, at),
-                    load(source, at + 6 * step),
-                    load(source, at + 12 * step),
-                    load(source, at + 18 * step),
-                    load(source, at + 24 * step),
-                    load(source, at + 30 * step),
-                )
-                store(area, j * LANES, r[0])
-                store(area, (6 + j) * LANES, r[1])
-                store(area, (12 + j) * LANES, r[2])
-                store(area, (18 + j) * LANES, r[3])
+                r = output_transform(*column6(source, j * step + k, 6 * step))
+                put4(area, j * LANES, 6 * LANES, r, False)
             for i in range(4):
-                at = 6 * i * LANES
-                r = output_transform(
-                    load(area, at),
-                    load(area, at + LANES),
-                    load(area, at + 2 * LANES),
-                    load(area, at + 3 * LANES),
-                    load(area, at + 4 * LANES),
-                    load(area, at + 5 * LANES),
-                )
-                to = i * row_step + k
-                if past and whole:
-                    stream(target, to, r[0])
-                    stream(target, to + f, r[1])
-                    stream(target, to + 2 * f, r[2])
-                    stream(target, to + 3 * f, r[3])
-                else:
-                    store(target, to, r[0])
-                    store(target, to + f, r[1])
-                    store(target, to + 2 * f, r[2])
-                    store(target, to + 3 * f, r[3])
+                r = output_transform(*column6(area, 6 * i * LANES, LANES))
+                put4(target, i * row_step + k, f, r, past and whole)
         if not whole:
             for i in range(min(4, h - row)):
                 for j in range(min(4, w - column)):
@@ -215,31 +201,8 @@ def transform_gradients(dy, first, last, across, down, patch, scratch, m, step):
         target = m + 4 * (tile - first) * f
         for k in range(0, f, LANES):
             for j in range(4):
-                at = j * f + k
-                r = output_adjoint(
-                    load(source, at),
-                    load(source, at + row_step),
-                    load(source, at + 2 * row_step),
-                    load(source, at + 3 * row_step),
-                )
-                store(area, j * LANES, r[0])
-                store(area, (4 + j) * LANES, r[1])
-                store(area, (8 + j) * LANES, r[2])
-                store(area, (12 + j) * LANES, r[3])
-                store(area, (16 + j) * LANES, r[4])
-                store(area, (20 + j) * LANES, r[5])
+                r = output_adjoint(*column4(source, j * f + k, row_step))
+                put6(area, j * LANES, 4 * LANES, r)
             for i in range(6):
-                at = 4 * i * LANES
-                r = output_adjoint(
-                    load(area, at),
-                    load(area, at + LANES),
-                    load(area, at + 2 * LANES),
-                    load(area, at + 3 * LANES),
-                )
-                to = 6 * i * step + k
-                store(target, to, r[0])
-                store(target, to + step, r[1])
-                store(target, to + 2 * step, r[2])
-                store(target, to + 3 * step, r[3])
-                store(target, to + 4 * step, r[4])
-                store(target, to + 5 * step, r[5])
+                r = output_adjoint(*column4(area, 4 * i * LANES, LANES))
+                put6(target, 6 * i * step + k, step, r)
