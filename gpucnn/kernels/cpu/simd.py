@@ -10,6 +10,8 @@ LLVM splits the vectors; the code stays right.
     put(address, i, a, past)         one or the other
     fill(2.0) * a                    all lanes the same
     spread(address, i)               the float at i in all lanes
+    prefetch(address)                ask for a cache line
+    transpose(a, step, b, step)      sixteen rows of sixteen floats become columns
     above_zero(a, b)                 b where a > 0, else 0
     positive(a)                      max(a, 0), and NaN stays NaN
     larger(a, b)                     max(a, b), and NaN where either is
@@ -22,6 +24,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
@@ -30,7 +33,7 @@ from gpucnn.kernels.cpu.compile import jit
 LANES = 16
 
 _FLOAT = ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, LANES)
+VECTOR = ir.VectorType(_FLOAT, LANES)
 _FLAGS = ("contract",)  # a * b + c becomes one instruction
 
 
@@ -49,12 +52,31 @@ class Float32x16Model(models.PrimitiveModel):
     """Lives in one register."""
 
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, VECTOR)
 
 
-def _pointer(builder: Any, address: Any, index: Any, kind: Any) -> Any:
+def pointer(builder: Any, address: Any, index: Any) -> Any:
+    """To the vector ``index`` floats behind an address."""
     floats = builder.inttoptr(address, _FLOAT.as_pointer())
-    return builder.bitcast(builder.gep(floats, [index]), kind.as_pointer())
+    return builder.bitcast(builder.gep(floats, [index]), VECTOR.as_pointer())
+
+
+def spread_float(builder: Any, address: Any, index: Any) -> Any:
+    """The float ``index`` floats behind an address, in all lanes."""
+    floats = builder.inttoptr(address, _FLOAT.as_pointer())
+    return spread_value(builder, builder.load(builder.gep(floats, [index])))
+
+
+def spread_value(builder: Any, value: Any) -> Any:
+    """A float in all lanes."""
+    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), zeros)
+
+
+def multiply_accumulate(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    """A b + total, in one instruction where there is one."""
+    return builder.fadd(builder.fmul(a, b, flags=_FLAGS), total, flags=_FLAGS)
 
 
 @intrinsic
@@ -62,7 +84,7 @@ def load(typingctx, address, index):
     """The floats index .. index + 15 behind an address."""
 
     def generate(context, builder, signature, args):
-        return builder.load(_pointer(builder, args[0], args[1], _VECTOR), align=4)
+        return builder.load(pointer(builder, args[0], args[1]), align=4)
 
     return float32x16(types.uintp, types.intp), generate
 
@@ -72,7 +94,7 @@ def store(typingctx, address, index, value):
     """Write sixteen floats."""
 
     def generate(context, builder, signature, args):
-        builder.store(args[2], _pointer(builder, args[0], args[1], _VECTOR), align=4)
+        builder.store(args[2], pointer(builder, args[0], args[1]), align=4)
         return context.get_dummy_value()
 
     return types.void(types.uintp, types.intp, float32x16), generate
@@ -83,7 +105,7 @@ def stream(typingctx, address, index, value):
     """Write sixteen floats past the caches; the place must be a multiple of 64 bytes."""
 
     def generate(context, builder, signature, args):
-        made = builder.store(args[2], _pointer(builder, args[0], args[1], _VECTOR), align=64)
+        made = builder.store(args[2], pointer(builder, args[0], args[1]), align=64)
         made.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
         return context.get_dummy_value()
 
@@ -95,11 +117,7 @@ def spread(typingctx, address, index):
     """The float at an index in all lanes; no check, no wrap-around, and often no instruction of its own."""
 
     def generate(context, builder, signature, args):
-        floats = builder.inttoptr(args[0], _FLOAT.as_pointer())
-        value = builder.load(builder.gep(floats, [args[1]]))
-        one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+        return spread_float(builder, args[0], args[1])
 
     return float32x16(types.uintp, types.intp), generate
 
@@ -109,11 +127,23 @@ def fill(typingctx, value):
     """One float32 in all lanes."""
 
     def generate(context, builder, signature, args):
-        one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), args[0], ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+        return spread_value(builder, args[0])
 
     return float32x16(types.float32), generate
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address; any address will do."""
+
+    def generate(context, builder, signature, args):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(ask, [builder.inttoptr(args[0], byte), number(0), number(2), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), generate
 
 
 @intrinsic
@@ -121,7 +151,7 @@ def above_zero(typingctx, a, b):
     """B where a > 0, else 0."""
 
     def generate(context, builder, signature, args):
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        zero = ir.Constant(VECTOR, [0.0] * LANES)
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
 
     return float32x16(float32x16, float32x16), generate
@@ -132,7 +162,7 @@ def positive(typingctx, a):
     """A where it is not below 0, else 0: one instruction, and what is not a number stays so."""
 
     def generate(context, builder, signature, args):
-        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        zero = ir.Constant(VECTOR, [0.0] * LANES)
         return builder.select(builder.fcmp_ordered(">", zero, args[0]), zero, args[0])
 
     return float32x16(float32x16), generate
@@ -158,6 +188,31 @@ def at_least(typingctx, a, b, x, y):
         return builder.select(builder.fcmp_ordered(">=", args[0], args[1]), args[2], args[3])
 
     return float32x16(float32x16, float32x16, float32x16, float32x16), generate
+
+
+@intrinsic
+def transpose(typingctx, source, source_step, target, target_step):
+    """Sixteen rows of sixteen floats, ``source_step`` floats apart, to sixteen columns."""
+
+    def generate(context, builder, signature, args):
+        source, source_step, target, target_step = args
+        number = source_step.type
+        places = [pointer(builder, source, builder.mul(number(i), source_step)) for i in range(LANES)]
+        rows = [builder.load(place, align=4) for place in places]
+        for bit in (8, 4, 2, 1):  # swap this bit of the row's number with that of the lane's
+            for i in range(LANES):
+                if not i & bit:
+                    a, b = rows[i], rows[i + bit]
+                    upper = [lane + LANES - bit if lane & bit else lane for lane in range(LANES)]
+                    lower = [lane + LANES if lane & bit else lane + bit for lane in range(LANES)]
+                    for row, lanes in ((i, upper), (i + bit, lower)):
+                        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
+                        rows[row] = builder.shuffle_vector(a, b, order)
+        for i in range(LANES):
+            builder.store(rows[i], pointer(builder, target, builder.mul(number(i), target_step)), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.int64, types.uintp, types.int64), generate
 
 
 def _arithmetic(name: str) -> Callable[..., Any]:

@@ -8,16 +8,16 @@ An output tile of 4x4 pixels needs an input tile of 6x6 and 36 products per pair
 The 36 positions are independent, so M = V U is 36 matrix products, tiles x channels times channels x filters.  The
 gradient for the input is a forward convolution of dy with the kernel turned round.
 
-Tiles are handled in chunks of ``TILES``: one chunk's V and M stay in the second-level cache between transform,
-product and transform back.  Channels go sixteen at a time, hence ``channels % 16 == 0``.
+Tiles are handled in chunks: one chunk's V and M stay in the second-level cache between transform, product and
+transform back.  Channels go sixteen at a time, hence ``channels % 16 == 0``.
 """
 
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.gemm import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
+from gpucnn.kernels.cpu.panels import ROWS, WIDE, multiply, multiply_add
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, load, store
+from gpucnn.kernels.cpu.simd import LANES, load, store, transpose
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.kernels.cpu.winograd_tiles import (
     column3,
@@ -32,98 +32,112 @@ from gpucnn.kernels.cpu.winograd_tiles import (
 )
 from gpucnn.typing import Array, Padding
 
-TILES = 64
+TILES = 64  # of a chunk; twice as many where channels are many, since the transformed kernel is read once per chunk
+MANY = 256  # channels in and out
 SKEW = 16  # floats between two positions: 36 streams at the same offset in their pages would fight for cache lines
 PARTIALS = 4  # sums of dU that are made apart and added in order
+AREA = 64 * LANES  # floats: what a transform keeps between its two halves
 
 
 @jit
-def _kernels(first, last, w, turned, scratch, u):
-    """U = G g G^T: w (P,3,3,Q), lanes along Q -> u (36,P,Q); turned by 180 degrees for the input's gradient."""
-    p, _, _, q = w.shape
-    step = p * q
-    for one in range(p * first // SHARDS, p * last // SHARDS):
-        source = w.ctypes.data + 4 * (one * 9 * q)
-        target = u.ctypes.data + 4 * (one * q)
-        area = scratch[first].ctypes.data
-        for k in range(0, q, LANES):
-            for n in range(3):
-                if turned:
-                    g = kernel_transform(*column3(source, (8 - n) * q + k, -3 * q))
-                else:
-                    g = kernel_transform(*column3(source, n * q + k, 3 * q))
-                put6(area, n * LANES, 3 * LANES, g)
-            for i in range(6):
-                g = kernel_transform(*column3(area, 3 * i * LANES, LANES))
-                put6(target, 6 * i * step + k, step, g)
+def _transform_kernel(taps, step, area, target, position):
+    """U = G g G^T of sixteen kernels: nine vectors, ``step`` floats apart, to 36, ``position`` floats apart."""
+    for n in range(3):
+        put6(area, n * LANES, 3 * LANES, kernel_transform(*column3(taps, n * step, 3 * step)))
+    for i in range(6):
+        put6(target, 6 * i * position, position, kernel_transform(*column3(area, 3 * i * LANES, LANES)))
 
 
 @jit
-def _convolve(first, last, x, u, top, left, across, down, tiles, patches, v, m, past, y):
-    """Shards of all tiles: x (N,H,W,C), u (36,C,F) -> y (N,H',W',F)."""
+def _kernels(first, last, w, scratch, u):
+    """w (F,3,3,C) -> u (36,F/16,C,16): the filters become the lanes, sixteen filters by sixteen channels at a time."""
+    f, _, _, c = w.shape
+    area = scratch[first].ctypes.data
+    taps = area + 4 * AREA
+    across = c // LANES
+    blocks = f // LANES * across
+    for one in range(blocks * first // SHARDS, blocks * last // SHARDS):
+        row, column = one // across * LANES, one % across * LANES
+        for tap in range(9):
+            source = w.ctypes.data + 4 * ((row * 9 + tap) * c + column)
+            transpose(source, 9 * c, taps + 4 * tap * LANES * LANES, LANES)
+        for k in range(LANES):
+            target = u.ctypes.data + 4 * (row * c + (column + k) * LANES)
+            _transform_kernel(taps + 4 * k * LANES, LANES * LANES, area, target, f * c)
+
+
+@jit
+def _turned_kernels(first, last, w, scratch, u):
+    """w (F,3,3,C), turned by 180 degrees -> u (36,C/16,F,16)."""
+    f, _, _, c = w.shape
+    area = scratch[first].ctypes.data
+    for one in range(f * first // SHARDS, f * last // SHARDS):
+        for k in range(0, c, LANES):
+            source = w.ctypes.data + 4 * ((one * 9 + 8) * c + k)
+            _transform_kernel(source, -c, area, u.ctypes.data + 4 * (k * f + one * LANES), f * c)
+
+
+@jit
+def _convolve(first, last, x, u, top, left, across, down, tiles, zeros, scratch, v, m, past, wide, y):
+    """Shards of all tiles: x (N,H,W,C), u (36,F/16,C,16) -> y (N,H',W',F)."""
     c, f = x.shape[3], y.shape[3]
     count = x.shape[0] * across * down
     chunks = -(-count // tiles)
     v_step, m_step = tiles * c + SKEW, tiles * f + SKEW
-    patch_in = patches[first, : 36 * c].reshape(6, 6, c)
-    patch_out = patches[first, : 16 * f].reshape(4, 4, f)
-    scratch = patches[first, 36 * max(c, f) :]
-    v_at, m_at = v[first].ctypes.data, m[first].ctypes.data
+    area, v_at, m_at = scratch[first], v[first].ctypes.data, m[first].ctypes.data
     for chunk in range(chunks * first // SHARDS, chunks * last // SHARDS):
         start = chunk * tiles
         stop = min(start + tiles, count)
-        transform_inputs(x, start, stop, across, down, top, left, patch_in, scratch, v_at, v_step)
+        rows = -(-(stop - start) // ROWS) * ROWS  # those beyond the last tile hold what nobody reads
+        transform_inputs(x, start, stop, across, down, top, left, zeros, area, v_at, v_step, tiles)
         for p in range(36):
-            sgemm(
-                ROW_MAJOR, PLAIN, PLAIN, stop - start, f, c, np.float32(1), v_at + 4 * p * v_step, c,
-                u.ctypes.data + 4 * p * c * f, f, np.float32(0), m_at + 4 * p * m_step, f,
+            kernel = u.ctypes.data + 4 * p * c * f
+            multiply(
+                v_at + 4 * p * v_step, LANES * tiles, c // LANES, kernel,
+                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, wide,
             )  # fmt: skip
-        transform_outputs(y, start, stop, across, down, patch_out, scratch, m_at, m_step, past)
+        transform_outputs(y, start, stop, across, down, area, m_at, m_step, tiles, past)
 
 
 @jit
-def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, patches, v, m, du):
-    """Shards of all tiles: V^T dM summed -> du (PARTIALS,36,F,C)."""
+def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, zeros, scratch, v, m, wide, du):
+    """Shards of all tiles: dM^T V summed -> du (PARTIALS,36,C/16,F,16)."""
     c, f = x.shape[3], dy.shape[3]
     count = x.shape[0] * across * down
     chunks = -(-count // tiles)
     v_step, m_step = tiles * c + SKEW, tiles * f + SKEW
-    patch_in = patches[first, : 36 * c].reshape(6, 6, c)
-    patch_out = patches[first, : 16 * f].reshape(4, 4, f)
-    scratch = patches[first, 36 * max(c, f) :]
-    v_at, m_at = v[first].ctypes.data, m[first].ctypes.data
+    area, v_at, m_at = scratch[first], v[first].ctypes.data, m[first].ctypes.data
     for part in range(PARTIALS * first // SHARDS, PARTIALS * last // SHARDS):
-        beta = np.float32(0)
-        for chunk in range(chunks * part // PARTIALS, chunks * (part + 1) // PARTIALS):
+        begin, end = chunks * part // PARTIALS, chunks * (part + 1) // PARTIALS
+        if begin == end:
+            du[part] = 0
+        for chunk in range(begin, end):
             start = chunk * tiles
             stop = min(start + tiles, count)
-            transform_inputs(x, start, stop, across, down, top, left, patch_in, scratch, v_at, v_step)
-            transform_gradients(dy, start, stop, across, down, patch_out, scratch, m_at, m_step)
+            transform_inputs(x, start, stop, across, down, top, left, zeros, area, v_at, v_step, tiles)
+            transform_gradients(dy, start, stop, across, down, zeros, area, m_at, m_step, tiles)
             for p in range(36):
-                sgemm(
-                    ROW_MAJOR, TRANSPOSED, PLAIN, f, c, stop - start, np.float32(1), m_at + 4 * p * m_step, f,
-                    v_at + 4 * p * v_step, c, beta, du[part, p].ctypes.data, c,
+                multiply_add(
+                    m_at + 4 * p * m_step, LANES * tiles, stop - start, v_at + 4 * p * v_step, LANES * tiles,
+                    du[part, p].ctypes.data, f, c // LANES, chunk > begin, wide,
                 )  # fmt: skip
-            beta = np.float32(1)
-        if beta == 0:
-            du[part] = 0
 
 
 @jit
 def _finish_kernels(first, last, du, scratch, dw):
-    """Du (PARTIALS,36,F,C), added in order -> dw = G^T du G (F,3,3,C)."""
+    """Du (PARTIALS,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
     f, _, _, c = dw.shape
     area = scratch[first].ctypes.data
     step = f * c
     whole = 36 * step
     for one in range(f * first // SHARDS, f * last // SHARDS):
-        source = du.ctypes.data + 4 * (one * c)
         target = dw.ctypes.data + 4 * (one * 9 * c)
         for k in range(0, c, LANES):
+            source = du.ctypes.data + 4 * (k * f + one * LANES)
             for p in range(36):
-                total = load(source, p * step + k)
+                total = load(source, p * step)
                 for part in range(1, PARTIALS):
-                    total = total + load(source, part * whole + p * step + k)
+                    total = total + load(source, part * whole + p * step)
                 store(area, p * LANES, total)
             for j in range(6):
                 r = kernel_adjoint(*column6(area, j * LANES, 6 * LANES))
@@ -133,45 +147,52 @@ def _finish_kernels(first, last, du, scratch, dw):
                 put3(target, 3 * i * c + k, c, r)
 
 
-def _work(c: int, f: int, tiles: int) -> tuple[Array, Array, Array]:
-    """Room for each shard that starts a thread's part: patches and registers, V, M; untouched pages cost nothing."""
+def _chunk(count: int, channels: int) -> int:
+    """Tiles of a chunk: what suits the caches, but not so many that threads have nothing to do."""
+    share = -(-count // SHARDS)
+    return min(TILES if channels < MANY else 2 * TILES, -(-share // ROWS) * ROWS)
+
+
+def _work(c: int, f: int, tiles: int) -> tuple[Array, Array, Array, Array]:
+    """A line of zeros; room for each shard that starts a thread's part: a transform's, V, M.
+
+    Untouched pages cost nothing.
+    """
     return (
-        empty((SHARDS, 36 * max(c, f) + 64 * LANES)),
+        np.zeros(6 * max(c, f), np.float32),
+        empty((SHARDS, AREA)),
         empty((SHARDS, 36 * (tiles * c + SKEW))),
         empty((SHARDS, 36 * (tiles * f + SKEW))),
     )
 
 
-def transformed(w: Array, *, turned: bool) -> Array:
-    """w (P,3,3,Q) -> U (36,P,Q)."""
-    p, _, _, q = w.shape
-    u = empty((36, p, q))
-    parallel(_kernels, w, turned, empty((SHARDS, 18 * LANES)), u)
-    return u
-
-
 def convolve(x: Array, u: Array, padding: Padding) -> Array:
-    """x (N,H,W,C), u (36,C,F) -> y (N,H',W',F)."""
+    """x (N,H,W,C), u (36,F/16,C,16) -> y (N,H',W',F)."""
     n, h, w, c = x.shape
-    f = u.shape[2]
+    f = LANES * u.shape[1]
     (top, bottom), (left, right) = padding
     y = empty((n, h + top + bottom - 2, w + left + right - 2, f))
     down, across = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
-    tiles = TILES if c + f < 256 else 2 * TILES  # a large U is read once per chunk
-    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), streams(y), y)
+    tiles = _chunk(n * down * across, c + f)
+    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), streams(y), WIDE, y)
     return y
 
 
 def forward(x: Array, w: Array, padding: Padding) -> Array:
     """x (N,H,W,C), w (F,3,3,C) -> y."""
-    by_channel = np.ascontiguousarray(w.transpose(3, 1, 2, 0))  # (C,3,3,F): lanes along the filters
-    return convolve(x, transformed(by_channel, turned=False), padding)
+    f, _, _, c = w.shape
+    u = empty((36, f // LANES, c, LANES))
+    parallel(_kernels, w, empty((SHARDS, AREA + 9 * LANES * LANES)), u)
+    return convolve(x, u, padding)
 
 
 def input_grad(dy: Array, w: Array, padding: Padding) -> Array:
     """dy (N,H',W',F), w (F,3,3,C) -> dx: dy convolved with the kernel turned round."""
+    f, _, _, c = w.shape
     (top, bottom), (left, right) = padding
-    return convolve(dy, transformed(w, turned=True), ((2 - top, 2 - bottom), (2 - left, 2 - right)))
+    u = empty((36, c // LANES, f, LANES))
+    parallel(_turned_kernels, w, empty((SHARDS, AREA)), u)
+    return convolve(dy, u, ((2 - top, 2 - bottom), (2 - left, 2 - right)))
 
 
 def weight_grad(dy: Array, x: Array, padding: Padding) -> Array:
@@ -179,9 +200,10 @@ def weight_grad(dy: Array, x: Array, padding: Padding) -> Array:
     c, f = x.shape[3], dy.shape[3]
     (top, _), (left, _) = padding
     down, across = -(-dy.shape[1] // 4), -(-dy.shape[2] // 4)
-    du = empty((PARTIALS, 36, f, c))
-    patches, v, m = _work(c, f, TILES)
-    parallel(_kernel_gradients, x, dy, top, left, across, down, TILES, patches, v, m, du)
+    tiles = _chunk(len(x) * down * across, c + f)
+    du = empty((PARTIALS, 36, c // LANES, f, LANES))
+    zeros, scratch, v, m = _work(c, f, tiles)
+    parallel(_kernel_gradients, x, dy, top, left, across, down, tiles, zeros, scratch, v, m, WIDE, du)
     dw = empty((f, 3, 3, c))
-    parallel(_finish_kernels, du, patches, dw)
+    parallel(_finish_kernels, du, empty((SHARDS, AREA)), dw)
     return dw

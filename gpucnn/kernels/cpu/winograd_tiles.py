@@ -1,7 +1,8 @@
 """Winograd's transforms, F(4x4, 3x3): a column of six, four or three at a time, then whole tiles of an image.
 
-Tiles are numbered through the batch; those that reach over the border are copied into a small patch first, zeros
-outside.  What a tile becomes goes to 36 positions, each a matrix (tiles, channels), ``step`` floats apart.
+Tiles are numbered through the batch.  What lies outside an image is read from a line of zeros.  What a tile becomes
+goes to 36 positions, ``step`` floats apart, each a matrix (``rows``, channels) in panels of sixteen channels; a tile is
+a row.
 """
 
 import numpy as np
@@ -116,93 +117,87 @@ def put4(address, at, step, v, past):
 
 
 @jit
-def transform_tile(source, row_step, c, scratch, target, position_step):
-    """V = B^T d B of one tile: source (6 rows of 6 pixels of c channels) -> 36 positions at target."""
-    for k in range(0, c, LANES):
-        for j in range(6):
-            v = input_transform(*column6(source, j * c + k, row_step))
-            put6(scratch, j * LANES, 6 * LANES, v)
-        for i in range(6):
-            v = input_transform(*column6(scratch, 6 * i * LANES, LANES))
-            put6(target, 6 * i * position_step + k, position_step, v)
-
-
-@jit
-def copy_patch(x, n, top, left, size, patch):
-    """The size x size pixels of image n from (top, left) on into patch, zeros beyond the border."""
+def transform_inputs(x, first, last, across, down, top, left, zeros, scratch, v, step, rows):
+    """Tiles first .. last-1 of x -> V = B^T d B at address v."""
     _, h, w, c = x.shape
-    for i in range(size):
-        row = top + i
-        for j in range(size):
-            column = left + j
-            if 0 <= row < h and 0 <= column < w:
-                for k in range(c):
-                    patch[i, j, k] = x[n, row, column, k]
-            else:
-                for k in range(c):
-                    patch[i, j, k] = 0
-
-
-@jit
-def transform_inputs(x, first, last, across, down, top, left, patch, scratch, v, step):
-    """Tiles first .. last-1 of x -> V (36, tiles, C) at address v, positions ``step`` floats apart."""
-    _, h, w, c = x.shape
+    area, nothing = scratch.ctypes.data, zeros.ctypes.data
+    outside = fill(np.float32(0))
     for tile in range(first, last):
         n, rest = tile // (across * down), tile % (across * down)
         row, column = 4 * (rest // across) - top, 4 * (rest % across) - left
-        target = v + 4 * (tile - first) * c
-        if row >= 0 and column >= 0 and row + 6 <= h and column + 6 <= w:
-            source = x.ctypes.data + 4 * (((n * h + row) * w + column) * c)
-            transform_tile(source, w * c, c, scratch.ctypes.data, target, step)
-        else:
-            copy_patch(x, n, row, column, 6, patch)
-            transform_tile(patch.ctypes.data, 6 * c, c, scratch.ctypes.data, target, step)
+        low, high = max(0, -column), min(6, w - column)
+        source, line = x.ctypes.data + 4 * ((n * h + row) * w + column) * c, 4 * w * c
+        r0 = source if 0 <= row < h else nothing
+        r1 = source + line if 0 <= row + 1 < h else nothing
+        r2 = source + 2 * line if 0 <= row + 2 < h else nothing
+        r3 = source + 3 * line if 0 <= row + 3 < h else nothing
+        r4 = source + 4 * line if 0 <= row + 4 < h else nothing
+        r5 = source + 5 * line if 0 <= row + 5 < h else nothing
+        target = v + 4 * LANES * (tile - first)
+        for k in range(0, c, LANES):
+            for j in range(6):
+                if low <= j < high:
+                    q = j * c + k
+                    column0 = load(r0, q), load(r1, q), load(r2, q), load(r3, q), load(r4, q), load(r5, q)
+                    put6(area, j * LANES, 6 * LANES, input_transform(*column0))
+                else:
+                    put6(area, j * LANES, 6 * LANES, (outside, outside, outside, outside, outside, outside))
+            for i in range(6):
+                line6 = input_transform(*column6(area, 6 * i * LANES, LANES))
+                put6(target, 6 * i * step + k * rows, step, line6)
 
 
 @jit
-def transform_outputs(y, first, last, across, down, patch, scratch, m, step, past):
-    """M (36, tiles, F) at address m -> tiles first .. last-1 of y."""
+def transform_outputs(y, first, last, across, down, scratch, m, step, rows, past):
+    """M at address m -> tiles first .. last-1 of y = A^T M A."""
     _, h, w, f = y.shape
     area = scratch.ctypes.data
     for tile in range(first, last):
         n, rest = tile // (across * down), tile % (across * down)
         row, column = 4 * (rest // across), 4 * (rest % across)
-        whole = row + 4 <= h and column + 4 <= w
-        source = m + 4 * (tile - first) * f
-        target = y.ctypes.data + 4 * (((n * h + row) * w + column) * f) if whole else patch.ctypes.data
-        row_step = w * f if whole else 4 * f
+        high, wide = min(4, h - row), min(4, w - column)
+        source = m + 4 * LANES * (tile - first)
+        target = y.ctypes.data + 4 * (((n * h + row) * w + column) * f)
         for k in range(0, f, LANES):
             for j in range(6):
-                r = output_transform(*column6(source, j * step + k, 6 * step))
+                r = output_transform(*column6(source, k * rows + j * step, 6 * step))
                 put4(area, j * LANES, 6 * LANES, r, False)
-            for i in range(4):
+            for i in range(high):
                 r = output_transform(*column6(area, 6 * i * LANES, LANES))
-                put4(target, i * row_step + k, f, r, past and whole)
-        if not whole:
-            for i in range(min(4, h - row)):
-                for j in range(min(4, w - column)):
-                    for k in range(f):
-                        y[n, row + i, column + j, k] = patch[i, j, k]
+                at = i * w * f + k
+                if wide == 4:
+                    put4(target, at, f, r, past)
+                else:
+                    store(target, at, r[0])
+                    if wide > 1:
+                        store(target, at + f, r[1])
+                    if wide > 2:
+                        store(target, at + 2 * f, r[2])
 
 
 @jit
-def transform_gradients(dy, first, last, across, down, patch, scratch, m, step):
-    """Tiles of dy -> dM = A dy A^T (36, tiles, F) at address m."""
+def transform_gradients(dy, first, last, across, down, zeros, scratch, m, step, rows):
+    """Tiles first .. last-1 of dy -> dM = A dy A^T at address m."""
     _, h, w, f = dy.shape
-    area = scratch.ctypes.data
+    area, nothing = scratch.ctypes.data, zeros.ctypes.data
+    outside = fill(np.float32(0))
     for tile in range(first, last):
         n, rest = tile // (across * down), tile % (across * down)
         row, column = 4 * (rest // across), 4 * (rest % across)
-        if row + 4 <= h and column + 4 <= w:
-            source, row_step = dy.ctypes.data + 4 * (((n * h + row) * w + column) * f), w * f
-        else:
-            copy_patch(dy, n, row, column, 4, patch)
-            source, row_step = patch.ctypes.data, 4 * f
-        target = m + 4 * (tile - first) * f
+        wide = min(4, w - column)
+        r0, line = dy.ctypes.data + 4 * (((n * h + row) * w + column) * f), 4 * w * f
+        r1 = r0 + line if row + 1 < h else nothing
+        r2 = r0 + 2 * line if row + 2 < h else nothing
+        r3 = r0 + 3 * line if row + 3 < h else nothing
+        target = m + 4 * LANES * (tile - first)
         for k in range(0, f, LANES):
             for j in range(4):
-                r = output_adjoint(*column4(source, j * f + k, row_step))
-                put6(area, j * LANES, 4 * LANES, r)
+                if j < wide:
+                    q = j * f + k
+                    r = output_adjoint(load(r0, q), load(r1, q), load(r2, q), load(r3, q))
+                    put6(area, j * LANES, 4 * LANES, r)
+                else:
+                    put6(area, j * LANES, 4 * LANES, (outside, outside, outside, outside, outside, outside))
             for i in range(6):
                 r = output_adjoint(*column4(area, 4 * i * LANES, LANES))
-                put6(target, 6 * i * step + k, step, r)
+                put6(target, 6 * i * step + k * rows, step, r)
