@@ -9,6 +9,7 @@ from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.panels import multiply, multiply_add
 from gpucnn.kernels.cpu.simd import LANES, transpose
 
+ZEROS = np.zeros(LANES, np.float32)
 SIZES = [(16, 16, 16), (32, 48, 80), (48, 32, 64)]
 
 
@@ -28,7 +29,7 @@ def test_multiply(rows, k, columns, wide) -> None:
     in_a, in_b, c = panels(a), panels(b), np.full((columns // LANES, rows + 3, LANES), 7, np.float32)
     multiply(
         in_a.ctypes.data, LANES * rows, k // LANES, in_b.ctypes.data,
-        c.ctypes.data, LANES * (rows + 3), rows, columns // LANES, wide,
+        c.ctypes.data, LANES * (rows + 3), rows, columns // LANES, ZEROS.ctypes.data, wide,
     )  # fmt: skip
     np.testing.assert_allclose(c[:, :rows], panels(a.astype(np.float64) @ b), rtol=1e-4, atol=1e-4)
     assert (c[:, rows:] == 7).all()
@@ -41,9 +42,11 @@ def test_multiply_add(rows, k, columns, add, wide) -> None:
     a, b = normal(k - 3, rows), normal(k - 3, columns)
     in_a, in_b, c = panels(a), panels(b), np.full((columns // LANES, rows, LANES), 7, np.float32)
     length = LANES * (k - 3)
+    start = c if add else ZEROS
     multiply_add(
-        in_a.ctypes.data, length, k - 3, in_b.ctypes.data, length, c.ctypes.data, rows, columns // LANES, add, wide
-    )
+        in_a.ctypes.data, length, k - 3, in_b.ctypes.data, length,
+        c.ctypes.data, rows, columns // LANES, start.ctypes.data, wide,
+    )  # fmt: skip
     wanted = panels(a.T.astype(np.float64) @ b) + (7 if add else 0)
     np.testing.assert_allclose(c, wanted, rtol=1e-4, atol=1e-4)
 

@@ -12,12 +12,14 @@ Tiles are handled in chunks: one chunk's V and M stay in the second-level cache 
 transform back.  Channels go sixteen at a time, hence ``channels % 16 == 0``.
 """
 
+import os
+
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.panels import ROWS, WIDE, multiply, multiply_add
+from gpucnn.kernels.cpu.panels import ROWS, multiply, multiply_add
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, load, store, transpose
+from gpucnn.kernels.cpu.simd import LANES, WIDE, load, store, transpose
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.kernels.cpu.winograd_tiles import (
     column3,
@@ -32,8 +34,9 @@ from gpucnn.kernels.cpu.winograd_tiles import (
 )
 from gpucnn.typing import Array, Padding
 
-TILES = 64  # of a chunk; twice as many where channels are many, since the transformed kernel is read once per chunk
-MANY = 256  # channels in and out
+LARGE_L2 = os.sysconf("SC_LEVEL2_CACHE_SIZE") >= 3 << 19 if "SC_LEVEL2_CACHE_SIZE" in os.sysconf_names else False
+TILES = 64 if LARGE_L2 else 32  # of a chunk, whose V and M should fill half of the second-level cache
+MANY = 512  # channels in and out: twice as many tiles, since the transformed kernel is read once per chunk
 SKEW = 16  # floats between two positions: 36 streams at the same offset in their pages would fight for cache lines
 PARTIALS = 4  # sums of dU that are made apart and added in order
 AREA = 64 * LANES  # floats: what a transform keeps between its two halves
@@ -94,7 +97,7 @@ def _convolve(first, last, x, u, top, left, across, down, tiles, zeros, scratch,
             kernel = u.ctypes.data + 4 * p * c * f
             multiply(
                 v_at + 4 * p * v_step, LANES * tiles, c // LANES, kernel,
-                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, wide,
+                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, zeros.ctypes.data, wide,
             )  # fmt: skip
         transform_outputs(y, start, stop, across, down, area, m_at, m_step, tiles, past)
 
@@ -117,9 +120,10 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, zeros,
             transform_inputs(x, start, stop, across, down, top, left, zeros, area, v_at, v_step, tiles)
             transform_gradients(dy, start, stop, across, down, zeros, area, m_at, m_step, tiles)
             for p in range(36):
+                sums = du[part, p].ctypes.data
                 multiply_add(
                     m_at + 4 * p * m_step, LANES * tiles, stop - start, v_at + 4 * p * v_step, LANES * tiles,
-                    du[part, p].ctypes.data, f, c // LANES, chunk > begin, wide,
+                    sums, f, c // LANES, sums if chunk > begin else zeros.ctypes.data, wide,
                 )  # fmt: skip
 
 
