@@ -21,7 +21,7 @@ def table() -> dict[Op, Op]:
     from gpucnn.kernels import cpu as fast
 
     return {
-        # convolution: Winograd, direct or im2col, by ``plan``
+        # convolution: Winograd or direct, by ``plan``
         conv2d.conv2d: fast.conv2d.conv2d,
         conv2d.conv2d_input_grad: fast.conv2d.conv2d_input_grad,
         conv2d.conv2d_weight_grad: fast.conv2d.conv2d_weight_grad,

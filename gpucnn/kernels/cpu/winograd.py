@@ -81,7 +81,7 @@ def _turned_kernels(first, last, w, scratch, u):
 
 
 @jit
-def _convolve(first, last, x, u, top, left, across, down, tiles, zeros, scratch, v, m, past, wide, y):
+def _convolve(first, last, x, u, top, left, across, down, tiles, walk, zeros, scratch, v, m, past, wide, y):
     """Shards of all tiles: x (N,H,W,C), u (36,F/16,C,16) -> y (N,H',W',F)."""
     c, f = x.shape[3], y.shape[3]
     count = x.shape[0] * across * down
@@ -96,14 +96,14 @@ def _convolve(first, last, x, u, top, left, across, down, tiles, zeros, scratch,
         for p in range(36):
             kernel = u.ctypes.data + 4 * p * c * f
             multiply(
-                v_at + 4 * p * v_step, LANES * tiles, c // LANES, kernel,
+                v_at + 4 * p * v_step, walk.ctypes.data, c, kernel,
                 m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, zeros.ctypes.data, wide,
             )  # fmt: skip
         transform_outputs(y, start, stop, across, down, area, m_at, m_step, tiles, past)
 
 
 @jit
-def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, zeros, scratch, v, m, wide, du):
+def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, zeros, scratch, v, m, wide, du):
     """Shards of all tiles: dM^T V summed -> du (PARTIALS,36,C/16,F,16)."""
     c, f = x.shape[3], dy.shape[3]
     count = x.shape[0] * across * down
@@ -122,7 +122,7 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, zeros,
             for p in range(36):
                 sums = du[part, p].ctypes.data
                 multiply_add(
-                    m_at + 4 * p * m_step, LANES * tiles, stop - start, v_at + 4 * p * v_step, LANES * tiles,
+                    m_at + 4 * p * m_step, LANES * tiles, walk.ctypes.data, stop - start, v_at + 4 * p * v_step, LANES * tiles,
                     sums, f, c // LANES, sums if chunk > begin else zeros.ctypes.data, wide,
                 )  # fmt: skip
 
@@ -178,7 +178,8 @@ def convolve(x: Array, u: Array, padding: Padding) -> Array:
     y = empty((n, h + top + bottom - 2, w + left + right - 2, f))
     down, across = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
     tiles = _chunk(n * down * across, c + f)
-    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), streams(y), WIDE, y)
+    walk = (LANES * tiles * np.arange(c // LANES)[:, None] + np.arange(LANES)).reshape(-1)  # along a row of V
+    parallel(_convolve, x, u, top, left, across, down, tiles, walk, *_work(c, f, tiles), streams(y), WIDE, y)
     return y
 
 
@@ -207,7 +208,8 @@ def weight_grad(dy: Array, x: Array, padding: Padding) -> Array:
     tiles = _chunk(len(x) * down * across, c + f)
     du = empty((PARTIALS, 36, c // LANES, f, LANES))
     zeros, scratch, v, m = _work(c, f, tiles)
-    parallel(_kernel_gradients, x, dy, top, left, across, down, tiles, zeros, scratch, v, m, WIDE, du)
+    walk = LANES * np.arange(tiles)  # down a column of dM
+    parallel(_kernel_gradients, x, dy, top, left, across, down, tiles, walk, zeros, scratch, v, m, WIDE, du)
     dw = empty((f, 3, 3, c))
     parallel(_finish_kernels, du, empty((SHARDS, AREA)), dw)
     return dw
