@@ -102,13 +102,14 @@ def test_scattered_rows_may_meet(count, wide) -> None:
     rng = np.random.default_rng(count)
     rows, walk = rng.integers(0, 200, count + OVERHANG), np.arange(11)  # many overlap
     rows[count:] = 300
+    sources = 11 * rng.permutation(count + OVERHANG)
     c = np.full(400, 7, np.float32)
     scatter_rows(
-        a.ctypes.data, 11, walk.ctypes.data, 11, count, b.ctypes.data, LANES, ZEROS.ctypes.data,
+        a.ctypes.data, sources.ctypes.data, walk.ctypes.data, 11, count, b.ctypes.data, LANES, ZEROS.ctypes.data,
         c.ctypes.data, rows.ctypes.data, wide,
     )  # fmt: skip
     wanted = np.full(400, 7, np.float64)
-    for row, values in zip(rows[:count], a.astype(np.float64) @ b, strict=False):
+    for row, values in zip(rows[:count], a[sources[:count] // 11].astype(np.float64) @ b, strict=True):
         wanted[row : row + LANES] += values
     np.testing.assert_allclose(c[:300], wanted[:300], rtol=1e-4, atol=1e-4)
 

@@ -17,10 +17,7 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.panels import (
-    FULL,
-    NARROW,
     OVERHANG,
-    SPLIT_EXACTLY,
     copy_rows,
     gather_rows,
     kind_of,
@@ -49,6 +46,7 @@ class Geometry:
     height: int
     width: int
     pixels: Array  # the window of each output pixel of the group, and a few more
+    columns: Array  # the numbers of the output pixels, down the columns of each image; and a few more
     taps: Array  # KH*KW*C places of a window, and a few more
     lines: Array  # KH places: the lines of a window
     points: Array  # KH*KW places: its pixels
@@ -60,7 +58,8 @@ def geometry(n: int, image: Shape, size: Pair, kernel: Pair, stride: Pair, paddi
     (h, w), (down, across), (kh, kw) = image, size, kernel
     (top, bottom), (left, right) = padding
     height, width = h + top + bottom, w + left + right
-    group = max(1, min(PIXELS // (down * across), n // SHARDS))
+    most = max(1, min(PIXELS // (down * across), n // SHARDS))
+    group = max(size for size in range(1, most + 1) if n % size == 0)
     places = (
         np.arange(group)[:, None, None] * (height * width)
         + np.arange(down)[:, None] * (stride[0] * width)
@@ -74,6 +73,7 @@ def geometry(n: int, image: Shape, size: Pair, kernel: Pair, stride: Pair, paddi
         height,
         width,
         np.concatenate([c * places.reshape(-1), spare]),
+        np.concatenate([np.arange(places.size).reshape(places.shape).swapaxes(1, 2).reshape(-1), spare]),
         np.concatenate([taps, spare]),
         c * points[:, 0].copy(),
         c * points.reshape(-1),
@@ -102,27 +102,26 @@ def _pack(first, last, w, panels):
 
 @jit
 def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, results, kind, y):
-    """x (N,H,W,C), panels (P,taps,lanes), bias (P,lanes) -> y (N,H',W',F); without a border padded is (SHARDS,0,..)."""
+    """x (N,H,W,C), panels (P,taps,lanes), bias (P,lanes) -> y (N,H',W',F); padded is (SHARDS,0,..) without a border."""
     n, down, across, f = y.shape
     count, taps, lanes = panels.shape
-    group = (pixels.size - OVERHANG) // (down * across)
-    groups = -(-n // group)
+    some = pixels.size - OVERHANG  # of a group
+    groups = n * down * across // some
     rows, out = y.reshape(-1, f), results[first]
     border = padded.shape[1] > 0
     if border:
         padded[first] = 0
     held = -1
     for item in range(groups * count * first // SHARDS, groups * count * last // SHARDS):
-        one, panel = item // count, item % count
-        start, stop = one * group, min(one * group + group, n)
-        some = (stop - start) * down * across
+        group, panel = item // count, item % count
+        start, stop = n * group // groups, n * (group + 1) // groups
         at = x[start].ctypes.data
         if border:
-            if held != one:
+            if held != group:
                 pad_images(x, start, stop, top, left, padded[first])
-                held = one
+                held = group
             at = padded[first].ctypes.data
-        row, column = start * down * across, panel * lanes
+        row, column = some * group, panel * lanes
         width = min(lanes, f - column)
         place = y.ctypes.data + 4 * (row * f + column)
         # what would be written beyond the group or beyond its filters goes elsewhere first
@@ -147,8 +146,8 @@ def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zer
     """Dy (N,H',W',F), x (N,H,W,C) -> parts (parts,P,taps,lanes), sums over some of the images each."""
     n, down, across, f = dy.shape
     sums, count, _, lanes = parts.shape
-    group = (pixels.size - OVERHANG) // (down * across)
-    groups = -(-n // group)
+    some = pixels.size - OVERHANG  # of a group
+    groups = n * down * across // some
     rows, copied = dy.reshape(-1, f), grads[first]
     border = padded.shape[1] > 0
     if border:
@@ -157,29 +156,28 @@ def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zer
     for part in range(begin // count, -(-end // count)):
         low, high = max(begin - part * count, 0), min(end - part * count, count)
         fresh = groups * part // sums
-        for one in range(fresh, groups * (part + 1) // sums):
-            start, stop = one * group, min(one * group + group, n)
-            some = (stop - start) * down * across
+        for group in range(fresh, groups * (part + 1) // sums):
+            start, stop = n * group // groups, n * (group + 1) // groups
             at = x[start].ctypes.data
             if border:
                 pad_images(x, start, stop, top, left, padded[first])
                 at = padded[first].ctypes.data
             for panel in range(low, high):
-                grad, step = rows[start * down * across :, panel * lanes :].ctypes.data, f
+                column = panel * lanes
+                grad, step = dy.ctypes.data + 4 * (some * group * f + column), f
                 if f % lanes and stop == n:  # behind the last image there is nothing to read
-                    take_columns(
-                        rows[start * down * across :], panel * lanes, min(lanes, f - panel * lanes), copied[:some]
-                    )
+                    take_columns(rows[some * group :], column, min(lanes, f - column), copied)
                     grad, step = copied.ctypes.data, lanes
                 target = parts[part, panel].ctypes.data
                 gather_rows(
                     at, taps.ctypes.data, pixels.ctypes.data, some, taps.size - OVERHANG, grad, step,
-                    zeros.ctypes.data if one == fresh else target, 0 if one == fresh else lanes, target, lanes, kind,
+                    zeros.ctypes.data if group == fresh else target, 0 if group == fresh else lanes,
+                    target, lanes, kind,
                 )  # fmt: skip
 
 
 @jit
-def _input_grad(first, last, dy, weights, slices, pixels, walk, top, left, padded, grads, zeros, wide, dx):
+def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, left, padded, zeros, wide, dx):
     """Dy (N,H',W',F), weights (slices,F,16 P) -> dx (N,H,W,C).
 
     A slice is what every output pixel adds to the padded images at one place: a tap's channels or, where there are few,
@@ -188,30 +186,23 @@ def _input_grad(first, last, dy, weights, slices, pixels, walk, top, left, padde
     n, down, across, f = dy.shape
     _, h, w, _ = dx.shape
     panels = weights.shape[2] // LANES
-    _, group, _, _, c = padded.shape
-    group -= 1  # what blocks have beyond the last pixel goes to an image that nobody reads
+    c = padded.shape[4]
     apart = panels if c == LANES else 1
-    groups = -(-n // group)
-    images, rows, copied = padded[first], dy.reshape(-1, f), grads[first]
+    group = padded.shape[1] - 1  # what blocks have beyond the last pixel goes to an image that nobody reads
+    groups = n // group
+    images = padded[first]
     for item in range(groups * apart * first // SHARDS, groups * apart * last // SHARDS):
         one, panel = item // apart, item % apart
-        start, stop = one * group, min(one * group + group, n)
-        row, some = start * down * across, (stop - start) * down * across
-        grad = rows[row:].ctypes.data
-        if row + some + OVERHANG > n * down * across and overhang(some, FULL if wide else NARROW):
-            for r in range(some):
-                for k in range(f):
-                    copied[r, k] = rows[row + r, k]
-            grad = copied.ctypes.data
-        images[:] = 0
+        start = one * group
+        images[:group] = 0
         for s in range(slices.size):
             for p in range(panel, panel + 1 if apart > 1 else panels):
                 scatter_rows(
-                    grad, f, walk.ctypes.data, f, some, weights[s].ctypes.data + 4 * p * LANES, LANES * panels,
-                    zeros.ctypes.data, images.ctypes.data + 4 * (slices[s] + (p - panel) * LANES),
-                    pixels.ctypes.data, wide,
+                    dy[start].ctypes.data, sources.ctypes.data, walk.ctypes.data, f, group * down * across,
+                    weights[s].ctypes.data + 4 * p * LANES, LANES * panels, zeros.ctypes.data,
+                    images.ctypes.data + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, wide,
                 )  # fmt: skip
-        for image in range(start, stop):
+        for image in range(start, start + group):
             for i in range(h):
                 line, out = images[image - start, top + i].reshape(-1), dx[image, i]
                 if apart == 1:
@@ -225,7 +216,7 @@ def _input_grad(first, last, dy, weights, slices, pixels, walk, top, left, padde
 
 def _padded(g: Geometry, c: int, padding: Padding) -> Array:
     """Room for a group of images with their borders per shard; none where an image is read where it lies."""
-    if padding == ((0, 0), (0, 0)) and g.group == 1:
+    if padding == ((0, 0), (0, 0)):
         return np.empty((SHARDS, 0, 0, 0, 0), np.float32)
     return empty((SHARDS, g.group, g.height, g.width, c))
 
@@ -263,7 +254,7 @@ def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padd
     g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c)
     sums = min(-(-n // g.group), SHARDS if taps * f < SMALL_SUM else 2)
     parts = empty((sums, -(-f // lanes), taps + OVERHANG, lanes))
-    grads = empty((SHARDS, g.pixels.size, lanes))
+    grads = empty((SHARDS, g.pixels.size - OVERHANG, lanes))
     corner, padded = (padding[0][0], padding[1][0]), _padded(g, c, padding)
     parallel(_weight_grad, dy, x, g.taps, g.pixels, *corner, padded, grads, ZEROS, kind_of(f), parts)
     dw = parts[:, :, :taps].sum(axis=0).transpose(0, 2, 1).reshape(-1, taps)  # (P*lanes, taps)
@@ -284,10 +275,11 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     weights = np.zeros((slices, f, columns), np.float32)
     weights[:, :, :per] = w.reshape(f, slices, per).swapaxes(0, 1)
     padded = empty((SHARDS, g.group + 1, g.height, g.width, own))
-    pixels = g.pixels.copy()
-    pixels[-OVERHANG:] = g.group * g.height * g.width * own
-    grads = empty((SHARDS, SPLIT_EXACTLY + OVERHANG, f))
+    # pixels beside each other would overlap where a slice is a line, pixels below each other do not
+    order = np.arange(g.pixels.size) if by_tap else g.columns
+    sources, targets = order * f, g.pixels[order]
+    sources[-OVERHANG:], targets[-OVERHANG:] = 0, g.group * g.height * g.width * own
     dx = empty(x_shape)
     corner, places = (top, sides[0]), g.points if by_tap else g.lines
-    parallel(_input_grad, dy, weights, places, pixels, np.arange(f), *corner, padded, grads, ZEROS, WIDE, dx)
+    parallel(_input_grad, dy, weights, places, sources, targets, np.arange(f), *corner, padded, ZEROS, WIDE, dx)
     return dx

@@ -169,8 +169,8 @@ of eight floats hold; six or seven of eight columns; eight or nine of sixteen co
 gather5, gather6 = block(5, gather=True), block(6, gather=True)
 gather8, gather9 = block(8, gather=True), block(9, gather=True)
 halves6, halves7 = block(6, half=True, gather=True), block(7, half=True, gather=True)
-scatter5, scatter6 = block(5, scatter=True), block(6, scatter=True)
-scatter8, scatter9 = block(8, scatter=True), block(9, scatter=True)
+scatter5, scatter6 = block(5, gather=True, scatter=True), block(6, gather=True, scatter=True)
+scatter8, scatter9 = block(8, gather=True, scatter=True), block(9, gather=True, scatter=True)
 
 
 def kind_of(columns: int) -> int:
@@ -234,26 +234,26 @@ def gather_rows(a, rows, walk, length, count, b, b_row, start, start_row, c, c_r
 
 
 @jit
-def scatter_rows(a, row, walk, length, count, b, b_row, zeros, c, rows, wide):
-    """Rows of c, at offsets from the list at ``rows``, += a b, one row after the other; one panel.
+def scatter_rows(a, sources, walk, length, count, b, b_row, zeros, c, targets, wide):
+    """C[targets] += a[sources] b, one row after the other, for one panel; both lists are as in ``gather_rows``.
 
-    Some rows more than ``count`` may be read and added.
+    Rows that follow each other should not overlap: what was just stored in other pieces is slow to load.
     """
     kind = FULL if wide else NARROW
     blocks, large = split(count, kind)
     small = smaller(kind)
     done = 0
     for one in range(blocks):
-        left, list_ = a + 4 * done * row, rows + 8 * done
+        from_, to = sources + 8 * done, targets + 8 * done
         if kind == NARROW:
             if one < large:
-                scatter6(left, row, walk, length, b, b_row, 0, zeros, 0, 0, c, list_, 0)
+                scatter6(a, from_, walk, length, b, b_row, 0, zeros, 0, 0, c, to, 0)
             else:
-                scatter5(left, row, walk, length, b, b_row, 0, zeros, 0, 0, c, list_, 0)
+                scatter5(a, from_, walk, length, b, b_row, 0, zeros, 0, 0, c, to, 0)
         elif one < large:
-            scatter9(left, row, walk, length, b, b_row, 0, zeros, 0, 0, c, list_, 0)
+            scatter9(a, from_, walk, length, b, b_row, 0, zeros, 0, 0, c, to, 0)
         else:
-            scatter8(left, row, walk, length, b, b_row, 0, zeros, 0, 0, c, list_, 0)
+            scatter8(a, from_, walk, length, b, b_row, 0, zeros, 0, 0, c, to, 0)
         done += small + (one < large)
 
 
