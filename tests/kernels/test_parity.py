@@ -11,7 +11,7 @@ from kernel_samples import BIG, SMALL, one_of_each
 
 from gpucnn import metrics, optim
 from gpucnn.backends import cpu
-from gpucnn.layers import activations, batchnorm, containers, dropout, pooling
+from gpucnn.layers import activations, batchnorm, containers, dropout, joined, pooling
 
 if reason := cpu.problem():
     pytest.skip(reason, allow_module_level=True)
@@ -23,6 +23,7 @@ TOLERANCE = 2e-5  # of the largest value
 IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
 EXACT = {
     pooling.max_pool2d,
+    joined.relu_max_pool2d,
     activations.relu,
     activations.relu_grad,
     containers.add,
