@@ -157,3 +157,11 @@ def test_batch_norm_keeps_its_digits_where_the_mean_is_far_away(c, mean, std) ->
     got = KERNELS[batchnorm.batchnorm_grad](dy, x, scale, got_mean, var, 1e-5)
     for part, exact in zip(got, wanted, strict=True):
         close(part, exact, TOLERANCE + unit)
+
+
+def test_adam_loses_no_digits_of_1_minus_beta() -> None:
+    g = np.linspace(0.5, 2.0, 16, dtype=np.float32)
+    w, m, v = np.ones_like(g), np.zeros_like(g), np.zeros_like(g)
+    KERNELS[optim.adam_update](w, g, m, v, 0.1, 0.9, 0.999, 1e-8, 0.0, False, 1)
+    np.testing.assert_allclose(v, 0.001 * g.astype(np.float64) ** 2, rtol=3e-7)
+    np.testing.assert_allclose(m, 0.1 * g.astype(np.float64), rtol=3e-7)
