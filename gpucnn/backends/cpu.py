@@ -84,7 +84,7 @@ def weighs(x: Array, w: Array, *b: Array) -> bool:
 
 def pools(dy: Array, x: Array) -> bool:
     """The gradient (N,H',W',C) of windows of x (N,H,W,C)."""
-    return dy.ndim == x.ndim and dy.shape[::3] == x.shape[::3]
+    return bool(dy.ndim == x.ndim and dy.shape[::3] == x.shape[::3])
 
 
 def classes(scores: Array, labels: Array) -> bool:

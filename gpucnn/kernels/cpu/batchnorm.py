@@ -126,7 +126,7 @@ def line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tup
 def back_line(
     a: Array, mean: Array, var: Array, eps: float, total: Array, products: Array, m: int
 ) -> tuple[Array, Array, Array, Array]:
-    """Sums of dz and of dz (x - mean), (SHARDS,C) each, over m rows -> k2, k3 of dx = a dz + k2 x + k3; dscale, dshift."""
+    """Sums of dz and dz (x - mean) over m rows, (SHARDS,C) each -> k2, k3 of dx = a dz + k2 x + k3; dscale, dshift."""
     inv = 1.0 / np.sqrt(var.astype(np.float64) + eps)
     dshift, dscale = total.sum(axis=0), products.sum(axis=0) * inv
     k2 = -a * inv * dscale / m
@@ -155,7 +155,9 @@ def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps
     x = np.ascontiguousarray(x)
     y = empty(x.shape)
     c = x.shape[-1]
-    parallel(_apply, x.reshape(-1, c), *line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(-1, c), work=x.size)
+    parallel(
+        _apply, x.reshape(-1, c), *line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(-1, c), work=x.size
+    )
     return y
 
 
