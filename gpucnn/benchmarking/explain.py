@@ -73,15 +73,20 @@ def place(kernel: Callable[..., Any] | None) -> str:
 
 
 def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
-    """Which way a convolution on the CPU's kernels takes; "" for everything else."""
+    """Which way a convolution's kernel takes; "" for everything else."""
     names = {conv2d: "forward", conv2d_input_grad: "input_grad", conv2d_weight_grad: "weight_grad"}
-    if op not in names or kernel is None or kernel.__module__ != "gpucnn.kernels.cpu.conv2d":
-        return ""
-    from gpucnn.kernels.cpu.conv2d import plan
+    module = "" if op not in names or kernel is None else kernel.__module__
+    if module == "gpucnn.kernels.cpu.conv2d":
+        from gpucnn.kernels.cpu.conv2d import plan as plan_cpu
 
-    w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
-    stride, padding = args[-2:]
-    return plan(w_shape, stride, padding, op=names[op])
+        w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
+        stride, padding = args[-2:]
+        return plan_cpu(w_shape, stride, padding, op=names[op])
+    if module == "gpucnn.kernels.gpu.conv2d":
+        from gpucnn.kernels.gpu.conv2d import plan as plan_gpu
+
+        return plan_gpu(op.__name__, *args)
+    return ""
 
 
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
