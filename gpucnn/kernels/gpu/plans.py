@@ -15,7 +15,7 @@ from gpucnn.kernels.gpu.workspace import Workspace
 
 
 class Plan:
-    """One convolution on one GPU.
+    """One convolution on one GPU: the one of a cuDNN handle, or one that is described (see ``cudnn_graph.build``).
 
     Attributes:
         refusal: why cuDNN does not compute it; "" where it does.
@@ -23,12 +23,12 @@ class Plan:
         workspace: bytes of scratch memory that the engine wants.
     """
 
-    def __init__(self, cudnn: Any, geometry: Geometry, options: Options, handle: int) -> None:
+    def __init__(self, cudnn: Any, geometry: Geometry, options: Options, **target: Any) -> None:
         self.geometry = geometry
         self.engine, self.workspace = "", 0
         self.refusal = geometry.problem()
         if not self.refusal:
-            self.graph = cudnn_graph.build(cudnn, geometry, handle=handle)
+            self.graph = cudnn_graph.build(cudnn, geometry, **target)
             self.refusal = cudnn_graph.ask(cudnn, self.graph, options, geometry.dtype.name)
 
     def take(self, index: int, name: str) -> None:
@@ -90,7 +90,7 @@ class Plans:
         plan = self.plans.get(geometry)
         if plan is None:
             with self.lock:
-                plan = self.plans[geometry] = Plan(self.cudnn, geometry, self.options, self.handle)
+                plan = self.plans[geometry] = Plan(self.cudnn, geometry, self.options, handle=self.handle)
             if plan.refusal and not geometry.problem():
                 notice(f"cuDNN does not compute {geometry}: {plan.refusal}")
         return plan

@@ -1,7 +1,7 @@
 """Opening cuDNN where parts of it are missing: one line with the reason and the remedy, and the op runs."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from fake_cudnn import Cudnn, install
@@ -27,7 +27,7 @@ def no_library(monkeypatch) -> str:
 
 
 def no_pathfinder(monkeypatch) -> str:
-    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda", None)
     return "cuda-pathfinder cannot be imported"
 
 
