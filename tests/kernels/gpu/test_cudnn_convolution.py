@@ -146,6 +146,12 @@ def test_a_gradient_of_another_shape_is_not_read_past_its_end(doubles, op) -> No
         assert not fast.supports(op.__name__, aligned(wrong), other, shape, stride, padding)
 
 
+def test_an_array_of_another_gpu_is_left_to_cupy(doubles, monkeypatch) -> None:
+    monkeypatch.setattr(doubles[1].cuda.runtime, "getDevice", lambda: 1)
+    request = fast.forward(*arrays()[:3], (2, 2), ONE)
+    assert "an array of GPU 0 while GPU 1 is current" in fast.refusal(*request)
+
+
 def test_arguments_by_name_are_looked_at_too(doubles) -> None:
     x, w, b, _, stride, padding = arrays()
     named = {"x": x, "w": w, "b": b, "stride": stride, "padding": padding}
