@@ -1,12 +1,45 @@
 """The GPU: CuPy, and the table of what runs faster than its plain array code."""
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 from gpucnn.backend import Backend
+from gpucnn.layers import conv2d
 
-KERNELS: Mapping[Callable[..., Any], Callable[..., Any]] = {}
-"""op -> kernel.  Empty: every op runs on CuPy as it is written."""
+Op = Callable[..., Any]
+
+KERNELS: Mapping[Op, Op] = {}
+"""op -> kernel, besides ``convolutions``.  Empty: every other op runs on CuPy as it is written."""
+
+
+def convolutions() -> dict[Op, Op]:
+    """Op -> cuDNN."""
+    from gpucnn.kernels.gpu import conv2d as fast
+
+    return {
+        conv2d.conv2d: fast.conv2d,
+        conv2d.conv2d_input_grad: fast.conv2d_input_grad,
+        conv2d.conv2d_weight_grad: fast.conv2d_weight_grad,
+    }
+
+
+def on_cudnn(op: Op, kernel: Op) -> Op:
+    """The kernel where cuDNN ``supports`` the arguments, else the op: im2col and cuBLAS."""
+    from gpucnn.kernels.gpu.conv2d import supports
+
+    @wraps(kernel)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        return (kernel if supports(op.__name__, *args, **kwargs) else op)(*args, **kwargs)
+
+    return choose
+
+
+def convolution_engine() -> str:
+    """What computes convolutions on the current GPU, and why it is not cuDNN where it is not; one line."""
+    from gpucnn.kernels.gpu import conv2d as fast
+
+    return fast.engine()
 
 
 def gpu_backend(index: int = 0) -> Backend:
@@ -14,7 +47,8 @@ def gpu_backend(index: int = 0) -> Backend:
     import cupy
 
     cupy.cuda.Device(index).use()
-    return Backend(f"gpu:{index}", cupy, KERNELS, copy_to_host=cupy.asnumpy, synchronous=False)
+    kernels = {**KERNELS, **{op: on_cudnn(op, kernel) for op, kernel in convolutions().items()}}
+    return Backend(f"gpu:{index}", cupy, kernels, copy_to_host=cupy.asnumpy, synchronous=False)
 
 
 def problem(index: int = 0) -> str | None:

@@ -73,15 +73,19 @@ def place(kernel: Callable[..., Any] | None) -> str:
 
 
 def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
-    """Which way a convolution on the CPU's kernels takes; "" for everything else."""
-    ops = (conv2d, conv2d_input_grad, conv2d_weight_grad)
-    if op not in ops or kernel is None or kernel.__module__ != "gpucnn.kernels.cpu.conv2d":
-        return ""
-    from gpucnn.kernels.cpu.conv2d import plan
+    """Which way a convolution's kernel takes; "" for everything else."""
+    module = kernel.__module__ if kernel and op in (conv2d, conv2d_input_grad, conv2d_weight_grad) else ""
+    if module == "gpucnn.kernels.cpu.conv2d":
+        from gpucnn.kernels.cpu.conv2d import plan as plan_cpu
 
-    x_shape = args[2] if op is conv2d_input_grad else args[op is conv2d_weight_grad].shape
-    w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
-    return plan(x_shape, w_shape, *args[-2:])
+        x_shape = args[2] if op is conv2d_input_grad else args[op is conv2d_weight_grad].shape
+        w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
+        return plan_cpu(x_shape, w_shape, *args[-2:])
+    if module == "gpucnn.kernels.gpu.conv2d":
+        from gpucnn.kernels.gpu.conv2d import plan as plan_gpu
+
+        return plan_gpu(op.__name__, *args)
+    return ""
 
 
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:

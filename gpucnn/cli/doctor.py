@@ -172,6 +172,7 @@ def backend_report() -> dict[str, Any]:
         "auto": backend.name,
         "why_not_gpu": reason,
         "why_no_kernels": unusable or (backend.name == "cpu" and attempt(cpu_problem)) or "",
+        "convolutions": "" if reason or unusable else attempt(convolution_engine),
         "kernels": {qualified(op): qualified(kernel) for op, kernel in backend.kernels.items()},
     }
 
@@ -180,6 +181,12 @@ def cpu_problem() -> str | None:
     from gpucnn.backends import cpu
 
     return cpu.problem()
+
+
+def convolution_engine() -> str:
+    from gpucnn.backends import gpu
+
+    return gpu.convolution_engine()
 
 
 def qualified(function: Any) -> str:
@@ -220,6 +227,7 @@ def caches() -> dict[str, str]:
     folders = {"data sets": str(download_place())}
     kernels = attempt(lambda: import_module("gpucnn.kernels.cpu.compile").cache_folder())
     folders["CPU kernels"] = str(kernels["problem"] if isinstance(kernels, dict) else kernels)
+    folders["cuDNN engines"] = str(import_module("gpucnn.kernels.gpu.plan_cache").default_folder())
     return folders
 
 
@@ -248,6 +256,8 @@ def as_text(report: dict[str, Any]) -> str:
         lines += row("not the GPU", report["why_not_gpu"])
     if report["why_no_kernels"]:
         lines += row("no kernels", report["why_no_kernels"])
+    if report["convolutions"]:
+        lines += row("convolutions", report["convolutions"])
     count = len(report["kernels"])
     lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run as they are written"]
     width = max(map(len, report["kernels"]), default=0)
