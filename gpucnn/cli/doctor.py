@@ -261,7 +261,8 @@ def as_text(report: dict[str, Any]) -> str:
     count = len(report["kernels"])
     lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run as they are written"]
     width = max(map(len, report["kernels"]), default=0)
-    lines += [f"  {op:<{width}}  {kernel}" for op, kernel in report["kernels"].items()]
+    # a kernel is named as its op: where it lies is what is news
+    lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]
     lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
     lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, value))]
     return "\n".join(lines)
