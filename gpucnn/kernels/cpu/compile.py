@@ -44,14 +44,19 @@ def notice() -> None:
 CACHE = cache_folder()
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any], *, fast_math: set[str] | bool = FAST_MATH) -> Callable[..., Any]:
     """Compile for the types of the first call, without the GIL; what is compiled lies in ``CACHE``."""
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(CACHE)
     try:
         made: Callable[..., Any] = numba.njit(
-            nogil=True, cache=True, fastmath=FAST_MATH, error_model="numpy", boundscheck=False
+            nogil=True, cache=True, fastmath=fast_math, error_model="numpy", boundscheck=False
         )(function)
         return made
     finally:
         numba.config.CACHE_DIR = before
+
+
+def jit_exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jit`` for what must round as NumPy does, after each operation."""
+    return jit(function, fast_math=False)
