@@ -50,7 +50,7 @@ def jit(function: Callable[..., Any], *, fast_math: set[str] | bool = FAST_MATH)
     numba.config.CACHE_DIR = str(CACHE)
     try:
         made: Callable[..., Any] = numba.njit(
-            nogil=True, cache=True, fastmath=fast_math, error_model="numpy", boundscheck=False
+            nogil=True, cache=True, no_cfunc_wrapper=True, fastmath=fast_math, error_model="numpy", boundscheck=False
         )(function)
         return made
     finally:
