@@ -35,9 +35,14 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}" / folder.name
 
 
+def compiled() -> list[Path]:
+    """The files of the functions that have been compiled so far."""
+    return sorted(CACHE.glob("**/*.nbc"))
+
+
 def notice() -> None:
     """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
-    if not any(CACHE.glob("**/*.nbc")):
+    if not compiled():
         print("gpucnn: compiling CPU kernels, once: the first step takes some ten seconds", file=sys.stderr, flush=True)
 
 
