@@ -7,7 +7,6 @@ import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from operator import itemgetter
@@ -220,15 +219,29 @@ def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
     return {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
 
 
-def caches() -> dict[str, str]:
+def caches() -> dict[str, Any]:
     """Folders that gpucnn fills by itself."""
     from gpucnn.data.files import download_place
+    from gpucnn.kernels.gpu.plan_cache import default_folder
 
-    folders = {"data sets": str(download_place())}
-    kernels = attempt(lambda: import_module("gpucnn.kernels.cpu.compile").cache_folder())
-    folders["CPU kernels"] = str(kernels["problem"] if isinstance(kernels, dict) else kernels)
-    folders["cuDNN engines"] = str(import_module("gpucnn.kernels.gpu.plan_cache").default_folder())
-    return folders
+    return {
+        "data sets": str(download_place()),
+        "CPU kernels": attempt(kernel_cache),
+        "cuDNN engines": str(default_folder()),
+    }
+
+
+def kernel_cache() -> dict[str, Any]:
+    """Where compiled kernels lie, the hash of the sources they are of, how many functions there are, and MiB."""
+    from gpucnn.kernels.cpu import compile as compiling
+
+    files = compiling.compiled()
+    return {
+        "folder": str(compiling.CACHE),
+        "hash": compiling.CACHE.name.rpartition("-")[2],
+        "compiled": len(files),
+        "mib": round(sum(file.stat().st_size for file in files) / 2**20, 1),
+    }
 
 
 # -- for people ---------------------------------------------------------------------------------------
@@ -264,8 +277,18 @@ def as_text(report: dict[str, Any]) -> str:
     # a kernel is named as its op: where it lies is what is news
     lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]
     lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
-    lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, value))]
+    lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, cache_text(value)))]
     return "\n".join(lines)
+
+
+def cache_text(cache: Any) -> str:
+    """A folder, and of compiled kernels what is in it."""
+    if not isinstance(cache, dict):
+        return str(cache)
+    if "problem" in cache:
+        return str(cache["problem"])
+    content = f"{cache['compiled']} functions compiled, {cache['mib']} MiB" if cache["compiled"] else "nothing compiled"
+    return f"{cache['folder']} (hash of the sources {cache['hash']}): {content}"
 
 
 def data_lines(data: dict[str, Any]) -> list[str]:
