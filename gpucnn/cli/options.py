@@ -62,6 +62,10 @@ def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
 
 
 def describe(backend: Backend) -> str:
-    """A backend for people: its name and how many ops have kernels."""
+    """A backend for people: its name and how many ops have kernels, or why none has."""
+    from gpucnn.backends import cpu
+
     kernels = f"{len(backend.kernels)} kernels" if backend.kernels else "no kernels, ops run as written"
+    if backend.name == "cpu" and (reason := cpu.problem()):
+        kernels = f"NO KERNELS: {reason}"
     return f"{backend.name} ({backend.xp.__name__} {backend.xp.__version__}, {kernels})"

@@ -181,3 +181,25 @@ def test_a_signal_saves_and_the_resumed_run_has_the_same_bits(
     assert main(["train", "--resume", str(path)]) == 0
     assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+WITHOUT_NUMBA = """
+import sys
+from importlib.machinery import PathFinder
+whole = PathFinder.find_spec
+PathFinder.find_spec = classmethod(lambda cls, name, *rest: None if name == "numba" else whole(name, *rest))
+from gpucnn.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_numba_it_trains_all_the_same_and_says_so(tmp_path: Path) -> None:
+    def run(*words: object) -> str:
+        command = [sys.executable, "-c", WITHOUT_NUMBA, *map(str, words)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    remedy = "Numba is not installed: pip install numba"
+    printed = run("train", "--device", "cpu", "--epochs", 1, "--output", tmp_path / "run").splitlines()
+    assert any(f"NO KERNELS: {remedy}" in line for line in printed[:8])
+    assert (tmp_path / "run" / "last.h5").exists()
+    assert remedy in " ".join(run("doctor").split())

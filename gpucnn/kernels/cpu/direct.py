@@ -17,6 +17,8 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.panels import (
+    FULL,
+    NARROW,
     OVERHANG,
     copy_rows,
     gather_rows,
@@ -206,7 +208,8 @@ def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, l
     """Dy (N,H',W',F), weights (slices,F,16 P), in whatever order -> dx (N,H,W,C).
 
     A slice is what every output pixel adds to the padded images at one place: a tap's channels or, where there are few,
-    a line of the kernel.  In the first case each panel of channels has padded images of its own.
+    a line of the kernel.  In the first case each panel of channels has padded images of its own, or, where padded has
+    no pixels, adds to dx where it lies.
     """
     n, down, across, f = dy.shape
     _, h, w, _ = dx.shape
@@ -216,17 +219,26 @@ def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, l
     group = padded.shape[1] - 1  # what blocks have beyond the last pixel goes to an image that nobody reads
     groups = n // group
     images = padded[first]
+    inside = padded.shape[2] == 0
     for item in range(groups * apart * first // SHARDS, groups * apart * last // SHARDS):
         one, panel = item // apart, item % apart
         start = one * group
-        images[:group] = 0
+        base = images.ctypes.data
+        if inside:
+            base, step = dx[start].ctypes.data + 4 * panel * LANES, dx.shape[3]
+            for pixel in range(group * h * w):
+                store(base, pixel * step, load(zeros.ctypes.data, 0))
+        else:
+            images[:group] = 0
         for s in range(slices.size):
             for p in range(panel, panel + 1 if apart > 1 else panels):
                 scatter_rows(
                     dy[start].ctypes.data, sources.ctypes.data, walk.ctypes.data, f, group * down * across,
                     weights[s].ctypes.data + 4 * p * LANES, weights.strides[1] // 4, zeros.ctypes.data,
-                    images.ctypes.data + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, wide,
+                    base + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, wide,
                 )  # fmt: skip
+        if inside:
+            continue
         for image in range(start, start + group):
             for i in range(h):
                 line, out = images[image - start, top + i].reshape(-1), dx[image, i]
@@ -298,11 +310,15 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     spare = 0 if by_tap else 1 + columns // ((width + sum(padding[1])) * own)
     (top, bottom), sides = padding
     g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, ((top, bottom + spare), sides), own)
+    pixels = g.pixels.size - OVERHANG
+    inside = by_tap and padding == ((0, 0), (0, 0)) and overhang(pixels, FULL if WIDE else NARROW) == 0
+    if inside:
+        g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c)
     weights = w.reshape(f, slices, per).swapaxes(0, 1)  # (slices,F,per), where w lies
     if columns > per:
         weights = np.zeros((slices, f, columns), np.float32)
         weights[:, :, :per] = w.reshape(f, slices, per).swapaxes(0, 1)
-    padded = empty((SHARDS, g.group + 1, g.height, g.width, own))
+    padded = empty((SHARDS, g.group + 1, 0 if inside else g.height, g.width, own))
     # pixels beside each other would overlap where a slice is a line, pixels below each other do not
     order = np.arange(g.pixels.size) if by_tap else g.columns
     sources, targets = order * f, g.pixels[order]
