@@ -1,0 +1,21 @@
+"""Kernels for the GPU, in CUDA C++: arrays in, arrays out.  ``backends/gpu.py`` says which op uses which.
+
+Importing this needs no CuPy and no GPU; the first launch does.
+"""
+
+from gpucnn.kernels.gpu import augment, batchnorm, dropout, elementwise, loss, optim, pooling, sums
+
+__all__ = ["augment", "batchnorm", "dropout", "elementwise", "loss", "optim", "pooling", "sums"]
+
+MODULES = (
+    augment.MODULE,
+    batchnorm.MODULE,
+    dropout.MODULE,
+    elementwise.MODULE,
+    loss.MODULE,
+    optim.MODULE,
+    pooling.AVERAGE,
+    pooling.MAXIMUM,
+    sums.MODULE,
+)
+"""Every ``.cu`` file, for whoever compiles them all."""

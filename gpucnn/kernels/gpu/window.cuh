@@ -1,0 +1,22 @@
+// Windows over images (N,H,W,C), channels last, as vectors of V channels.
+
+// Sizes in pixels: images h x w, outputs down x across, windows kh x kw every sh x sw, border before the first pixel.
+struct Windows {
+    int h, w, down, across, kh, kw, sh, sw, top, left;
+};
+
+#define WINDOW_PARAMETERS                                                                                       \
+    int h, int w, int down, int across, int kh, int kw, int sh, int sw, int top, int left
+#define WINDOWS \
+    { h, w, down, across, kh, kw, sh, sw, top, left }
+
+// The windows, along one axis, that a pixel is in: last, last - 1, ... first.
+struct Span {
+    int first, last;
+};
+
+__device__ inline Span windows_over(int pixel, int before, int kernel, int stride, int windows) {
+    const int at = pixel + before, past = at - kernel + stride;  // first = ceil((at - kernel + 1) / stride)
+    const int last = at / stride;
+    return {past < 0 ? 0 : past / stride, last < windows ? last : windows - 1};
+}
