@@ -61,7 +61,8 @@ def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tupl
 
 
 def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
-    return _normalize(contiguous(x), *map(contiguous, (scale, shift, mean, var)), eps, relu)
+    x, scale, shift, mean, var = map(contiguous, (x, scale, shift, mean, var))
+    return _normalize(x, scale, shift, mean, var, eps, relu)
 
 
 def _grad(

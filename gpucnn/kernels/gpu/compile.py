@@ -28,7 +28,7 @@ class Module:
 
     def __init__(self, file: str, names: Iterable[str]) -> None:
         self.file, self.names = file, tuple(names)
-        self.source = flattened(file)
+        self.source = flattened(file, (FOLDER / file).read_text(encoding="utf-8"))
         self.kernels: dict[str, Kernel] = {}
 
     def kernel(self, name: str) -> Kernel:
@@ -45,21 +45,18 @@ class Module:
         return cupy.RawModule(code=self.source, options=OPTIONS, name_expressions=self.names)
 
 
-def flattened(file: str) -> str:
+def flattened(file: str, text: str) -> str:
     """A source with the package's own headers written in where it includes them.
 
     CuPy's cache of compiled code looks at the source it is given, not at files behind an #include.
     """
 
-    def read(name: str) -> str:
-        return f'#line 1 "{name}"\n' + (FOLDER / name).read_text(encoding="utf-8")
-
     def paste(match: re.Match[str]) -> str:
-        line = source[: match.start()].count("\n") + 1
-        return f'{read(match[1])}\n#line {line} "{file}"'
+        header = (FOLDER / match[1]).read_text(encoding="utf-8")
+        line = text[: match.start()].count("\n") + 2
+        return f'#line 1 "{match[1]}"\n{header}\n#line {line} "{file}"'
 
-    source = read(file)
-    return HEADER.sub(paste, source)
+    return f'#line 1 "{file}"\n' + HEADER.sub(paste, text)
 
 
 def instances(kernel: str, *extra: str) -> list[str]:

@@ -57,19 +57,18 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
 def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
     """dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C); the first maximum of a window takes its gradient."""
     dy, x = contiguous(dy), contiguous(x)
-    n, h, w, c = x.shape
     dx = empty(x.shape, x.dtype)
-    storage, wide = vectors(c, dy, x, dx)
-    channels = c // wide
-    if tiled(kernel, stride, padding):
-        rows, columns = n * ((h + 1) // 2), (w + 1) // 2 * channels
-        sizes = (np.int64(rows), np.int32(columns), np.int32(channels), np.int32(h), np.int32(w))
-        launch(MAXIMUM, f"max_pool_2x2_grad<{storage}>", table_of(rows, columns), dy, x, *sizes, dx)
-        return dx
-    rows, columns = n * h, w * channels
-    windows = _windows((h, w), dy.shape[1:3], kernel, stride, padding)
+    storage, wide = vectors(x.shape[3], dy, x, dx)
+    (n, h, w), channels = x.shape[:3], x.shape[3] // wide
+    shape: tuple[Any, ...]
+    if tiled(kernel, stride, padding):  # a thread for a window, and for what is left of one at the edge
+        name, rows, columns = "max_pool_2x2_grad", n * ((h + 1) // 2), (w + 1) // 2 * channels
+        shape = (np.int32(h), np.int32(w))
+    else:  # a thread for a pixel
+        name, rows, columns = "max_pool_grad", n * h, w * channels
+        shape = _windows((h, w), dy.shape[1:3], kernel, stride, padding)
     sizes = (np.int64(rows), np.int32(columns), np.int32(channels))
-    launch(MAXIMUM, f"max_pool_grad<{storage}>", table_of(rows, columns), dy, x, *sizes, *windows, dx)
+    launch(MAXIMUM, f"{name}<{storage}>", table_of(rows, columns), dy, x, *sizes, *shape, dx)
     return dx
 
 

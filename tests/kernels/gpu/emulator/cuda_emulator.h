@@ -68,9 +68,11 @@ static void report(const std::string& what) {
 }
 
 static void run_fiber() {
-    body(arguments);
-    fibers[current].state = DONE;
-    swapcontext(&fibers[current].context, &scheduler);
+    for (;;) {  // a fiber is the same thread of one block after the other
+        body(arguments);
+        fibers[current].state = DONE;
+        swapcontext(&fibers[current].context, &scheduler);
+    }
 }
 
 static void wait(State how) {
@@ -103,18 +105,31 @@ static bool release() {
     return any;
 }
 
+static void prepare(Fiber& fiber) {
+    getcontext(&fiber.context);
+    fiber.stack.resize(STACK);
+    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_size = STACK;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, run_fiber, 0);
+}
+
+// Fibers for a launch of so many threads.
+static void assemble(unsigned count) {
+    threads = count;
+    if (!problem.empty()) fibers.clear();  // those of the last launch were left where they stood
+    problem.clear();
+    if (fibers.size() < count) {
+        fibers = std::vector<Fiber>(count);  // contexts hold their own addresses: none may move
+        for (Fiber& fiber : fibers) prepare(fiber);
+    }
+}
+
 static void run_block(bool descending) {
     for (unsigned t = 0; t < threads; ++t) {
-        Fiber& fiber = fibers[t];
-        getcontext(&fiber.context);
-        fiber.stack.resize(STACK);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        fiber.thread = {t % blockDim.x, t / blockDim.x % blockDim.y, 0};
-        fiber.state = READY;
-        fiber.phase = 0;
-        makecontext(&fiber.context, run_fiber, 0);
+        fibers[t].thread = {t % blockDim.x, t / blockDim.x, 0};
+        fibers[t].state = READY;
+        fibers[t].phase = 0;
     }
     while (problem.empty()) {
         for (unsigned k = 0; k < threads; ++k) {
@@ -204,6 +219,7 @@ struct Place {
 static void undefined(const char* what, const void* data) {
     const Place* place = static_cast<const Place*>(data);
     report(std::string(what) + " at " + place->file + ":" + std::to_string(place->line));
+    swapcontext(&fibers[current].context, &scheduler);  // for good: the next instruction might end the process
 }
 
 }  // namespace emulator
@@ -235,11 +251,9 @@ UNDEFINED(divrem_overflow, "a division by zero", void*, void*)
     extern "C" const char* run(int kernel, const unsigned* grid, const unsigned* block, void** values, int down) { \
         gridDim = {grid[0], grid[1], 1};                                                                          \
         blockDim = {block[0], block[1], 1};                                                                       \
-        emulator::threads = block[0] * block[1];                                                                  \
-        if (emulator::fibers.size() < emulator::threads) emulator::fibers.resize(emulator::threads);              \
+        emulator::assemble(block[0] * block[1]);                                                                  \
         emulator::body = ENTRIES[kernel].call;                                                                    \
         emulator::arguments = values;                                                                             \
-        emulator::problem.clear();                                                                                \
         const unsigned blocks = grid[0] * grid[1];                                                                \
         for (unsigned k = 0; k < blocks && emulator::problem.empty(); ++k) {                                      \
             const unsigned at = down ? blocks - 1 - k : k;                                                        \

@@ -78,18 +78,14 @@ class Guarded:
             self.array.reshape(-1).view(np.uint8)[:] = after
 
 
-class Emulator:
-    """A launcher that runs kernels on the CPU, on NumPy's arrays.
+class Recorder:
+    """A launcher that only notes what would run.
 
     Attributes:
-        descending: run blocks and threads from the last to the first; no result may depend on it.
         launched: (file, instance) of all launches so far.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.libraries: dict[str, Library] = {}
-        self.descending = False
+    def __init__(self) -> None:
         self.launched: set[tuple[str, str]] = set()
 
     def empty(self, shape: tuple[int, ...], dtype: object) -> np.ndarray:
@@ -102,6 +98,23 @@ class Emulator:
 
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
+
+    def launch(self, module: Module, name: str, grid: Grid, args: tuple[object, ...]) -> None:
+        self.launched.add((module.file, name))
+
+
+class Emulator(Recorder):
+    """A launcher that runs kernels on the CPU, on NumPy's arrays.
+
+    Attributes:
+        descending: run blocks and threads from the last to the first; no result may depend on it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.libraries: dict[str, Library] = {}
+        self.descending = False
 
     def library(self, module: Module) -> Library:
         """The module's kernels, compiled when first asked for."""
@@ -139,4 +152,4 @@ class Emulator:
         assert not problem, f"{name}: {problem}"
         for guard, constant in guards.values():
             guard.give_back(constant)
-        self.launched.add((module.file, name))
+        super().launch(module, name, grid, args)
