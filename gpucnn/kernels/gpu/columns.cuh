@@ -48,6 +48,5 @@ __device__ inline void sum_rows(double (&value)[V]) {
         rows = half;
     }
 #pragma unroll
-    for (int v = 0; v < V; ++v) value[v] = shared[v * BLOCK + at];
-    __syncthreads();  // whoever calls again writes into the same memory
+    for (int v = 0; v < V; ++v) value[v] = shared[v * BLOCK + at];  // its own place: a next call may write there
 }

@@ -48,6 +48,10 @@ is float32."""
 
 EXACT = {
     pooling.max_pool2d,
+    pooling.max_pool2d_grad,
+    pooling.avg_pool2d,
+    pooling.avg_pool2d_grad,
+    pooling.global_avg_pool2d_grad,
     activations.relu,
     activations.relu_grad,
     activations.leaky_relu,
@@ -59,7 +63,7 @@ EXACT = {
     augment.gather_normalize,
     augment.gather_augment,
 }
-"""Ops that round nothing, or one value once: the kernel gives the same bits."""
+"""Ops that round nothing, or whose kernels round as they do, in the same order: the same bits in float32."""
 
 # (N, H, W, C), crop: odd channels, lines that fill no vector, a batch of one
 IMAGES = [((7, 6, 5, 3), 2), ((3, 8, 8, 1), 4), ((5, 4, 8, 4), 0), ((2, 9, 16, 3), 3), ((1, 3, 2, 5), 1)]

@@ -8,7 +8,7 @@ import nvrtc
 import pytest
 
 from gpucnn.kernels.gpu import MODULES
-from gpucnn.kernels.gpu.compile import OPTIONS, SCALARS, VECTORS
+from gpucnn.kernels.gpu.compile import FOLDER, OPTIONS, SCALARS, VECTORS
 from gpucnn.kernels.gpu.launch import BLOCK
 
 BY_FILE = {module.file: module for module in MODULES}
@@ -93,6 +93,12 @@ def test_the_gate_sees_what_it_is_there_for() -> None:
     spilled = nvrtc.compile_source(SPILLS, ("spill", "atomic"), options)
     assert spilled.uses[spilled.lowered["spill"]].stack > 0
     assert re.search(r"\b(atom|red)\.", spilled.body(spilled.lowered["atomic"]))
+
+
+def test_every_source_belongs_to_a_module() -> None:
+    assert sorted(BY_FILE) == sorted(path.name for path in FOLDER.glob("*.cu"))
+    used = {name for module in MODULES for name in re.findall(r'#line 1 "(\w+\.cuh)"', module.source)}
+    assert used == {path.name for path in FOLDER.glob("*.cuh")}
 
 
 def test_blocks_are_as_large_as_the_sources_think() -> None:

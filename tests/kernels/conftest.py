@@ -1,1 +1,0 @@
-"""Puts this folder on the path: the samples are shared with the folders below."""
