@@ -24,7 +24,7 @@ def table() -> dict[Op, Op]:
     from gpucnn.kernels import gpu as fast
 
     return {
-        # convolution and fully connected layers: as written, on CuPy and cuBLAS, but for the bias
+        # convolution: cuDNN's rows belong here; without them it runs as written, as fully connected layers do (cuBLAS)
         conv2d.bias_grad: fast.sums.bias_grad,
         # batch norm, alone and with ReLU
         batchnorm.batchnorm: fast.batchnorm.batchnorm,

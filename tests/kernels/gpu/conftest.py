@@ -12,7 +12,7 @@ from gpucnn.kernels.gpu import launch
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     """One emulator for the session: a source takes seconds to compile."""
     if COMPILER is None:
-        pytest.skip("g++ is not installed: the CUDA kernels cannot be run on the CPU")
+        pytest.skip("needs g++ on Linux: it compiles the CUDA kernels for the CPU")
     folder: Path = tmp_path_factory.mktemp("emulator")
     return Emulator(folder)
 
