@@ -1,9 +1,8 @@
 """Where a number went wrong: the first layer of a forward pass that makes NaN or infinity."""
 
-from collections.abc import Callable
-
 from gpucnn.backend import Backend
 from gpucnn.layers import Layer
+from gpucnn.trace import trace
 from gpucnn.typing import Array
 
 
@@ -26,31 +25,11 @@ def first_culprit(model: Layer, x: Array) -> str:
     for name, parameter in model.parameters().items():
         if not all_finite(parameter.data, backend):
             return f"weights {name!r} hold NaN or infinity"
-    found: list[str] = []
-    leaves = [(name, layer) for name, layer in model.named_layers() if not layer.children()]
-    for name, layer in leaves:
-        layer.forward = _watched(name, layer, found)  # type: ignore[method-assign,assignment]
-    try:
-        model.forward(x)
-    finally:
-        for _, layer in leaves:
-            del layer.forward  # the class's own again
-    if found:
-        return f"layer {found[0]} is the first whose output holds NaN or infinity"
+    for name, layer, y in trace(model, x):
+        if not all_finite(y, backend):
+            return f"layer {name!r} ({type(layer).__name__}) is the first whose output holds NaN or infinity"
     for name, parameter in model.parameters().items():
         if not all_finite(parameter.grad, backend):
             return f"the gradient of {name!r} holds NaN or infinity"
     return "the loss overflows"
 
-
-def _watched(name: str, layer: Layer, found: list[str]) -> Callable[[Array], Array]:
-    """The layer's forward, noting its name where its output is not finite."""
-    forward = layer.forward
-
-    def watched(x: Array) -> Array:
-        y = forward(x)
-        if not all_finite(y, layer.backend):
-            found.append(f"{name!r} ({type(layer).__name__})")
-        return y
-
-    return watched

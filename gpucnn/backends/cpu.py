@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 from gpucnn.typing import Array
 
 Op = Callable[..., Any]
@@ -21,7 +21,7 @@ def table() -> dict[Op, Op]:
     from gpucnn.kernels import cpu as fast
 
     return {
-        # convolution: Winograd, direct or im2col, by ``plan``
+        # convolution: Winograd or direct, by ``plan``
         conv2d.conv2d: fast.conv2d.conv2d,
         conv2d.conv2d_input_grad: fast.conv2d.conv2d_input_grad,
         conv2d.conv2d_weight_grad: fast.conv2d.conv2d_weight_grad,
@@ -52,6 +52,12 @@ def table() -> dict[Op, Op]:
         pooling.avg_pool2d_grad: fast.pooling.avg_pool2d_grad,
         pooling.global_avg_pool2d: fast.pooling.global_avg_pool2d,
         pooling.global_avg_pool2d_grad: fast.pooling.global_avg_pool2d_grad,
+        # neighbours in one pass
+        joined.relu_max_pool2d: fast.pooling.relu_max_pool2d,
+        joined.relu_max_pool2d_grad: fast.pooling.relu_max_pool2d_grad,
+        joined.batchnorm_relu_max_pool2d: fast.joined.batchnorm_relu_max_pool2d,
+        joined.batchnorm_relu_max_pool2d_eval: fast.joined.batchnorm_relu_max_pool2d_eval,
+        joined.batchnorm_relu_max_pool2d_grad: fast.joined.batchnorm_relu_max_pool2d_grad,
         # loss, metrics, optimisers
         losses.softmax_cross_entropy: fast.loss.softmax_cross_entropy,
         metrics.count_correct: fast.loss.count_correct,
@@ -76,6 +82,11 @@ def weighs(x: Array, w: Array, *b: Array) -> bool:
     return x.ndim == w.ndim and x.shape[-1] == w.shape[-1] and all(bias.shape == w.shape[:1] for bias in b)
 
 
+def pools(dy: Array, x: Array) -> bool:
+    """The gradient (N,H',W',C) of windows of x (N,H,W,C)."""
+    return dy.ndim == x.ndim and dy.shape[::3] == x.shape[::3]
+
+
 def classes(scores: Array, labels: Array) -> bool:
     """The classes of the rows of scores (N,K), integers (N,)."""
     return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]
@@ -98,7 +109,11 @@ FITS: dict[Op, Callable[..., bool]] = {
     activations.leaky_relu_grad: alike,
     containers.add: alike,
     containers.add_relu: alike,
-    pooling.max_pool2d_grad: lambda dy, x: dy.shape[::3] == x.shape[::3],
+    pooling.max_pool2d_grad: pools,
+    joined.relu_max_pool2d_grad: pools,
+    joined.batchnorm_relu_max_pool2d: lines,
+    joined.batchnorm_relu_max_pool2d_eval: lines,
+    joined.batchnorm_relu_max_pool2d_grad: lambda dy, x, *values: pools(dy, x) and lines(x, *values),
     losses.softmax_cross_entropy: classes,
     metrics.count_correct: classes,
     optim.sgd_update: alike,

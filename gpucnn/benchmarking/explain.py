@@ -74,14 +74,13 @@ def place(kernel: Callable[..., Any] | None) -> str:
 
 def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
     """Which way a convolution on the CPU's kernels takes; "" for everything else."""
-    names = {conv2d: "forward", conv2d_input_grad: "input_grad", conv2d_weight_grad: "weight_grad"}
-    if op not in names or kernel is None or kernel.__module__ != "gpucnn.kernels.cpu.conv2d":
+    if op not in (conv2d, conv2d_input_grad, conv2d_weight_grad) or kernel is None or kernel.__module__ != "gpucnn.kernels.cpu.conv2d":
         return ""
     from gpucnn.kernels.cpu.conv2d import plan
 
     w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
     stride, padding = args[-2:]
-    return plan(w_shape, stride, padding, op=names[op])
+    return plan(w_shape, stride, padding)
 
 
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "what this machine has, what is used, and why not",
     "benchmark": "training steps against PyTorch on this machine",
     "gradcheck": "finite differences against every layer's gradients",
+    "parity": "a backend against the reference, layer by layer, forward and backward",
 }
 """command -> one line; the code is gpucnn/cli/COMMAND.py, imported only when it is asked for."""
 

@@ -6,9 +6,11 @@ sequence in reverse.  A sum hands its gradient to both branches, and a fork adds
 
 from math import prod
 
+from gpucnn.backend import Backend
 from gpucnn.errors import ShapeError
 from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
+from gpucnn.layers.joined import join
 from gpucnn.typing import Array, Shape
 
 
@@ -27,18 +29,25 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer, **named: Layer) -> None:
         self.layers = {str(i): layer for i, layer in enumerate(layers)} | named
+        self._steps: tuple[Backend, list[Layer]] | None = None
 
     def children(self) -> dict[str, Layer]:
         return self.layers
 
+    def steps(self) -> list[Layer]:
+        """What runs one after the other: the layers, some of them joined (``joined.py``)."""
+        if self._steps is None or self._steps[0] is not self.backend:
+            self._steps = self.backend, join(list(self.layers.values()))
+        return self._steps[1]
+
     def forward(self, x: Array) -> Array:
-        for layer in self.layers.values():
+        for layer in self.steps():
             x = layer.forward(x)
         return x
 
     def backward(self, dy: Array) -> Array | None:
         grad: Array | None = dy
-        for layer in reversed(self.layers.values()):
+        for layer in reversed(self.steps()):
             grad = layer.backward(grad)
             if grad is None:  # nobody further up learns anything
                 break

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn import losses, metrics, optim
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, output_size
 
 Op = Callable[..., Any]
@@ -144,14 +144,32 @@ def _poolings(cases: list[Any]) -> Iterator[Sample]:
         def average_back(s, a=shape, dy=dy, how=how):
             return s(*dy), a, *how
 
-        yield Sample(pooling.max_pool2d, label, forward)
-        yield Sample(pooling.max_pool2d, f"ties,{label}", ties)
-        yield Sample(pooling.max_pool2d_grad, label, back)
-        yield Sample(pooling.max_pool2d_grad, f"ties,{label}", back_of_ties)
+        for op in (pooling.max_pool2d, joined.relu_max_pool2d):
+            yield Sample(op, label, forward)
+            yield Sample(op, f"ties,{label}", ties)
+        for op in (pooling.max_pool2d_grad, joined.relu_max_pool2d_grad):
+            yield Sample(op, label, back)
+            yield Sample(op, f"ties,{label}", back_of_ties)
+        yield from _normalized_poolings(shape, dy, how, label)
         yield Sample(pooling.avg_pool2d, label, forward)
         yield Sample(pooling.avg_pool2d_grad, label, average_back)
         yield Sample(pooling.global_avg_pool2d, label, lambda s, a=shape: (s(*a),))
         yield Sample(pooling.global_avg_pool2d_grad, label, lambda s, a=shape: (s(a[0], a[3]), a))
+
+
+def _normalized_poolings(shape: tuple[int, ...], dy: tuple[int, ...], how: Any, label: str) -> Iterator[Sample]:
+    """Batch norm, ReLU and pooling in one."""
+    c, eps = shape[3], 1e-5
+
+    def train(s):
+        return s(*shape, mean=3.0), s(c), s(c), eps, *how
+
+    def evaluate(s):
+        return s(*shape), s(c), s(c), s(c), np.abs(s(c)) + np.float32(0.5), eps, *how
+
+    yield Sample(joined.batchnorm_relu_max_pool2d, label, train)
+    yield Sample(joined.batchnorm_relu_max_pool2d_eval, label, evaluate)
+    yield Sample(joined.batchnorm_relu_max_pool2d_grad, label, lambda s: (s(*dy), *evaluate(s)))
 
 
 def _rows(shapes: list[tuple[int, ...]]) -> Iterator[Sample]:

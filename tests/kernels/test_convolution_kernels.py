@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("numba")
 
 from gpucnn.backends import cpu
-from gpucnn.kernels.cpu.conv2d import DIRECT, IM2COL, WINOGRAD, plan
+from gpucnn.kernels.cpu.conv2d import DIRECT, WINOGRAD, plan
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 
 NONE, ONE, TWO = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 2), (2, 2))
 
-# (N, H, W, C), F, kernel, stride, padding, algorithm of the forward pass
+# (N, H, W, C), F, kernel, stride, padding, algorithm
 CASES = [
     ((2, 8, 8, 16), 16, (3, 3), (1, 1), ONE, WINOGRAD),
     ((3, 7, 9, 32), 16, (3, 3), (1, 1), ONE, WINOGRAD),  # tiles over the border on all sides
@@ -29,11 +29,15 @@ CASES = [
     ((1, 10, 3, 2), 17, (2, 2), (3, 3), TWO, DIRECT),
     ((1, 7, 5, 3), 20, (2, 4), (3, 1), ((1, 2), (0, 3)), DIRECT),
     ((2, 6, 6, 4), 3, (6, 6), (1, 1), NONE, DIRECT),
-    ((2, 9, 8, 16), 32, (3, 3), (2, 2), ONE, IM2COL),  # a strided block
-    ((2, 9, 8, 48), 32, (1, 1), (2, 2), NONE, IM2COL),
-    ((130, 4, 4, 40), 33, (1, 1), (1, 1), NONE, IM2COL),
-    ((2, 11, 7, 20), 33, (3, 3), (1, 1), ONE, IM2COL),
-    ((1, 12, 9, 5), 30, (4, 3), (3, 2), TWO, IM2COL),
+    ((2, 9, 8, 16), 32, (3, 3), (2, 2), ONE, DIRECT),  # a strided block
+    ((2, 9, 8, 48), 32, (1, 1), (2, 2), NONE, DIRECT),
+    ((130, 4, 4, 40), 33, (1, 1), (1, 1), NONE, DIRECT),
+    ((2, 11, 7, 20), 33, (3, 3), (1, 1), ONE, DIRECT),
+    ((1, 12, 9, 5), 30, (4, 3), (3, 2), TWO, DIRECT),
+    ((17, 5, 5, 16), 16, (2, 2), (1, 1), NONE, DIRECT),  # several images in a group, and one group that is not full
+    ((33, 3, 3, 5), 7, (3, 3), (1, 1), ONE, DIRECT),
+    ((40, 1, 1, 16), 9, (1, 1), (1, 1), NONE, DIRECT),  # an image is a pixel
+    ((64, 4, 4, 24), 10, (3, 3), (2, 2), NONE, DIRECT),
 ]
 
 
@@ -71,7 +75,7 @@ def test_parity_with_the_op_in_float64(case) -> None:
         assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max(), op.__name__
 
 
-@pytest.mark.parametrize("case", [CASES[5], CASES[7], CASES[14]], ids=str)
+@pytest.mark.parametrize("case", [CASES[5], CASES[7], CASES[14], CASES[20]], ids=str)
 def test_one_two_and_four_threads_give_the_same_bits(case) -> None:
     kernels, results = cpu.cpu_backend().kernels, []
     try:

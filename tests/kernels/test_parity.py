@@ -11,7 +11,7 @@ from kernel_samples import BIG, SMALL, one_of_each
 
 from gpucnn import metrics, optim
 from gpucnn.backends import cpu
-from gpucnn.layers import activations, batchnorm, containers, dropout, pooling
+from gpucnn.layers import activations, batchnorm, containers, dropout, joined, pooling
 
 if reason := cpu.problem():
     pytest.skip(reason, allow_module_level=True)
@@ -23,6 +23,7 @@ TOLERANCE = 2e-5  # of the largest value
 IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
 EXACT = {
     pooling.max_pool2d,
+    joined.relu_max_pool2d,
     activations.relu,
     activations.relu_grad,
     containers.add,
@@ -156,3 +157,11 @@ def test_batch_norm_keeps_its_digits_where_the_mean_is_far_away(c, mean, std) ->
     got = KERNELS[batchnorm.batchnorm_grad](dy, x, scale, got_mean, var, 1e-5)
     for part, exact in zip(got, wanted, strict=True):
         close(part, exact, TOLERANCE + unit)
+
+
+def test_adam_loses_no_digits_of_1_minus_beta() -> None:
+    g = np.linspace(0.5, 2.0, 16, dtype=np.float32)
+    w, m, v = np.ones_like(g), np.zeros_like(g), np.zeros_like(g)
+    KERNELS[optim.adam_update](w, g, m, v, 0.1, 0.9, 0.999, 1e-8, 0.0, False, 1)
+    np.testing.assert_allclose(v, 0.001 * g.astype(np.float64) ** 2, rtol=3e-7)
+    np.testing.assert_allclose(m, 0.1 * g.astype(np.float64), rtol=3e-7)

@@ -117,32 +117,45 @@ def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, past, dx):
             put(target, at + k, d, past)
 
 
-def _line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
+def line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
     """Batch norm as one line per channel: y = a x + b."""
     a = scale / np.sqrt(var.astype(np.float64) + eps)
     return a.astype(np.float32), (shift - a * mean).astype(np.float32)
 
 
-def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
-    x = np.ascontiguousarray(x)
+def back_line(
+    a: Array, mean: Array, var: Array, eps: float, total: Array, products: Array, m: int
+) -> tuple[Array, Array, Array, Array]:
+    """Sums of dz and of dz (x - mean), (SHARDS,C) each, over m rows -> k2, k3 of dx = a dz + k2 x + k3; dscale, dshift."""
+    inv = 1.0 / np.sqrt(var.astype(np.float64) + eps)
+    dshift, dscale = total.sum(axis=0), products.sum(axis=0) * inv
+    k2 = -a * inv * dscale / m
+    k3 = -a * dshift / m - k2 * mean
+    return k2.astype(np.float32), k3.astype(np.float32), dscale.astype(np.float32), dshift.astype(np.float32)
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """x (..., C), contiguous -> mean (C,), biased variance (C,)."""
     rows = x.reshape(-1, x.shape[-1])
     m, c = rows.shape
     total, squares = partial(c), partial(c)
     parallel(_moments, rows, rows[0], total, squares, work=x.size)
     offset = total.sum(axis=0) / m
     mean = (rows[0] + offset).astype(np.float32)
-    var = np.maximum(squares.sum(axis=0) / m - offset * offset, 0.0).astype(np.float32)
-    y = empty(x.shape)
-    parallel(_apply, rows, *_line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(m, c), work=x.size)
-    return y, mean, var
+    return mean, np.maximum(squares.sum(axis=0) / m - offset * offset, 0.0).astype(np.float32)
+
+
+def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
+    x = np.ascontiguousarray(x)
+    mean, var = moments(x)
+    return _evaluate(x, scale, shift, mean, var, eps, relu), mean, var
 
 
 def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
     x = np.ascontiguousarray(x)
     y = empty(x.shape)
     c = x.shape[-1]
-    line = _line(scale, shift, mean, var, eps)
-    parallel(_apply, x.reshape(-1, c), *line, relu, streams(y), y.reshape(-1, c), work=x.size)
+    parallel(_apply, x.reshape(-1, c), *line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(-1, c), work=x.size)
     return y
 
 
@@ -152,18 +165,13 @@ def _grad(
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     c = x.shape[-1]
     rows, drows = x.reshape(-1, c), dy.reshape(-1, c)
-    m = len(rows)
-    a, b = _line(scale, shift, mean, var, eps)
+    a, b = line(scale, shift, mean, var, eps)
     total, products = partial(c), partial(c)
     parallel(_grad_sums, drows, rows, mean, a, b, relu, total, products, work=2 * x.size)
-    inv = 1.0 / np.sqrt(var.astype(np.float64) + eps)
-    dshift, dscale = total.sum(axis=0), products.sum(axis=0) * inv
-    k2 = -a * inv * dscale / m
-    k3 = -a * dshift / m - k2 * mean
+    k2, k3, dscale, dshift = back_line(a, mean, var, eps, total, products, len(rows))
     dx = empty(x.shape)
-    lines = (k2.astype(np.float32), k3.astype(np.float32))
-    parallel(_grad_apply, drows, rows, a, b, relu, a, *lines, streams(dx), dx.reshape(m, c), work=2 * x.size)
-    return dx, dscale.astype(np.float32), dshift.astype(np.float32)
+    parallel(_grad_apply, drows, rows, a, b, relu, a, k2, k3, streams(dx), dx.reshape(-1, c), work=2 * x.size)
+    return dx, dscale, dshift
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:

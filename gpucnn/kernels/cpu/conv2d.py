@@ -2,25 +2,20 @@
 
 import numpy as np
 
-from gpucnn.kernels.cpu import direct, im2col, winograd
+from gpucnn.kernels.cpu import direct, winograd
 from gpucnn.kernels.cpu.simd import LANES
 from gpucnn.typing import Array, Padding, Pair, Shape
 
-WINOGRAD, DIRECT, IM2COL = "winograd F(4x4,3x3)", "direct, filters in lanes", "im2col + gemm"
+WINOGRAD, DIRECT = "winograd F(4x4,3x3)", "direct, windows where they lie"
 
 
-def plan(w_shape: Shape, stride: Pair, padding: Padding, *, op: str = "forward") -> str:
-    """The algorithm for a convolution of this shape; ``op`` is "forward", "input_grad" or "weight_grad"."""
+def plan(w_shape: Shape, stride: Pair, padding: Padding) -> str:
+    """The algorithm for a convolution of this shape, forward and back."""
     f, kh, kw, c = w_shape
     narrow = max(*padding[0], *padding[1]) <= 2
     if (kh, kw) == (3, 3) and stride == (1, 1) and narrow and f % LANES == 0 and c % LANES == 0:
         return WINOGRAD
-    taps = kh * kw * c
-    if op == "input_grad" and c < LANES and kw * c <= 2 * LANES:
-        return DIRECT
-    if op != "input_grad" and ((f <= LANES and taps <= 512) or (f <= 4 * LANES and taps <= 32)):
-        return DIRECT
-    return IM2COL
+    return DIRECT
 
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:
@@ -32,11 +27,8 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) 
         (x.shape[1] + top + bottom - kh) // stride[0] + 1,
         (x.shape[2] + left + right - kw) // stride[1] + 1,
     )
-    algorithm = plan(w.shape, stride, padding)
-    if algorithm == DIRECT:
+    if plan(w.shape, stride, padding) == DIRECT:
         return direct.forward(x, w, b, stride, padding, size)
-    if algorithm == IM2COL:
-        return im2col.forward(x, w, b, stride, padding, size)
     y = winograd.forward(x, w, padding)
     if b is not None:
         y += b
@@ -46,20 +38,14 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) 
 def conv2d_input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
     """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape``."""
     dy, w = np.ascontiguousarray(dy), np.ascontiguousarray(w)
-    algorithm = plan(w.shape, stride, padding, op="input_grad")
-    if algorithm == WINOGRAD:
-        return winograd.input_grad(dy, w, padding)
-    if algorithm == DIRECT:
+    if plan(w.shape, stride, padding) == DIRECT:
         return direct.input_grad(dy, w, x_shape, stride, padding)
-    return im2col.input_grad(dy, w, x_shape, stride, padding)
+    return winograd.input_grad(dy, w, padding)
 
 
 def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> Array:
     """dy (N,H',W',F), x (N,H,W,C) -> dw of ``w_shape``."""
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
-    algorithm = plan(w_shape, stride, padding, op="weight_grad")
-    if algorithm == WINOGRAD:
-        return winograd.weight_grad(dy, x, padding)
-    if algorithm == DIRECT:
+    if plan(w_shape, stride, padding) == DIRECT:
         return direct.weight_grad(dy, x, w_shape, stride, padding)
-    return im2col.weight_grad(dy, x, w_shape, stride, padding)
+    return winograd.weight_grad(dy, x, padding)

@@ -1,253 +1,285 @@
-"""Convolutions with few filters or few taps, directly: sixteen filters are the lanes of a vector.
+"""Convolutions of any shape, directly: the windows are multiplied where they lie.
 
-One tap is a pixel in all lanes times the tap's weight of each filter.  Eight output pixels (or, for the kernel's
-gradient, eight taps) have their sums in registers at a time.  LeNet's layers, and the first layer of any net, are too
-small for a matrix product, which would spend its time on laying out windows.
+    forward   y[pixel, :]       = b + sum over taps of  x[pixel + tap] w[tap, :]
+    kernel    dw[tap, :]       += sum over pixels of    x[pixel + tap] dy[pixel, :]
+    input     dx[pixel + tap]  += dy[pixel, :] w[:, tap]
+
+Each is a product of panels (``panels.py``) whose one factor is an image with its border, and a list of offsets says
+where its rows begin: so the windows, which a matrix product would want laid out, are never copied.  Filters are the
+lanes of a vector forward and for the kernel, channels (or, where there are few, a whole line of the kernel) back to the
+input.  Small images go several at a time, since a block of pixels may span them.
 """
+
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.panels import (
+    OVERHANG,
+    copy_rows,
+    gather_rows,
+    kind_of,
+    lanes_of,
+    overhang,
+    pack_columns,
+    scatter_rows,
+    smaller,
+    take_columns,
+)
 from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, load, spread, store
+from gpucnn.kernels.cpu.simd import LANES, WIDE, load, store
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
+PIXELS = 256  # that a group of images has at least, where there are enough images
+SMALL_SUM = 1 << 18  # numbers in a kernel's gradient: larger ones are summed in two parts instead of ``SHARDS``
+ZEROS = np.zeros(LANES, np.float32)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where things are in a group of padded images (group, height, width, C), in floats."""
+
+    group: int
+    height: int
+    width: int
+    pixels: Array  # the window of each output pixel of the group, and a few more
+    columns: Array  # the numbers of the output pixels, down the columns of each image; and a few more
+    taps: Array  # KH*KW*C places of a window, and a few more
+    lines: Array  # KH places: the lines of a window
+    points: Array  # KH*KW places: its pixels
+
+
+@lru_cache(maxsize=256)
+def geometry(n: int, image: Shape, size: Pair, kernel: Pair, stride: Pair, padding: Padding, c: int) -> Geometry:
+    """For n images of shape ``image`` (H,W) that become ``size`` (H',W'), with c channels in the padded ones."""
+    (h, w), (down, across), (kh, kw) = image, size, kernel
+    (top, bottom), (left, right) = padding
+    height, width = h + top + bottom, w + left + right
+    most = max(1, min(PIXELS // (down * across), n // SHARDS))
+    group = max(size for size in range(1, most + 1) if n % size == 0)
+    places = (
+        np.arange(group)[:, None, None] * (height * width)
+        + np.arange(down)[:, None] * (stride[0] * width)
+        + np.arange(across) * stride[1]
+    )
+    points = np.arange(kh)[:, None] * width + np.arange(kw)  # (KH,KW)
+    taps = (c * points[:, :, None] + np.arange(c)).reshape(-1)
+    spare = np.zeros(OVERHANG, np.int64)
+    return Geometry(
+        group,
+        height,
+        width,
+        np.concatenate([c * places.reshape(-1), spare]),
+        np.concatenate([np.arange(places.size).reshape(places.shape).swapaxes(1, 2).reshape(-1), spare]),
+        np.concatenate([taps, spare]),
+        c * points[:, 0].copy(),
+        c * points.reshape(-1),
+    )
+
 
 @jit
-def pad_image(x, n, top, left, padded):
-    """Image n of x with its border, as padded (H+, W+, C); the border is zero already."""
+def pad_images(x, start, stop, top, left, padded):
+    """Images start .. stop - 1 of x with their borders, as padded (.., H+, W+, C); the borders are zero already."""
     _, h, w, c = x.shape
-    for i in range(h):
-        source = x[n, i].reshape(-1)
-        target = padded[i + top].reshape(-1)[left * c : (left + w) * c]
-        for k in range(w * c):
-            target[k] = source[k]
+    for n in range(start, stop):
+        for i in range(h):
+            source = x[n, i].reshape(-1)
+            target = padded[n - start, i + top].reshape(-1)[left * c : (left + w) * c]
+            for k in range(w * c):
+                target[k] = source[k]
 
 
 @jit
-def _forward(first, last, x, wide, b, kh, kw, sh, sw, top, left, padded, results, y):
-    """x (N,H,W,C), wide (F/16,KH*KW*C,16) weights, b (F/16,16) -> y (N,H',W',F)."""
+def _pack(first, last, w, panels):
+    """w (F,K) -> panels (P,K,lanes)."""
+    count, _, lanes = panels.shape
+    for p in range(count * first // SHARDS, count * last // SHARDS):
+        pack_columns(w, p * lanes, min(lanes, w.shape[0] - p * lanes), panels[p])
+
+
+@jit
+def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, results, kind, y):
+    """x (N,H,W,C), panels (P,taps,lanes), bias (P,lanes) -> y (N,H',W',F); padded is (SHARDS,0,..) without a border."""
     n, down, across, f = y.shape
-    c = x.shape[3]
-    width = kw * c
-    image = padded[first]
-    image[:] = 0
-    pixels = image.ctypes.data
-    line, step = image.shape[1] * c, sw * c
-    out = results[first]
-    at = out.ctypes.data
-    tail = 1 + LANES // (across * f)  # lines whose garbage could reach the next image
-    for one in range(n * first // SHARDS, n * last // SHARDS):
-        pad_image(x, one, top, left, image)
-        for block in range(wide.shape[0]):
-            weights = wide[block].ctypes.data
-            bias = load(b[block].ctypes.data, 0)
-            lanes = min(LANES, f - block * LANES)
-            for i in range(down):
-                for j in range(0, across, 8):
-                    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = bias
-                    for m in range(kh):
-                        # the last group of a line reads up to seven pixels too far: there is room for that
-                        p = (i * sh + m) * line + j * step
-                        for q in range(width):
-                            w = load(weights, (m * width + q) * LANES)
-                            a0 = a0 + spread(pixels, p + q) * w
-                            a1 = a1 + spread(pixels, p + q + step) * w
-                            a2 = a2 + spread(pixels, p + q + 2 * step) * w
-                            a3 = a3 + spread(pixels, p + q + 3 * step) * w
-                            a4 = a4 + spread(pixels, p + q + 4 * step) * w
-                            a5 = a5 + spread(pixels, p + q + 5 * step) * w
-                            a6 = a6 + spread(pixels, p + q + 6 * step) * w
-                            a7 = a7 + spread(pixels, p + q + 7 * step) * w
-                    store(at, 0, a0)
-                    store(at, 16, a1)
-                    store(at, 32, a2)
-                    store(at, 48, a3)
-                    store(at, 64, a4)
-                    store(at, 80, a5)
-                    store(at, 96, a6)
-                    store(at, 112, a7)
-                    # whole vectors, in ascending order: lanes beyond the filters are overwritten by the next
-                    # pixel's; only the last lines of an image, with nobody's pixels behind them, go one by one
-                    target = y.ctypes.data + 4 * (((one * down + i) * across + j) * f + block * LANES)
-                    some = min(8, across - j)
-                    if lanes == LANES or (f < LANES and i < down - tail):
-                        for k in range(some):
-                            store(target, k * f, load(at, k * LANES))
-                    else:
-                        row = y[one, i]
-                        for k in range(some):
-                            for q in range(lanes):
-                                row[j + k, block * LANES + q] = out[k * LANES + q]
+    count, taps, lanes = panels.shape
+    some = pixels.size - OVERHANG  # of a group
+    groups = n * down * across // some
+    rows, out = y.reshape(-1, f), results[first]
+    border = padded.shape[1] > 0
+    if border:
+        padded[first] = 0
+    held = -1
+    for item in range(groups * count * first // SHARDS, groups * count * last // SHARDS):
+        group, panel = item // count, item % count
+        start, stop = n * group // groups, n * (group + 1) // groups
+        at = x[start].ctypes.data
+        if border:
+            if held != group:
+                pad_images(x, start, stop, top, left, padded[first])
+                held = group
+            at = padded[first].ctypes.data
+        row, column = some * group, panel * lanes
+        width = min(lanes, f - column)
+        place = y.ctypes.data + 4 * (row * f + column)
+        # what would be written beyond the group or beyond its filters goes elsewhere first
+        if width == lanes:
+            tail = min(some, smaller(kind) + 1) if overhang(some, kind) else 0
+        else:
+            tail = min(some, smaller(kind) + 1) if count == 1 else some
+        gather_rows(
+            at, pixels.ctypes.data, walk.ctypes.data, taps, some - tail, panels[panel].ctypes.data, lanes,
+            bias[panel].ctypes.data, 0, place, f, kind,
+        )  # fmt: skip
+        if tail:
+            gather_rows(
+                at, pixels.ctypes.data + 8 * (some - tail), walk.ctypes.data, taps, tail, panels[panel].ctypes.data,
+                lanes, bias[panel].ctypes.data, 0, out.ctypes.data, lanes, kind,
+            )  # fmt: skip
+            copy_rows(out, tail, rows, row + some - tail, column, width)
 
 
 @jit
-def _weight_grad(first, last, dy, x, offsets, sh, sw, top, left, padded, wide, parts):
-    """Dy (N,H',W',F), x (N,H,W,C), offsets of the taps in a padded image -> parts (SHARDS,F/16,taps,16)."""
+def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zeros, kind, parts):
+    """Dy (N,H',W',F), x (N,H,W,C) -> parts (parts,P,taps,lanes), sums over some of the images each."""
     n, down, across, f = dy.shape
-    c = x.shape[3]
-    image = padded[first]
-    image[:] = 0
-    pixels = image.ctypes.data
-    line = image.shape[1] * c
-    lanes = wide[first]
-    lanes[:] = 0
-    taps = offsets.size
-    blocks = parts.shape[1]
-    for shard in range(first, last):
-        parts[shard] = 0
-        for item in range(blocks * (n * shard // SHARDS), blocks * (n * (shard + 1) // SHARDS)):
-            one, block = item // blocks, item % blocks
-            if block == 0:
-                pad_image(x, one, top, left, image)
-            # sixteen floats from each pixel on: those beyond the filters make sums that nobody reads
-            grads, step = dy.ctypes.data + 4 * (one * down * across * f + block * LANES), f
-            if one == n - 1:  # behind the last image there is nothing to read
-                source = dy[one].reshape(-1, f)
-                for r in range(down * across):
-                    for q in range(min(LANES, f - block * LANES)):
-                        lanes[r, q] = source[r, block * LANES + q]
-                grads, step = lanes.ctypes.data, LANES
-            sums = parts[shard, block].ctypes.data
-            for t in range(0, taps, 8):
-                a0, a1 = load(sums, t * LANES), load(sums, (t + 1) * LANES)
-                a2, a3 = load(sums, (t + 2) * LANES), load(sums, (t + 3) * LANES)
-                a4, a5 = load(sums, (t + 4) * LANES), load(sums, (t + 5) * LANES)
-                a6, a7 = load(sums, (t + 6) * LANES), load(sums, (t + 7) * LANES)
-                o0, o1, o2, o3 = offsets[t], offsets[t + 1], offsets[t + 2], offsets[t + 3]
-                o4, o5, o6, o7 = offsets[t + 4], offsets[t + 5], offsets[t + 6], offsets[t + 7]
-                for i in range(down):
-                    for j in range(across):
-                        p = i * sh * line + j * sw * c
-                        d = load(grads, (i * across + j) * step)
-                        a0 = a0 + spread(pixels, p + o0) * d
-                        a1 = a1 + spread(pixels, p + o1) * d
-                        a2 = a2 + spread(pixels, p + o2) * d
-                        a3 = a3 + spread(pixels, p + o3) * d
-                        a4 = a4 + spread(pixels, p + o4) * d
-                        a5 = a5 + spread(pixels, p + o5) * d
-                        a6 = a6 + spread(pixels, p + o6) * d
-                        a7 = a7 + spread(pixels, p + o7) * d
-                store(sums, t * LANES, a0)
-                store(sums, (t + 1) * LANES, a1)
-                store(sums, (t + 2) * LANES, a2)
-                store(sums, (t + 3) * LANES, a3)
-                store(sums, (t + 4) * LANES, a4)
-                store(sums, (t + 5) * LANES, a5)
-                store(sums, (t + 6) * LANES, a6)
-                store(sums, (t + 7) * LANES, a7)
+    sums, count, _, lanes = parts.shape
+    some = pixels.size - OVERHANG  # of a group
+    groups = n * down * across // some
+    rows, copied = dy.reshape(-1, f), grads[first]
+    border = padded.shape[1] > 0
+    if border:
+        padded[first] = 0
+    begin, end = sums * count * first // SHARDS, sums * count * last // SHARDS
+    for part in range(begin // count, -(-end // count)):
+        low, high = max(begin - part * count, 0), min(end - part * count, count)
+        fresh = groups * part // sums
+        for group in range(fresh, groups * (part + 1) // sums):
+            start, stop = n * group // groups, n * (group + 1) // groups
+            at = x[start].ctypes.data
+            if border:
+                pad_images(x, start, stop, top, left, padded[first])
+                at = padded[first].ctypes.data
+            for panel in range(low, high):
+                column = panel * lanes
+                grad, step = dy.ctypes.data + 4 * (some * group * f + column), f
+                if f % lanes and stop == n:  # behind the last image there is nothing to read
+                    take_columns(rows[some * group :], column, min(lanes, f - column), copied)
+                    grad, step = copied.ctypes.data, lanes
+                target = parts[part, panel].ctypes.data
+                gather_rows(
+                    at, taps.ctypes.data, pixels.ctypes.data, some, taps.size - OVERHANG, grad, step,
+                    zeros.ctypes.data if group == fresh else target, 0 if group == fresh else lanes,
+                    target, lanes, kind,
+                )  # fmt: skip
 
 
 @jit
-def _input_grad(first, last, dy, wide, c, sh, sw, top, left, padded, dx):
-    """Dy (N,H',W',F), wide (KH,F,32): a line of the kernel, KW*C weights and zeros -> dx (N,H,W,C).
+def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, left, padded, zeros, wide, dx):
+    """Dy (N,H',W',F), weights (slices,F,16 P) -> dx (N,H,W,C).
 
-    A pixel of dy adds a line of the kernel to each of KH lines of the padded image: two vectors.  Four pixels'
-    sums over the filters are in registers at a time.
+    A slice is what every output pixel adds to the padded images at one place: a tap's channels or, where there are few,
+    a line of the kernel.  In the first case each panel of channels has padded images of its own.
     """
     n, down, across, f = dy.shape
-    kh = wide.shape[0]
     _, h, w, _ = dx.shape
-    image = padded[first]
-    line = image.shape[1] * c
-    step = sw * c
-    for one in range(n * first // SHARDS, n * last // SHARDS):
-        image[:] = 0
-        for i in range(down):
-            for m in range(kh):
-                weights = wide[m].ctypes.data
-                target = image.ctypes.data + 4 * (i * sh + m) * line
-                for j in range(0, across, 4):
-                    some = min(4, across - j)
-                    grad = dy.ctypes.data + 4 * (((one * down + i) * across + j) * f)
-                    # a group that is not whole works on its first pixel again and adds nothing of it
-                    at1, at2, at3 = f if some > 1 else 0, 2 * f if some > 2 else 0, 3 * f if some > 3 else 0
-                    zero = load(weights, 0) - load(weights, 0)
-                    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
-                    for q in range(f):
-                        u, v = load(weights, q * 2 * LANES), load(weights, q * 2 * LANES + LANES)
-                        g0, g1 = spread(grad, q), spread(grad, at1 + q)
-                        g2, g3 = spread(grad, at2 + q), spread(grad, at3 + q)
-                        a0, b0 = a0 + g0 * u, b0 + g0 * v
-                        a1, b1 = a1 + g1 * u, b1 + g1 * v
-                        a2, b2 = a2 + g2 * u, b2 + g2 * v
-                        a3, b3 = a3 + g3 * u, b3 + g3 * v
-                    t = j * step
-                    store(target, t, load(target, t) + a0)
-                    store(target, t + LANES, load(target, t + LANES) + b0)
-                    if some > 1:
-                        t += step
-                        store(target, t, load(target, t) + a1)
-                        store(target, t + LANES, load(target, t + LANES) + b1)
-                    if some > 2:
-                        t += step
-                        store(target, t, load(target, t) + a2)
-                        store(target, t + LANES, load(target, t + LANES) + b2)
-                    if some > 3:
-                        t += step
-                        store(target, t, load(target, t) + a3)
-                        store(target, t + LANES, load(target, t + LANES) + b3)
-        for i in range(h):
-            source = image[top + i].reshape(-1)[left * c : (left + w) * c]
-            out = dx[one, i].reshape(-1)
-            for k in range(w * c):
-                out[k] = source[k]
+    panels = weights.shape[2] // LANES
+    c = padded.shape[4]
+    apart = panels if c == LANES else 1
+    group = padded.shape[1] - 1  # what blocks have beyond the last pixel goes to an image that nobody reads
+    groups = n // group
+    images = padded[first]
+    for item in range(groups * apart * first // SHARDS, groups * apart * last // SHARDS):
+        one, panel = item // apart, item % apart
+        start = one * group
+        images[:group] = 0
+        for s in range(slices.size):
+            for p in range(panel, panel + 1 if apart > 1 else panels):
+                scatter_rows(
+                    dy[start].ctypes.data, sources.ctypes.data, walk.ctypes.data, f, group * down * across,
+                    weights[s].ctypes.data + 4 * p * LANES, LANES * panels, zeros.ctypes.data,
+                    images.ctypes.data + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, wide,
+                )  # fmt: skip
+        for image in range(start, start + group):
+            for i in range(h):
+                line, out = images[image - start, top + i].reshape(-1), dx[image, i]
+                if apart == 1:
+                    flat = out.reshape(-1)
+                    for k in range(w * c):
+                        flat[k] = line[left * c + k]
+                else:
+                    for j in range(w):
+                        store(out.ctypes.data, j * out.shape[1] + panel * c, load(line.ctypes.data, (left + j) * c))
 
 
-def _padded(x_shape: Shape, padding: Padding, stride: Pair) -> Array:
-    """Room for one image with its border per shard, and for eight pixels more behind the last line."""
-    _, h, w, c = x_shape
-    (top, bottom), (left, right) = padding
-    lines = h + top + bottom + 1 + 8 * stride[1] // (w + left + right)
-    return empty((SHARDS, lines, w + left + right, c))
+def _padded(g: Geometry, c: int, padding: Padding) -> Array:
+    """Room for a group of images with their borders per shard; none where an image is read where it lies."""
+    if padding == ((0, 0), (0, 0)):
+        return np.empty((SHARDS, 0, 0, 0, 0), np.float32)
+    return empty((SHARDS, g.group, g.height, g.width, c))
+
+
+def _panels(w: Array) -> Array:
+    """w (F,...) -> panels (P,K,lanes), of eight lanes where they are enough."""
+    f = len(w)
+    lanes = lanes_of(f)
+    panels = empty((-(-f // lanes), w[0].size, lanes))
+    parallel(_pack, w.reshape(f, -1), panels, work=2 * w.size)
+    return panels
 
 
 def forward(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding, size: Pair) -> Array:
     """x (N,H,W,C), w (F,KH,KW,C) -> y (N,*size,F)."""
+    n, h, width, c = x.shape
     f, kh, kw, _ = w.shape
-    blocks = -(-f // LANES)
-    wide = np.zeros((blocks * LANES, w[0].size), np.float32)
-    wide[:f] = w.reshape(f, -1)
-    wide = np.ascontiguousarray(wide.reshape(blocks, LANES, -1).transpose(0, 2, 1))
-    bias = np.zeros(blocks * LANES, np.float32)
+    g = geometry(n, (h, width), size, (kh, kw), stride, padding, c)
+    panels = _panels(w)
+    bias = np.zeros(panels.shape[::2], np.float32)
     if b is not None:
-        bias[:f] = b
-    y = empty((x.shape[0], *size, f))
-    padded, results = _padded(x.shape, padding, stride), empty((SHARDS, 8 * LANES))
-    top, left = padding[0][0], padding[1][0]
-    bias = bias.reshape(blocks, LANES)
-    parallel(_forward, x, wide, bias, kh, kw, *stride, top, left, padded, results, y)
+        bias.reshape(-1)[:f] = b
+    y = empty((n, *size, f))
+    results = empty((SHARDS, g.pixels.size, panels.shape[2]))
+    corner = padding[0][0], padding[1][0]
+    parallel(_forward, x, panels, bias, g.pixels, g.taps, *corner, _padded(g, c, padding), results, kind_of(f), y)
     return y
 
 
 def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> Array:
     """dy (N,H',W',F), x (N,H,W,C) -> dw (F,KH,KW,C)."""
-    f, kh, kw, c = w_shape
-    _, down, across, _ = dy.shape
-    padded = _padded(x.shape, padding, stride)
-    line = padded.shape[2] * c
-    taps = (np.arange(kh)[:, None] * line + np.arange(kw * c)).reshape(-1)
-    offsets = np.zeros(-(-taps.size // 8) * 8, np.int64)
-    offsets[: taps.size] = taps
-    blocks = -(-f // LANES)
-    parts = empty((SHARDS, blocks, offsets.size, LANES))
-    wide = empty((SHARDS, down * across, LANES))
-    top, left = padding[0][0], padding[1][0]
-    parallel(_weight_grad, dy, x, offsets, *stride, top, left, padded, wide, parts)
-    dw = parts.sum(axis=0)[:, : taps.size].transpose(0, 2, 1).reshape(-1, taps.size)
+    n, h, width, c = x.shape
+    f, kh, kw, _ = w_shape
+    taps, lanes = kh * kw * c, lanes_of(f)
+    g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c)
+    sums = min(-(-n // g.group), SHARDS if taps * f < SMALL_SUM else 2)
+    parts = empty((sums, -(-f // lanes), taps + OVERHANG, lanes))
+    grads = empty((SHARDS, g.pixels.size - OVERHANG, lanes))
+    corner, padded = (padding[0][0], padding[1][0]), _padded(g, c, padding)
+    parallel(_weight_grad, dy, x, g.taps, g.pixels, *corner, padded, grads, ZEROS, kind_of(f), parts)
+    dw = parts[:, :, :taps].sum(axis=0).transpose(0, 2, 1).reshape(-1, taps)  # (P*lanes, taps)
     return np.ascontiguousarray(dw[:f]).reshape(w_shape)
 
 
 def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
-    """dy (N,H',W',F), w (F,KH,KW,C) with KW*C <= 32 -> dx of ``x_shape``."""
-    f, kh, kw, c = w.shape
-    wide = np.zeros((kh, f, 2 * LANES), np.float32)
-    wide[:, :, : kw * c] = w.reshape(f, kh, kw * c).transpose(1, 0, 2)
-    _, h, width, _ = x_shape
-    (top, bottom), (left, right) = padding
-    lines = h + top + bottom + 1 + 2 * LANES // ((width + left + right) * c)  # room for the zeros' lanes
-    padded = empty((SHARDS, lines, width + left + right, c))
+    """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape``."""
+    n, h, width, c = x_shape
+    f, kh, kw, _ = w.shape
+    by_tap = c % LANES == 0
+    slices, per, own = (kh * kw, c, LANES) if by_tap else (kh, kw * c, c)
+    columns = -(-per // LANES) * LANES
+    # zeros beyond the last column are added too: an image has lines for them at its end
+    spare = 0 if by_tap else 1 + columns // ((width + sum(padding[1])) * own)
+    (top, bottom), sides = padding
+    g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, ((top, bottom + spare), sides), own)
+    weights = np.zeros((slices, f, columns), np.float32)
+    weights[:, :, :per] = w.reshape(f, slices, per).swapaxes(0, 1)
+    padded = empty((SHARDS, g.group + 1, g.height, g.width, own))
+    # pixels beside each other would overlap where a slice is a line, pixels below each other do not
+    order = np.arange(g.pixels.size) if by_tap else g.columns
+    sources, targets = order * f, g.pixels[order]
+    sources[-OVERHANG:], targets[-OVERHANG:] = 0, g.group * g.height * g.width * own
     dx = empty(x_shape)
-    parallel(_input_grad, dy, wide, c, *stride, top, left, padded, dx)
+    corner, places = (top, sides[0]), g.points if by_tap else g.lines
+    parallel(_input_grad, dy, weights, places, sources, targets, np.arange(f), *corner, padded, ZEROS, WIDE, dx)
     return dx

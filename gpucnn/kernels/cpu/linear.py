@@ -74,7 +74,7 @@ def product(a: Array, b: Array, *, ta: bool = False, tb: bool = False) -> Array:
     """op(a) op(b) in float32."""
     m, k = a.shape[::-1] if ta else a.shape
     n = b.shape[0] if tb else b.shape[1]
-    if m * n * k < SMALL_PRODUCT:
+    if m * n * k < SMALL_PRODUCT or 1 in (m, k):  # one image: a vector times a matrix, or a product of two vectors
         result: Array = np.matmul(a.T if ta else a, b.T if tb else b)
         return result
     c = empty((m, n))

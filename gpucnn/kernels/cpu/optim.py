@@ -23,12 +23,11 @@ def _momentum(first, last, w, g, v, lr, mu, decay, nesterov):
 
 
 @jit
-def _adam(first, last, w, g, m, v, beta1, beta2, eps, decay, keep, scale, correction):
-    one = np.float32(1)
+def _adam(first, last, w, g, m, v, beta1, beta2, rest1, rest2, eps, decay, keep, scale, correction):
     for i in range(w.size * first // SHARDS, w.size * last // SHARDS):
         d = g[i] + decay * w[i]
-        m[i] = beta1 * m[i] + (one - beta1) * d
-        v[i] = beta2 * v[i] + (one - beta2) * (d * d)
+        m[i] = beta1 * m[i] + rest1 * d
+        v[i] = beta2 * v[i] + rest2 * (d * d)
         w[i] = keep * w[i] - scale * m[i] / (np.sqrt(v[i] * correction) + eps)
 
 
@@ -60,5 +59,6 @@ def adam_update(
 ) -> None:
     """Adam and AdamW; ``step`` counts from 1."""
     decay, keep = (0.0, 1.0 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    numbers = (beta1, beta2, eps, decay, keep, lr / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step))
+    rest = (1.0 - beta1, 1.0 - beta2)  # before rounding: 1 - 0.999 in float32 is 1.3e-5 off
+    numbers = (beta1, beta2, *rest, eps, decay, keep, lr / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step))
     parallel(_adam, w, g, m, v, *(np.float32(number) for number in numbers), work=4 * w.size)

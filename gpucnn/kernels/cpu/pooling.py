@@ -6,8 +6,9 @@ The maximum's place is found again in backward instead of being stored; on a tie
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.elementwise import relu, relu_grad
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, at_least, larger, load, put, store
+from gpucnn.kernels.cpu.simd import LANES, above_zero, at_least, larger, load, positive, put, store
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -97,7 +98,7 @@ def _avg_pool_grad(first, last, dy, kh, kw, sh, sw, top, left, dx):
 
 
 @jit
-def _max_line(across, c, upper, lower, out):
+def _max_line(across, c, upper, lower, relu, out):
     """A line of 2x2 windows: addresses of two lines of x and one of y.
 
     Whole vectors, in ascending order: lanes beyond the channels are overwritten by the next pixel's, and what the
@@ -108,12 +109,13 @@ def _max_line(across, c, upper, lower, out):
             at = 2 * j * c + k
             high = larger(load(upper, at), load(upper, at + c))
             low = larger(load(lower, at), load(lower, at + c))
-            store(out, j * c + k, larger(high, low))
+            most = larger(high, low)
+            store(out, j * c + k, positive(most) if relu else most)
 
 
 @jit
-def _max_pool_2x2(first, last, x, y):
-    """Windows of 2x2 that tile the image: one pass over both lines."""
+def _max_pool_2x2(first, last, x, relu, y):
+    """Windows of 2x2 that tile the image: one pass over both lines; ``relu``: of max(x, 0)."""
     n, down, across, c = y.shape
     end = n * down * last // SHARDS
     for line in range(n * down * first // SHARDS, end):
@@ -121,23 +123,29 @@ def _max_pool_2x2(first, last, x, y):
         upper, lower = x[one, 2 * i].reshape(-1), x[one, 2 * i + 1].reshape(-1)
         out = y[one, i].reshape(-1)
         if c % LANES == 0 or line < end - 1 - LANES // (across * c):
-            _max_line(across, c, upper.ctypes.data, lower.ctypes.data, out.ctypes.data)
+            _max_line(across, c, upper.ctypes.data, lower.ctypes.data, relu, out.ctypes.data)
             continue
         for j in range(across):
             at, p = j * c, 2 * j * c
             for k in range(c):
                 top = _larger(upper[p + k], upper[p + c + k])
-                out[at + k] = _larger(top, _larger(lower[p + k], lower[p + c + k]))
+                most = _larger(top, _larger(lower[p + k], lower[p + c + k]))
+                out[at + k] = np.float32(0) if relu and most < 0 else most
 
 
 @jit
-def _window_gradients(upper, lower, grad, k, c, at):
-    """What the four pixels of sixteen windows' channels get: the first maximum takes the gradient, the others 0."""
+def _window_gradients(upper, lower, grad, k, c, at, relu):
+    """What the four pixels of sixteen windows' channels get: the first maximum takes the gradient, the others 0.
+
+    ``relu``: it takes it only where it is above 0.
+    """
     a, b = load(upper, k), load(upper, k + c)
     d, e = load(lower, k), load(lower, k + c)
     g = load(grad, at)
     none = g - g
     high, low = at_least(a, b, a, b), at_least(d, e, d, e)
+    if relu:
+        g = above_zero(at_least(high, low, high, low), g)
     above, below = at_least(high, low, g, none), at_least(high, low, none, g)
     return (
         at_least(a, b, above, none),
@@ -148,14 +156,14 @@ def _window_gradients(upper, lower, grad, k, c, at):
 
 
 @jit
-def _gradient_lines(across, c, upper, lower, grad, dupper, dlower, past):
+def _gradient_lines(across, c, upper, lower, grad, relu, dupper, dlower, past):
     """A line of 2x2 windows, written past the caches where ``past``.
 
     All arguments but the sizes are addresses: two lines of x, one of dy, two of dx.
     """
     for j in range(across):
         for k in range(2 * j * c, 2 * j * c + c, LANES):
-            r = _window_gradients(upper, lower, grad, k, c, k - j * c)
+            r = _window_gradients(upper, lower, grad, k, c, k - j * c, relu)
             put(dupper, k, r[0], past)
             put(dupper, k + c, r[1], past)
             put(dlower, k, r[2], past)
@@ -163,17 +171,17 @@ def _gradient_lines(across, c, upper, lower, grad, dupper, dlower, past):
 
 
 @jit
-def _gradient_line(across, c, upper, lower, grad, target, top):
+def _gradient_line(across, c, upper, lower, grad, relu, target, top):
     """The same for channels that fill no vector: one of the two lines of dx, in ascending order as ``_max_line``."""
     for j in range(across):
         for k in range(2 * j * c, 2 * j * c + c, LANES):
-            r = _window_gradients(upper, lower, grad, k, c, k - j * c)
+            r = _window_gradients(upper, lower, grad, k, c, k - j * c, relu)
             store(target, k, r[0] if top else r[2])
             store(target, k + c, r[1] if top else r[3])
 
 
 @jit
-def _max_pool_2x2_grad(first, last, dy, x, past, dx):
+def _max_pool_2x2_grad(first, last, dy, x, relu, past, dx):
     """The first maximum of each window takes its gradient; pixels in no window get 0."""
     n, down, across, c = dy.shape
     _, h, w, _ = x.shape
@@ -184,7 +192,7 @@ def _max_pool_2x2_grad(first, last, dy, x, past, dx):
             upper, lower = x[one, 2 * i].reshape(-1), x[one, 2 * i + 1].reshape(-1)
             dupper, dlower = dx[one, 2 * i].reshape(-1), dx[one, 2 * i + 1].reshape(-1)
             grad = dy[one, i].reshape(-1)
-            lines = (upper.ctypes.data, lower.ctypes.data, grad.ctypes.data)
+            lines = (upper.ctypes.data, lower.ctypes.data, grad.ctypes.data, relu)
             if c % LANES == 0:
                 _gradient_lines(across, c, *lines, dupper.ctypes.data, dlower.ctypes.data, past)
                 continue
@@ -198,7 +206,7 @@ def _max_pool_2x2_grad(first, last, dy, x, past, dx):
                 for k in range(c):
                     a, b = upper[p + k], upper[p + c + k]
                     d, e = lower[p + k], lower[p + c + k]
-                    g = grad[at + k]
+                    g = grad[at + k] if not relu or max(a, b, d, e) > 0 else none
                     in_a = (a >= b) & (a >= d) & (a >= e)
                     in_b = (b > a) & (b >= d) & (b >= e)
                     in_d = (d > a) & (d > b) & (d >= e)
@@ -212,7 +220,7 @@ def _max_pool_2x2_grad(first, last, dy, x, past, dx):
             dx[one, :, w - 1] = 0
 
 
-def _tiled(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+def tiled(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
     """Whether the windows are those of the usual pooling: 2, 2, 0."""
     return kernel == stride == (2, 2) and padding == ((0, 0), (0, 0)) and min(x.shape[1:3]) >= 2
 
@@ -229,8 +237,8 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
     """x (N,H,W,C) -> y (N,H',W',C)."""
     x = np.ascontiguousarray(x)
     y = _output(x, kernel, stride, padding)
-    if _tiled(x, kernel, stride, padding):
-        parallel(_max_pool_2x2, x, y, work=x.size)
+    if tiled(x, kernel, stride, padding):
+        parallel(_max_pool_2x2, x, False, y, work=x.size)
         return y
     parallel(_max_pool, x, *kernel, *stride, padding[0][0], padding[1][0], y, work=x.size)
     return y
@@ -240,10 +248,30 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
     """dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C)."""
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     dx = empty(x.shape)
-    if _tiled(x, kernel, stride, padding):
-        parallel(_max_pool_2x2_grad, dy, x, streams(dx), dx, work=x.size)
+    if tiled(x, kernel, stride, padding):
+        parallel(_max_pool_2x2_grad, dy, x, False, streams(dx), dx, work=x.size)
         return dx
     parallel(_max_pool_grad, dy, x, *kernel, *stride, padding[0][0], padding[1][0], dx, work=x.size)
+    return dx
+
+
+def relu_max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """The maximum of each window of max(x, 0)."""
+    if not tiled(x, kernel, stride, padding):
+        return max_pool2d(relu(x), kernel, stride, padding)
+    x = np.ascontiguousarray(x)
+    y = _output(x, kernel, stride, padding)
+    parallel(_max_pool_2x2, x, True, y, work=x.size)
+    return y
+
+
+def relu_max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C)."""
+    if not tiled(x, kernel, stride, padding):
+        return relu_grad(max_pool2d_grad(dy, relu(x), kernel, stride, padding), x)
+    dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
+    dx = empty(x.shape)
+    parallel(_max_pool_2x2_grad, dy, x, True, streams(dx), dx, work=x.size)
     return dx
 
 

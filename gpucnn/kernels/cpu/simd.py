@@ -22,7 +22,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
@@ -32,8 +32,12 @@ from gpucnn.kernels.cpu.compile import jit
 
 LANES = 16
 
+WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
+"""Whether a vector is one of 32 registers; otherwise it is two or four, of sixteen, and blocks must be smaller."""
+
 _FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(_FLOAT, LANES)
+HALF = ir.VectorType(_FLOAT, LANES // 2)
 _FLAGS = ("contract",)  # a * b + c becomes one instruction
 
 
@@ -55,23 +59,23 @@ class Float32x16Model(models.PrimitiveModel):
         super().__init__(manager, kind, VECTOR)
 
 
-def pointer(builder: Any, address: Any, index: Any) -> Any:
+def pointer(builder: Any, address: Any, index: Any, kind: Any = VECTOR) -> Any:
     """To the vector ``index`` floats behind an address."""
     floats = builder.inttoptr(address, _FLOAT.as_pointer())
-    return builder.bitcast(builder.gep(floats, [index]), VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(floats, [index]), kind.as_pointer())
 
 
-def spread_float(builder: Any, address: Any, index: Any) -> Any:
+def spread_float(builder: Any, address: Any, index: Any, kind: Any = VECTOR) -> Any:
     """The float ``index`` floats behind an address, in all lanes."""
     floats = builder.inttoptr(address, _FLOAT.as_pointer())
-    return spread_value(builder, builder.load(builder.gep(floats, [index])))
+    return spread_value(builder, builder.load(builder.gep(floats, [index])), kind)
 
 
-def spread_value(builder: Any, value: Any) -> Any:
+def spread_value(builder: Any, value: Any, kind: Any = VECTOR) -> Any:
     """A float in all lanes."""
-    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), zeros)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
 
 
 def multiply_accumulate(builder: Any, a: Any, b: Any, total: Any) -> Any:

@@ -12,12 +12,14 @@ Tiles are handled in chunks: one chunk's V and M stay in the second-level cache 
 transform back.  Channels go sixteen at a time, hence ``channels % 16 == 0``.
 """
 
+import os
+
 import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.panels import ROWS, WIDE, multiply, multiply_add
+from gpucnn.kernels.cpu.panels import ROWS, multiply, multiply_add
 from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, load, store, transpose
+from gpucnn.kernels.cpu.simd import LANES, WIDE, load, store, transpose
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.kernels.cpu.winograd_tiles import (
     column3,
@@ -32,8 +34,9 @@ from gpucnn.kernels.cpu.winograd_tiles import (
 )
 from gpucnn.typing import Array, Padding
 
-TILES = 64  # of a chunk; twice as many where channels are many, since the transformed kernel is read once per chunk
-MANY = 256  # channels in and out
+LARGE_L2 = os.sysconf("SC_LEVEL2_CACHE_SIZE") >= 3 << 19 if "SC_LEVEL2_CACHE_SIZE" in os.sysconf_names else False
+TILES = 64 if LARGE_L2 else 32  # of a chunk, whose V and M should fill half of the second-level cache
+MANY = 512  # channels in and out: twice as many tiles, since the transformed kernel is read once per chunk
 SKEW = 16  # floats between two positions: 36 streams at the same offset in their pages would fight for cache lines
 PARTIALS = 4  # sums of dU that are made apart and added in order
 AREA = 64 * LANES  # floats: what a transform keeps between its two halves
@@ -78,7 +81,7 @@ def _turned_kernels(first, last, w, scratch, u):
 
 
 @jit
-def _convolve(first, last, x, u, top, left, across, down, tiles, zeros, scratch, v, m, past, wide, y):
+def _convolve(first, last, x, u, top, left, across, down, tiles, walk, zeros, scratch, v, m, past, wide, y):
     """Shards of all tiles: x (N,H,W,C), u (36,F/16,C,16) -> y (N,H',W',F)."""
     c, f = x.shape[3], y.shape[3]
     count = x.shape[0] * across * down
@@ -93,14 +96,14 @@ def _convolve(first, last, x, u, top, left, across, down, tiles, zeros, scratch,
         for p in range(36):
             kernel = u.ctypes.data + 4 * p * c * f
             multiply(
-                v_at + 4 * p * v_step, LANES * tiles, c // LANES, kernel,
-                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, wide,
+                v_at + 4 * p * v_step, walk.ctypes.data, c, kernel,
+                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, zeros.ctypes.data, wide,
             )  # fmt: skip
         transform_outputs(y, start, stop, across, down, area, m_at, m_step, tiles, past)
 
 
 @jit
-def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, zeros, scratch, v, m, wide, du):
+def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, zeros, scratch, v, m, wide, du):
     """Shards of all tiles: dM^T V summed -> du (PARTIALS,36,C/16,F,16)."""
     c, f = x.shape[3], dy.shape[3]
     count = x.shape[0] * across * down
@@ -117,9 +120,10 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, zeros,
             transform_inputs(x, start, stop, across, down, top, left, zeros, area, v_at, v_step, tiles)
             transform_gradients(dy, start, stop, across, down, zeros, area, m_at, m_step, tiles)
             for p in range(36):
+                sums = du[part, p].ctypes.data
                 multiply_add(
-                    m_at + 4 * p * m_step, LANES * tiles, stop - start, v_at + 4 * p * v_step, LANES * tiles,
-                    du[part, p].ctypes.data, f, c // LANES, chunk > begin, wide,
+                    m_at + 4 * p * m_step, LANES * tiles, walk.ctypes.data, stop - start, v_at + 4 * p * v_step, LANES * tiles,
+                    sums, f, c // LANES, sums if chunk > begin else zeros.ctypes.data, wide,
                 )  # fmt: skip
 
 
@@ -174,7 +178,8 @@ def convolve(x: Array, u: Array, padding: Padding) -> Array:
     y = empty((n, h + top + bottom - 2, w + left + right - 2, f))
     down, across = -(-y.shape[1] // 4), -(-y.shape[2] // 4)
     tiles = _chunk(n * down * across, c + f)
-    parallel(_convolve, x, u, top, left, across, down, tiles, *_work(c, f, tiles), streams(y), WIDE, y)
+    walk = (LANES * tiles * np.arange(c // LANES)[:, None] + np.arange(LANES)).reshape(-1)  # along a row of V
+    parallel(_convolve, x, u, top, left, across, down, tiles, walk, *_work(c, f, tiles), streams(y), WIDE, y)
     return y
 
 
@@ -203,7 +208,8 @@ def weight_grad(dy: Array, x: Array, padding: Padding) -> Array:
     tiles = _chunk(len(x) * down * across, c + f)
     du = empty((PARTIALS, 36, c // LANES, f, LANES))
     zeros, scratch, v, m = _work(c, f, tiles)
-    parallel(_kernel_gradients, x, dy, top, left, across, down, tiles, zeros, scratch, v, m, WIDE, du)
+    walk = LANES * np.arange(tiles)  # down a column of dM
+    parallel(_kernel_gradients, x, dy, top, left, across, down, tiles, walk, zeros, scratch, v, m, WIDE, du)
     dw = empty((f, 3, 3, c))
     parallel(_finish_kernels, du, empty((SHARDS, AREA)), dw)
     return dw
