@@ -12,7 +12,7 @@ from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
 from gpucnn.layers.windows import output_size
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -48,6 +48,12 @@ def table() -> dict[Op, Op]:
         pooling.avg_pool2d_grad: fast.pooling.avg_pool2d_grad,
         pooling.global_avg_pool2d: fast.pooling.global_avg_pool2d,
         pooling.global_avg_pool2d_grad: fast.pooling.global_avg_pool2d_grad,
+        # neighbours in one pass
+        joined.relu_max_pool2d: fast.joined.relu_max_pool2d,
+        joined.relu_max_pool2d_grad: fast.joined.relu_max_pool2d_grad,
+        joined.batchnorm_relu_max_pool2d: fast.joined.batchnorm_relu_max_pool2d,
+        joined.batchnorm_relu_max_pool2d_eval: fast.joined.batchnorm_relu_max_pool2d_eval,
+        joined.batchnorm_relu_max_pool2d_grad: fast.joined.batchnorm_relu_max_pool2d_grad,
         # loss, metrics, optimisers
         losses.softmax_cross_entropy: fast.loss.softmax_cross_entropy,
         metrics.count_correct: fast.loss.count_correct,
@@ -158,6 +164,17 @@ COVERS: dict[Op, Callable[..., bool]] = {
     pooling.global_avg_pool2d: lambda x: storage(x) and x.ndim == 4,
     pooling.global_avg_pool2d_grad: lambda dy, x_shape: (
         storage(dy) and dy.shape == (x_shape[0], x_shape[3]) and 0 < prod(x_shape[1:]) < 2**31
+    ),
+    joined.relu_max_pool2d: pools,
+    joined.relu_max_pool2d_grad: lambda dy, x, *how: storage(dy, x) and pools_back(dy, x.shape, *how),
+    joined.batchnorm_relu_max_pool2d: lambda x, scale, shift, eps, *how: (
+        pools(x, *how) and channels(x, scale, shift) and host(eps)
+    ),
+    joined.batchnorm_relu_max_pool2d_eval: lambda x, scale, shift, mean, var, eps, *how: (
+        pools(x, *how) and channels(x, scale, shift, mean, var) and host(eps)
+    ),
+    joined.batchnorm_relu_max_pool2d_grad: lambda dy, x, scale, shift, mean, var, eps, *how: (
+        storage(dy, x) and pools_back(dy, x.shape, *how) and channels(x, scale, shift, mean, var) and host(eps)
     ),
     losses.softmax_cross_entropy: scored,
     metrics.count_correct: scored,

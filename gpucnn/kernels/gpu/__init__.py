@@ -3,15 +3,16 @@
 Importing this needs no CuPy and no GPU; the first launch does.
 """
 
-from gpucnn.kernels.gpu import augment, batchnorm, dropout, elementwise, loss, optim, pooling, sums
+from gpucnn.kernels.gpu import augment, batchnorm, dropout, elementwise, joined, loss, optim, pooling, sums
 
-__all__ = ["augment", "batchnorm", "dropout", "elementwise", "loss", "optim", "pooling", "sums"]
+__all__ = ["augment", "batchnorm", "dropout", "elementwise", "joined", "loss", "optim", "pooling", "sums"]
 
 MODULES = (
     augment.MODULE,
     batchnorm.MODULE,
     dropout.MODULE,
     elementwise.MODULE,
+    joined.MODULE,
     loss.MODULE,
     optim.MODULE,
     pooling.AVERAGE,

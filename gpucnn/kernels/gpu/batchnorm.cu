@@ -7,6 +7,7 @@
 
 #include "vector.cuh"
 #include "columns.cuh"
+#include "channels.cuh"
 
 // Count, mean and sum of squared deviations of the values of V channels; two sets merge without cancellation
 // (Chan, Golub and LeVeque 1979).
@@ -121,26 +122,6 @@ __global__ void finish_moments(const double* __restrict__ partial, int slabs, in
         var[column] = float(biased < 0 ? 0 : biased);
     }
 }
-
-// What V channels need: y = (x - mean) * slope + shift.
-template <int V>
-struct Channels {
-    float mean[V], inv[V], slope[V], shift[V];
-
-    __device__ inline Channels(const float* means, const float* vars, const float* scales, const float* shifts,
-                               float eps, int column) {
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-            const float root = sqrtf(vars[column + v] + eps);
-            mean[v] = means[column + v];
-            inv[v] = 1.0f / root;
-            slope[v] = scales[column + v] / root;
-            shift[v] = shifts ? shifts[column + v] : 0.0f;
-        }
-    }
-
-    __device__ inline float value(float x, int v) const { return fmaf(x - mean[v], slope[v], shift[v]); }
-};
 
 template <class T, int V, bool RELU>
 __global__ void normalize(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,

@@ -28,7 +28,7 @@ MODULE = Module(
 )
 
 
-def _statistics(x: Array) -> tuple[Array, Array]:
+def statistics(x: Array) -> tuple[Array, Array]:
     """x (..., C), contiguous -> mean and biased variance (C,)."""
     rows, width = outer(x.shape), x.shape[-1]
     storage, wide = vectors(width, x)
@@ -56,7 +56,7 @@ def _normalize(x: Array, scale: Array, shift: Array, mean: Array, var: Array, ep
 
 def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
     x = contiguous(x)
-    mean, var = _statistics(x)
+    mean, var = statistics(x)
     return _normalize(x, contiguous(scale), contiguous(shift), mean, var, eps, relu), mean, var
 
 

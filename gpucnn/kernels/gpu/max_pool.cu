@@ -4,6 +4,7 @@
 // Gradients gather: a thread owns a pixel and asks every window over it, so no two threads write to one place and the
 // sum has one order.  The usual windows, 2x2 that tile the image, go four pixels to a thread instead.
 // The border counts as minus infinity.  NaN wins forward, and then nobody does backward.
+// RELU: of max(x, 0), which commutes with the maximum; backward the maximum has to be above 0.
 
 #include "vector.cuh"
 #include "columns.cuh"
@@ -11,7 +12,7 @@
 
 #define LOWEST __int_as_float(int(0xff800000u))  // minus infinity
 
-template <class T, int V>
+template <class T, int V, bool RELU>
 __global__ void max_pool(const T* __restrict__ x, index_t rows, int columns, int channels, WINDOW_PARAMETERS,
                          T* __restrict__ y) {
     const Windows s = WINDOWS;
@@ -35,16 +36,20 @@ __global__ void max_pool(const T* __restrict__ x, index_t rows, int columns, int
                 }
             }
         }
+        if (RELU) {
+#pragma unroll
+            for (int v = 0; v < V; ++v) best[v] = best[v] < 0 ? 0.0f : best[v];
+        }
         store<V>(y + (row * columns + column) * V, best);
     }
 }
 
 // Whether the value at tap (m0, n0) is its window's first maximum, lane by lane: above all before, not below any after.
-template <int V, class T>
-__device__ inline void first_maximum(const T* image, const Windows& s, int channels, int channel, int i, int j, int m0,
-                                     int n0, const float (&value)[V], bool (&won)[V]) {
+template <int V, bool RELU, class T>
+__device__ inline void wins(const T* image, const Windows& s, int channels, int channel, int i, int j, int m0,
+                            int n0, const float (&value)[V], bool (&won)[V]) {
 #pragma unroll
-    for (int v = 0; v < V; ++v) won[v] = value[v] == value[v];
+    for (int v = 0; v < V; ++v) won[v] = RELU ? value[v] > 0 : value[v] == value[v];
     for (int m = 0; m < s.kh; ++m) {
         for (int n = 0; n < s.kw; ++n) {
             if (m == m0 && n == n0) continue;
@@ -63,7 +68,7 @@ __device__ inline void first_maximum(const T* image, const Windows& s, int chann
     }
 }
 
-template <class T, int V>
+template <class T, int V, bool RELU>
 __global__ void max_pool_grad(const T* __restrict__ dy, const T* __restrict__ x, index_t rows, int columns,
                               int channels, WINDOW_PARAMETERS, T* __restrict__ dx) {
     const Windows s = WINDOWS;
@@ -83,7 +88,7 @@ __global__ void max_pool_grad(const T* __restrict__ dy, const T* __restrict__ x,
             for (int j = along_w.last; j >= along_w.first; --j) {
                 bool won[V];
                 const int m = p + s.top - i * s.sh, n = q + s.left - j * s.sw;
-                first_maximum<V>(pixels, s, channels, channel, i, j, m, n, value, won);
+                wins<V, RELU>(pixels, s, channels, channel, i, j, m, n, value, won);
                 float d[V];
                 load<V>(dy + (((image * s.down + i) * s.across + j) * channels + channel) * V, d);
 #pragma unroll
@@ -95,7 +100,7 @@ __global__ void max_pool_grad(const T* __restrict__ dy, const T* __restrict__ x,
 }
 
 // 2x2 windows that tile the image: rows are lines of windows, with the half windows at its end, whose pixels get 0.
-template <class T, int V>
+template <class T, int V, bool RELU>
 __global__ void max_pool_2x2_grad(const T* __restrict__ dy, const T* __restrict__ x, index_t rows, int columns,
                                   int channels, int h, int w, T* __restrict__ dx) {
     const int column = tile_column();
@@ -118,14 +123,12 @@ __global__ void max_pool_2x2_grad(const T* __restrict__ dy, const T* __restrict_
             load<V>(dy + (((image * (h / 2) + i) * (w / 2) + j) * channels + channel) * V, gradient);
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                const bool in_a = a[v] >= b[v] && a[v] >= c[v] && a[v] >= d[v];
-                const bool in_b = b[v] > a[v] && b[v] >= c[v] && b[v] >= d[v];
-                const bool in_c = c[v] > a[v] && c[v] > b[v] && c[v] >= d[v];
-                const bool in_d = d[v] > a[v] && d[v] > b[v] && d[v] > c[v];
-                a[v] = in_a ? gradient[v] : 0.0f;
-                b[v] = in_b ? gradient[v] : 0.0f;
-                c[v] = in_c ? gradient[v] : 0.0f;
-                d[v] = in_d ? gradient[v] : 0.0f;
+                const float most = fmaxf(fmaxf(a[v], b[v]), fmaxf(c[v], d[v]));
+                const int place = RELU && !(most > 0) ? -1 : first_maximum(a[v], b[v], c[v], d[v]);
+                a[v] = place == 0 ? gradient[v] : 0.0f;
+                b[v] = place == 1 ? gradient[v] : 0.0f;
+                c[v] = place == 2 ? gradient[v] : 0.0f;
+                d[v] = place == 3 ? gradient[v] : 0.0f;
             }
         }
         store<V>(dx + at, a);

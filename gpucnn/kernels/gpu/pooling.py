@@ -9,7 +9,16 @@ from gpucnn.kernels.gpu.launch import contiguous, empty, launch, table_of, vecto
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array, Padding, Pair, Shape
 
-MAXIMUM = Module("max_pool.cu", [*instances("max_pool"), *instances("max_pool_grad"), *instances("max_pool_2x2_grad")])
+WITH_RELU = {False: "false", True: "true"}
+MAXIMUM = Module(
+    "max_pool.cu",
+    [
+        name
+        for kernel in ("max_pool", "max_pool_grad", "max_pool_2x2_grad")
+        for relu in WITH_RELU.values()
+        for name in instances(kernel, relu)
+    ],
+)
 AVERAGE = Module("avg_pool.cu", [*instances("avg_pool"), *instances("avg_pool_grad"), *instances("spread")])
 
 NO_PADDING = ((0, 0), (0, 0))
@@ -35,8 +44,8 @@ def _windows(image: Pair, pooled: Pair, kernel: Pair, stride: Pair, padding: Pad
     return tuple(np.int32(size) for size in sizes)
 
 
-def _pool(module: Module, name: str, x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
-    """A thread for each vector of channels of each output pixel."""
+def _pool(module: Module, name: str, x: Array, kernel: Pair, stride: Pair, padding: Padding, *extra: str) -> Array:
+    """A thread for each vector of channels of each output pixel; ``extra`` are further template arguments."""
     x = contiguous(x)
     n, h, w, c = x.shape
     down, across = pooled_size((h, w), kernel, stride, padding)
@@ -45,16 +54,16 @@ def _pool(module: Module, name: str, x: Array, kernel: Pair, stride: Pair, paddi
     rows, columns, channels = n * down, across * c // wide, c // wide
     windows = _windows((h, w), (down, across), kernel, stride, padding)
     sizes = (np.int64(rows), np.int32(columns), np.int32(channels))
-    launch(module, f"{name}<{storage}>", table_of(rows, columns), x, *sizes, *windows, y)
+    launch(module, f"{name}<{', '.join((storage, *extra))}>", table_of(rows, columns), x, *sizes, *windows, y)
     return y
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
-    """x (N,H,W,C) -> y (N,H',W',C)."""
-    return _pool(MAXIMUM, "max_pool", x, kernel, stride, padding)
+def pooled_maximum(x: Array, kernel: Pair, stride: Pair, padding: Padding, *, relu: bool) -> Array:
+    """x (N,H,W,C) -> y (N,H',W',C), of max(x, 0) where ``relu``."""
+    return _pool(MAXIMUM, "max_pool", x, kernel, stride, padding, WITH_RELU[relu])
 
 
-def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+def maximum_gradient(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding, *, relu: bool) -> Array:
     """dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C); the first maximum of a window takes its gradient."""
     dy, x = contiguous(dy), contiguous(x)
     dx = empty(x.shape, x.dtype)
@@ -68,8 +77,19 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
         name, rows, columns = "max_pool_grad", n * h, w * channels
         shape = _windows((h, w), dy.shape[1:3], kernel, stride, padding)
     sizes = (np.int64(rows), np.int32(columns), np.int32(channels))
-    launch(MAXIMUM, f"{name}<{storage}>", table_of(rows, columns), dy, x, *sizes, *shape, dx)
+    name = f"{name}<{storage}, {WITH_RELU[relu]}>"
+    launch(MAXIMUM, name, table_of(rows, columns), dy, x, *sizes, *shape, dx)
     return dx
+
+
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """x (N,H,W,C) -> y (N,H',W',C)."""
+    return pooled_maximum(x, kernel, stride, padding, relu=False)
+
+
+def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
+    """dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C)."""
+    return maximum_gradient(dy, x, kernel, stride, padding, relu=False)
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:

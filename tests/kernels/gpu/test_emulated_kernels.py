@@ -4,13 +4,14 @@ import inspect
 
 import numpy as np
 import pytest
-from gpu_samples import EXACT, SAMPLES, STORED, TABLE, close, doubled, halved, outcome, result_types
+from gpu_samples import EXACT, SAMPLES, STORED, TABLE, close, doubled, halved, outcome, result_types, stored_between
 
 from gpucnn.backends import gpu
 from gpucnn.data.augment import gather_augment
 from gpucnn.kernels.gpu import MODULES, augment, launch
 
 KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
+LOOSE = 2e-2  # of float16 that is rounded once more on the way: other maxima may win
 each_op = pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
 
 
@@ -38,7 +39,7 @@ def check(emulator, op, args) -> None:
     assert emulator.launched, "the op ran as written"
     assert [part.dtype for part in got] == result_types(op, args, len(got))
     for part, wanted in zip(got, outcome(op, op, doubled(args)), strict=True):
-        close(part, wanted)
+        close(part, wanted, LOOSE * stored_between(op, args))
     emulator.descending = True  # the last thread first: whoever reads what another has not written yet shows here
     for part, again in zip(got, outcome(op, KERNELS[op], args), strict=True):
         assert part.tobytes() == again.tobytes()
@@ -92,7 +93,7 @@ def test_arrays_off_the_border_of_a_vector(op, kind, emulator) -> None:
         args = halved(op, sample.arguments()) if kind == "float16" else sample.arguments()
         moved = tuple(offset(a) if isinstance(a, np.ndarray) else a for a in args)
         for part, wanted in zip(outcome(op, KERNELS[op], moved), outcome(op, op, doubled(args)), strict=True):
-            close(part, wanted)
+            close(part, wanted, LOOSE * stored_between(op, args))
 
 
 @each_op

@@ -18,6 +18,7 @@
 
 #define __global__
 #define __device__
+#define __launch_bounds__(...)
 #define __shared__ static  // one block runs at a time
 
 struct uint3 {
