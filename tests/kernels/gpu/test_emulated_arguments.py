@@ -9,7 +9,7 @@ from gpucnn import losses, metrics, optim, random
 from gpucnn.backends import gpu
 from gpucnn.data import augment
 from gpucnn.kernels.gpu.launch import Grid
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
 
 KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
 each_op = pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
@@ -166,6 +166,12 @@ def test_relu_hides_nothing(shape, value, emulator) -> None:
     assert np.isnan(y).all()
     assert np.isnan(mean).all()
     assert np.isnan(var).all()
+    for pixel in range(4):
+        image = np.zeros((1, 2, 2, shape[1]), np.float32)
+        image.reshape(4, -1)[pixel] = np.nan
+        for joint in (joined.relu_max_pool2d, joined.batchnorm_relu_max_pool2d_eval):
+            lines = args[1:] if joint is joined.batchnorm_relu_max_pool2d_eval else ()
+            assert np.isnan(KERNELS[joint](image, *lines, *TILES)).all()
     assert np.isnan(KERNELS[dropout.dropout](np.full(9, np.nan, np.float32), 0.5, 1, 2, 3)).all()
 
 

@@ -77,19 +77,24 @@ def test_a_grid_runs_every_thread_once(emulator) -> None:
     assert (y == 1).all()
 
 
-def test_writing_beside_an_array_is_an_error(emulator) -> None:
+@pytest.mark.parametrize(("by", "descending"), [(1, False), (4, False), (-1, True), (-4, True)])
+def test_touching_what_is_beside_an_array_is_an_error(by, descending, emulator) -> None:
+    emulator.descending = descending  # arrays end at a forbidden page, or begin there
     x, y = floats(32), floats(32)
-    emulator.launch(KERNELS, "shift_by", ONE_WARP, (x, y, np.int32(32), np.int32(0)))
-    for by in (1, -1):
+    for kernel, args in (("shift_by", (x, y, np.int32(32))), ("read_at", (x, y))):
+        emulator.launch(KERNELS, kernel, ONE_WARP, (*args, np.int32(0)))
         with pytest.raises(AssertionError, match="beside an array"):
-            emulator.launch(KERNELS, "shift_by", ONE_WARP, (x, y, np.int32(32), np.int32(by)))
+            emulator.launch(KERNELS, kernel, ONE_WARP, (*args, np.int32(by)))
 
 
-def test_reading_beside_an_array_gives_nan(emulator) -> None:
-    y = floats(32)
-    emulator.launch(KERNELS, "read_at", ONE_WARP, (floats(32), y, np.int32(1)))
-    assert np.isnan(y[-1])
-    assert not np.isnan(y[:-1]).any()
+def test_what_is_left_between_an_array_and_the_page_is_nan(emulator) -> None:
+    x, y = emulator.empty((3,), "float32"), emulator.empty((3,), "float32")
+    x[:] = floats(3)
+    emulator.launch(KERNELS, "read_at", Grid((1, 1), (3, 1)), (x, y, np.int32(1)))
+    assert y.tolist()[:2] == [1, 2]
+    assert np.isnan(y[2])
+    with pytest.raises(AssertionError, match="beside an array"):
+        emulator.launch(KERNELS, "shift_by", Grid((1, 1), (3, 1)), (x, y, np.int32(3), np.int32(1)))
 
 
 def test_new_memory_holds_nan(emulator) -> None:

@@ -2,6 +2,7 @@
 // what they mean on a GPU.  Stricter than a GPU: a barrier that not all threads of a block reach is an error.
 #pragma once
 
+#include <signal.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -67,6 +68,30 @@ static void report(const std::string& what) {
         problem = what + where;
     }
 }
+
+// A kernel that touches memory that is not its own is stopped there, and the process lives on.
+static void on_fault(int, siginfo_t* fault, void*) {
+    char address[32];
+    std::snprintf(address, sizeof address, "%p", fault->si_addr);
+    report(std::string("an access beside an array, at ") + address);
+    swapcontext(&fibers[current].context, &scheduler);  // for good
+}
+
+struct WatchFaults {
+    struct sigaction before[2];
+
+    WatchFaults() {
+        struct sigaction watch = {};
+        watch.sa_sigaction = on_fault;
+        watch.sa_flags = SA_SIGINFO;
+        sigaction(SIGSEGV, &watch, &before[0]);
+        sigaction(SIGBUS, &watch, &before[1]);
+    }
+    ~WatchFaults() {
+        sigaction(SIGSEGV, &before[0], nullptr);
+        sigaction(SIGBUS, &before[1], nullptr);
+    }
+};
 
 static void run_fiber() {
     for (;;) {  // a fiber is the same thread of one block after the other
@@ -255,6 +280,7 @@ UNDEFINED(divrem_overflow, "a division by zero", void*, void*)
         emulator::assemble(block[0] * block[1]);                                                                  \
         emulator::body = ENTRIES[kernel].call;                                                                    \
         emulator::arguments = values;                                                                             \
+        const emulator::WatchFaults watch;                                                                        \
         const unsigned blocks = grid[0] * grid[1];                                                                \
         for (unsigned k = 0; k < blocks && emulator::problem.empty(); ++k) {                                      \
             const unsigned at = down ? blocks - 1 - k : k;                                                        \

@@ -1,11 +1,12 @@
 """Kernels of the GPU on the CPU: the same sources, compiled by g++, on the same grid with the same arguments.
 
 ``Emulator`` takes the place of ``launch.launcher``.  It is strict where a GPU is not: arguments have exactly the
-parameters' types; arrays are contiguous; what is read around an array is NaN, and writing there is an error; so is a
-change of an array that a kernel takes as const, a barrier that not all threads reach, a misaligned vector.
+parameters' types; arrays are contiguous; touching memory beside an array is an error, and so is a change of an array
+that a kernel takes as const, a barrier that not all threads reach, a misaligned vector.  New memory is NaN.
 """
 
 import ctypes
+import mmap
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module
-from gpucnn.kernels.gpu.launch import NULL, Grid
+from gpucnn.kernels.gpu.launch import NULL, VECTOR_BYTES, Grid
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++") if sys.platform == "linux" else None
 CHECKS = "-fsanitize=alignment,bounds,signed-integer-overflow,shift,integer-divide-by-zero"
 OPTIONS = ("-std=c++17", "-O0", "-fPIC", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused", "-Werror")
-BORDER = 512  # bytes around each array
+LIBC = ctypes.CDLL(None)
+PAGE = mmap.PAGESIZE
+BORDER = 512  # bytes: new memory begins on a multiple of them, as CuPy's does
 POISON = 0xFF  # in every byte: NaN as float32, float64 and float16
 
 
@@ -57,13 +60,23 @@ class Library:
 
 
 class Guarded:
-    """A copy of an array with poison around it, as far from a 512-byte border as the array itself."""
+    """A copy of an array between two pages that nobody may touch, poison in what is left of its own pages.
 
-    def __init__(self, array: np.ndarray) -> None:
+    It ends where the last page ends, or ``begins`` where the first one begins, to the 16 bytes of a vector: as far off
+    a border as the array itself.
+    """
+
+    def __init__(self, array: np.ndarray, begins: bool) -> None:
         assert array.flags.c_contiguous, "a kernel was given an array that is not contiguous"
         self.array, self.before = array, array.tobytes()
-        self.memory = np.full(array.nbytes + 3 * BORDER, POISON, np.uint8)
-        start = BORDER + (array.ctypes.data - self.memory.ctypes.data) % BORDER
+        size = -(-(array.nbytes + VECTOR_BYTES) // PAGE) * PAGE
+        whole = np.frombuffer(mmap.mmap(-1, size + 2 * PAGE), np.uint8)
+        for forbidden in (whole.ctypes.data, whole.ctypes.data + PAGE + size):
+            assert LIBC.mprotect(ctypes.c_void_p(forbidden), PAGE, 0) == 0
+        self.memory = whole[PAGE:-PAGE]
+        self.memory[:] = POISON
+        off = array.ctypes.data % VECTOR_BYTES
+        start = off if begins else (size - array.nbytes - off) // VECTOR_BYTES * VECTOR_BYTES + off
         self.inside = slice(start, start + array.nbytes)
         self.memory[self.inside] = np.frombuffer(self.before, np.uint8)
         self.pointer = ctypes.c_void_p(self.memory.ctypes.data + start)
@@ -137,7 +150,7 @@ class Emulator(Recorder):
             if isinstance(value, np.ndarray):
                 assert pointer, f"argument {place} of {name} is an array, not {parameter}"
                 assert value.dtype == np.dtype(letter), f"argument {place} of {name} holds {value.dtype}, not {letter}"
-                guard, constant = guards.get(value.ctypes.data) or (Guarded(value), True)
+                guard, constant = guards.get(value.ctypes.data) or (Guarded(value, self.descending), True)
                 guards[value.ctypes.data] = guard, constant and parameter[0] == "+"
                 box: object = guard.pointer
             elif pointer:
