@@ -162,7 +162,7 @@ def serve(task: Task) -> None:
     mine: dict[str, list[Case]] = {}
     current = None
     run: Callable[[], Any] = int
-    say({"ready": True, "first_step": 0.0})
+    say({"ready": True})
     for line in sys.stdin:
         wanted = json.loads(line)
         which = (wanted["workload"], wanted["case"], wanted["part"])

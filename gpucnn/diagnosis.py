@@ -32,4 +32,3 @@ def first_culprit(model: Layer, x: Array) -> str:
         if not all_finite(parameter.grad, backend):
             return f"the gradient of {name!r} holds NaN or infinity"
     return "the loss overflows"
-

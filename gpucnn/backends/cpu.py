@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib.util import find_spec
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
+from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
-from gpucnn.typing import Array
+from gpucnn.typing import Array, Shape
 
 Op = Callable[..., Any]
 
@@ -64,6 +66,9 @@ def table() -> dict[Op, Op]:
         optim.sgd_update: fast.optim.sgd_update,
         optim.momentum_update: fast.optim.momentum_update,
         optim.adam_update: fast.optim.adam_update,
+        # batches of pictures
+        augment.gather_normalize: fast.augment.gather_normalize,
+        augment.gather_augment: fast.augment.gather_augment,
     }
 
 
@@ -84,13 +89,49 @@ def weighs(x: Array, w: Array, *b: Array) -> bool:
 
 def pools(dy: Array, x: Array) -> bool:
     """The gradient (N,H',W',C) of windows of x (N,H,W,C)."""
-    return dy.ndim == x.ndim and dy.shape[::3] == x.shape[::3]
+    return bool(dy.ndim == x.ndim and dy.shape[::3] == x.shape[::3])
 
 
 def classes(scores: Array, labels: Array) -> bool:
     """The classes of the rows of scores (N,K), integers (N,)."""
     return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]
 
+
+def within(numbers: Array, shape: Shape, bound: int) -> bool:
+    """Integers of this shape, at least one of them, and all in 0 .. bound - 1."""
+    counts = numbers.dtype.kind in "iu" and numbers.shape == shape and numbers.size > 0
+    return bool(counts and numbers.min() >= 0 and numbers.max() < bound)
+
+
+def gathers(images: Array, index: Array, mean: Array, inv_std: Array) -> bool:
+    """Grey or coloured images in bytes, numbers of some that exist, float32 statistics of each channel."""
+    return (
+        all(isinstance(array, np.ndarray) for array in (images, index, mean, inv_std))
+        and images.dtype == np.uint8
+        and images.ndim == 4
+        and images.shape[3] in (1, 3)
+        and prod(images.shape[1:]) >= 16  # a vector
+        and within(index, (index.size,), len(images))
+        and all(values.dtype == np.float32 and values.shape == images.shape[3:] for values in (mean, inv_std))
+    )
+
+
+def augments(
+    images: Array, index: Array, flip: Array, shift: Array, crop: int, crop_mode: str, mean: Array, inv_std: Array
+) -> bool:
+    """What ``gathers``, a bool for each image, and a corner inside the padded one; one reflection at most."""
+    return (
+        gathers(images, index, mean, inv_std)
+        and all(isinstance(array, np.ndarray) for array in (flip, shift))
+        and flip.dtype == bool
+        and flip.shape == index.shape
+        and (not crop or within(shift, (index.size, 2), 2 * crop + 1))
+        and (crop_mode == "zero" or crop < min(images.shape[1:3]))
+    )
+
+
+PICTURES: dict[Op, Callable[..., bool]] = {augment.gather_normalize: gathers, augment.gather_augment: augments}
+"""Op -> whether its kernel covers these arguments, for ops on more than float32."""
 
 FITS: dict[Op, Callable[..., bool]] = {
     conv2d.conv2d: weighs,
@@ -123,12 +164,14 @@ FITS: dict[Op, Callable[..., bool]] = {
 """Op -> whether its arrays fit together: kernels read by address and must not be given anything else."""
 
 
-def supports(op: Op, *args: Any) -> bool:
+def supports(op: Op, *args: Any, **named: Any) -> bool:
     """Whether op's kernel covers these arguments: float32 arrays that fit together, with something in them.
 
     Anything else runs as the op is written: float64 above all, and shapes that it broadcasts or refuses.
     """
-    arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
+    if covers := PICTURES.get(op):
+        return covers(*args, **named)
+    arrays = [arg for arg in (*args, *named.values()) if isinstance(arg, np.ndarray)]
     fit = FITS.get(op)
     if fit and not fit(*arrays):
         return False
@@ -140,7 +183,7 @@ def guarded(op: Op, kernel: Op) -> Op:
 
     @wraps(kernel)
     def choose(*args: Any, **kwargs: Any) -> Any:
-        return (kernel if supports(op, *args, *kwargs.values()) else op)(*args, **kwargs)
+        return (kernel if supports(op, *args, **kwargs) else op)(*args, **kwargs)
 
     return choose
 

@@ -20,11 +20,11 @@ Op = Callable[..., Any]
 
 
 def table() -> dict[Op, Op]:
-    """Op -> kernel: every fast path of the GPU.  Importing the kernels compiles nothing."""
+    """Op -> kernel: every fast path of the GPU besides ``convolutions``.  Importing the kernels compiles nothing."""
     from gpucnn.kernels import gpu as fast
 
     return {
-        # convolution: cuDNN's rows belong here; without them it runs as written, as fully connected layers do (cuBLAS)
+        # a bias; fully connected layers run as written, on cuBLAS
         conv2d.bias_grad: fast.sums.bias_grad,
         # batch norm, alone and with ReLU
         batchnorm.batchnorm: fast.batchnorm.batchnorm,
@@ -64,6 +64,35 @@ def table() -> dict[Op, Op]:
         augment.gather_normalize: fast.augment.gather_normalize,
         augment.gather_augment: fast.augment.gather_augment,
     }
+
+
+def convolutions() -> dict[Op, Op]:
+    """Op -> cuDNN."""
+    from gpucnn.kernels.gpu import conv2d as fast
+
+    return {
+        conv2d.conv2d: fast.conv2d,
+        conv2d.conv2d_input_grad: fast.conv2d_input_grad,
+        conv2d.conv2d_weight_grad: fast.conv2d_weight_grad,
+    }
+
+
+def on_cudnn(op: Op, kernel: Op) -> Op:
+    """The kernel where cuDNN ``supports`` the arguments, else the op: im2col and cuBLAS."""
+    from gpucnn.kernels.gpu.conv2d import supports
+
+    @wraps(kernel)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        return (kernel if supports(op.__name__, *args, **kwargs) else op)(*args, **kwargs)
+
+    return choose
+
+
+def convolution_engine() -> str:
+    """What computes convolutions on the current GPU, and why it is not cuDNN where it is not; one line."""
+    from gpucnn.kernels.gpu import conv2d as fast
+
+    return fast.engine()
 
 
 def is_array(value: Any) -> bool:
@@ -217,7 +246,10 @@ def gpu_backend(index: int = 0) -> Backend:
     import cupy
 
     cupy.cuda.Device(index).use()
-    kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
+    kernels = {
+        **{op: on_cudnn(op, kernel) for op, kernel in convolutions().items()},
+        **{op: guarded(op, kernel) for op, kernel in table().items()},
+    }
     return Backend(f"gpu:{index}", cupy, kernels, copy_to_host=cupy.asnumpy, synchronous=False)
 
 

@@ -1,13 +1,14 @@
 """The process that times one contender: ``python -m gpucnn.benchmarking.contender '{"framework": ...}'``.
 
-It builds its model, warms up, says ``ready``; then for each line "steps" on standard input it runs that many
-steps and answers with their median time.  Between two rounds it only waits: the cores belong to the other one.
+It builds its model, says so after its first step and again when it is warm; then for each line "steps" on standard
+input it runs that many steps and answers with their median time and the page faults of one.  Between two rounds it
+only waits: the cores belong to the other one.
 """
 
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
@@ -83,7 +84,6 @@ def our_step(task: Task) -> Callable[[], None]:
 def main(argument: str) -> None:
     """Serve rounds until standard input ends."""
     task = Task.from_json(argument)
-    start = perf_counter()
     if task.framework == "pytorch":
         from gpucnn.benchmarking.pytorch import torch_step
 
@@ -91,21 +91,28 @@ def main(argument: str) -> None:
     else:
         step = our_step(task)
     step()
-    first = perf_counter() - start
+    say({"steps": 1})
     for _ in range(WARMUP):
         step()
-    say({"ready": True, "first_step": first})
+    say({"steps": 1 + WARMUP})
     for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            start = perf_counter()
-            step()
-            times.append(perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB on Linux
-        say({"seconds": median(times), "peak_mib": peak})
+        say(timed(step, int(line)))
 
 
-def say(message: dict[str, object]) -> None:
+def timed(step: Callable[[], None], steps: int) -> dict[str, float]:
+    """Median seconds of a step, minor page faults of one (memory new to the process), and peak memory so far."""
+    times = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        start = perf_counter()
+        step()
+        times.append(perf_counter() - start)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    peak = after.ru_maxrss / 1024  # MiB on Linux
+    return {"seconds": median(times), "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}
+
+
+def say(message: Mapping[str, object]) -> None:
     print(json.dumps(message), flush=True)
 
 

@@ -73,14 +73,19 @@ def place(kernel: Callable[..., Any] | None) -> str:
 
 
 def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
-    """Which way a convolution on the CPU's kernels takes; "" for everything else."""
-    if op not in (conv2d, conv2d_input_grad, conv2d_weight_grad) or kernel is None or kernel.__module__ != "gpucnn.kernels.cpu.conv2d":
-        return ""
-    from gpucnn.kernels.cpu.conv2d import plan
+    """Which way a convolution's kernel takes; "" for everything else."""
+    module = kernel.__module__ if kernel and op in (conv2d, conv2d_input_grad, conv2d_weight_grad) else ""
+    if module == "gpucnn.kernels.cpu.conv2d":
+        from gpucnn.kernels.cpu.conv2d import plan as plan_cpu
 
-    w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
-    stride, padding = args[-2:]
-    return plan(w_shape, stride, padding)
+        x_shape = args[2] if op is conv2d_input_grad else args[op is conv2d_weight_grad].shape
+        w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
+        return plan_cpu(x_shape, w_shape, *args[-2:])
+    if module == "gpucnn.kernels.gpu.conv2d":
+        from gpucnn.kernels.gpu.conv2d import plan as plan_gpu
+
+        return plan_gpu(op.__name__, *args)
+    return ""
 
 
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
@@ -127,9 +132,13 @@ def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
 
 def table(found: list[Row]) -> str:
     """The rows for people."""
-    head = f"{'op':<24} {'kernel':<28} {'algorithm':<26} {'calls':>5} {'ms a call':>10} {'share':>6}"
+    titles = ("op", "kernel", "algorithm")
+    columns = zip(titles, *((row.op, row.kernel, row.algorithm) for row in found), strict=True)
+    op, kernel, way = (max(map(len, column)) for column in columns)
+    head = f"{'op':<{op}} {'kernel':<{kernel}} {'algorithm':<{way}} {'calls':>5} {'ms a call':>10} {'share':>6}"
     lines = [
-        f"{row.op:<24} {row.kernel:<28} {row.algorithm:<26} {row.count:5.0f} {row.milliseconds:10.3f} {row.share:6.1%}"
+        f"{row.op:<{op}} {row.kernel:<{kernel}} {row.algorithm:<{way}} "
+        f"{row.count:5.0f} {row.milliseconds:10.3f} {row.share:6.1%}"
         for row in found
     ]
     return "\n".join([head, *lines])

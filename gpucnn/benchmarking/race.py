@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from statistics import median
-from time import sleep
+from time import perf_counter, sleep
 
 from gpucnn.benchmarking.contender import Task
 from gpucnn.errors import GpucnnError
@@ -41,10 +42,13 @@ class Contender:
     task: Task
     environment: dict[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    page_faults: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
     first_step: float = 0.0
 
     def start(self) -> None:
+        """Start the process and wait until it is warm; ``first_step`` is from its start to the end of a first step."""
+        start = perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gpucnn.benchmarking.contender", self.task.to_json()],
             stdin=subprocess.PIPE,
@@ -52,15 +56,18 @@ class Contender:
             text=True,
             env={**os.environ, **self.environment},
         )
-        self.first_step = float(self._answer()["first_step"])
+        self._answer()
+        self.first_step = perf_counter() - start
+        self._answer()
 
     def round(self, steps: int) -> float:
-        """Run some steps; returns and records their median time."""
+        """Run some steps; returns their median time."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         answer = self._answer()
         self.peak_mib = float(answer["peak_mib"])
+        self.page_faults.append(float(answer["page_faults"]))
         return float(answer["seconds"])
 
     def stop(self) -> None:
@@ -77,10 +84,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over rounds; ``ratios``: our round over PyTorch's in its best layout, below 1 we are faster."""
+    """Medians over rounds; ``ratios``: our round over PyTorch's in its best layout, below 1 we are faster.
+
+    ``page_faults`` are those of a step, ``first_step`` is in seconds from the start of the process.
+    """
 
     task: Task
     milliseconds: dict[str, float]
+    page_faults: dict[str, float]
     peak_mib: dict[str, float]
     first_step: dict[str, float]
     ratios: dict[str, tuple[float, float, float]]  # baseline -> (minimum, median, maximum)
@@ -103,6 +114,8 @@ def race(racers: list[Contender], rounds: int) -> Result:
     for racer in racers:
         racer.start()
     steps = {racer.name: max(1, min(50, int(ROUND_SECONDS / racer.round(1)))) for racer in racers}
+    for racer in racers:
+        racer.page_faults.clear()
     for _ in range(rounds):
         for racer in racers:
             sleep(PAUSE)
@@ -117,10 +130,21 @@ def race(racers: list[Contender], rounds: int) -> Result:
     return Result(
         task=ours.task,
         milliseconds={racer.name: 1e3 * median(racer.seconds) for racer in racers},
+        page_faults={racer.name: median(racer.page_faults) for racer in racers},
         peak_mib={racer.name: racer.peak_mib for racer in racers},
         first_step={racer.name: racer.first_step for racer in racers},
         ratios={name: paired(ours, them) for name, them in baselines.items() if them},
     )
+
+
+def cold_and_warm(task: Task) -> tuple[float, float]:
+    """Seconds from the start of our process to the end of its first step: with no compiled kernels, and with them."""
+    with tempfile.TemporaryDirectory(prefix="gpucnn-cold-") as folder:
+        racers = [Contender(name, task, {"XDG_CACHE_HOME": folder}) for name in ("cold", "warm")]
+        for racer in racers:
+            racer.start()
+            racer.stop()
+    return racers[0].first_step, racers[1].first_step
 
 
 def paired(ours: Contender, them: Iterable[Contender]) -> tuple[float, float, float]:

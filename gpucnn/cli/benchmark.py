@@ -7,7 +7,7 @@ from dataclasses import asdict
 from gpucnn.backends import get_backend
 from gpucnn.benchmarking import explain
 from gpucnn.benchmarking.contender import Task, our_trainer
-from gpucnn.benchmarking.race import WORKLOADS, Result, contenders, race
+from gpucnn.benchmarking.race import WORKLOADS, Result, cold_and_warm, contenders, race
 from gpucnn.cli.options import set_threads
 from gpucnn.environment import environment, usable_cores
 from gpucnn.typing import Shape
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
     parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")
+    parser.add_argument("--cold", action="store_true", help="no race: our start with no compiled kernels and with them")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
 
@@ -42,12 +43,15 @@ def run(args: argparse.Namespace) -> int:
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
     threads = args.threads or usable_cores()
+    tasks = [Task(args.device, *case, args.batch_size, args.mode, threads) for case in cases]
     if args.explain:
-        explain_all([Task(args.device, *case, args.batch_size, args.mode, threads) for case in cases], args.json)
+        explain_all(tasks, args.json)
+        return 0
+    if args.cold:
+        time_starts(tasks, args.json)
         return 0
     results = []
-    for model, shape in cases:
-        task = Task(args.device, model, shape, args.batch_size, args.mode, threads)
+    for task in tasks:
         results.append(race(contenders(task, tuned=not args.no_tuned), args.rounds))
         if not args.json:
             print(table(results[-1], args.rounds), flush=True)
@@ -71,6 +75,19 @@ def explain_all(tasks: list[Task], as_json: bool) -> None:
         print(json.dumps([{"task": asdict(task), "ops": explain.as_json(rows)} for task, rows in pairs]))
 
 
+def time_starts(tasks: list[Task], as_json: bool) -> None:
+    """How long our process takes to its first step, before and after its kernels have been compiled."""
+    found = []
+    for task in tasks:
+        cold, warm = cold_and_warm(task)
+        found.append({"task": asdict(task), "cold_seconds": cold, "warm_seconds": warm})
+        if not as_json:
+            print(f"{title(task)}\n  from the start of the process to the end of its first step")
+            print(f"    kernels to be compiled {cold:6.1f} s\n    kernels on disk        {warm:6.1f} s", flush=True)
+    if as_json:
+        print(json.dumps({"machine": environment(tasks[0].framework, tasks[0].framework), "starts": found}))
+
+
 def title(task: Task) -> str:
     """What was timed."""
     return f"{task.model}, batch {task.batch_size}, {task.mode}, {task.threads} threads"
@@ -82,8 +99,8 @@ def table(result: Result, rounds: int) -> str:
     lines = [f"{title(task)}, {rounds} rounds"]
     for name, time in result.milliseconds.items():
         lines.append(
-            f"  {name:<36} {time:9.2f} ms a step   {result.peak_mib[name]:8.0f} MiB peak   "
-            f"first step after {result.first_step[name]:.1f} s"
+            f"  {name:<36} {time:9.2f} ms a step   {result.page_faults[name]:7.0f} page faults a step   "
+            f"{result.peak_mib[name]:6.0f} MiB peak   {result.first_step[name]:5.1f} s from start to first step"
         )
     for name, (low, mid, high) in result.ratios.items():
         lines.append(f"  gpucnn / pytorch eager, best layout, {name}: {mid:.2f} ({low:.2f} to {high:.2f})")

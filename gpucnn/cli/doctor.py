@@ -7,7 +7,6 @@ import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from operator import itemgetter
@@ -172,6 +171,7 @@ def backend_report() -> dict[str, Any]:
         "auto": backend.name,
         "why_not_gpu": reason,
         "why_no_kernels": unusable or (backend.name == "cpu" and attempt(cpu_problem)) or "",
+        "convolutions": "" if reason or unusable else attempt(convolution_engine),
         "kernels": {qualified(op): qualified(kernel) for op, kernel in backend.kernels.items()},
     }
 
@@ -180,6 +180,12 @@ def cpu_problem() -> str | None:
     from gpucnn.backends import cpu
 
     return cpu.problem()
+
+
+def convolution_engine() -> str:
+    from gpucnn.backends import gpu
+
+    return gpu.convolution_engine()
 
 
 def qualified(function: Any) -> str:
@@ -213,14 +219,29 @@ def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
     return {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
 
 
-def caches() -> dict[str, str]:
+def caches() -> dict[str, Any]:
     """Folders that gpucnn fills by itself."""
     from gpucnn.data.files import download_place
+    from gpucnn.kernels.gpu.plan_cache import default_folder
 
-    folders = {"data sets": str(download_place())}
-    kernels = attempt(lambda: import_module("gpucnn.kernels.cpu.compile").cache_folder())
-    folders["CPU kernels"] = str(kernels["problem"] if isinstance(kernels, dict) else kernels)
-    return folders
+    return {
+        "data sets": str(download_place()),
+        "CPU kernels": attempt(kernel_cache),
+        "cuDNN engines": str(default_folder()),
+    }
+
+
+def kernel_cache() -> dict[str, Any]:
+    """Where compiled kernels lie, the hash of the sources they are of, how many functions there are, and MiB."""
+    from gpucnn.kernels.cpu import compile as compiling
+
+    files = compiling.compiled()
+    return {
+        "folder": str(compiling.CACHE),
+        "hash": compiling.CACHE.name.rpartition("-")[2],
+        "compiled": len(files),
+        "mib": round(sum(file.stat().st_size for file in files) / 2**20, 1),
+    }
 
 
 # -- for people ---------------------------------------------------------------------------------------
@@ -248,13 +269,26 @@ def as_text(report: dict[str, Any]) -> str:
         lines += row("not the GPU", report["why_not_gpu"])
     if report["why_no_kernels"]:
         lines += row("no kernels", report["why_no_kernels"])
+    if report["convolutions"]:
+        lines += row("convolutions", report["convolutions"])
     count = len(report["kernels"])
     lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run as they are written"]
     width = max(map(len, report["kernels"]), default=0)
-    lines += [f"  {op:<{width}}  {kernel}" for op, kernel in report["kernels"].items()]
+    # a kernel is named as its op: where it lies is what is news
+    lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]
     lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
-    lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, value))]
+    lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, cache_text(value)))]
     return "\n".join(lines)
+
+
+def cache_text(cache: Any) -> str:
+    """A folder, and of compiled kernels what is in it."""
+    if not isinstance(cache, dict):
+        return str(cache)
+    if "problem" in cache:
+        return str(cache["problem"])
+    content = f"{cache['compiled']} functions compiled, {cache['mib']} MiB" if cache["compiled"] else "nothing compiled"
+    return f"{cache['folder']} (hash of the sources {cache['hash']}): {content}"
 
 
 def data_lines(data: dict[str, Any]) -> list[str]:

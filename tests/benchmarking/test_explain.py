@@ -59,7 +59,7 @@ def test_convolutions_say_which_way_they_take() -> None:
     from gpucnn.kernels.cpu.conv2d import DIRECT, WINOGRAD
 
     backend = stopwatch(get_backend("cpu"))
-    trainer = Trainer(models.build("mnist_cnn", (12, 12, 1)), optim.SGD(0.01), backend=backend, batch_size=4)
+    trainer = Trainer(models.build("mnist_cnn", (12, 12, 1)), optim.SGD(0.01), backend=backend, batch_size=16)
     found = {(row.op, row.algorithm): row for row in explain(trainer, (12, 12, 1), 10)}
     assert found["conv2d", DIRECT].count == 1
     assert found["conv2d", WINOGRAD].count == 2

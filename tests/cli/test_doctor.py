@@ -10,6 +10,7 @@ import pytest
 
 from gpucnn.cli import doctor
 from gpucnn.cli.main import main
+from gpucnn.layers.activations import relu
 
 
 def report(capsys, *words: str) -> dict:
@@ -70,6 +71,39 @@ def test_data_sets_are_looked_for_in_order(capsys, monkeypatch, tmp_path: Path) 
         "found": False,
         "where": "not here: gpucnn data download cifar10",
     }
+
+
+def test_the_kernels_cache_is_described(capsys, monkeypatch, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    from gpucnn.kernels.cpu import compile as compiling
+
+    folder = tmp_path / "kernels-0123456789abcdef"
+    monkeypatch.setattr(compiling, "CACHE", folder)
+    empty = {"folder": str(folder), "hash": "0123456789abcdef", "compiled": 0, "mib": 0.0}
+    assert report(capsys)["caches"]["CPU kernels"] == empty
+    assert main(["doctor"]) == 0
+    assert "nothing compiled" in capsys.readouterr().out
+
+    folder.mkdir()
+    for name, size in (("conv.nbc", 3 << 20), ("pool.nbc", 1 << 19), ("conv.nbi", 100)):
+        (folder / name).write_bytes(b"0" * size)
+    assert report(capsys)["caches"]["CPU kernels"] == {**empty, "compiled": 2, "mib": 3.5}
+    assert main(["doctor"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(hash of the sources 0123456789abcdef): 2 functions compiled, 3.5 MiB" in text
+
+
+def test_the_kernels_cache_is_the_one_that_is_used(capsys) -> None:
+    pytest.importorskip("numba")
+    from gpucnn.backends import cpu
+
+    if reason := cpu.problem():
+        pytest.skip(reason)
+    cpu.cpu_backend().run(relu, np.ones(64, np.float32))
+    found = report(capsys)["caches"]["CPU kernels"]
+    assert found["compiled"] >= 1
+    assert found["mib"] > 0
+    assert any("elementwise._relu" in path.name for path in Path(found["folder"]).rglob("*.nbc"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn import losses, metrics, optim
+from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, output_size
 
@@ -90,6 +91,16 @@ MANY_WINDOWS = [((16, 20, 20, 16), 2, 2, 0), ((16, 21, 21, 6), 2, 2, 0), ((16, 1
 
 ROWS = [(5, 1), (7, 10), (64, 16), (3, 4, 5, 3), (2, 5, 3, 33), (9, 6, 7, 48)]
 MANY_ROWS = [(5000, 10), (16, 16, 16, 32)]
+# images (N,H,W,C), how many of them, largest shift
+PICTURES = [
+    ((3, 4, 4, 1), 1, 0),
+    ((5, 9, 7, 1), 4, 3),
+    ((6, 7, 5, 3), 5, 2),
+    ((4, 8, 8, 3), 1, 4),
+    ((2, 16, 16, 1), 6, 1),
+    ((3, 6, 33, 3), 3, 4),
+]
+MANY_PICTURES = [((40, 32, 32, 3), 50, 4), ((40, 28, 28, 1), 60, 2)]
 PRODUCTS = [(1, 1, 1), (5, 7, 3), (16, 400, 120), (128, 256, 100), (130, 127, 129)]  # N, C, F
 SIZES = [1, 15, 16, 33, 1000]
 MANY = 50_001
@@ -242,12 +253,33 @@ def _products(sizes: list[tuple[int, int, int]]) -> Iterator[Sample]:
         yield Sample(metrics.count_correct, f"{n},{f}", scores)
 
 
+def _pictures(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]:
+    """Batches of bytes."""
+    for shape, batch, crop in cases:
+        label = f"{'x'.join(map(str, shape))},{batch},{crop}"
+
+        def plain(s, shape=shape, batch=batch):
+            images = s.rng.integers(0, 256, shape, dtype=np.uint8)
+            return images, s.rng.integers(0, shape[0], batch), s(shape[3]), np.abs(s(shape[3])) + np.float32(0.5)
+
+        yield Sample(augment.gather_normalize, label, plain)
+        for mode in ("zero", "reflect"):
+
+            def moved(s, plain=plain, batch=batch, crop=crop, mode=mode):
+                images, index, mean, inv_std = plain(s)
+                flip, shift = s.rng.integers(0, 2, batch) == 1, s.rng.integers(0, 2 * crop + 1, (batch, 2), np.int32)
+                return images, index, flip, shift, crop, mode, mean, inv_std
+
+            yield Sample(augment.gather_augment, f"{label},{mode}", moved)
+
+
 SMALL = [
     *_convolutions(CONVOLUTIONS),
     *_poolings(POOLINGS),
     *_rows(ROWS),
     *_elements(SIZES),
     *_products(PRODUCTS),
+    *_pictures(PICTURES),
 ]
 BIG = [
     *_convolutions(MANY_PIXELS),
@@ -255,6 +287,7 @@ BIG = [
     *_rows(MANY_ROWS),
     *_elements([MANY]),
     *_products([(200, 300, 100)]),
+    *_pictures(MANY_PICTURES),
 ]
 
 

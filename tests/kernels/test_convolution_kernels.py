@@ -8,8 +8,10 @@ import pytest
 pytest.importorskip("numba")
 
 from gpucnn.backends import cpu
+from gpucnn.kernels.cpu import direct, winograd
 from gpucnn.kernels.cpu.conv2d import DIRECT, WINOGRAD, plan
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.layers.windows import output_size
 
 NONE, ONE, TWO = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 2), (2, 2))
 
@@ -58,21 +60,52 @@ def calls(x, w, b, dy, stride, padding):
     yield conv2d_weight_grad, (dy, x, w.shape, stride, padding)
 
 
+WAYS = {  # the functions behind an op, for any number of tiles
+    WINOGRAD: {
+        conv2d: lambda x, w, b, stride, padding: winograd.forward(x, w, padding) + (0 if b is None else b),
+        conv2d_input_grad: lambda dy, w, x_shape, stride, padding: winograd.input_grad(dy, w, padding),
+        conv2d_weight_grad: lambda dy, x, w_shape, stride, padding: winograd.weight_grad(dy, x, padding),
+    },
+    DIRECT: {
+        conv2d: lambda x, w, b, *how: direct.forward(x, w, b, *how, output_size(x.shape, w.shape[1:3], *how)),
+        conv2d_input_grad: direct.input_grad,
+        conv2d_weight_grad: direct.weight_grad,
+    },
+}
+
+
 def exact(op, args):
     return op(*(a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parity_with_the_op_in_float64(case) -> None:
-    assert plan((case[1], *case[2], case[0][3]), case[3], case[4]) == case[5]
-    kernels = cpu.cpu_backend().kernels
     for op, args in calls(*arrays(case)):
         for array in args:
             if isinstance(array, np.ndarray):
                 array.setflags(write=False)
-        got, wanted = kernels[op](*args), exact(op, args)
-        assert got.dtype == np.float32
-        assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max(), op.__name__
+        for way in {case[5], DIRECT}:
+            got, wanted = WAYS[way][op](*args), exact(op, args)
+            assert got.dtype == np.float32
+            assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max(), (op.__name__, way)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "stride", "padding", "way"),
+    [
+        ((128, 8, 8, 256), (256, 3, 3, 256), (1, 1), ONE, WINOGRAD),
+        ((1, 16, 16, 64), (64, 3, 3, 64), (1, 1), ONE, WINOGRAD),
+        ((1, 8, 8, 256), (256, 3, 3, 256), (1, 1), ONE, DIRECT),  # four tiles: the kernel costs more than the image
+        ((1, 16, 16, 16), (64, 3, 3, 16), (1, 1), ONE, DIRECT),
+        ((128, 8, 8, 256), (256, 3, 3, 256), (2, 2), ONE, DIRECT),
+        ((128, 8, 8, 256), (256, 5, 5, 256), (1, 1), TWO, DIRECT),
+        ((128, 8, 8, 24), (256, 3, 3, 24), (1, 1), ONE, DIRECT),
+        ((128, 8, 8, 16), (24, 3, 3, 16), (1, 1), ONE, DIRECT),
+        ((128, 8, 8, 16), (16, 3, 3, 16), (1, 1), ((1, 1), (3, 1)), DIRECT),
+    ],
+)
+def test_plan(x_shape, w_shape, stride, padding, way) -> None:
+    assert plan(x_shape, w_shape, stride, padding) == way
 
 
 @pytest.mark.parametrize("case", [CASES[5], CASES[7], CASES[14], CASES[20]], ids=str)

@@ -73,7 +73,8 @@ def test_rows_are_split_into_blocks_that_hold_them_all(kind) -> None:
         blocks, large = split(count, kind)
         assert 0 <= large <= blocks
         beyond = small * blocks + large - count
-        assert beyond == overhang(count, kind) and 0 <= beyond < OVERHANG
+        assert beyond == overhang(count, kind)
+        assert 0 <= beyond < OVERHANG
         assert beyond == 0 or count < SPLIT_EXACTLY
 
 

@@ -11,6 +11,7 @@ from kernel_samples import BIG, SMALL, one_of_each
 
 from gpucnn import metrics, optim
 from gpucnn.backends import cpu
+from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, dropout, joined, pooling
 
 if reason := cpu.problem():
@@ -30,6 +31,8 @@ EXACT = {
     containers.add_relu,
     dropout.dropout,
     metrics.count_correct,
+    augment.gather_normalize,
+    augment.gather_augment,
 }
 each_sample = pytest.mark.parametrize("sample", SMALL + BIG, ids=str)
 one_sample_per_op = pytest.mark.parametrize("sample", one_of_each(), ids=str)

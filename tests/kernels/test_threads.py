@@ -58,6 +58,39 @@ def test_each_shard_is_done_once(count) -> None:
         assert not worker.is_alive()
 
 
+@jit
+def _mark_once(first, last, marks, who):
+    for shard in range(first, last):
+        marks[shard] = marks[shard] * 10 + who
+
+
+def test_what_is_compiled_first_is_done_by_the_caller() -> None:
+    # the workers fall asleep meanwhile, and would wake up late
+    team = threads.Team()
+    team.resize(3)
+    for who, given in ((1, 0), (2, 1), (3, 2)):
+        marks = np.zeros(threads.SHARDS, np.int64)
+        team.run(_mark_once, (marks, who))
+        assert marks.tolist() == [who] * threads.SHARDS
+        assert team.mail[:, threads.GIVEN].tolist() == [given] * 2
+    team.dismiss()
+
+
+def test_each_kind_of_arguments_has_its_own_code() -> None:
+    team = threads.Team()
+    team.resize(2)
+    for _ in range(3):
+        for marks, who in (
+            (np.zeros(threads.SHARDS, np.int64), 3),
+            (np.zeros(threads.SHARDS, np.float64), 0.5),
+            (np.zeros(2 * threads.SHARDS, np.int64)[::2], 3),
+            (np.zeros(threads.SHARDS, np.float32), np.float32(0.25)),
+        ):
+            team.run(_mark, (marks, who))
+            assert marks.tolist() == [who] * threads.SHARDS
+    team.dismiss()
+
+
 def test_a_team_that_has_slept_wakes_up() -> None:
     team = threads.Team()
     team.resize(2)

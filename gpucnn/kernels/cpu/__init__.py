@@ -1,5 +1,29 @@
 """Kernels for the CPU, in Numba and BLAS: arrays in, arrays out.  ``backends/cpu.py`` says which op uses which."""
 
-from gpucnn.kernels.cpu import batchnorm, conv2d, dropout, elementwise, gemm, joined, linear, loss, optim, pooling
+from gpucnn.kernels.cpu import (
+    augment,
+    batchnorm,
+    conv2d,
+    dropout,
+    elementwise,
+    gemm,
+    joined,
+    linear,
+    loss,
+    optim,
+    pooling,
+)
 
-__all__ = ["batchnorm", "conv2d", "dropout", "elementwise", "gemm", "joined", "linear", "loss", "optim", "pooling"]
+__all__ = [
+    "augment",
+    "batchnorm",
+    "conv2d",
+    "dropout",
+    "elementwise",
+    "gemm",
+    "joined",
+    "linear",
+    "loss",
+    "optim",
+    "pooling",
+]

@@ -117,21 +117,60 @@ def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, past, dx):
             put(target, at + k, d, past)
 
 
-def line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
-    """Batch norm as one line per channel: y = a x + b."""
-    a = scale / np.sqrt(var.astype(np.float64) + eps)
-    return a.astype(np.float32), (shift - a * mean).astype(np.float32)
+@jit
+def _finish_moments(total, squares, origin, m, mean, var):
+    """Sums of x - origin and of its square, (SHARDS,C) each, over m rows -> mean and biased variance (C,)."""
+    for k in range(mean.size):
+        offset = square = 0.0
+        for shard in range(total.shape[0]):
+            offset += total[shard, k]
+            square += squares[shard, k]
+        offset /= m
+        mean[k] = origin[k] + offset
+        var[k] = max(square / m - offset * offset, 0.0)
 
 
-def back_line(
-    a: Array, mean: Array, var: Array, eps: float, total: Array, products: Array, m: int
-) -> tuple[Array, Array, Array, Array]:
-    """Sums of dz and of dz (x - mean), (SHARDS,C) each, over m rows -> k2, k3 of dx = a dz + k2 x + k3; dscale, dshift."""
-    inv = 1.0 / np.sqrt(var.astype(np.float64) + eps)
-    dshift, dscale = total.sum(axis=0), products.sum(axis=0) * inv
-    k2 = -a * inv * dscale / m
-    k3 = -a * dshift / m - k2 * mean
-    return k2.astype(np.float32), k3.astype(np.float32), dscale.astype(np.float32), dshift.astype(np.float32)
+@jit
+def _fill_line(scale, shift, mean, var, eps, ab):
+    """Batch norm as one line per channel: y = a x + b, as ab (2,C)."""
+    for k in range(mean.size):
+        a = scale[k] / np.sqrt(np.float64(var[k]) + eps)
+        ab[0, k] = a
+        ab[1, k] = shift[k] - a * mean[k]
+
+
+@jit
+def _fill_back_line(a, mean, var, eps, total, products, m, made):
+    """Sums of dz and dz (x - mean), (SHARDS,C) each, over m rows -> made (4,C): k2, k3, dscale, dshift."""
+    for k in range(mean.size):
+        dshift = product = 0.0
+        for shard in range(total.shape[0]):
+            dshift += total[shard, k]
+            product += products[shard, k]
+        inv = 1.0 / np.sqrt(np.float64(var[k]) + eps)
+        dscale = product * inv
+        k2 = -a[k] * inv * dscale / m
+        made[0, k] = k2
+        made[1, k] = -a[k] * dshift / m - k2 * mean[k]
+        made[2, k] = dscale
+        made[3, k] = dshift
+
+
+def line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """Batch norm as one line per channel, y = a x + b: a and b, (2,C)."""
+    ab = np.empty((2, mean.size), np.float32)
+    _fill_line(scale, shift, mean, var, float(eps), ab)
+    return ab
+
+
+def back_line(a: Array, mean: Array, var: Array, eps: float, total: Array, products: Array, m: int) -> Array:
+    """Sums of dz and dz (x - mean) over m rows, (SHARDS,C) each -> (4,C): k2, k3, dscale, dshift.
+
+    k2 and k3 are those of dx = a dz + k2 x + k3.
+    """
+    made = np.empty((4, mean.size), np.float32)
+    _fill_back_line(a, mean, var, float(eps), total, products, m, made)
+    return made
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -140,9 +179,9 @@ def moments(x: Array) -> tuple[Array, Array]:
     m, c = rows.shape
     total, squares = partial(c), partial(c)
     parallel(_moments, rows, rows[0], total, squares, work=x.size)
-    offset = total.sum(axis=0) / m
-    mean = (rows[0] + offset).astype(np.float32)
-    return mean, np.maximum(squares.sum(axis=0) / m - offset * offset, 0.0).astype(np.float32)
+    mean, var = np.empty(c, np.float32), np.empty(c, np.float32)
+    _finish_moments(total, squares, rows[0], m, mean, var)
+    return mean, var
 
 
 def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
@@ -155,7 +194,9 @@ def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps
     x = np.ascontiguousarray(x)
     y = empty(x.shape)
     c = x.shape[-1]
-    parallel(_apply, x.reshape(-1, c), *line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(-1, c), work=x.size)
+    parallel(
+        _apply, x.reshape(-1, c), *line(scale, shift, mean, var, eps), relu, streams(y), y.reshape(-1, c), work=x.size
+    )
     return y
 
 

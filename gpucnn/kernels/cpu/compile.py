@@ -35,23 +35,33 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}" / folder.name
 
 
+def compiled() -> list[Path]:
+    """The files of the functions that have been compiled so far."""
+    return sorted(CACHE.glob("**/*.nbc"))
+
+
 def notice() -> None:
     """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
-    if not any(CACHE.glob("**/*.nbc")):
+    if not compiled():
         print("gpucnn: compiling CPU kernels, once: the first step takes some ten seconds", file=sys.stderr, flush=True)
 
 
 CACHE = cache_folder()
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any], *, fast_math: set[str] | bool = FAST_MATH) -> Callable[..., Any]:
     """Compile for the types of the first call, without the GIL; what is compiled lies in ``CACHE``."""
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(CACHE)
     try:
         made: Callable[..., Any] = numba.njit(
-            nogil=True, cache=True, fastmath=FAST_MATH, error_model="numpy", boundscheck=False
+            nogil=True, cache=True, no_cfunc_wrapper=True, fastmath=fast_math, error_model="numpy", boundscheck=False
         )(function)
         return made
     finally:
         numba.config.CACHE_DIR = before
+
+
+def jit_exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jit`` for what must round as NumPy does, after each operation."""
+    return jit(function, fast_math=False)

@@ -29,7 +29,7 @@ from gpucnn.kernels.cpu.panels import (
     take_columns,
 )
 from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, WIDE, load, store
+from gpucnn.kernels.cpu.simd import LANES, WIDE, load, store, transpose
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -177,8 +177,33 @@ def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zer
 
 
 @jit
+def _finish(first, last, parts, scratch, dw):
+    """Parts (parts,P,taps,lanes), added in order and turned -> dw (F,taps)."""
+    sums, count, _, lanes = parts.shape
+    f, taps = dw.shape
+    area = scratch[first]
+    for panel in range(count * first // SHARDS, count * last // SHARDS):
+        row = panel * lanes
+        some = min(lanes, f - row)
+        for tap in range(0, taps, LANES):
+            wide = min(LANES, taps - tap)
+            for t in range(wide):
+                for q in range(lanes):
+                    total = parts[0, panel, tap + t, q]
+                    for part in range(1, sums):
+                        total += parts[part, panel, tap + t, q]
+                    area[t, q] = total
+            if some == wide == LANES:
+                transpose(area.ctypes.data, LANES, dw.ctypes.data + 4 * (row * taps + tap), taps)
+            else:
+                for q in range(some):
+                    for t in range(wide):
+                        dw[row + q, tap + t] = area[t, q]
+
+
+@jit
 def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, left, padded, zeros, wide, dx):
-    """Dy (N,H',W',F), weights (slices,F,16 P) -> dx (N,H,W,C).
+    """Dy (N,H',W',F), weights (slices,F,16 P), in whatever order -> dx (N,H,W,C).
 
     A slice is what every output pixel adds to the padded images at one place: a tap's channels or, where there are few,
     a line of the kernel.  In the first case each panel of channels has padded images of its own.
@@ -199,7 +224,7 @@ def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, l
             for p in range(panel, panel + 1 if apart > 1 else panels):
                 scatter_rows(
                     dy[start].ctypes.data, sources.ctypes.data, walk.ctypes.data, f, group * down * across,
-                    weights[s].ctypes.data + 4 * p * LANES, LANES * panels, zeros.ctypes.data,
+                    weights[s].ctypes.data + 4 * p * LANES, weights.strides[1] // 4, zeros.ctypes.data,
                     images.ctypes.data + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, wide,
                 )  # fmt: skip
         for image in range(start, start + group):
@@ -257,8 +282,9 @@ def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padd
     grads = empty((SHARDS, g.pixels.size - OVERHANG, lanes))
     corner, padded = (padding[0][0], padding[1][0]), _padded(g, c, padding)
     parallel(_weight_grad, dy, x, g.taps, g.pixels, *corner, padded, grads, ZEROS, kind_of(f), parts)
-    dw = parts[:, :, :taps].sum(axis=0).transpose(0, 2, 1).reshape(-1, taps)  # (P*lanes, taps)
-    return np.ascontiguousarray(dw[:f]).reshape(w_shape)
+    dw = empty((f, taps))
+    parallel(_finish, parts, empty((SHARDS, LANES, lanes)), dw, work=parts.size)
+    return dw.reshape(w_shape)
 
 
 def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
@@ -272,8 +298,10 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     spare = 0 if by_tap else 1 + columns // ((width + sum(padding[1])) * own)
     (top, bottom), sides = padding
     g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, ((top, bottom + spare), sides), own)
-    weights = np.zeros((slices, f, columns), np.float32)
-    weights[:, :, :per] = w.reshape(f, slices, per).swapaxes(0, 1)
+    weights = w.reshape(f, slices, per).swapaxes(0, 1)  # (slices,F,per), where w lies
+    if columns > per:
+        weights = np.zeros((slices, f, columns), np.float32)
+        weights[:, :, :per] = w.reshape(f, slices, per).swapaxes(0, 1)
     padded = empty((SHARDS, g.group + 1, g.height, g.width, own))
     # pixels beside each other would overlap where a slice is a line, pixels below each other do not
     order = np.arange(g.pixels.size) if by_tap else g.columns

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -129,9 +128,7 @@ def _product(a, row, walk, length, rows, next_row, b, b_panel, start, c, c_panel
             left, there = a + 4 * (r // LANES * next_row), out + 4 * r * LANES
             first = there if start == c else start
             if not wide:  # six rows of two registers each are what sixteen registers hold
-                block6(
-                    left, row, walk, length, factor, LANES, b_panel, first, rest, to_panel, there, LANES, c_panel
-                )
+                block6(left, row, walk, length, factor, LANES, b_panel, first, rest, to_panel, there, LANES, c_panel)
                 for done in (6, 11):
                     block5(
                         left + 4 * done * row, row, walk, length, factor, LANES, b_panel,
@@ -144,9 +141,7 @@ def _product(a, row, walk, length, rows, next_row, b, b_panel, start, c, c_panel
                         first + 4 * done * rest, rest, to_panel, there + 4 * done * LANES, LANES, c_panel,
                     )  # fmt: skip
             else:
-                block16(
-                    left, row, walk, length, factor, LANES, b_panel, first, rest, to_panel, there, LANES, c_panel
-                )
+                block16(left, row, walk, length, factor, LANES, b_panel, first, rest, to_panel, there, LANES, c_panel)
         panel += 2 if pair else 1
 
 
@@ -163,8 +158,8 @@ def multiply_add(a, a_panel, walk, k, b, b_panel, c, rows, columns, start, wide)
 
 
 NARROW, HALVES, FULL = 0, 1, 2
-"""Kinds of blocks for ``gather_rows`` and ``scatter_rows``: five or six rows of sixteen columns, which sixteen registers
-of eight floats hold; six or seven of eight columns; eight or nine of sixteen columns, in registers of sixteen floats."""
+"""Kinds of blocks for ``gather_rows`` and ``scatter_rows``: five or six rows of sixteen columns, which are what sixteen
+registers of eight floats hold; six or seven rows of eight columns; eight or nine of sixteen, in wide registers."""
 
 gather5, gather6 = block(5, gather=True), block(6, gather=True)
 gather8, gather9 = block(8, gather=True), block(9, gather=True)

@@ -18,6 +18,7 @@ LIMIT = 4 << 30  # bytes of unused blocks at most
 
 _free: dict[int, list[Array]] = {}
 _unused = 0
+_taken = 0
 
 
 class Block:
@@ -36,7 +37,7 @@ class Block:
 
 def empty(shape: Shape, dtype: str = "float32") -> Array:
     """An array with arbitrary contents, C-contiguous and aligned to a cache line."""
-    global _unused
+    global _unused, _taken
     kind = np.dtype(dtype)
     size = prod(shape) * kind.itemsize
     if size < SMALLEST:
@@ -46,6 +47,7 @@ def empty(shape: Shape, dtype: str = "float32") -> Array:
         memory = _free[rounded].pop()
         _unused -= rounded
     except (KeyError, IndexError):
+        _taken += 1
         raw = np.empty(rounded + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         memory = raw[start : start + rounded]
@@ -55,6 +57,11 @@ def empty(shape: Shape, dtype: str = "float32") -> Array:
 def streams(array: Array) -> bool:
     """Whether to write it past the caches: it is too large to be found there by whoever reads it."""
     return bool(array.nbytes >= STREAMED and array.ctypes.data % ALIGNMENT == 0)
+
+
+def blocks_taken() -> int:
+    """How many blocks have come from the system so far; a steady training step takes none."""
+    return _taken
 
 
 def clear() -> None:

@@ -5,7 +5,8 @@ is fixed and their partial sums are added in order, so 1, 2 and 4 threads give t
 
 A training step forks a hundred times, so it has to be cheap, and no thread may need Python's lock for it.  Each kernel
 gets a launcher, compiled for its arguments: it writes the arguments and the address of a small entry function into
-memory that the workers watch, does its own part and waits for theirs.  A worker that has watched in vain for a while
+memory that the workers watch, does its own part and waits for theirs.  Launchers know their kernel by its address:
+with the kernel's code in them, all of it would be optimised twice.  A worker that has watched in vain for a while
 falls asleep on a semaphore; the caller rings before the next job.
 """
 
@@ -91,35 +92,39 @@ def lend(context, builder, kind, value):
 
 
 @intrinsic
-def make_entry(typingctx, kernel, arguments, room):
-    """Put the tuple of arguments at ``room``; the address of a function that runs the kernel with what lies there."""
-    wanted = (types.int64, types.int64, *arguments.types)
+def make_entry(typingctx, code, arguments, room):
+    """Put the tuple of arguments at ``room``; the address of a function that runs the kernel with what lies there.
+
+    ``code`` is the address of the kernel, compiled for int64, int64 and the arguments; it is remembered, and 0 stands
+    for what was given last.  Before anything else was given the answer is 0.
+    """
 
     def generate(context, builder, signature, args):
-        kernel.get_call_type(typingctx, wanted, {})
-        compiled = kernel.dispatcher.overloads[wanted]
-        context.add_linking_libs([compiled.library])
-        layout = context.get_value_type(signature.args[1])
+        code, arguments, room = args
+        kinds = signature.args[1]
+        known = ir.GlobalVariable(builder.module, _I64, "kernel_code")
+        known.linkage, known.initializer = "internal", _I64(0)
+        with builder.if_then(builder.icmp_unsigned("!=", code, _I64(0))):
+            builder.store(code, known)
+        layout = context.get_value_type(kinds)
         lent = [
-            lend(context, builder, *pair)
-            for pair in zip(arguments, cgutils.unpack_tuple(builder, args[1]), strict=True)
+            lend(context, builder, *pair) for pair in zip(kinds, cgutils.unpack_tuple(builder, arguments), strict=True)
         ]
-        there = builder.inttoptr(args[2], layout.as_pointer())
-        builder.store(context.make_tuple(builder, signature.args[1], lent), there)
+        builder.store(context.make_tuple(builder, kinds, lent), builder.inttoptr(room, layout.as_pointer()))
 
-        name = f"entry.{compiled.fndesc.mangled_name}"
-        entry = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [_I64, _I64, _I64]), name)
+        entry = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [_I64, _I64, _I64]), "kernel_entry")
         entry.linkage = "internal"
         inner = ir.IRBuilder(entry.append_basic_block())
-        there = inner.load(inner.inttoptr(entry.args[2], layout.as_pointer()))
-        members = cgutils.unpack_tuple(inner, there)
-        context.call_internal_no_propagate(
-            inner, compiled.fndesc, compiled.signature, [entry.args[0], entry.args[1], *members]
-        )
+        members = cgutils.unpack_tuple(inner, inner.load(inner.inttoptr(entry.args[2], layout.as_pointer())))
+        wanted = (types.int64, types.int64, *kinds)
+        kind = context.call_conv.get_function_type(types.none, wanted)
+        kernel = inner.inttoptr(inner.load(known), kind.as_pointer())
+        context.call_conv.call_function(inner, kernel, types.none, wanted, [*entry.args[:2], *members])
         inner.ret_void()
-        return builder.ptrtoint(entry, _I64)
+        unknown = builder.icmp_unsigned("==", builder.load(known), _I64(0))
+        return builder.select(unknown, _I64(0), builder.ptrtoint(entry, _I64))
 
-    return types.int64(kernel, arguments, types.int64), generate
+    return types.int64(types.int64, arguments, types.int64), generate
 
 
 @jit
@@ -166,9 +171,9 @@ def join(mail):
                 sched_yield()
 
 
-LAUNCHER = """
-def {name}(mail, room, *args):
-    entry = make_entry(kernel, args, room)
+@jit
+def fork(mail, entry, room):
+    """Give the workers their parts, do the first one, wait for the others."""
     parts = mail.shape[0] + 1
     for i in range(mail.shape[0]):
         mail[i, ENTRY], mail[i, ARGUMENTS] = entry, room
@@ -177,20 +182,38 @@ def {name}(mail, room, *args):
         store_atomic(given, load_atomic(given) + 1)
     call_entry(entry, 0, SHARDS // parts, room)
     join(mail)
+
+
+LAUNCHER = """
+def {name}(mail, room, code, *args):
+    entry = make_entry(code, args, room)
+    if entry == 0:
+        return False
+    fork(mail, entry, room)
+    return True
 """
-_launchers: dict[Any, Callable[..., None]] = {}
+_launchers: dict[Any, Callable[..., bool]] = {}
 
 
-def launcher(kernel: Any) -> Callable[..., None]:
-    """The function that forks this kernel; made once."""
+def launcher(kernel: Any) -> Callable[..., bool]:
+    """The function that forks this kernel, made once; False where it does not know the kernel's address yet."""
     if kernel not in _launchers:
         function = kernel.py_func
         # Numba keeps compiled functions on disk by name and line: each launcher needs a name of its own
         name = f"launch_{function.__module__.rpartition('.')[2]}_{function.__name__}"
-        scope = {**globals(), "kernel": kernel}
+        scope = dict(globals())
         exec(compile(LAUNCHER.format(name=name), __file__, "exec"), scope)
         _launchers[kernel] = jit(scope[name])
     return _launchers[kernel]
+
+
+def address(kernel: Any, args: tuple[Any, ...]) -> int:
+    """Where the kernel's code for these arguments lies, compiled or loaded if need be."""
+    kinds = (types.int64, types.int64, *(kernel.typeof_pyval(arg) for arg in args))
+    kernel.compile(kinds)
+    compiled = kernel.overloads[kinds]
+    assert compiled.signature.return_type == types.none, f"{kernel} returns something"
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
 class Worker(threading.Thread):
@@ -265,7 +288,10 @@ class Team:
                 self.workers, self.mail, self.process = [], np.zeros((0, ROW), np.int64), os.getpid()
             for worker in self.workers:
                 worker.wake()
-            launcher(kernel)(self.mail, self.room, *args)
+            launch = launcher(kernel)
+            if not launch(self.mail, self.room, 0, *args):
+                # while code is compiled or loaded the others fall asleep: this once the caller does all of it
+                launch(self.mail[:0], self.room, address(kernel, args), *args)
         finally:
             self.busy.release()
 

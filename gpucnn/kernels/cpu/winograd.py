@@ -34,8 +34,8 @@ from gpucnn.kernels.cpu.winograd_tiles import (
 )
 from gpucnn.typing import Array, Padding
 
-LARGE_L2 = os.sysconf("SC_LEVEL2_CACHE_SIZE") >= 3 << 19 if "SC_LEVEL2_CACHE_SIZE" in os.sysconf_names else False
-TILES = 64 if LARGE_L2 else 32  # of a chunk, whose V and M should fill half of the second-level cache
+L2_SIZE = os.sysconf("SC_LEVEL2_CACHE_SIZE") if "SC_LEVEL2_CACHE_SIZE" in os.sysconf_names else 0
+TILES = 64 if L2_SIZE > 3 << 19 else 32  # of a chunk, whose V and M should fill half of the second-level cache
 MANY = 512  # channels in and out: twice as many tiles, since the transformed kernel is read once per chunk
 SKEW = 16  # floats between two positions: 36 streams at the same offset in their pages would fight for cache lines
 PARTIALS = 4  # sums of dU that are made apart and added in order
@@ -104,16 +104,15 @@ def _convolve(first, last, x, u, top, left, across, down, tiles, walk, zeros, sc
 
 @jit
 def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, zeros, scratch, v, m, wide, du):
-    """Shards of all tiles: dM^T V summed -> du (PARTIALS,36,C/16,F,16)."""
+    """Shards of all tiles: dM^T V summed -> du (parts,36,C/16,F,16)."""
     c, f = x.shape[3], dy.shape[3]
     count = x.shape[0] * across * down
     chunks = -(-count // tiles)
     v_step, m_step = tiles * c + SKEW, tiles * f + SKEW
     area, v_at, m_at = scratch[first], v[first].ctypes.data, m[first].ctypes.data
-    for part in range(PARTIALS * first // SHARDS, PARTIALS * last // SHARDS):
-        begin, end = chunks * part // PARTIALS, chunks * (part + 1) // PARTIALS
-        if begin == end:
-            du[part] = 0
+    parts = du.shape[0]
+    for part in range(parts * first // SHARDS, parts * last // SHARDS):
+        begin, end = chunks * part // parts, chunks * (part + 1) // parts
         for chunk in range(begin, end):
             start = chunk * tiles
             stop = min(start + tiles, count)
@@ -122,14 +121,15 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, 
             for p in range(36):
                 sums = du[part, p].ctypes.data
                 multiply_add(
-                    m_at + 4 * p * m_step, LANES * tiles, walk.ctypes.data, stop - start, v_at + 4 * p * v_step, LANES * tiles,
-                    sums, f, c // LANES, sums if chunk > begin else zeros.ctypes.data, wide,
+                    m_at + 4 * p * m_step, LANES * tiles, walk.ctypes.data, stop - start,
+                    v_at + 4 * p * v_step, LANES * tiles, sums, f, c // LANES,
+                    sums if chunk > begin else zeros.ctypes.data, wide,
                 )  # fmt: skip
 
 
 @jit
 def _finish_kernels(first, last, du, scratch, dw):
-    """Du (PARTIALS,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
+    """Du (parts,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
     f, _, _, c = dw.shape
     area = scratch[first].ctypes.data
     step = f * c
@@ -140,7 +140,7 @@ def _finish_kernels(first, last, du, scratch, dw):
             source = du.ctypes.data + 4 * (k * f + one * LANES)
             for p in range(36):
                 total = load(source, p * step)
-                for part in range(1, PARTIALS):
+                for part in range(1, du.shape[0]):
                     total = total + load(source, part * whole + p * step)
                 store(area, p * LANES, total)
             for j in range(6):
@@ -206,7 +206,7 @@ def weight_grad(dy: Array, x: Array, padding: Padding) -> Array:
     (top, _), (left, _) = padding
     down, across = -(-dy.shape[1] // 4), -(-dy.shape[2] // 4)
     tiles = _chunk(len(x) * down * across, c + f)
-    du = empty((PARTIALS, 36, c // LANES, f, LANES))
+    du = empty((min(PARTIALS, -(-len(x) * down * across // tiles)), 36, c // LANES, f, LANES))
     zeros, scratch, v, m = _work(c, f, tiles)
     walk = LANES * np.arange(tiles)  # down a column of dM
     parallel(_kernel_gradients, x, dy, top, left, across, down, tiles, walk, zeros, scratch, v, m, WIDE, du)

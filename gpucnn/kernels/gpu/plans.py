@@ -1,0 +1,168 @@
+"""Plans: for each convolution a checked cuDNN graph and, from its first call on, the engine that computes it."""
+
+import threading
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from gpucnn.errors import DeviceError
+from gpucnn.kernels.gpu import cudnn_graph
+from gpucnn.kernels.gpu.autotune import fastest
+from gpucnn.kernels.gpu.geometry import Geometry
+from gpucnn.kernels.gpu.options import Options
+from gpucnn.kernels.gpu.plan_cache import Choice, PlanCache, notice
+from gpucnn.kernels.gpu.workspace import Workspace
+
+
+class Plan:
+    """One convolution on one GPU: the one of a cuDNN handle, or one that is described (see ``cudnn_graph.build``).
+
+    Attributes:
+        refusal: why cuDNN does not compute it; "" where it does.
+        engine: the name of the engine that was chosen; "" until the first call.
+        workspace: bytes of scratch memory that the engine wants.
+    """
+
+    def __init__(self, cudnn: Any, geometry: Geometry, options: Options, **target: Any) -> None:
+        self.geometry = geometry
+        self.engine, self.workspace = "", 0
+        self.refusal = geometry.problem()
+        if not self.refusal:
+            self.graph = cudnn_graph.build(cudnn, geometry, **target)
+            self.refusal = cudnn_graph.ask(cudnn, self.graph, options, geometry.dtype.name)
+
+    def take(self, index: int, name: str) -> None:
+        """Execute plan number ``index``, which is built, from now on."""
+        self.graph.build_plan_at_index(index)
+        self.engine, self.workspace = name, int(self.graph.get_workspace_size_plan_at_index(index))
+        # pointers go in as a list in the order of the tensors' numbers: a third of the time of a dictionary
+        self.listed = hasattr(self.graph, "_execute_with_ptrs")
+        if self.listed:
+            self.graph._prepare_variant_pack_template()
+            wanted = list(range(1, len(self.geometry.input_shapes) + 2))
+            if (found := self.graph._get_variant_pack_uids_sorted()) != wanted:
+                raise DeviceError(f"cuDNN wants the tensors {found} for {self.geometry}, and {wanted} were declared")
+
+    def execute(self, pointers: list[int], workspace: int, handle: int) -> None:
+        """Start the chosen engine on the handle's stream.
+
+        Args:
+            pointers: addresses of the op's arrays, then of its result.
+        """
+        try:
+            if self.listed:
+                self.graph._execute_with_ptrs(pointers, workspace, handle)
+            else:
+                self.graph.execute(dict(enumerate(pointers, start=1)), workspace, handle=handle)
+        except (RuntimeError, ValueError) as error:
+            raise DeviceError(
+                f"cuDNN fails at {self.geometry} with {self.engine}: {' '.join(str(error).split())}"
+            ) from error
+
+
+class Plans:
+    """All plans of one GPU, its cuDNN handle and its scratch memory.
+
+    Args:
+        cudnn: the frontend's module.
+        handle: of cuDNN, made while the GPU was the current one.
+        cuda: ``cupy.cuda``.
+        device: the GPU's number.
+        cache: choices of earlier runs.
+    """
+
+    def __init__(self, cudnn: Any, handle: int, cuda: Any, device: int, cache: PlanCache, options: Options) -> None:
+        self.cudnn, self.handle, self.cuda, self.device, self.cache = cudnn, handle, cuda, device, cache
+        self.workspace = Workspace(cuda.alloc)
+        self.lock = threading.RLock()  # a handle serves one stream at a time
+        self.stream: int | None = None
+        self.told = False
+        self.by_options: dict[Options, dict[Geometry, Plan]] = {}
+        self.use(options)
+
+    def use(self, options: Options) -> None:
+        """Compute under these options from now on; plans made under others are kept."""
+        self.options = options
+        self.plans = self.by_options.setdefault(options, {})
+
+    def find(self, geometry: Geometry) -> Plan:
+        """The plan of a convolution, made and checked at the first request; it may be a refusal."""
+        plan = self.plans.get(geometry)
+        if plan is None:
+            with self.lock:
+                plan = self.plans[geometry] = Plan(self.cudnn, geometry, self.options, handle=self.handle)
+            if plan.refusal and not geometry.problem():
+                notice(f"cuDNN does not compute {geometry}: {plan.refusal}")
+        return plan
+
+    def run(self, geometry: Geometry, pointers: list[int]) -> None:
+        """Compute a convolution that is not refused, on the current stream.
+
+        Args:
+            pointers: addresses of the op's arrays, then of its result; multiples of 16.
+
+        Raises:
+            DeviceError: the stream is being captured, and this shape was never computed before.
+        """
+        plan = self.find(geometry)
+        stream = self.cuda.get_current_stream()
+        with self.lock:
+            if stream.ptr != self.stream:
+                self.cudnn.set_stream(handle=self.handle, stream=stream.ptr)
+                self.stream = stream.ptr
+            if not plan.engine:
+                self.choose(plan, pointers, stream)
+            plan.execute(pointers, self.workspace.address(plan.workspace, stream), self.handle)
+
+    def choose(self, plan: Plan, pointers: list[int], stream: Any) -> None:
+        """Give the plan its engine: the one found fastest before, or now, or the heuristics' first."""
+        if stream.is_capturing():
+            raise DeviceError(
+                f"cuDNN has chosen no engine for {plan.geometry} yet, and cannot during the capture of a CUDA graph: "
+                "run the same step once before capturing"
+            )
+        names = cudnn_graph.names(plan.graph)
+        if not self.options.autotune:
+            index = next((i for i in range(len(names)) if cudnn_graph.buildable(self.cudnn, plan.graph, i)), -1)
+        else:
+            key = f"{plan.geometry} {self.options}"
+            known = self.cache.get(key)
+            index = names.index(known.engine) if known and known.engine in names else -1
+            if index < 0 or not cudnn_graph.buildable(self.cudnn, plan.graph, index):
+                index = self.time(plan, names, key, pointers, stream)
+        if index < 0:
+            raise DeviceError(
+                f"none of cuDNN's {len(names)} engines for {plan.geometry} can be used: raise GPUCNN_WORKSPACE_MIB="
+                f"{self.options.workspace_mib}, or set GPUCNN_CUDNN=0 to compute without cuDNN"
+            )
+        plan.take(index, names[index])
+
+    def time(self, plan: Plan, names: Sequence[str], key: str, pointers: list[int], stream: Any) -> int:
+        """The number of the fastest engine, by executing them all on these arrays; -1 where none can be.  # sync"""
+        if not self.told:
+            notice(f"timing cuDNN's engines, once per shape; what is found is kept in {self.cache.path}")
+            self.told = True
+        graph = plan.graph
+        candidates = [i for i in range(len(names)) if cudnn_graph.buildable(self.cudnn, graph, i)]
+        arrays = dict(enumerate(pointers, start=1))
+
+        def measure(index: int, executions: int) -> float:
+            start, stop = self.cuda.Event(), self.cuda.Event()
+            try:
+                scratch = self.cuda.alloc(
+                    max(int(graph.get_workspace_size_plan_at_index(index)), 1)
+                )  # of this timing only
+                start.record(stream)
+                for _ in range(executions):
+                    graph.execute_plan_at_index(arrays, scratch.ptr, index, handle=self.handle)
+            except (RuntimeError, MemoryError):  # what is listed as supported and does not start is no candidate
+                return inf
+            stop.record(stream)
+            stop.synchronize()  # sync
+            return float(self.cuda.get_elapsed_time(start, stop)) / executions
+
+        index, milliseconds = fastest(candidates, measure)
+        if index >= 0:
+            workspace = int(graph.get_workspace_size_plan_at_index(index))
+            self.cache.put(key, Choice(names[index], milliseconds, workspace, len(candidates)))
+        return index

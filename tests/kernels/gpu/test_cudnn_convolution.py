@@ -1,0 +1,189 @@
+"""The three kernels on doubles of cuDNN and CuPy: right numbers, right choices, and what is left to the op."""
+
+import inspect
+
+import numpy as np
+import pytest
+from fake_cudnn import ENGINES, Engine, aligned, install
+from kernel_samples import ASYMMETRIC, CONVOLUTIONS
+
+from gpucnn.backends import gpu
+from gpucnn.benchmarking.explain import algorithm
+from gpucnn.kernels.gpu import conv2d as fast
+from gpucnn.kernels.gpu import library
+from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.layers.windows import as_padding, as_pair, output_size
+
+TABLE = gpu.convolutions()
+ONE = ((1, 1), (1, 1))
+
+
+@pytest.fixture
+def doubles(monkeypatch, tmp_path):
+    return install(monkeypatch, tmp_path)
+
+
+def arrays(case=((2, 6, 7, 3), 4, 3, 2, 1), dtype="float32"):
+    x_shape, f, kernel, stride, padding = case
+    kernel, stride = as_pair(kernel, "kernel", 1), as_pair(stride, "stride", 1)
+    padding = padding if padding == ASYMMETRIC else as_padding(padding, kernel, stride)
+    w_shape = (f, *kernel, x_shape[3])
+    y_shape = (x_shape[0], *output_size(x_shape, kernel, stride, padding), f)
+    rng = np.random.default_rng(0)
+    x, w, b, dy = (aligned(rng.standard_normal(s).astype(dtype)) for s in (x_shape, w_shape, (f,), y_shape))
+    return x, w, b, dy, stride, padding
+
+
+def calls(x, w, b, dy, stride, padding):
+    yield conv2d, (x, w, b, stride, padding)
+    yield conv2d, (x, w, None, stride, padding)
+    yield conv2d_input_grad, (dy, w, x.shape, stride, padding)
+    yield conv2d_weight_grad, (dy, x, w.shape, stride, padding)
+
+
+def exact(op, args):
+    return op(*(np.asarray(a, np.float64) if isinstance(a, np.ndarray) else a for a in args))
+
+
+@pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
+def test_a_kernel_takes_what_its_op_takes(op) -> None:
+    wanted = [(p.name, p.default, p.kind) for p in inspect.signature(op).parameters.values()]
+    for kernel in (TABLE[op], gpu.on_cudnn(op, TABLE[op])):
+        assert [(p.name, p.default, p.kind) for p in inspect.signature(kernel).parameters.values()] == wanted
+        assert kernel.__module__ == "gpucnn.kernels.gpu.conv2d"
+    assert set(fast.REQUESTS) == {op.__name__ for op in TABLE}
+    assert list(inspect.signature(fast.REQUESTS[op.__name__]).parameters) == [name for name, *_ in wanted]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float16", 2e-3)])
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_every_sample_shape_is_computed_right(doubles, case, dtype, tolerance) -> None:
+    for op, args in calls(*arrays(case, dtype)):
+        assert fast.supports(op.__name__, *args)
+        for array in args:
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
+        got, wanted = TABLE[op](*args), exact(op, args)
+        assert got.dtype == dtype
+        assert got.shape == wanted.shape
+        assert np.abs(got - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1), op.__name__
+    assert doubles[0].launched
+
+
+def turned(array):
+    """The same values with the axes in the other order in memory."""
+    return np.asfortranarray(array).view(type(array))
+
+
+def sparse(array):
+    """The same values as every second one of a larger array."""
+    wide = aligned(np.full((*array.shape[:-1], 2 * array.shape[-1]), 7, array.dtype))
+    wide[..., ::2] = array
+    return wide[..., ::2]
+
+
+def shifted(array):
+    """The same values at an address that cuDNN does not take."""
+    return aligned(array, offset=array.itemsize)
+
+
+@pytest.mark.parametrize("spread", [turned, sparse, shifted])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_views_are_as_good_as_arrays(doubles, spread, dtype) -> None:
+    for op, args in calls(*arrays(dtype=dtype)):
+        views = [spread(a) if isinstance(a, np.ndarray) else a for a in args]
+        np.testing.assert_array_equal(TABLE[op](*views), TABLE[op](*args))
+
+
+def test_an_array_in_place_is_not_copied() -> None:
+    array = aligned(np.ones((2, 3), np.float32))
+    assert fast.pack(array) is array
+    assert fast.pack(shifted(array)).ctypes.data % fast.ALIGNMENT == 0
+
+
+def test_the_choice_has_names(doubles) -> None:
+    for (op, args), wanted in zip(
+        calls(*arrays()), ["cudnn fprop + bias", "cudnn fprop", "cudnn dgrad", "cudnn wgrad"], strict=True
+    ):
+        assert fast.plan(op.__name__, *args) == wanted
+        assert algorithm(op, gpu.on_cudnn(op, TABLE[op]), args) == wanted
+    assert doubles[0].launched == []
+
+
+def test_a_bias_that_no_engine_adds_is_added_afterwards(monkeypatch, tmp_path, capsys) -> None:
+    install(monkeypatch, tmp_path, fuses_bias=False)
+    args = (*arrays()[:3], (2, 2), ONE)
+    assert fast.plan("conv2d", *args) == "cudnn fprop, then bias"
+    np.testing.assert_allclose(fast.conv2d(*args), exact(conv2d, args), rtol=1e-5, atol=1e-5)
+    assert "does not compute fprop float32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda x, w, b: (x.astype(float), w.astype(float), b.astype(float)), "dtype float64"),
+        (lambda x, w, b: (x, w.astype(np.float16), b), "float16"),
+        (lambda x, w, b: (x, w, b.astype(np.float16)), "float16"),
+        (lambda x, w, b: (x, w, b[:1]), "(1,)"),  # the op broadcasts it
+        (lambda x, w, b: (x[:0], w, b), "without elements"),
+    ],
+)
+def test_what_cudnn_does_not_cover_runs_as_the_op_is_written(doubles, change, reason) -> None:
+    x, w, b, _, stride, padding = arrays()
+    args = (*change(x, w, b), stride, padding)
+    assert fast.plan("conv2d", *args) == "im2col + cublas"
+    assert reason in fast.refusal(*fast.forward(*args))
+    np.testing.assert_array_equal(gpu.on_cudnn(conv2d, fast.conv2d)(*args), conv2d(*args))
+    assert doubles[0].launched == []
+
+
+@pytest.mark.parametrize("op", [conv2d_input_grad, conv2d_weight_grad])
+def test_a_gradient_of_another_shape_is_not_read_past_its_end(doubles, op) -> None:
+    x, w, _, dy, stride, padding = arrays()
+    other, shape = (w, x.shape) if op is conv2d_input_grad else (x, w.shape)
+    assert fast.supports(op.__name__, dy, other, shape, stride, padding)
+    for wrong in (dy[:1], dy[:, 1:], dy[..., :2]):
+        assert not fast.supports(op.__name__, aligned(wrong), other, shape, stride, padding)
+
+
+def test_an_array_of_another_gpu_is_left_to_cupy(doubles, monkeypatch) -> None:
+    monkeypatch.setattr(doubles[1].cuda.runtime, "getDevice", lambda: 1)
+    request = fast.forward(*arrays()[:3], (2, 2), ONE)
+    assert "an array of GPU 0 while GPU 1 is current" in fast.refusal(*request)
+
+
+def test_arguments_by_name_are_looked_at_too(doubles) -> None:
+    x, w, b, _, stride, padding = arrays()
+    named = {"x": x, "w": w, "b": b, "stride": stride, "padding": padding}
+    np.testing.assert_array_equal(gpu.on_cudnn(conv2d, fast.conv2d)(**named), fast.conv2d(**named))
+
+
+def test_a_kernel_that_does_not_fit_is_the_ops_error(doubles) -> None:
+    from gpucnn.errors import ShapeError
+
+    x, w, b, *_ = arrays()
+    with pytest.raises(ShapeError):
+        gpu.on_cudnn(conv2d, fast.conv2d)(x[:, :2], w, b, (1, 1), ((0, 0), (0, 0)))
+
+
+def test_where_no_engine_is_left_the_op_runs_and_says_so(monkeypatch, tmp_path, capsys) -> None:
+    install(monkeypatch, tmp_path, engines=[Engine("tensor cores", notes=("TENSOR_CORE",))])
+    x, w, b, _, stride, padding = arrays()
+    assert fast.plan("conv2d", x, w, b, stride, padding) == "im2col + cublas"
+    assert fast.plan("conv2d", x, w, b, stride, padding) == "im2col + cublas"
+    message = "gpucnn: cuDNN does not compute fprop float32 x=2,6,7,3 w=4,3,3,3 stride=2,2 padding=1,1,1,1: "
+    assert capsys.readouterr().err.count(message) == 1
+    library.configure(library.Options(tf32=True))
+    assert fast.plan("conv2d", x, w, b, stride, padding) == "cudnn fprop + bias"
+
+
+def test_switched_off(monkeypatch, tmp_path) -> None:
+    cudnn, _ = install(monkeypatch, tmp_path, engines=ENGINES)
+    monkeypatch.setenv("GPUCNN_CUDNN", "0")
+    args = (*arrays()[:3], (2, 2), ONE)
+    assert fast.plan("conv2d", *args) == "im2col + cublas"
+    assert gpu.convolution_engine() == "im2col + cublas: it is switched off (GPUCNN_CUDNN=0)"
+    library.configure(library.Options())
+    assert fast.plan("conv2d", *args) == "cudnn fprop + bias"
+    assert gpu.convolution_engine().startswith("cuDNN 91900, frontend 1.23.0: the fastest engines by timing, tf32=0")
+    assert cudnn.launched == []

@@ -1,0 +1,195 @@
+"""Plans on a double of cuDNN: which engine is chosen and kept, streams, scratch memory, and captures."""
+
+import json
+
+import numpy as np
+import pytest
+from fake_cudnn import Cudnn, Cupy, Engine, Stream, aligned
+
+from gpucnn.errors import DeviceError
+from gpucnn.kernels.gpu.autotune import fastest
+from gpucnn.kernels.gpu.geometry import FPROP, Geometry
+from gpucnn.kernels.gpu.options import Options
+from gpucnn.kernels.gpu.plan_cache import Choice, Environment, PlanCache
+from gpucnn.kernels.gpu.plans import Plans
+from gpucnn.kernels.gpu.workspace import Workspace
+
+GEOMETRY = Geometry(FPROP, (2, 4, 5, 3), (4, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), np.dtype("float32"))
+X, W, Y = (aligned(np.ones(shape, np.float32)) for shape in (GEOMETRY.x_shape, GEOMETRY.w_shape, GEOMETRY.y_shape))
+POINTERS = [array.data.ptr for array in (X, W, Y)]
+KEY = f"{GEOMETRY} {Options()}"
+
+
+def opened(tmp_path, options=None, **settings) -> tuple[Plans, Cudnn, Cupy]:
+    cudnn = Cudnn(**settings)
+    cupy = Cupy(cudnn)
+    cache = PlanCache(Environment("Double 1", 91900, "1.23.0"), tmp_path)
+    return Plans(cudnn, 77, cupy.cuda, 0, cache, options or Options()), cudnn, cupy
+
+
+def used(plans: Plans) -> str:
+    """The engine of a further call."""
+    plans.run(GEOMETRY, POINTERS)
+    return plans.cudnn.launched[-1][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        (Options(), "fast"),
+        (Options(autotune=False), "guess"),
+        (Options(tf32=True), "tensor cores"),
+        (Options(deterministic=False), "atomics"),
+        (Options(workspace_mib=0), "guess"),
+        (Options(workspace_mib=1 << 21), "hungry"),
+    ],
+)
+def test_which_engine_is_chosen(tmp_path, options, engine) -> None:
+    plans, _, _ = opened(tmp_path, options)
+    assert used(plans) == engine
+    assert plans.find(GEOMETRY).engine == engine
+
+
+def test_an_engine_is_timed_once_and_then_executed_alone(tmp_path, capsys) -> None:
+    plans, cudnn, cupy = opened(tmp_path)
+    plans.run(GEOMETRY, POINTERS)
+    assert "timing cuDNN's engines" in capsys.readouterr().err
+    launches, allocations = len(cudnn.launched), len(cupy.allocated)
+    for _ in range(3):
+        plans.run(GEOMETRY, POINTERS)
+    assert [name for name, _ in cudnn.launched[launches:]] == ["fast"] * 3
+    assert len(cupy.allocated) == allocations
+    assert len(cudnn.graphs) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_choice_is_found_again_by_the_next_process(tmp_path, capsys) -> None:
+    opened(tmp_path)[0].run(GEOMETRY, POINTERS)
+    capsys.readouterr()
+    plans, cudnn, _ = opened(tmp_path)
+    assert used(plans) == "fast"
+    assert [name for name, _ in cudnn.launched] == ["fast"]
+    assert capsys.readouterr().err == ""
+    assert plans.cache.get(KEY) == Choice("fast", 1.0, 3000, 3)
+
+
+@pytest.mark.parametrize("name", ["an engine of another version", "broken"])
+def test_a_choice_that_cannot_be_built_any_more_is_made_anew(tmp_path, name) -> None:
+    plans, _, _ = opened(tmp_path)
+    plans.cache.put(KEY, Choice(name, 0.1, 0, 9))
+    assert used(plans) == "fast"
+    content = json.loads(plans.cache.path.read_text())
+    assert content["choices"][KEY]["engine"] == "fast"
+
+
+def test_choices_under_other_options_are_other_choices(tmp_path) -> None:
+    plans, _, _ = opened(tmp_path)
+    assert used(plans) == "fast"
+    plans.use(Options(tf32=True))
+    assert used(plans) == "tensor cores"
+    plans.use(Options())
+    assert used(plans) == "fast"
+    assert len(plans.cache.choices) == 2
+
+
+def test_without_any_engine_that_starts_there_is_one_clear_line(tmp_path) -> None:
+    plans, _, _ = opened(tmp_path, engines=[Engine("stubborn", starts=False)])
+    with pytest.raises(DeviceError, match=r"none of cuDNN's 1 engines for fprop float32 .* GPUCNN_CUDNN=0"):
+        plans.run(GEOMETRY, POINTERS)
+    heuristic, _, _ = opened(tmp_path, Options(autotune=False), engines=[Engine("stubborn", starts=False)])
+    with pytest.raises(DeviceError, match=r"cuDNN fails at fprop .* with stubborn: CUDNN_STATUS_EXECUTION_FAILED"):
+        heuristic.run(GEOMETRY, POINTERS)
+
+
+def test_a_frontend_without_the_quick_call_is_called_by_its_public_one(tmp_path, monkeypatch) -> None:
+    from fake_cudnn import Graph
+
+    def execute(self, addresses, workspace, handle):
+        self.execute_plan_at_index(addresses, workspace, self.candidate, handle)
+
+    monkeypatch.delattr(Graph, "_execute_with_ptrs")
+    monkeypatch.setattr(Graph, "execute", execute, raising=False)
+    plans, _, _ = opened(tmp_path)
+    Y[...] = 0
+    assert used(plans) == "fast"
+    assert (Y[0, 1, 1] == 27).all()
+
+
+def test_tensors_in_another_order_than_declared_are_an_error(tmp_path, monkeypatch) -> None:
+    from fake_cudnn import Graph
+
+    monkeypatch.setattr(Graph, "_get_variant_pack_uids_sorted", lambda self: [1, 3])
+    with pytest.raises(DeviceError, match=r"wants the tensors \[1, 3\]"):
+        opened(tmp_path)[0].run(GEOMETRY, POINTERS)
+
+
+def test_work_goes_to_the_current_stream(tmp_path) -> None:
+    plans, cudnn, cupy = opened(tmp_path)
+    for stream in (0, 5, 5, 0):
+        cupy.current = Stream(stream)
+        plans.run(GEOMETRY, POINTERS)
+        assert cudnn.launched[-1] == ("fast", stream)
+
+
+def test_nothing_is_chosen_during_a_capture(tmp_path) -> None:
+    plans, cudnn, cupy = opened(tmp_path)
+    cupy.current = Stream(5, capturing=True)
+    with pytest.raises(DeviceError, match=r"no engine for fprop .* run the same step once before capturing"):
+        plans.run(GEOMETRY, POINTERS)
+    assert cudnn.launched == []
+    cupy.current = Stream(5)
+    plans.run(GEOMETRY, POINTERS)
+    cupy.current = Stream(5, capturing=True)
+    assert used(plans) == "fast"
+
+
+def test_scratch_memory_does_not_grow_during_a_capture(tmp_path) -> None:
+    plans, _, cupy = opened(tmp_path)
+    plans.run(GEOMETRY, POINTERS)
+    cupy.current = Stream(5, capturing=True)  # a stream on which nothing ran yet
+    with pytest.raises(DeviceError, match="needs 3000 bytes of workspace and this stream has 0"):
+        plans.run(GEOMETRY, POINTERS)
+
+
+def test_a_workspace_grows_by_powers_of_two_and_keeps_what_it_outgrew() -> None:
+    made = []
+
+    def allocate(size: int):
+        made.append(size)
+        return Stream(1000 * len(made))
+
+    workspace, one, two = Workspace(allocate), Stream(1), Stream(2)
+    assert workspace.address(0, one) == 0
+    assert made == []
+    assert [workspace.address(size, one) for size in (100, 128, 129, 5)] == [1000, 1000, 2000, 2000]
+    assert made == [128, 256]
+    assert workspace.address(64, two) == 3000  # other streams run at the same time
+    assert [buffer.ptr for buffer in workspace.buffers[1]] == [1000, 2000]
+    one.capturing = True
+    assert workspace.address(256, one) == 2000
+    with pytest.raises(DeviceError, match="before capturing"):
+        workspace.address(257, one)
+
+
+def test_the_fastest_is_the_least_of_several_rounds() -> None:
+    noise = {0: [9, 3.0, 3.5, 3.0, 3.0], 1: [50, 2.5, 9.0, 2.0, 9.0], 2: [2, 2.9, 2.9, 2.9, 2.9]}
+    asked = []
+
+    def measure(candidate: int, executions: int) -> float:
+        asked.append((candidate, executions))
+        return noise[candidate].pop(0)
+
+    assert fastest([0, 1, 2], measure) == (1, 2.0)
+    assert all(times == [] for times in noise.values())
+    assert fastest([], measure) == (-1, float("inf"))
+
+
+def test_the_hopeless_are_not_timed_for_long() -> None:
+    asked = []
+
+    def measure(candidate: int, executions: int) -> float:
+        asked.append((candidate, executions))
+        return {0: 0.5, 1: 1.0, 2: float("inf")}[candidate]
+
+    assert fastest([2, 0, 1], measure) == (0, 0.5)
+    assert asked == [(2, 1), (2, 1), (0, 1), (0, 1), (0, 4), (0, 4), (0, 4), (1, 1), (1, 1)]
