@@ -1,16 +1,69 @@
 """The GPU: CuPy, and the table of what runs faster than its plain array code."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable
 from functools import wraps
+from math import prod
 from typing import Any
 
+import numpy as np
+
+from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
-from gpucnn.layers import conv2d
+from gpucnn.backends.cpu import alike, classes, lines
+from gpucnn.data import augment
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
+from gpucnn.layers.windows import output_size
+from gpucnn.typing import Array, Padding, Pair, Shape
 
 Op = Callable[..., Any]
 
-KERNELS: Mapping[Op, Op] = {}
-"""op -> kernel, besides ``convolutions``.  Empty: every other op runs on CuPy as it is written."""
+
+def table() -> dict[Op, Op]:
+    """Op -> kernel: every fast path of the GPU besides ``convolutions``.  Importing the kernels compiles nothing."""
+    from gpucnn.kernels import gpu as fast
+
+    return {
+        # a bias; fully connected layers run as written, on cuBLAS
+        conv2d.bias_grad: fast.sums.bias_grad,
+        # batch norm, alone and with ReLU
+        batchnorm.batchnorm: fast.batchnorm.batchnorm,
+        batchnorm.batchnorm_eval: fast.batchnorm.batchnorm_eval,
+        batchnorm.batchnorm_grad: fast.batchnorm.batchnorm_grad,
+        batchnorm.batchnorm_relu: fast.batchnorm.batchnorm_relu,
+        batchnorm.batchnorm_relu_eval: fast.batchnorm.batchnorm_relu_eval,
+        batchnorm.batchnorm_relu_grad: fast.batchnorm.batchnorm_relu_grad,
+        # activations and sums
+        activations.relu: fast.elementwise.relu,
+        activations.relu_grad: fast.elementwise.relu_grad,
+        activations.leaky_relu: fast.elementwise.leaky_relu,
+        activations.leaky_relu_grad: fast.elementwise.leaky_relu_grad,
+        containers.add: fast.elementwise.add,
+        containers.add_relu: fast.elementwise.add_relu,
+        dropout.dropout: fast.dropout.dropout,
+        # pooling
+        pooling.max_pool2d: fast.pooling.max_pool2d,
+        pooling.max_pool2d_grad: fast.pooling.max_pool2d_grad,
+        pooling.avg_pool2d: fast.pooling.avg_pool2d,
+        pooling.avg_pool2d_grad: fast.pooling.avg_pool2d_grad,
+        pooling.global_avg_pool2d: fast.pooling.global_avg_pool2d,
+        pooling.global_avg_pool2d_grad: fast.pooling.global_avg_pool2d_grad,
+        # neighbours in one pass
+        joined.relu_max_pool2d: fast.joined.relu_max_pool2d,
+        joined.relu_max_pool2d_grad: fast.joined.relu_max_pool2d_grad,
+        joined.batchnorm_relu_max_pool2d: fast.joined.batchnorm_relu_max_pool2d,
+        joined.batchnorm_relu_max_pool2d_eval: fast.joined.batchnorm_relu_max_pool2d_eval,
+        joined.batchnorm_relu_max_pool2d_grad: fast.joined.batchnorm_relu_max_pool2d_grad,
+        # loss, metrics, optimisers
+        losses.softmax_cross_entropy: fast.loss.softmax_cross_entropy,
+        metrics.count_correct: fast.loss.count_correct,
+        optim.sgd_update: fast.optim.sgd_update,
+        optim.momentum_update: fast.optim.momentum_update,
+        optim.adam_update: fast.optim.adam_update,
+        # batches
+        augment.gather_normalize: fast.augment.gather_normalize,
+        augment.gather_augment: fast.augment.gather_augment,
+    }
 
 
 def convolutions() -> dict[Op, Op]:
@@ -42,12 +95,161 @@ def convolution_engine() -> str:
     return fast.engine()
 
 
+def is_array(value: Any) -> bool:
+    """CuPy's ndarray, or NumPy's where tests run the kernels on the CPU."""
+    return type(value).__name__ == "ndarray"
+
+
+def host(*values: Any) -> bool:
+    """Numbers that Python knows: reading one that lies on the device would wait for it."""
+    return not any(map(is_array, values))
+
+
+def number(value: Any, kind: type[np.generic]) -> bool:
+    """A number, or a 0-d array of this dtype on the device, which the kernel itself reads."""
+    return not is_array(value) or (value.shape == () and value.dtype == kind)
+
+
+def storage(*arrays: Array) -> bool:
+    """Float32 or all float16, with something in them, and nothing that a 32-bit place in an example cannot reach."""
+    kind = arrays[0].dtype
+    return kind in (np.float32, np.float16) and all(
+        a.dtype == kind and a.ndim and a.size and prod(a.shape[1:]) < 2**31 for a in arrays
+    )
+
+
+def channels(x: Array, *values: Array) -> bool:
+    """Float32 values, one per channel of x, whatever x is stored in: statistics and parameters."""
+    return lines(x, *values) and all(value.dtype == np.float32 for value in values)
+
+
+def pools(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+    """Images that the windows fit into."""
+    return storage(x) and x.ndim == 4 and fits(x.shape, kernel, padding)
+
+
+def fits(shape: Shape, kernel: Pair, padding: Padding) -> bool:
+    """A window is no larger than the image with its border."""
+    return all(k <= size + sum(border) for k, size, border in zip(kernel, shape[1:3], padding, strict=True))
+
+
+def pools_back(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+    """A gradient of what the windows over such images give."""
+    if not (storage(dy) and len(x_shape) == 4 and prod(x_shape[1:]) < 2**31 and fits(x_shape, kernel, padding)):
+        return False
+    return bool(dy.shape == (x_shape[0], *output_size(x_shape, kernel, stride, padding), x_shape[3]))
+
+
+def scored(logits: Array, labels: Array, smoothing: float = 0.0) -> bool:
+    """Scores (N,K) and integers (N,)."""
+    return storage(logits) and logits.ndim == 2 and classes(logits, labels) and host(smoothing)
+
+
+def gathers(images: Array, index: Array, *values: Array) -> bool:
+    """Pixels (N,H,W,C), integers (B,), float32 per channel."""
+    pixels = images.dtype == np.uint8 and images.ndim == 4 and images.size and prod(images.shape[1:]) < 2**31
+    return bool(pixels and index.dtype.kind in "iu" and index.ndim == 1 and index.size and channels(images, *values))
+
+
+def shifts(images: Array, index: Array, flip: Array, shift: Array, crop: int, crop_mode: str) -> bool:
+    """What was drawn for each image, and a border that the mode can fill."""
+    drawn = flip.dtype == np.bool_ and flip.shape == index.shape
+    moved = shift.dtype.kind in "iu" and shift.shape == (len(index), 2)
+    border = crop_mode == "zero" or (crop_mode == "reflect" and crop < min(images.shape[1:3]))
+    return bool(drawn and moved and border)
+
+
+def flat(w: Array, g: Array, *state: Array) -> bool:
+    """Float32 buffers of one length; those that change are changed where they lie."""
+    in_place = all(a.flags.c_contiguous for a in (w, *state))
+    return bool(storage(w, g, *state) and w.dtype == np.float32 and alike(w, g, *state) and in_place)
+
+
+COVERS: dict[Op, Callable[..., bool]] = {
+    conv2d.bias_grad: storage,
+    batchnorm.batchnorm: lambda x, scale, shift, eps: storage(x) and channels(x, scale, shift) and host(eps),
+    batchnorm.batchnorm_relu: lambda x, scale, shift, eps: storage(x) and channels(x, scale, shift) and host(eps),
+    batchnorm.batchnorm_eval: lambda x, *values: storage(x) and channels(x, *values[:-1]) and host(values[-1]),
+    batchnorm.batchnorm_relu_eval: lambda x, *values: storage(x) and channels(x, *values[:-1]) and host(values[-1]),
+    batchnorm.batchnorm_grad: lambda dy, x, *values: (
+        storage(dy, x) and alike(dy, x) and channels(x, *values[:-1]) and host(values[-1])
+    ),
+    batchnorm.batchnorm_relu_grad: lambda dy, x, *values: (
+        storage(dy, x) and alike(dy, x) and channels(x, *values[:-1]) and host(values[-1])
+    ),
+    activations.relu: storage,
+    activations.relu_grad: lambda dy, x: storage(dy, x) and alike(dy, x),
+    activations.leaky_relu: lambda x, slope: storage(x) and host(slope),
+    activations.leaky_relu_grad: lambda dy, x, slope: storage(dy, x) and alike(dy, x) and host(slope),
+    containers.add: lambda a, b: storage(a, b) and alike(a, b),
+    containers.add_relu: lambda a, b: storage(a, b) and alike(a, b),
+    dropout.dropout: lambda x, rate, seed, stream, step: (
+        storage(x) and host(rate, seed, stream) and number(step, np.int64) and x.size < 2**34
+    ),
+    pooling.max_pool2d: pools,
+    pooling.avg_pool2d: pools,
+    pooling.max_pool2d_grad: lambda dy, x, *how: storage(dy, x) and pools_back(dy, x.shape, *how),
+    pooling.avg_pool2d_grad: pools_back,
+    pooling.global_avg_pool2d: lambda x: storage(x) and x.ndim == 4,
+    pooling.global_avg_pool2d_grad: lambda dy, x_shape: (
+        storage(dy) and dy.shape == (x_shape[0], x_shape[3]) and 0 < prod(x_shape[1:]) < 2**31
+    ),
+    joined.relu_max_pool2d: pools,
+    joined.relu_max_pool2d_grad: lambda dy, x, *how: storage(dy, x) and pools_back(dy, x.shape, *how),
+    joined.batchnorm_relu_max_pool2d: lambda x, scale, shift, eps, *how: (
+        pools(x, *how) and channels(x, scale, shift) and host(eps)
+    ),
+    joined.batchnorm_relu_max_pool2d_eval: lambda x, scale, shift, mean, var, eps, *how: (
+        pools(x, *how) and channels(x, scale, shift, mean, var) and host(eps)
+    ),
+    joined.batchnorm_relu_max_pool2d_grad: lambda dy, x, scale, shift, mean, var, eps, *how: (
+        storage(dy, x) and pools_back(dy, x.shape, *how) and channels(x, scale, shift, mean, var) and host(eps)
+    ),
+    losses.softmax_cross_entropy: scored,
+    metrics.count_correct: scored,
+    optim.sgd_update: lambda w, g, lr, *numbers: flat(w, g) and number(lr, np.float32) and host(*numbers),
+    optim.momentum_update: lambda w, g, v, lr, *numbers: flat(w, g, v) and number(lr, np.float32) and host(*numbers),
+    optim.adam_update: lambda w, g, m, v, lr, *numbers: (
+        flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
+    ),
+    augment.gather_normalize: gathers,
+    augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, *values: (
+        gathers(images, index, *values) and shifts(images, index, flip, shift, crop, crop_mode)
+    ),
+}
+"""Op -> whether its kernel takes these arguments: kernels read by address and must not be given anything else."""
+
+
+def supports(op: Op, *args: Any) -> bool:
+    """Whether op's kernel covers these arguments: float32 or float16 arrays that fit together, of any strides.
+
+    Anything else runs on CuPy as the op is written: float64 above all, mixtures, and shapes that it broadcasts or
+    refuses.
+    """
+    return COVERS[op](*args)
+
+
+def guarded(op: Op, kernel: Op) -> Op:
+    """The kernel where it ``supports`` its arguments, else the op."""
+    signature = inspect.signature(op)
+
+    @wraps(kernel)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).args if kwargs else args
+        return (kernel if supports(op, *given) else op)(*args, **kwargs)
+
+    return choose
+
+
 def gpu_backend(index: int = 0) -> Backend:
-    """CuPy on GPU number ``index``, which becomes the current one of this thread."""
+    """CuPy with kernels on GPU number ``index``, which becomes the current one of this thread."""
     import cupy
 
     cupy.cuda.Device(index).use()
-    kernels = {**KERNELS, **{op: on_cudnn(op, kernel) for op, kernel in convolutions().items()}}
+    kernels = {
+        **{op: on_cudnn(op, kernel) for op, kernel in convolutions().items()},
+        **{op: guarded(op, kernel) for op, kernel in table().items()},
+    }
     return Backend(f"gpu:{index}", cupy, kernels, copy_to_host=cupy.asnumpy, synchronous=False)
 
 

@@ -1,4 +1,22 @@
-"""Kernels for the GPU: arrays in, arrays out.  ``backends/gpu.py`` says which op uses which.
+"""Kernels for the GPU, in CUDA C++: arrays in, arrays out.  ``backends/gpu.py`` says which op uses which.
 
-CuPy and cuDNN are imported when they are first needed, so these modules can be read and tested without them.
+Importing this needs no CuPy and no GPU; the first launch does.
 """
+
+from gpucnn.kernels.gpu import augment, batchnorm, dropout, elementwise, joined, loss, optim, pooling, sums
+
+__all__ = ["augment", "batchnorm", "dropout", "elementwise", "joined", "loss", "optim", "pooling", "sums"]
+
+MODULES = (
+    augment.MODULE,
+    batchnorm.MODULE,
+    dropout.MODULE,
+    elementwise.MODULE,
+    joined.MODULE,
+    loss.MODULE,
+    optim.MODULE,
+    pooling.AVERAGE,
+    pooling.MAXIMUM,
+    sums.MODULE,
+)
+"""Every ``.cu`` file, for whoever compiles them all."""

@@ -1,0 +1,56 @@
+"""Batches out of uint8 images on the device: gather, shift, mirror and normalise in one pass."""
+
+import numpy as np
+
+from gpucnn.kernels.gpu.compile import Module, instances
+from gpucnn.kernels.gpu.launch import NULL, contiguous, empty, launch, table_of, vectors
+from gpucnn.typing import Array
+
+MODULE = Module("augment.cu", instances("gather"))
+
+
+def gather(
+    images: Array,
+    index: Array,
+    drawn: tuple[Array, Array] | None,
+    crop: int,
+    crop_mode: str,
+    mean: Array,
+    inv_std: Array,
+    dtype: str = "float32",
+) -> Array:
+    """Images uint8 (N,H,W,C), index (B,), drawn = flip (B,) and shift (B,2) -> (B,H,W,C), float32 or float16."""
+    images, mean, inv_std = map(contiguous, (images, mean, inv_std))
+    n, h, w, c = images.shape
+    index = contiguous(index).astype("int64", copy=False)
+    flip, shift = NULL, NULL
+    if drawn is not None:
+        flip = contiguous(drawn[0])
+        shift = contiguous(drawn[1]).astype("int32", copy=False) if crop else NULL
+    y = empty((len(index), h, w, c), dtype)
+    storage, wide = vectors(w * c, y)
+    rows, columns = len(index) * h, w * c // wide
+    border = (np.int32(crop), np.bool_(crop_mode == "reflect"))
+    sizes = (np.int64(rows), np.int32(columns), np.int32(h), np.int32(w), np.int32(c))
+    arrays = (images, np.int64(n), index, flip, shift)
+    launch(MODULE, f"gather<{storage}>", table_of(rows, columns), *arrays, *border, mean, inv_std, *sizes, y)
+    return y
+
+
+def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
+    """Images uint8 (N,H,W,C), index (B,) -> float32 (B,H,W,C)."""
+    return gather(images, index, None, 0, "zero", mean, inv_std)
+
+
+def gather_augment(
+    images: Array,
+    index: Array,
+    flip: Array,
+    shift: Array,
+    crop: int,
+    crop_mode: str,
+    mean: Array,
+    inv_std: Array,
+) -> Array:
+    """The same with a shift, flip bool (B,), shift (B,2), then a mirror image."""
+    return gather(images, index, (flip, shift), crop, crop_mode, mean, inv_std)

@@ -1,0 +1,121 @@
+"""Batch norm, with and without ReLU: two passes over the image forward, two back, and a short one between them.
+
+What belongs to a channel is float32 (statistics, scale, shift and their gradients); x, y and their gradients are
+float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellation, in an order that the shape fixes.
+"""
+
+import numpy as np
+
+from gpucnn.kernels.gpu.compile import Module, instances
+from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, outer, table_of, vectors
+from gpucnn.kernels.gpu.sums import column_sums
+from gpucnn.typing import Array
+
+WITH_RELU = {False: "false", True: "true"}
+
+MODULE = Module(
+    "batchnorm.cu",
+    [
+        *instances("moments"),
+        "finish_moments",
+        *(
+            name
+            for kernel in ("normalize", "grad_sums", "grad_apply")
+            for relu in WITH_RELU.values()
+            for name in instances(kernel, relu)
+        ),
+    ],
+)
+
+
+def statistics(x: Array) -> tuple[Array, Array]:
+    """x (..., C), contiguous -> mean and biased variance (C,)."""
+    rows, width = outer(x.shape), x.shape[-1]
+    storage, wide = vectors(width, x)
+    grid = table_of(rows, width // wide, ROWS_EACH)
+    slabs = grid.blocks[1]
+    partial = empty((slabs, 2, width), "float64")
+    launch(MODULE, f"moments<{storage}>", grid, x, np.int64(rows), np.int32(width), partial)
+    mean, var = empty((width,), "float32"), empty((width,), "float32")
+    grid = table_of(slabs, width)
+    grid = grid._replace(blocks=(grid.blocks[0], 1))
+    launch(MODULE, "finish_moments", grid, partial, np.int32(slabs), np.int64(rows), np.int32(width), mean, var)
+    return mean, var
+
+
+def _normalize(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
+    rows, width = outer(x.shape), x.shape[-1]
+    y = empty(x.shape, x.dtype)
+    storage, wide = vectors(width, x, y)
+    channels = (scale, shift, mean, var)
+    numbers = (np.float32(eps), np.int64(rows), np.int32(width))
+    grid = table_of(rows, width // wide)
+    launch(MODULE, f"normalize<{storage}, {WITH_RELU[relu]}>", grid, x, *channels, *numbers, y)
+    return y
+
+
+def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
+    x = contiguous(x)
+    mean, var = statistics(x)
+    return _normalize(x, contiguous(scale), contiguous(shift), mean, var, eps, relu), mean, var
+
+
+def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
+    x, scale, shift, mean, var = map(contiguous, (x, scale, shift, mean, var))
+    return _normalize(x, scale, shift, mean, var, eps, relu)
+
+
+def _grad(
+    dy: Array, x: Array, scale: Array, shift: Array | None, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Through ReLU too where there is a shift."""
+    dy, x, scale, mean, var = map(contiguous, (dy, x, scale, mean, var))
+    relu = shift is not None
+    rows, width = outer(x.shape), x.shape[-1]
+    dx = empty(x.shape, x.dtype)
+    storage, wide = vectors(width, dy, x, dx)
+    kind = f"<{storage}, {WITH_RELU[relu]}>"
+    channels = (scale, NULL if shift is None else contiguous(shift), mean, var)
+    numbers = (np.float32(eps), np.int64(rows), np.int32(width))
+
+    grid = table_of(rows, width // wide, ROWS_EACH)
+    slabs = grid.blocks[1]
+    partial = empty((slabs, 2 * width), "float64")
+    launch(MODULE, "grad_sums" + kind, grid, dy, x, *channels, *numbers, partial)
+    sums = column_sums(partial, 1, 1.0, "float32", (2, width))  # dshift, dscale
+    launch(MODULE, "grad_apply" + kind, table_of(rows, width // wide), dy, x, *channels, sums, *numbers, dx)
+    return dx, sums[1], sums[0]
+
+
+def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """x (..., C) -> y, mean, variance."""
+    return _train(x, scale, shift, eps, relu=False)
+
+
+def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """The same and ReLU, in the same passes."""
+    return _train(x, scale, shift, eps, relu=True)
+
+
+def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """x (..., C) -> y with given statistics."""
+    return _evaluate(x, scale, shift, mean, var, eps, relu=False)
+
+
+def batchnorm_relu_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """The same and ReLU."""
+    return _evaluate(x, scale, shift, mean, var, eps, relu=True)
+
+
+def batchnorm_grad(
+    dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """dy, x (..., C) -> dx, dscale, dshift."""
+    return _grad(dy, x, scale, None, mean, var, eps)
+
+
+def batchnorm_relu_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The same through ReLU, whose mask is made again from x."""
+    return _grad(dy, x, scale, shift, mean, var, eps)

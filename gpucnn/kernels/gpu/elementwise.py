@@ -1,0 +1,56 @@
+"""Maps over all elements, one pass each."""
+
+import numpy as np
+
+from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
+from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, line_of, vectors
+from gpucnn.typing import Array
+
+OPS = ("Relu", "LeakyRelu", "ReluGrad", "LeakyReluGrad", "Add", "AddRelu")
+
+MODULE = Module(
+    "elementwise.cu",
+    [f"map<{op}, {storage}>" for op in OPS for storage in (*VECTORS.values(), *SCALARS.values())],
+)
+
+
+def _map(op: str, a: Array, b: Array | None = None, slope: float = 0.0) -> Array:
+    """Y = op(a, b): arrays of one shape and dtype.  What is left over of the last vector goes one by one."""
+    a = contiguous(a)
+    b = None if b is None else contiguous(b)
+    y = empty(a.shape, a.dtype)
+    storage, wide = vectors(0, y, *(array for array in (a, b) if array is not None))
+    grid = line_of(ceil_div(a.size, wide))
+    second = NULL if b is None else b
+    launch(MODULE, f"map<{op}, {storage}>", grid, a, second, np.float32(slope), np.int64(a.size), y)
+    return y
+
+
+def relu(x: Array) -> Array:
+    """Max(x, 0)."""
+    return _map("Relu", x)
+
+
+def relu_grad(dy: Array, x: Array) -> Array:
+    """Dy where x > 0, else 0."""
+    return _map("ReluGrad", dy, x)
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    """X where x > 0, else slope x."""
+    return _map("LeakyRelu", x, slope=slope)
+
+
+def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
+    """Dy where x > 0, else slope dy."""
+    return _map("LeakyReluGrad", dy, x, slope)
+
+
+def add(a: Array, b: Array) -> Array:
+    """The sum of two arrays of one shape."""
+    return _map("Add", a, b)
+
+
+def add_relu(a: Array, b: Array) -> Array:
+    """The sum of two arrays of one shape, cut at 0."""
+    return _map("AddRelu", a, b)

@@ -1,0 +1,69 @@
+"""Optimiser steps over the flat float32 buffers: one kernel each, in place.
+
+The learning rate and Adam's step are numbers, or 0-d arrays on the device (float32 and int64) that the kernel reads
+when it runs; so a captured step can be replayed with other values, and the host never waits.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpucnn.kernels.gpu.compile import Module
+from gpucnn.kernels.gpu.launch import Grid, ceil_div, contiguous, launch, line_of, number, vectors
+from gpucnn.typing import Array
+
+WIDTHS = (4, 1)
+
+MODULE = Module(
+    "optim.cu",
+    [
+        *(f"sgd<{wide}>" for wide in WIDTHS),
+        *(f"momentum<{wide}, {nesterov}>" for wide in WIDTHS for nesterov in ("false", "true")),
+        *(f"adam<{wide}>" for wide in WIDTHS),
+    ],
+)
+
+
+def _plan(*arrays: Array) -> tuple[int, Grid]:
+    """Values a load, and a thread for each vector."""
+    _, wide = vectors(0, *arrays)
+    return wide, line_of(ceil_div(arrays[0].size, wide))
+
+
+def sgd_update(w: Array, g: Array, lr: Any, weight_decay: float) -> None:
+    """Plain gradient descent."""
+    g = contiguous(g)
+    wide, grid = _plan(w, g)
+    numbers = (np.int64(w.size), *number(lr, np.float64), np.float32(weight_decay))
+    launch(MODULE, f"sgd<{wide}>", grid, w, g, *numbers)
+
+
+def momentum_update(
+    w: Array, g: Array, velocity: Array, lr: Any, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
+    """With momentum, Nesterov's or the plain one."""
+    g = contiguous(g)
+    wide, grid = _plan(w, g, velocity)
+    numbers = (np.int64(w.size), *number(lr, np.float64), np.float32(momentum), np.float32(weight_decay))
+    launch(MODULE, f"momentum<{wide}, {'true' if nesterov else 'false'}>", grid, w, g, velocity, *numbers)
+
+
+def adam_update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: Any,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: Any,
+) -> None:
+    """Adam and AdamW; ``step`` counts from 1."""
+    g = contiguous(g)
+    wide, grid = _plan(w, g, m, v)
+    constants = (np.float64(constant) for constant in (beta1, beta2, eps, weight_decay))
+    numbers = (np.int64(w.size), *number(lr, np.float64), *constants, np.bool_(decoupled), *number(step, np.int64))
+    launch(MODULE, f"adam<{wide}>", grid, w, g, m, v, *numbers)

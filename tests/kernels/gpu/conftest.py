@@ -1,0 +1,32 @@
+"""The kernels of the GPU on the CPU, where there is a compiler."""
+
+from pathlib import Path
+
+import pytest
+from emulator.emulator import COMPILER, Emulator, Recorder
+
+from gpucnn.kernels.gpu import launch
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    """One emulator for the session: a source takes seconds to compile."""
+    if COMPILER is None:
+        pytest.skip("needs g++ on Linux: it compiles the CUDA kernels for the CPU")
+    folder: Path = tmp_path_factory.mktemp("emulator")
+    return Emulator(folder)
+
+
+@pytest.fixture
+def emulator(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """Kernels run on the CPU as long as a test runs."""
+    monkeypatch.setattr(launch, "launcher", compiled)
+    compiled.descending = False
+    return compiled
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Kernels are noted, and nothing runs."""
+    monkeypatch.setattr(launch, "launcher", Recorder())
+    return launch.launcher

@@ -1,0 +1,189 @@
+"""Arguments for every op of the GPU's table: those of the CPU's kernels, batches, wide and long arrays; in float16."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from kernel_samples import BIG, SMALL, Op, Sample
+
+from gpucnn import losses, metrics, optim
+from gpucnn.backends import gpu
+from gpucnn.data import augment
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
+
+TABLE = gpu.table()
+
+IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
+"""Op -> which arguments it changes."""
+
+STORED: dict[Op, tuple[int, ...]] = {
+    conv2d.bias_grad: (0,),
+    batchnorm.batchnorm: (0,),
+    batchnorm.batchnorm_relu: (0,),
+    batchnorm.batchnorm_eval: (0,),
+    batchnorm.batchnorm_relu_eval: (0,),
+    batchnorm.batchnorm_grad: (0, 1),
+    batchnorm.batchnorm_relu_grad: (0, 1),
+    activations.relu: (0,),
+    activations.relu_grad: (0, 1),
+    activations.leaky_relu: (0,),
+    activations.leaky_relu_grad: (0, 1),
+    containers.add: (0, 1),
+    containers.add_relu: (0, 1),
+    dropout.dropout: (0,),
+    pooling.max_pool2d: (0,),
+    pooling.max_pool2d_grad: (0, 1),
+    pooling.avg_pool2d: (0,),
+    pooling.avg_pool2d_grad: (0,),
+    pooling.global_avg_pool2d: (0,),
+    pooling.global_avg_pool2d_grad: (0,),
+    joined.relu_max_pool2d: (0,),
+    joined.relu_max_pool2d_grad: (0, 1),
+    joined.batchnorm_relu_max_pool2d: (0,),
+    joined.batchnorm_relu_max_pool2d_eval: (0,),
+    joined.batchnorm_relu_max_pool2d_grad: (0, 1),
+    losses.softmax_cross_entropy: (0,),
+    metrics.count_correct: (0,),
+}
+"""Op -> which arguments may be float16; parameters and optimiser state stay float32."""
+
+SMALL_RESULTS = {conv2d.bias_grad: (0,), losses.softmax_cross_entropy: (0,), metrics.count_correct: (0,)}
+"""Op -> results that are not stored as its arguments are; of all others the first one is, and what belongs to channels
+is float32."""
+
+EXACT = {
+    pooling.max_pool2d,
+    pooling.max_pool2d_grad,
+    pooling.avg_pool2d,
+    pooling.avg_pool2d_grad,
+    pooling.global_avg_pool2d_grad,
+    joined.relu_max_pool2d,
+    joined.relu_max_pool2d_grad,
+    activations.relu,
+    activations.relu_grad,
+    activations.leaky_relu,
+    activations.leaky_relu_grad,
+    containers.add,
+    containers.add_relu,
+    dropout.dropout,
+    metrics.count_correct,
+    augment.gather_normalize,
+    augment.gather_augment,
+}
+"""Ops that round nothing, or whose kernels round as they do, in the same order: the same bits in float32."""
+
+# (N, H, W, C), crop: odd channels, lines that fill no vector, a batch of one
+IMAGES = [((7, 6, 5, 3), 2), ((3, 8, 8, 1), 4), ((5, 4, 8, 4), 0), ((2, 9, 16, 3), 3), ((1, 3, 2, 5), 1)]
+
+
+def _batches() -> Iterator[Sample]:
+    for shape, crop in IMAGES:
+        for count in (1, 6):
+            label = f"{'x'.join(map(str, shape))},{count}"
+
+            def plain(s, a=shape, count=count):
+                images = s.rng.integers(0, 256, a).astype(np.uint8)
+                return images, s.rng.integers(0, a[0], count), s(a[3], mean=0.5), np.abs(s(a[3])) + np.float32(1)
+
+            def augmented(s, mode, plain=plain, count=count, crop=crop):
+                images, index, *values = plain(s)
+                drawn = s.rng.integers(0, 2, count) == 1, s.rng.integers(0, 2 * crop + 1, (count, 2)).astype(np.int32)
+                return images, index, *drawn, crop, mode, *values
+
+            yield Sample(augment.gather_normalize, label, plain)
+            for mode in augment.CROP_MODES:
+                if mode == "zero" or crop < min(shape[1:3]):
+                    make = lambda s, augmented=augmented, mode=mode: augmented(s, mode)  # noqa: E731
+                    yield Sample(augment.gather_augment, f"{label},{crop},{mode}", make)
+
+
+def _wide_and_long() -> Iterator[Sample]:
+    """More columns than a tile has threads, more rows than a chunk, single rows; windows that overlap, in vectors."""
+    for shape in [(3, 1000), (2, 3, 520), (20_000, 1), (9000, 24), (1, 3), (1, 2, 2, 8)]:
+        label, c = "x".join(map(str, shape)), shape[-1]
+
+        def values(s, a=shape, c=c):
+            return s(*a, mean=1.0), s(*a), s(c), s(c), s(c), np.abs(s(c)) + np.float32(0.5)
+
+        def train(s, values=values):
+            x, _, scale, shift, *_ = values(s)
+            return x, scale, shift, 1e-3
+
+        def back(s, values=values):
+            x, dy, *lines = values(s)
+            return dy, x, *lines, 1e-3
+
+        yield Sample(conv2d.bias_grad, label, lambda s, values=values: values(s)[:1])
+        yield Sample(batchnorm.batchnorm_relu, label, train)
+        yield Sample(batchnorm.batchnorm_relu_grad, label, back)
+    overlapping = ((3, 3), (2, 2), ((1, 1), (1, 1)))
+    for channels in (8, 1):
+        dy, x = (2, 4, 5, channels), (2, 7, 9, channels)
+        make = lambda s, dy=dy, x=x: (s(*dy), np.round(s(*x)), *overlapping)  # noqa: E731
+        yield Sample(pooling.max_pool2d_grad, f"overlapping,{channels}", make)
+        yield Sample(joined.relu_max_pool2d_grad, f"overlapping,{channels}", make)
+        yield Sample(
+            pooling.avg_pool2d_grad, f"overlapping,{channels}", lambda s, dy=dy, x=x: (s(*dy), x, *overlapping)
+        )
+    tiles = ((2, 2), (2, 2), ((0, 0), (0, 0)))
+    yield Sample(pooling.max_pool2d_grad, "wide", lambda s: (s(1, 2, 70, 8), s(1, 4, 140, 8), *tiles))
+    yield Sample(pooling.global_avg_pool2d, "tall", lambda s: (s(2, 150, 130, 3),))
+    yield Sample(losses.softmax_cross_entropy, "one class", lambda s: (s(3, 1), np.zeros(3, np.int64), 0.1))
+    yield Sample(metrics.count_correct, "ties", lambda s: (np.round(s(200, 40)), s.rng.integers(0, 40, 200)))
+
+
+SAMPLES = [
+    *(sample for sample in SMALL + BIG if sample.op in TABLE),
+    *_batches(),
+    *_wide_and_long(),
+]
+
+
+def halved(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same arguments stored in float16, where the op's kernel has a choice."""
+    return tuple(a.astype(np.float16) if i in STORED.get(op, ()) else a for i, a in enumerate(args))
+
+
+def doubled(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same numbers in float64."""
+    return tuple(a.astype(np.float64) if is_float(a) else a for a in args)
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def outcome(op: Op, function: Op, args: tuple[Any, ...]) -> list[Any]:
+    """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
+    mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]
+    result = function(*mine)
+    if op in IN_PLACE:
+        assert result is None
+        return [mine[i] for i in IN_PLACE[op]]
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
+    """What its kernel's results have to be stored in."""
+    if op is metrics.count_correct:
+        return [np.dtype("int64")]
+    single = np.dtype("float32")
+    if op not in STORED:
+        return [single] * count
+    stored = args[STORED[op][0]].dtype
+    small = SMALL_RESULTS.get(op, tuple(range(1, count)))
+    return [single if i in small else stored for i in range(count)]
+
+
+def stored_between(op: Op, args: tuple[Any, ...]) -> bool:
+    """Whether a kernel rounds what lies between two of its steps to float16, as two layers would."""
+    normalised = op.__name__.startswith("batchnorm_relu_max_pool")
+    return normalised and args[0].dtype == np.float16 and args[-3:] != ((2, 2), (2, 2), ((0, 0), (0, 0)))
+
+
+def close(got: np.ndarray, wanted: np.ndarray, tolerance: float = 0.0) -> None:
+    """Near the op in float64: to 2e-5 of the largest value in float32, to 1e-3 (two roundings) in float16."""
+    assert got.shape == wanted.shape
+    tolerance = tolerance or {np.dtype("float16"): 1e-3, np.dtype("float32"): 2e-5}.get(got.dtype, 0)
+    distance = np.abs(got.astype(np.float64) - wanted).max()
+    assert distance <= tolerance * np.abs(wanted).max(), f"{distance} from {np.abs(wanted).max()}"

@@ -1,0 +1,62 @@
+"""Whole training steps on the GPU's table, run on the CPU: what layers, loader and optimisers hand to the kernels."""
+
+import numpy as np
+import pytest
+from gpu_samples import TABLE
+
+from gpucnn import models, optim
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.backends import gpu
+from gpucnn.data import Augmentation, Dataset
+from gpucnn.layers import Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, Linear, Sequential
+from gpucnn.trainer import Trainer
+
+EMULATED = Backend("emulated", np, {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()})
+
+
+def images(shape, count=8) -> Dataset:
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (count, *shape)).astype(np.uint8), rng.integers(0, 10, count)
+    return Dataset("noise", pixels, labels.astype(np.uint8), tuple(map(str, range(10))))
+
+
+def dropping(shape):
+    return Sequential(LeakyReLU(0.1), Dropout(0.4), Flatten(), Linear(int(np.prod(shape)), 10))
+
+
+def averaging(shape):
+    return Sequential(GlobalAvgPool2D(), Linear(shape[2], 10))
+
+
+def weights(model, shape, optimizer, backend) -> dict[str, np.ndarray]:
+    """After an epoch of two steps."""
+    trainer = Trainer(
+        models.build(model, shape) if isinstance(model, str) else model(shape),
+        optimizer(),
+        backend=backend,
+        batch_size=4,
+        augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect"),
+    )
+    set_ = images(shape)
+    for report in trainer.fit(set_, set_, epochs=1):
+        assert np.isfinite(report.train_loss)
+    return trainer.model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "optimizer"),
+    [
+        ("mnist_cnn", (12, 12, 1), lambda: optim.SGD(0.01, momentum=0.9, nesterov=True)),
+        ("resnet20", (8, 8, 3), lambda: optim.SGD(0.01, momentum=0.9, weight_decay=1e-3)),
+        ("lenet5", (28, 28, 1), lambda: optim.Adam(1e-3)),
+        (dropping, (6, 5, 3), lambda: optim.SGD(0.01)),
+        (averaging, (6, 5, 3), lambda: optim.AdamW(1e-3, weight_decay=0.1)),
+    ],
+)
+def test_training_ends_where_the_reference_ends(model, shape, optimizer, emulator) -> None:
+    emulator.launched.clear()
+    got = weights(model, shape, optimizer, EMULATED)
+    assert {file for file, _ in emulator.launched} >= {"augment.cu", "loss.cu", "optim.cu", "sums.cu"}
+    for name, wanted in weights(model, shape, optimizer, REFERENCE).items():
+        distance = np.linalg.norm(got[name] - wanted) / max(np.linalg.norm(wanted), 1e-3)
+        assert distance < 1e-3, name
