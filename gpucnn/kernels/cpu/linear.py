@@ -1,4 +1,4 @@
-"""Matrix products of the fully connected layer: pieces of the output's columns, one BLAS call each.
+"""Matrix products of the fully connected layer: pieces of the output's columns or rows, one BLAS call each.
 
 The pieces are fixed, so the bits do not depend on the threads.  The sums over rows that biases need are here too.
 """
@@ -16,17 +16,25 @@ SMALL_PRODUCT = 2_000_000  # multiply-adds that one thread does in the time of a
 
 
 @jit
-def _columns(first, last, a, ta, b, tb, m, n, k, c):
-    """C (M,N) = op(a) op(b), some columns per shard; a is (M,K) or, transposed, (K,M); likewise b."""
+def _pieces(first, last, a, ta, b, tb, m, n, k, c):
+    """C (M,N) = op(a) op(b), a piece per shard; a is (M,K) or, transposed, (K,M); likewise b.
+
+    Pieces are columns, or rows where b is transposed: BLAS packs it anew for each piece, whose few columns cost most.
+    """
     lda = m if ta else k
     ldb = k if tb else n
     for shard in range(first, last):
-        start, stop = n * shard // SHARDS, n * (shard + 1) // SHARDS
-        if start < stop:
+        top, bottom, left, right = 0, m, 0, n
+        if tb:
+            top, bottom = m * shard // SHARDS, m * (shard + 1) // SHARDS
+        else:
+            left, right = n * shard // SHARDS, n * (shard + 1) // SHARDS
+        if top < bottom and left < right:
             sgemm(
-                ROW_MAJOR, TRANSPOSED if ta else PLAIN, TRANSPOSED if tb else PLAIN, m, stop - start, k,
-                np.float32(1), a.ctypes.data, lda, b.ctypes.data + 4 * (start * k if tb else start), ldb,
-                np.float32(0), c.ctypes.data + 4 * start, n,
+                ROW_MAJOR, TRANSPOSED if ta else PLAIN, TRANSPOSED if tb else PLAIN, bottom - top, right - left, k,
+                np.float32(1), a.ctypes.data + 4 * (top if ta else top * k), lda,
+                b.ctypes.data + 4 * (left * k if tb else left), ldb,
+                np.float32(0), c.ctypes.data + 4 * (top * n + left), n,
             )  # fmt: skip
 
 
@@ -80,7 +88,7 @@ def product(a: Array, b: Array, *, ta: bool = False, tb: bool = False) -> Array:
         return np.multiply(left, right, out=c)
     if m * n * k < SMALL_PRODUCT or m == 1:
         return np.matmul(left, right, out=c)
-    parallel(_columns, np.ascontiguousarray(a), ta, np.ascontiguousarray(b), tb, m, n, k, c)
+    parallel(_pieces, np.ascontiguousarray(a), ta, np.ascontiguousarray(b), tb, m, n, k, c)
     return c
 
 
