@@ -117,12 +117,12 @@ def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, resu
     for item in range(groups * count * first // SHARDS, groups * count * last // SHARDS):
         group, panel = item // count, item % count
         start, stop = n * group // groups, n * (group + 1) // groups
-        at = x[start].ctypes.data
+        at = np.int64(x[start].ctypes.data)
         if border:
             if held != group:
                 pad_images(x, start, stop, top, left, padded[first])
                 held = group
-            at = padded[first].ctypes.data
+            at = np.int64(padded[first].ctypes.data)
         row, column = some * group, panel * lanes
         width = min(lanes, f - column)
         place = y.ctypes.data + 4 * (row * f + column)
@@ -131,15 +131,13 @@ def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, resu
             tail = min(some, smaller(kind) + 1) if overhang(some, kind) else 0
         else:
             tail = min(some, smaller(kind) + 1) if count == 1 else some
-        gather_rows(
-            at, pixels.ctypes.data, walk.ctypes.data, taps, some - tail, panels[panel].ctypes.data, lanes,
-            bias[panel].ctypes.data, 0, place, f, kind,
-        )  # fmt: skip
+        windows, steps = np.int64(pixels.ctypes.data), np.int64(walk.ctypes.data)
+        factor, offset, none = np.int64(panels[panel].ctypes.data), np.int64(bias[panel].ctypes.data), np.int64(0)
+        gather_rows(at, windows, steps, taps, some - tail, factor, lanes, offset, none, place, f, kind)
         if tail:
-            gather_rows(
-                at, pixels.ctypes.data + 8 * (some - tail), walk.ctypes.data, taps, tail, panels[panel].ctypes.data,
-                lanes, bias[panel].ctypes.data, 0, out.ctypes.data, lanes, kind,
-            )  # fmt: skip
+            windows += 8 * (some - tail)
+            there = np.int64(out.ctypes.data)
+            gather_rows(at, windows, steps, taps, tail, factor, lanes, offset, none, there, lanes, kind)
             copy_rows(out, tail, rows, row + some - tail, column, width)
 
 
@@ -160,21 +158,21 @@ def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zer
         fresh = groups * part // sums
         for group in range(fresh, groups * (part + 1) // sums):
             start, stop = n * group // groups, n * (group + 1) // groups
-            at = x[start].ctypes.data
+            at = np.int64(x[start].ctypes.data)
             if border:
                 pad_images(x, start, stop, top, left, padded[first])
-                at = padded[first].ctypes.data
+                at = np.int64(padded[first].ctypes.data)
             for panel in range(low, high):
                 column = panel * lanes
-                grad, step = dy.ctypes.data + 4 * (some * group * f + column), f
+                grad, step = np.int64(dy.ctypes.data) + 4 * (some * group * f + column), f
                 if f % lanes and stop == n:  # behind the last image there is nothing to read
                     take_columns(rows[some * group :], column, min(lanes, f - column), copied)
-                    grad, step = copied.ctypes.data, lanes
-                target = parts[part, panel].ctypes.data
+                    grad, step = np.int64(copied.ctypes.data), lanes
+                target = np.int64(parts[part, panel].ctypes.data)
+                start_at, start_row = (np.int64(zeros.ctypes.data), 0) if group == fresh else (target, lanes)
                 gather_rows(
-                    at, taps.ctypes.data, pixels.ctypes.data, some, taps.size - OVERHANG, grad, step,
-                    zeros.ctypes.data if group == fresh else target, 0 if group == fresh else lanes,
-                    target, lanes, kind,
+                    at, np.int64(taps.ctypes.data), np.int64(pixels.ctypes.data), some, taps.size - OVERHANG,
+                    grad, step, start_at, start_row, target, lanes, kind,
                 )  # fmt: skip
 
 
@@ -223,9 +221,9 @@ def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, l
     for item in range(groups * apart * first // SHARDS, groups * apart * last // SHARDS):
         one, panel = item // apart, item % apart
         start = one * group
-        base = images.ctypes.data
+        base = np.int64(images.ctypes.data)
         if inside:
-            base, step = dx[start].ctypes.data + 4 * panel * LANES, dx.shape[3]
+            base, step = np.int64(dx[start].ctypes.data) + 4 * panel * LANES, dx.shape[3]
             for pixel in range(group * h * w):
                 store(base, pixel * step, load(zeros.ctypes.data, 0))
         else:

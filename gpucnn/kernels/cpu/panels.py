@@ -9,6 +9,9 @@ this runs at nine tenths of what the multipliers can do, on sizes at which a BLA
     multiply_add     c += a^T b        a (k, rows), b (k, columns), likewise
     gather_rows      c  = start + a b  rows of a by a list
     scatter_rows     c[list] += a b    rows of c by a list
+
+Addresses are given as ``np.int64``: Numba would compile these functions once more for every mixture of signed and
+unsigned ones, and takes the one or the other of two such numbers as a float.
 """
 
 from collections.abc import Callable

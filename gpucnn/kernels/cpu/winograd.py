@@ -97,7 +97,7 @@ def _convolve(first, last, x, u, top, left, across, down, tiles, walk, zeros, sc
             kernel = u.ctypes.data + 4 * p * c * f
             multiply(
                 v_at + 4 * p * v_step, walk.ctypes.data, c, kernel,
-                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, zeros.ctypes.data, wide,
+                m_at + 4 * p * m_step, LANES * tiles, rows, f // LANES, np.int64(zeros.ctypes.data), wide,
             )  # fmt: skip
         transform_outputs(y, start, stop, across, down, area, m_at, m_step, tiles, past)
 
@@ -119,11 +119,11 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, 
             transform_inputs(x, start, stop, across, down, top, left, zeros, area, v_at, v_step, tiles)
             transform_gradients(dy, start, stop, across, down, zeros, area, m_at, m_step, tiles)
             for p in range(36):
-                sums = du[part, p].ctypes.data
+                sums = np.int64(du[part, p].ctypes.data)
                 multiply_add(
                     m_at + 4 * p * m_step, LANES * tiles, walk.ctypes.data, stop - start,
                     v_at + 4 * p * v_step, LANES * tiles, sums, f, c // LANES,
-                    sums if chunk > begin else zeros.ctypes.data, wide,
+                    sums if chunk > begin else np.int64(zeros.ctypes.data), wide,
                 )  # fmt: skip
 
 
