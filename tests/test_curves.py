@@ -20,7 +20,7 @@ from gpucnn import models, optim
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.backends import cpu, get_backend
 from gpucnn.data.synthetic import load_synthetic
-from gpucnn.layers import activations, batchnorm, conv2d, linear, pooling
+from gpucnn.layers import activations, batchnorm, conv2d, joined, linear
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.trainer import Trainer
 
@@ -137,7 +137,8 @@ GRADIENTS = {
     linear.linear_input_grad: ("lenet5",),
     batchnorm.batchnorm_relu_grad: ("mnist_cnn",),
     activations.relu_grad: ("lenet5",),
-    pooling.max_pool2d_grad: ("lenet5", "mnist_cnn"),
+    joined.relu_max_pool2d_grad: ("lenet5",),
+    joined.batchnorm_relu_max_pool2d_grad: ("mnist_cnn",),
 }
 
 

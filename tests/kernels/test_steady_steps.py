@@ -69,6 +69,5 @@ def test_nor_does_a_step_on_augmented_batches(name, shape) -> None:
 def test_memory_that_does_not_come_back_is_noticed(monkeypatch) -> None:
     monkeypatch.setattr(pool, "LIMIT", 0)  # every block goes back to the system
     pool.clear()
-    faults, blocks = new_memory(train(*NETS[1]))
-    assert blocks > 50 * STEPS
-    assert faults > 10 * FEW
+    _, blocks = new_memory(train(*NETS[1]))
+    assert blocks > 50 * STEPS  # whether they are page faults too is up to malloc, which may have kept some
