@@ -132,6 +132,25 @@ def _convolutions(cases: list[Case]) -> Iterator[Sample]:
         yield Sample(conv2d.conv2d_weight_grad, label, weights)
 
 
+def convolution_arrays(case: Case, dtype: str = "float32") -> tuple[Any, ...]:
+    """x, w, b, dy of one dtype, stride, padding."""
+    x_shape, f, kernel_size, step, border = case
+    kernel, stride = as_pair(kernel_size, "kernel", 1), as_pair(step, "stride", 1)
+    padding = border if border == ASYMMETRIC else as_padding(border, kernel, stride)
+    y_shape = (x_shape[0], *output_size(x_shape, kernel, stride, padding), f)
+    rng = np.random.default_rng(0)
+    shapes = (x_shape, (f, *kernel, x_shape[3]), (f,), y_shape)
+    return *(rng.standard_normal(shape).astype(dtype) for shape in shapes), stride, padding
+
+
+def convolution_calls(x: Any, w: Any, b: Any, dy: Any, stride: Any, padding: Any) -> Iterator[tuple[Op, Any]]:
+    """Each op of a convolution with its arguments, forward with and without a bias."""
+    yield conv2d.conv2d, (x, w, b, stride, padding)
+    yield conv2d.conv2d, (x, w, None, stride, padding)
+    yield conv2d.conv2d_input_grad, (dy, w, x.shape, stride, padding)
+    yield conv2d.conv2d_weight_grad, (dy, x, w.shape, stride, padding)
+
+
 def _poolings(cases: list[Any]) -> Iterator[Sample]:
     for shape, kernel_size, step, border in cases:
         kernel, stride = as_pair(kernel_size, "kernel", 1), as_pair(step, "stride", 1)

@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("numba")
 
+from kernel_samples import convolution_calls
+
 from gpucnn.backends import cpu
 from gpucnn.kernels.cpu import direct, winograd
 from gpucnn.kernels.cpu.conv2d import DIRECT, WINOGRAD, plan
@@ -53,13 +55,6 @@ def arrays(case):
     return x, w, b, dy, stride, padding
 
 
-def calls(x, w, b, dy, stride, padding):
-    yield conv2d, (x, w, b, stride, padding)
-    yield conv2d, (x, w, None, stride, padding)
-    yield conv2d_input_grad, (dy, w, x.shape, stride, padding)
-    yield conv2d_weight_grad, (dy, x, w.shape, stride, padding)
-
-
 WAYS = {  # the functions behind an op, for any number of tiles
     WINOGRAD: {
         conv2d: lambda x, w, b, stride, padding: winograd.forward(x, w, padding) + (0 if b is None else b),
@@ -80,7 +75,7 @@ def exact(op, args):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parity_with_the_op_in_float64(case) -> None:
-    for op, args in calls(*arrays(case)):
+    for op, args in convolution_calls(*arrays(case)):
         for array in args:
             if isinstance(array, np.ndarray):
                 array.setflags(write=False)
@@ -114,7 +109,7 @@ def test_one_two_and_four_threads_give_the_same_bits(case) -> None:
     try:
         for threads in (1, 2, 4):
             cpu.set_threads(threads)
-            results.append([kernels[op](*args).tobytes() for op, args in calls(*arrays(case))])
+            results.append([kernels[op](*args).tobytes() for op, args in convolution_calls(*arrays(case))])
     finally:
         cpu.set_threads(2)
     assert results[0] == results[1] == results[2]
@@ -133,7 +128,7 @@ def test_strided_views_are_as_good_as_arrays() -> None:
 
 def test_float64_runs_as_the_op_is_written() -> None:
     case = CASES[0]
-    for op, args in calls(*arrays(case)):
+    for op, args in convolution_calls(*arrays(case)):
         args = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args]
         np.testing.assert_array_equal(cpu.cpu_backend().kernels[op](*args), op(*args))
 

@@ -96,9 +96,9 @@ def test_gathered_rows(count, kind) -> None:
     assert (c[count + overhang(count, kind) :] == 7).all()
 
 
-@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("kind", [NARROW, FULL])
 @pytest.mark.parametrize("count", [1, 5, 13, 64])
-def test_scattered_rows_may_meet(count, wide) -> None:
+def test_scattered_rows_may_meet(count, kind) -> None:
     a, b = normal(count + OVERHANG, 11), normal(11, LANES)
     rng = np.random.default_rng(count)
     rows, walk = rng.integers(0, 200, count + OVERHANG), np.arange(11)  # many overlap
@@ -107,7 +107,7 @@ def test_scattered_rows_may_meet(count, wide) -> None:
     c = np.full(400, 7, np.float32)
     scatter_rows(
         a.ctypes.data, sources.ctypes.data, walk.ctypes.data, 11, count, b.ctypes.data, LANES, ZEROS.ctypes.data,
-        c.ctypes.data, rows.ctypes.data, wide,
+        c.ctypes.data, rows.ctypes.data, kind,
     )  # fmt: skip
     wanted = np.full(400, 7, np.float64)
     for row, values in zip(rows[:count], a[sources[:count] // 11].astype(np.float64) @ b, strict=True):

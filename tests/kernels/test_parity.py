@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("numba")
 
 from kernel_samples import BIG, SMALL, one_of_each
+from outcomes import IN_PLACE, doubled, outcome, sparse, turned
 
 from gpucnn import metrics, optim
 from gpucnn.backends import cpu
@@ -21,7 +22,6 @@ TABLE = cpu.table()
 KERNELS = cpu.cpu_backend().kernels
 TOLERANCE = 2e-5  # of the largest value
 
-IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
 EXACT = {
     pooling.max_pool2d,
     joined.relu_max_pool2d,
@@ -36,20 +36,6 @@ EXACT = {
 }
 each_sample = pytest.mark.parametrize("sample", SMALL + BIG, ids=str)
 one_sample_per_op = pytest.mark.parametrize("sample", one_of_each(), ids=str)
-
-
-def outcome(op, function, args):
-    """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
-    mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]
-    result = function(*mine)
-    if op in IN_PLACE:
-        assert result is None
-        return [mine[i] for i in IN_PLACE[op]]
-    return [np.asarray(part) for part in (result if isinstance(result, tuple) else (result,))]
-
-
-def doubled(args):
-    return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a for a in args]
 
 
 def close(got, wanted, tolerance=TOLERANCE):
@@ -102,18 +88,6 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(sample) -> None:
     for array, old in zip(args, before, strict=True):
         if isinstance(array, np.ndarray):
             np.testing.assert_array_equal(array, old)
-
-
-def turned(array):
-    """The same values with the axes in the other order in memory."""
-    return np.asfortranarray(array)
-
-
-def sparse(array):
-    """The same values as every second one of a larger array."""
-    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 7, array.dtype)
-    wide[..., ::2] = array
-    return wide[..., ::2]
 
 
 @pytest.mark.parametrize("spread", [turned, sparse])

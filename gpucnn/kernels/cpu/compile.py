@@ -43,7 +43,11 @@ def compiled() -> list[Path]:
 def notice() -> None:
     """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
     if not compiled():
-        print("gpucnn: compiling CPU kernels, once: the first step takes some ten seconds", file=sys.stderr, flush=True)
+        print(
+            "gpucnn: compiling CPU kernels, once: the first step takes about twenty seconds",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 CACHE = cache_folder()

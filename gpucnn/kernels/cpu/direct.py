@@ -17,8 +17,6 @@ import numpy as np
 
 from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.panels import (
-    FULL,
-    NARROW,
     OVERHANG,
     copy_rows,
     gather_rows,
@@ -31,7 +29,7 @@ from gpucnn.kernels.cpu.panels import (
     take_columns,
 )
 from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, WIDE, load, store, transpose
+from gpucnn.kernels.cpu.simd import LANES, load, store, transpose
 from gpucnn.kernels.cpu.threads import SHARDS, parallel
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -202,7 +200,7 @@ def _finish(first, last, parts, scratch, dw):
 
 
 @jit
-def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, left, padded, zeros, wide, dx):
+def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, left, padded, zeros, kind, dx):
     """Dy (N,H',W',F), weights (slices,F,16 P), in whatever order -> dx (N,H,W,C).
 
     A slice is what every output pixel adds to the padded images at one place: a tap's channels or, where there are few,
@@ -233,7 +231,7 @@ def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, l
                 scatter_rows(
                     dy[start].ctypes.data, sources.ctypes.data, walk.ctypes.data, f, group * down * across,
                     weights[s].ctypes.data + 4 * p * LANES, weights.strides[1] // 4, zeros.ctypes.data,
-                    base + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, wide,
+                    base + 4 * (slices[s] + (p - panel) * LANES), targets.ctypes.data, kind,
                 )  # fmt: skip
         if inside:
             continue
@@ -308,8 +306,8 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     spare = 0 if by_tap else 1 + columns // ((width + sum(padding[1])) * own)
     (top, bottom), sides = padding
     g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, ((top, bottom + spare), sides), own)
-    pixels = g.pixels.size - OVERHANG
-    inside = by_tap and padding == ((0, 0), (0, 0)) and overhang(pixels, FULL if WIDE else NARROW) == 0
+    kind, pixels = kind_of(LANES), g.pixels.size - OVERHANG
+    inside = by_tap and padding == ((0, 0), (0, 0)) and overhang(pixels, kind) == 0
     if inside:
         g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c)
     weights = w.reshape(f, slices, per).swapaxes(0, 1)  # (slices,F,per), where w lies
@@ -323,5 +321,5 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     sources[-OVERHANG:], targets[-OVERHANG:] = 0, g.group * g.height * g.width * own
     dx = empty(x_shape)
     corner, places = (top, sides[0]), g.points if by_tap else g.lines
-    parallel(_input_grad, dy, weights, places, sources, targets, np.arange(f), *corner, padded, ZEROS, WIDE, dx)
+    parallel(_input_grad, dy, weights, places, sources, targets, np.arange(f), *corner, padded, ZEROS, kind, dx)
     return dx

@@ -232,12 +232,11 @@ def gather_rows(a, rows, walk, length, count, b, b_row, start, start_row, c, c_r
 
 
 @jit
-def scatter_rows(a, sources, walk, length, count, b, b_row, zeros, c, targets, wide):
-    """C[targets] += a[sources] b, one row after the other, for one panel; both lists are as in ``gather_rows``.
+def scatter_rows(a, sources, walk, length, count, b, b_row, zeros, c, targets, kind):
+    """C[targets] += a[sources] b, row after row, for one panel of sixteen; both lists are as in ``gather_rows``.
 
     Rows that follow each other should not overlap: what was just stored in other pieces is slow to load.
     """
-    kind = FULL if wide else NARROW
     blocks, large = split(count, kind)
     small = smaller(kind)
     done = 0

@@ -177,15 +177,7 @@ __global__ void grad_sums(const T* __restrict__ dy, const T* __restrict__ x, con
             }
         }
     }
-    sum_rows(total);
-    if (threadIdx.y == 0 && column < width) {
-        double* out = partial + index_t(blockIdx.y) * 2 * width + column;
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-            out[v] = total[v];
-            out[width + v] = total[V + v];
-        }
-    }
+    write_pairs<V>(total, column, width, partial);
 }
 
 // dx = scale / sqrt(var + eps) * (dz - mean(dz) - xhat mean(dz xhat)); sums (2, width) are dshift and dscale.

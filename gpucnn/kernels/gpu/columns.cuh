@@ -50,3 +50,17 @@ __device__ inline void sum_rows(double (&value)[V]) {
 #pragma unroll
     for (int v = 0; v < V; ++v) value[v] = shared[v * BLOCK + at];  // its own place: a next call may write there
 }
+
+// Totals of two sums a column, down the block's rows, as this block's row (2, width) of `partial`.
+template <int V>
+__device__ inline void write_pairs(double (&total)[2 * V], int column, int width, double* partial) {
+    sum_rows(total);
+    if (threadIdx.y == 0 && column < width) {
+        double* out = partial + index_t(blockIdx.y) * 2 * width + column;
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+            out[v] = total[v];
+            out[width + v] = total[V + v];
+        }
+    }
+}

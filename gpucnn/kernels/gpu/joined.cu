@@ -102,15 +102,7 @@ __global__ void __launch_bounds__(BLOCK, 2) pool_grad_sums(const T* __restrict__
             }
         }
     }
-    sum_rows(total);
-    if (threadIdx.y == 0 && column < width) {
-        double* out = partial + index_t(blockIdx.y) * 2 * width + column;
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-            out[v] = total[v];
-            out[width + v] = total[V + v];
-        }
-    }
+    write_pairs<V>(total, column, width, partial);
 }
 
 // Rows are lines of windows, with the half windows at the edge, whose pixels no gradient reaches but through the means.

@@ -6,15 +6,12 @@ from typing import Any
 import numpy as np
 from kernel_samples import BIG, SMALL, Op, Sample
 
-from gpucnn import losses, metrics, optim
+from gpucnn import losses, metrics
 from gpucnn.backends import gpu
 from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
 
 TABLE = gpu.table()
-
-IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
-"""Op -> which arguments it changes."""
 
 STORED: dict[Op, tuple[int, ...]] = {
     conv2d.bias_grad: (0,),
@@ -142,25 +139,6 @@ SAMPLES = [
 def halved(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same arguments stored in float16, where the op's kernel has a choice."""
     return tuple(a.astype(np.float16) if i in STORED.get(op, ()) else a for i, a in enumerate(args))
-
-
-def doubled(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same numbers in float64."""
-    return tuple(a.astype(np.float64) if is_float(a) else a for a in args)
-
-
-def is_float(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
-
-
-def outcome(op: Op, function: Op, args: tuple[Any, ...]) -> list[Any]:
-    """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
-    mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]
-    result = function(*mine)
-    if op in IN_PLACE:
-        assert result is None
-        return [mine[i] for i in IN_PLACE[op]]
-    return list(result) if isinstance(result, tuple) else [result]
 
 
 def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:

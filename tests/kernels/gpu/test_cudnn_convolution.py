@@ -5,14 +5,13 @@ import inspect
 import numpy as np
 import pytest
 from fake_cudnn import ENGINES, Engine, aligned, install
-from kernel_samples import ASYMMETRIC, CONVOLUTIONS
+from kernel_samples import CONVOLUTIONS, convolution_arrays, convolution_calls
 
 from gpucnn.backends import gpu
 from gpucnn.benchmarking.explain import algorithm
 from gpucnn.kernels.gpu import conv2d as fast
 from gpucnn.kernels.gpu import library
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
-from gpucnn.layers.windows import as_padding, as_pair, output_size
 
 TABLE = gpu.convolutions()
 ONE = ((1, 1), (1, 1))
@@ -24,21 +23,7 @@ def doubles(monkeypatch, tmp_path):
 
 
 def arrays(case=((2, 6, 7, 3), 4, 3, 2, 1), dtype="float32"):
-    x_shape, f, kernel, stride, padding = case
-    kernel, stride = as_pair(kernel, "kernel", 1), as_pair(stride, "stride", 1)
-    padding = padding if padding == ASYMMETRIC else as_padding(padding, kernel, stride)
-    w_shape = (f, *kernel, x_shape[3])
-    y_shape = (x_shape[0], *output_size(x_shape, kernel, stride, padding), f)
-    rng = np.random.default_rng(0)
-    x, w, b, dy = (aligned(rng.standard_normal(s).astype(dtype)) for s in (x_shape, w_shape, (f,), y_shape))
-    return x, w, b, dy, stride, padding
-
-
-def calls(x, w, b, dy, stride, padding):
-    yield conv2d, (x, w, b, stride, padding)
-    yield conv2d, (x, w, None, stride, padding)
-    yield conv2d_input_grad, (dy, w, x.shape, stride, padding)
-    yield conv2d_weight_grad, (dy, x, w.shape, stride, padding)
+    return tuple(aligned(a) if isinstance(a, np.ndarray) else a for a in convolution_arrays(case, dtype))
 
 
 def exact(op, args):
@@ -58,7 +43,7 @@ def test_a_kernel_takes_what_its_op_takes(op) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float16", 2e-3)])
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_every_sample_shape_is_computed_right(doubles, case, dtype, tolerance) -> None:
-    for op, args in calls(*arrays(case, dtype)):
+    for op, args in convolution_calls(*arrays(case, dtype)):
         assert fast.supports(op.__name__, *args)
         for array in args:
             if isinstance(array, np.ndarray):
@@ -90,7 +75,7 @@ def shifted(array):
 @pytest.mark.parametrize("spread", [turned, sparse, shifted])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_views_are_as_good_as_arrays(doubles, spread, dtype) -> None:
-    for op, args in calls(*arrays(dtype=dtype)):
+    for op, args in convolution_calls(*arrays(dtype=dtype)):
         views = [spread(a) if isinstance(a, np.ndarray) else a for a in args]
         np.testing.assert_array_equal(TABLE[op](*views), TABLE[op](*args))
 
@@ -103,7 +88,7 @@ def test_an_array_in_place_is_not_copied() -> None:
 
 def test_the_choice_has_names(doubles) -> None:
     for (op, args), wanted in zip(
-        calls(*arrays()), ["cudnn fprop + bias", "cudnn fprop", "cudnn dgrad", "cudnn wgrad"], strict=True
+        convolution_calls(*arrays()), ["cudnn fprop + bias", "cudnn fprop", "cudnn dgrad", "cudnn wgrad"], strict=True
     ):
         assert fast.plan(op.__name__, *args) == wanted
         assert algorithm(op, gpu.on_cudnn(op, TABLE[op]), args) == wanted

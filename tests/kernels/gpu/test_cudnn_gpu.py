@@ -4,15 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from kernel_samples import ASYMMETRIC, CONVOLUTIONS, MANY_PIXELS
+from kernel_samples import CONVOLUTIONS, MANY_PIXELS, convolution_arrays, convolution_calls
 
 from gpucnn.backends import get_backend, gpu
 from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu import conv2d as fast
 from gpucnn.kernels.gpu import cudnn_graph, library, plans
 from gpucnn.kernels.gpu.options import Options
-from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
-from gpucnn.layers.windows import as_padding, as_pair, output_size
 
 pytestmark = pytest.mark.gpu
 
@@ -41,29 +39,10 @@ def forget(monkeypatch) -> None:
     monkeypatch.setattr(library, "_options", [])
 
 
-def host_arrays(case, dtype):
-    """x, w, b, dy of one dtype on the host, stride, padding."""
-    x_shape, f, kernel, stride, padding = case
-    kernel, stride = as_pair(kernel, "kernel", 1), as_pair(stride, "stride", 1)
-    padding = padding if padding == ASYMMETRIC else as_padding(padding, kernel, stride)
-    w_shape = (f, *kernel, x_shape[3])
-    y_shape = (x_shape[0], *output_size(x_shape, kernel, stride, padding), f)
-    rng = np.random.default_rng(0)
-    shapes = (x_shape, w_shape, (f,), y_shape)
-    return *(rng.standard_normal(shape).astype(dtype) for shape in shapes), stride, padding
-
-
-def calls(x, w, b, dy, stride, padding):
-    yield conv2d, (x, w, b, stride, padding)
-    yield conv2d, (x, w, None, stride, padding)
-    yield conv2d_input_grad, (dy, w, x.shape, stride, padding)
-    yield conv2d_weight_grad, (dy, x, w.shape, stride, padding)
-
-
 def samples(case, dtype):
     """(op, arguments on the GPU, result in float64) for each op."""
     cupy = get_backend("gpu").xp
-    for op, args in calls(*host_arrays(case, dtype)):
+    for op, args in convolution_calls(*convolution_arrays(case, dtype)):
         exact = op(*(a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args))
         yield op, tuple(cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in args), exact
 
@@ -163,11 +142,11 @@ def test_choices_are_found_again_and_not_timed_twice(fresh, monkeypatch, capsys)
 
 def test_a_captured_step_replays_on_new_numbers(fresh) -> None:
     x, w, b, dy, stride, padding = (
-        fresh.asarray(a) if isinstance(a, np.ndarray) else a for a in host_arrays(DEEP[0], "float16")
+        fresh.asarray(a) if isinstance(a, np.ndarray) else a for a in convolution_arrays(DEEP[0], "float16")
     )
     stream = fresh.cuda.Stream(non_blocking=True)
     with stream:
-        step = lambda: [gpu.convolutions()[op](*args) for op, args in calls(x, w, b, dy, stride, padding)]  # noqa: E731
+        step = lambda: [gpu.convolutions()[op](*args) for op, args in convolution_calls(x, w, b, dy, stride, padding)]  # noqa: E731
         step()  # chooses engines, and makes this stream's scratch memory
         stream.begin_capture()
         results = step()

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from gpu_samples import IN_PLACE, SAMPLES, STORED, TABLE, close, doubled, outcome
+from gpu_samples import SAMPLES, STORED, TABLE, close
+from outcomes import IN_PLACE, doubled, outcome, sparse, turned
 from test_emulator import Inline
 
 from gpucnn import losses, metrics, optim, random
@@ -19,18 +20,6 @@ RNG = np.random.default_rng(5)
 def third(op):
     """The arguments of an op's third sample: neither the smallest nor the largest."""
     return [sample for sample in SAMPLES if sample.op is op][2].arguments()
-
-
-def turned(array):
-    """The same values with the axes in the other order in memory."""
-    return np.asfortranarray(array)
-
-
-def sparse(array):
-    """The same values as every second one of a larger array."""
-    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 7, array.dtype)
-    wide[..., ::2] = array
-    return wide[..., ::2]
 
 
 @pytest.mark.parametrize("spread", [turned, sparse])

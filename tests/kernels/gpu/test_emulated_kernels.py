@@ -4,7 +4,8 @@ import inspect
 
 import numpy as np
 import pytest
-from gpu_samples import EXACT, SAMPLES, STORED, TABLE, close, doubled, halved, outcome, result_types, stored_between
+from gpu_samples import EXACT, SAMPLES, STORED, TABLE, close, halved, result_types, stored_between
+from outcomes import doubled, outcome
 
 from gpucnn.backends import gpu
 from gpucnn.data.augment import gather_augment

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from gpu_samples import EXACT, IN_PLACE, SAMPLES, STORED, close, doubled, halved, outcome, result_types, stored_between
+from gpu_samples import EXACT, SAMPLES, STORED, close, halved, result_types, stored_between
+from outcomes import IN_PLACE, doubled, outcome
 
 from gpucnn.backends import get_backend
 from gpucnn.data.augment import gather_augment

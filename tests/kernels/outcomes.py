@@ -1,0 +1,42 @@
+"""What calls of ops and of kernels are compared by, whichever backend's: results, float64, and views of arrays."""
+
+from typing import Any
+
+import numpy as np
+from kernel_samples import Op
+
+from gpucnn import optim
+
+IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
+"""Op -> which arguments it changes."""
+
+
+def outcome(op: Op, function: Op, args: tuple[Any, ...]) -> list[Any]:
+    """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
+    mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]
+    result = function(*mine)
+    if op in IN_PLACE:
+        assert result is None
+        return [mine[i] for i in IN_PLACE[op]]
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def doubled(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same numbers in float64."""
+    return tuple(a.astype(np.float64) if is_float(a) else a for a in args)
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def turned(array: np.ndarray) -> np.ndarray:
+    """The same values with the axes in the other order in memory."""
+    return np.asfortranarray(array)
+
+
+def sparse(array: np.ndarray) -> np.ndarray:
+    """The same values as every second one of a larger array."""
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 7, array.dtype)
+    wide[..., ::2] = array
+    return wide[..., ::2]
