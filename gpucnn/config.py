@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.errors import UsageError, closest
+from gpucnn.memory import memory_limit
 
 Option = bool | int | float | str
 
@@ -92,6 +93,7 @@ class RunConfig:
 
     device: str = "auto"
     strict_device: bool = False
+    memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
     log_interval: int = 50  # steps between two readings of the running loss
 
@@ -163,6 +165,7 @@ class Config:
             value = getattr(getattr(self, section), key)
             if value not in allowed:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+        memory_limit(self.run.memory_limit)
         if not self.train.smoothing < 1.0:
             raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
         if not self.optimizer.momentum < 1.0:
