@@ -9,6 +9,7 @@ from gpucnn.layers import Layer
 from gpucnn.models.lenet import lenet5
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet18, resnet20
+from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.typing import Shape
 
 MODELS: dict[str, Callable[..., Layer]] = {
@@ -18,6 +19,9 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "resnet20": resnet20,
     "resnet18": resnet18,
     "mlp": mlp,
+    "speedrun94": speedrun94,
+    "speedrun95": speedrun95,
+    "speedrun96": speedrun96,
 }
 
 
