@@ -54,6 +54,7 @@ class TrainConfig:
     smoothing: float = 0.0
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
+    max_steps: int = 0  # the run and its schedule end with this step, within an epoch perhaps; 0: with the epochs
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ POSITIVE: dict[str, float] = {
     "train.smoothing": 0,
     "train.clip_grad": 0,
     "train.patience": 0,
+    "train.max_steps": 0,
     "optimizer.lr": 0,
     "optimizer.momentum": 0,
     "optimizer.weight_decay": 0,

@@ -19,6 +19,7 @@ from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
 from gpucnn.errors import NotANumberError
+from gpucnn.models import MODELS
 from gpucnn.recipe import build_trainer, resolve, split
 from gpucnn.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.run import RunDirectory, new_path
@@ -31,8 +32,9 @@ HORIZON = ("cosine", "one_cycle")  # schedules that stretch with the number of e
 FLAGS: dict[str, tuple[str, type, str]] = {
     "--dataset": ("data.dataset", str, "digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic"),
     "--validation": ("data.validation", int, "hold out this many training images and test on them"),
-    "--model": ("model.name", str, "lenet5, mnist_cnn, vgg_small, resnet20, resnet18 or mlp"),
+    "--model": ("model.name", str, f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"),
     "--epochs": ("train.epochs", int, "epochs in all, those before a resume included"),
+    "--max-steps": ("train.max_steps", int, "end the run with this step (0: with the last epoch)"),
     "--batch-size": ("train.batch_size", int, "images per step"),
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
