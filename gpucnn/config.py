@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.errors import UsageError, closest
+from gpucnn.views import VIEWS
 
 Option = bool | int | float | str
 
@@ -54,6 +55,7 @@ class TrainConfig:
     smoothing: float = 0.0
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
+    tta: str = "none"  # views that logits are averaged over in an evaluation more, at the end: flip or multicrop
     max_steps: int = 0  # the run and its schedule end with this step, within an epoch perhaps; 0: with the epochs
 
 
@@ -202,6 +204,7 @@ POSITIVE: dict[str, float] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
+    "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),
 }

@@ -10,6 +10,7 @@ from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.typing import Array
+from gpucnn.views import VIEWS, mean_over_views
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,21 @@ class Evaluation:
 
 
 def evaluate(
-    model: Layer, batches: Loader, loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy
+    model: Layer,
+    batches: Loader,
+    loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
+    tta: str = "none",
 ) -> Evaluation:
-    """Run the model over all batches in evaluation mode; its mode afterwards is evaluation."""
+    """Run the model over all batches in evaluation mode; its mode afterwards is evaluation.
+
+    ``tta`` names the ``VIEWS`` of each image over which logits are averaged.
+    """
     backend = model.backend
     metrics = RunningMetrics(backend)
     predictions = []
     model.eval()
     for x, labels in batches.epoch(0):
-        logits = model.forward(x)
+        logits = mean_over_views(model.forward, x, VIEWS[tta])
         value, _ = backend.run(loss, logits, labels)
         metrics.update(value, logits, labels)
         predictions.append(logits.argmax(axis=1))

@@ -232,10 +232,10 @@ class Trainer:
         """Whether the last ``patience`` epochs brought no better test accuracy."""
         return 0 < self.patience <= self.progress.epoch - self.progress.best_epoch
 
-    def evaluate(self, dataset: Dataset) -> Evaluation:
-        """Loss, accuracy and predictions on a data set, in evaluation mode."""
+    def evaluate(self, dataset: Dataset, tta: str = "none") -> Evaluation:
+        """Loss, accuracy and predictions on a data set, in evaluation mode; ``tta`` as in ``evaluation.evaluate``."""
         self.mean, self.std = self.mean or dataset.mean, self.std or dataset.std
-        return evaluate(self.model, self.loader(dataset, training=False), self.loss)
+        return evaluate(self.model, self.loader(dataset, training=False), self.loss, tta)
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
         """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""

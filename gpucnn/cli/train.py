@@ -40,6 +40,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
+    "--tta": ("train.tta", str, "views per test image in an evaluation more at the end: none, flip or multicrop"),
     "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
     "--lr": ("optimizer.lr", float, "learning rate"),
     "--momentum": ("optimizer.momentum", float, "momentum of sgd"),
@@ -156,6 +157,10 @@ def train_in(
         )
         return 130 if received[0] is signal.SIGINT else 143
     conclude(display, trainer, folder.path)
+    if config.train.tta != "none":
+        tested = trainer.evaluate(test, config.train.tta)
+        folder.write_result({"tta": config.train.tta, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
+        display.line(f"tta    test accuracy {tested.accuracy:.4f} over {config.train.tta} views of each image")
     return 0
 
 
