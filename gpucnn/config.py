@@ -29,6 +29,8 @@ class DataConfig:
     flip: bool = False
     crop: int = 0  # pixels of shift at most
     crop_mode: str = "zero"
+    flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
+    cutout: int = 0  # pixels a side of a square that is covered
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
@@ -186,6 +188,7 @@ SECTIONS = tuple(f.name for f in fields(Config))
 POSITIVE: dict[str, float] = {
     "data.validation": 0,
     "data.crop": 0,
+    "data.cutout": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.seed": 0,
@@ -204,6 +207,7 @@ POSITIVE: dict[str, float] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
+    "data.flip_mode": ("random", "alternating"),
     "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),

@@ -159,6 +159,11 @@ def shifts(images: Array, index: Array, flip: Array, shift: Array, crop: int, cr
     return bool(drawn and moved and border)
 
 
+def covers_squares(index: Array, centre: Array | None = None, cutout: int = 0) -> bool:
+    """A pixel for each image, where a square is covered."""
+    return not cutout or (centre is not None and centre.dtype.kind in "iu" and centre.shape == (len(index), 2))
+
+
 def flat(w: Array, g: Array, *state: Array) -> bool:
     """Float32 buffers of one length; those that change are changed where they lie."""
     in_place = all(a.flags.c_contiguous for a in (w, *state))
@@ -213,8 +218,10 @@ COVERS: dict[Op, Callable[..., bool]] = {
         flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
     augment.gather_normalize: gathers,
-    augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, *values: (
-        gathers(images, index, *values) and shifts(images, index, flip, shift, crop, crop_mode)
+    augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, mean, inv_std, *square: (
+        gathers(images, index, mean, inv_std)
+        and shifts(images, index, flip, shift, crop, crop_mode)
+        and covers_squares(index, *square)
     ),
 }
 """Op -> whether its kernel takes these arguments: kernels read by address and must not be given anything else."""
