@@ -91,6 +91,7 @@ class RunConfig:
     strict_device: bool = False
     threads: int = 0  # 0: as many as the cores this process may use
     log_interval: int = 50  # steps between two readings of the running loss
+    tensorboard: bool = False  # events beside the logs
 
 
 @dataclass(frozen=True)
