@@ -56,6 +56,7 @@ class TrainConfig:
     seed: int = 0
     smoothing: float = 0.0
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
+    amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
 
 
@@ -207,6 +208,7 @@ POSITIVE: dict[str, float] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
+    "train.amp": ("off", "fp16"),
     "data.flip_mode": ("random", "alternating"),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),

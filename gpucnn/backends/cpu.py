@@ -222,7 +222,7 @@ def cpu_backend() -> Backend:
         if notice() and usable_cores() > 1:
             compile_ahead()
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
-    return Backend("cpu", np, kernels)
+    return Backend("cpu", np, kernels, half=False)
 
 
 def set_threads(threads: int) -> None:

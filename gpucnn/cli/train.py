@@ -39,6 +39,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
+    "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
     "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
     "--lr": ("optimizer.lr", float, "learning rate"),
@@ -214,6 +215,8 @@ def introduce(
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    if config.train.amp != "off" and not trainer.backend.half:
+        print(f"amp    not used: {trainer.backend.name} computes in float32, --amp {config.train.amp} is for a GPU")
     print(
         f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
         f"{'validation' if config.data.validation else 'test'} images "
