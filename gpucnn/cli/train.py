@@ -15,10 +15,12 @@ from gpucnn import __version__
 from gpucnn.benchmarking.explain import explain, stopwatch, table
 from gpucnn.cli.options import add_data_options, add_device_options, choose_backend, describe
 from gpucnn.cli.progress import Display
+from gpucnn.cli.repeat import repeat
 from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
 from gpucnn.errors import NotANumberError
+from gpucnn.memory import memory_explained
 from gpucnn.models import MODELS
 from gpucnn.recipe import build_trainer, resolve, split
 from gpucnn.resume import Resumed, find_resumed, refuse_changes
@@ -39,6 +41,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
+    "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
     "--tta": ("train.tta", str, "views per test image in an evaluation more at the end: none, flip or multicrop"),
     "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
@@ -48,17 +51,19 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--sched": ("schedule.name", str, "constant, step, cosine or one_cycle"),
     "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
     "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
+    "--tensorboard": ("run.tensorboard", bool, "also write TensorBoard events into the run folder"),
     "--device": ("run.device", str, ""),
     "--strict-device": ("run.strict_device", bool, ""),
+    "--memory-limit": ("run.memory_limit", str, ""),
     "--threads": ("run.threads", int, ""),
 }
-"""flag -> (config key, type, help); the last three are shared with other commands."""
+"""flag -> (config key, type, help); the last four are shared with other commands."""
 
 SHORT = {"--batch-size": ["-b"]}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn train``."""
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what is trained, and how."""
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
     parser.add_argument(
         "--set",
@@ -70,15 +75,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, (key, kind, line) in FLAGS.items():
         if line:
             names = [flag, *SHORT.get(flag, [])]
-            parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+            if kind is bool:
+                parser.add_argument(*names, dest=key, action="store_true", default=None, help=line)
+            else:
+                parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+    add_data_options(parser)
+    add_device_options(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn train``."""
+    add_recipe_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
     parser.add_argument(
         "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
     )
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
-    add_data_options(parser)
-    add_device_options(parser)
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="train N times, with seeds one after the other, and compare"
+    )
 
 
 def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
@@ -89,7 +105,7 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     for assignment in args.set:
         config = config.with_setting(assignment)
     values = {**vars(args)}
-    shared = {"run.device": "device", "run.strict_device": "strict_device", "run.threads": "threads"}
+    shared = {f"run.{name}": name for name in ("device", "strict_device", "memory_limit", "threads")}
     for key, _, _ in FLAGS.values():
         value = values[shared.get(key, key)]
         if value is not None:
@@ -99,10 +115,20 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or go on with a run; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Train, or go on with a run, once or several times; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    if args.repeat == 1:
+        return run_once(args)
+    config = settings(args)
+    return repeat(args, config.train.seed, config_name(args, config), run_once)
+
+
+def run_once(args: argparse.Namespace) -> int:
+    """One run."""
     resumed = find_resumed(args.resume, args.output, ROOT)
     config = settings(args, resumed.config if resumed else None)
-    backend, reason = choose_backend(config.run.device, config.run.strict_device, config.run.threads)
+    backend, reason = choose_backend(
+        config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
+    )
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, test = split(config, train, test)
     config = resolve(config, train)
@@ -114,12 +140,12 @@ def run(args: argparse.Namespace) -> int:
     where = args.output or (resumed.path.parent if resumed else new_path(ROOT, config_name(args, config)))
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason)
-    with RunDirectory(where, resume=same) as folder:
+    with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
         introduce(trainer, config, train, test, folder.path, resumed)
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
             print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
-        folder.begin(config.to_toml(), about, trainer.progress.epoch)
+        folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
         return train_in(folder, trainer, config, train, test, about)
 
 
@@ -196,6 +222,8 @@ def introduce(
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    if config.train.amp != "off" and not trainer.backend.half:
+        print(f"amp    not used: {trainer.backend.name} computes in float32, --amp {config.train.amp} is for a GPU")
     print(
         f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
         f"{'validation' if config.data.validation else 'test'} images "
