@@ -3,9 +3,9 @@
     P(x) = tail(|x|) for x < 0, else 1 - tail(|x|)
     tail(v) = erfc(v / sqrt 2) / 2 = e^{-v^2/2} t q(t) / 2,     t = 1 / (1 + 0.33 v / sqrt 2)
 
-q is a polynomial of degree 7 with the smallest largest relative error over 0 <= v <= 13 (8e-8, found by reweighted least
-squares), so both tails keep their digits.  The density in the gradient is the same exponential.  e^u = 2^n 2^f with n the
-nearest integer to u / ln 2, put into the exponent's bits, and a polynomial of degree 5 for 2^f (7e-8).
+q is a polynomial of degree 7 with the smallest largest relative error over 0 <= v <= 13 (8e-8, found by reweighted
+least squares), so both tails keep their digits.  The density in the gradient is the same exponential: e^u = 2^n 2^f
+with n the nearest integer to u / ln 2, put into the exponent's bits, and a polynomial of degree 5 for 2^f (7e-8).
 
 Written as array code, the series of ``layers/gelu.py`` passes over memory about a hundred times.
 """
