@@ -89,6 +89,8 @@ class Trainer:
         batch_size: images per step.
         schedule: step -> learning rate.
         loss: (logits, labels, **loss_options) -> (value, dlogits), run on the backend.
+        reduction: "mean" or "sum": what the gradient is of, the mean of a batch's losses or their sum, which is
+            larger by the number of images (and wants a rate that is smaller by it).  Reported losses stay means.
         clip_grad: largest norm of the gradient; 0 does not clip.
         augmentation: what happens to training images; nothing where not given.
         drop_last: leave out the last batch of an epoch where it is a partial one.
@@ -108,6 +110,7 @@ class Trainer:
         schedule: Schedule | None = None,
         loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
         loss_options: dict[str, Any] | None = None,
+        reduction: str = "mean",
         clip_grad: float = 0.0,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
@@ -124,7 +127,7 @@ class Trainer:
         optimizer.bind(model.flat, backend)
         self.schedule = schedule or constant(optimizer.lr)
         self.loss, self.loss_options = loss, loss_options or {}
-        self.clip_grad, self.augmentation = clip_grad, augmentation
+        self.reduction, self.clip_grad, self.augmentation = reduction, clip_grad, augmentation
         self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
         self.mean, self.std = mean, std
         self.log_interval = log_interval
@@ -136,7 +139,7 @@ class Trainer:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,)."""
         logits = self.model.forward(x)
         loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
-        self.model.backward(dlogits)
+        self.model.backward(dlogits * len(labels) if self.reduction == "sum" else dlogits)
         self.guard(loss, x, labels)
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)

@@ -219,6 +219,8 @@ def compact(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return f"[{' '.join(map(compact, value))}]"
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {compact(part)}' for name, part in value.items() if part is not None)})"
     return str(value)
 
 
