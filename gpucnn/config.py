@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.errors import UsageError, closest
+from gpucnn.memory import memory_limit
 from gpucnn.parameter import GROUPS
 
 Option = bool | int | float | str
@@ -29,6 +30,8 @@ class DataConfig:
     flip: bool = False
     crop: int = 0  # pixels of shift at most
     crop_mode: str = "zero"
+    flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
+    cutout: int = 0  # pixels a side of a square that is covered
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
@@ -104,6 +107,7 @@ class RunConfig:
 
     device: str = "auto"
     strict_device: bool = False
+    memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
     log_interval: int = 50  # steps between two readings of the running loss
 
@@ -175,6 +179,7 @@ class Config:
             value = getattr(getattr(self, section), key)
             if value not in allowed:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+        memory_limit(self.run.memory_limit)
         if not self.train.smoothing < 1.0:
             raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
         if not self.optimizer.momentum < 1.0:
@@ -209,6 +214,7 @@ SECTIONS = tuple(f.name for f in fields(Config))
 POSITIVE: dict[str, float] = {
     "data.validation": 0,
     "data.crop": 0,
+    "data.cutout": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.seed": 0,
@@ -226,6 +232,7 @@ POSITIVE: dict[str, float] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
+    "data.flip_mode": ("random", "alternating"),
     "train.reduction": ("mean", "sum"),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),

@@ -11,8 +11,9 @@ Weight decay adds wd w to g; AdamW (arXiv 1711.05101) takes lr wd w off w instea
 batch norm, unless a ``GroupRule`` says otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from gpucnn.backend import Backend, array_module
@@ -110,6 +111,7 @@ class Optimizer:
     Attributes:
         lr: the learning rate that a schedule scales or replaces.
         rules: group -> its rule, for all groups but "frozen".
+        parts: group -> slice of the flat arrays that holds it and the groups behind it that are treated alike.
         state: name -> flat array, (total,).
 
     Raises:
@@ -135,13 +137,20 @@ class Optimizer:
         """Take charge of these parameters; the state starts at zero."""
         self.flat, self.backend = flat, backend
         self.state = {name: backend.xp.zeros_like(flat.data) for name in self.state_names}
+        present = (group for group in self.rules if flat.groups[group].start < flat.groups[group].stop)
+        runs = [list(run) for _, run in groupby(present, self.treatment)]
+        self.parts = {run[0]: slice(flat.groups[run[0]].start, flat.groups[run[-1]].stop) for run in runs}
+
+    def treatment(self, group: str) -> Hashable:
+        """Neighbouring groups for which this is equal are updated in one pass."""
+        return self.rules[group], self.decay(group)
 
     def step(self, lr: float, step: int) -> None:
         """Update all parameters from their gradients; ``step`` counts from 0."""
-        for group, rate in self.rates(lr, step).items():
-            part = self.flat.groups[group]
-            if part.start < part.stop:
-                self.update(group, part, rate, step)
+        rates = self.rates(lr, step)
+        for group, part in self.parts.items():
+            if group in rates:
+                self.update(group, part, rates[group], step)
 
     def rates(self, lr: float, step: int) -> dict[str, float]:
         """Group -> its learning rate where the schedule's is ``lr``; groups that are held fixed are left out."""
@@ -160,7 +169,7 @@ class Optimizer:
         return self.weight_decay if group in DECAYED else 0.0
 
     def update(self, group: str, part: slice, lr: float, step: int) -> None:
-        """Update one group, which lies in this part of the flat arrays, at its own rate."""
+        """Update this part of the flat arrays, a group and its equals, at the group's rate."""
         raise NotImplementedError
 
     def arrays(self, part: slice) -> list[Array]:

@@ -1,6 +1,6 @@
 """From settings to objects: the one place that knows which config value makes what."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import ceil
 
 from gpucnn import models, schedules
@@ -75,12 +75,17 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     return schedules.warmup(made, warm)
 
 
+def build_augmentation(config: Config) -> Augmentation | None:
+    """Settings of the same names; None where nothing happens to images."""
+    made = Augmentation(**{setting.name: getattr(config.data, setting.name) for setting in fields(Augmentation)})
+    return made or None
+
+
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     """The trainer of a resolved config, at step 0."""
     t, d = config.train, config.data
     count = len(train.labels) / t.batch_size
     steps_per_epoch = int(count) if t.drop_last else ceil(count)
-    augmented = d.flip or d.crop
     return Trainer(
         build_model(config),
         build_optimizer(config, steps_per_epoch),
@@ -90,7 +95,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         loss_options={"smoothing": t.smoothing},
         reduction=t.reduction,
         clip_grad=t.clip_grad,
-        augmentation=Augmentation(d.flip, d.crop, d.crop_mode) if augmented else None,
+        augmentation=build_augmentation(config),
         drop_last=t.drop_last,
         patience=t.patience,
         mean=d.mean,

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucnn.config import Config
+from gpucnn.data import Augmentation
 from gpucnn.errors import UsageError
+from gpucnn.recipe import build_augmentation
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))
 
@@ -56,6 +58,8 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("optimizer.name=sgdm", "did you mean 'sgd'?"),
         ("schedule.milestones=3", "schedule.milestones = 3: expected a list"),
         ("data.flip=1", "data.flip = 1: expected true or false"),
+        ("data.flip_mode=alternate", "did you mean 'alternating'?"),
+        ("data.cutout=-1", "data.cutout = -1: give a number >= 0"),
         ("optimizer.momentum=1", "optimizer.momentum = 1.0"),
         ("train.smoothing=1.0", "train.smoothing = 1.0"),
         ("train.reduction=total", "train.reduction = 'total': known are mean, sum"),
@@ -107,3 +111,14 @@ def test_bad_files_are_usage_errors(tmp_path: Path) -> None:
         Config.from_file(tmp_path / "missing.toml")
     with pytest.raises(UsageError, match="must be a table"):
         Config.from_toml("train = 3\n")
+
+
+def test_settings_of_the_data_reach_the_augmentation() -> None:
+    assert build_augmentation(Config()) is None
+    config = Config().updated({"data": {"flip": True, "flip_mode": "alternating", "crop": 3, "cutout": 5}})
+    assert build_augmentation(config) == Augmentation(flip=True, flip_mode="alternating", crop=3, cutout=5)
+
+
+def test_a_config_from_before_a_setting_was_there_means_what_it_meant() -> None:
+    old = Config.from_toml('[data]\nflip = true\ncrop = 4\ncrop_mode = "reflect"\n')
+    assert build_augmentation(old) == Augmentation(flip=True, crop=4, crop_mode="reflect", flip_mode="random")

@@ -1,13 +1,15 @@
 """Optimisers against PyTorch, step by step; weight decay spares biases and batch norm; clipping."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from gpucnn.backend import REFERENCE
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Linear, Sequential
-from gpucnn.optim import SGD, Adam, AdamW, GroupRule, clip_by_norm
+from gpucnn.optim import SGD, Adam, AdamW, GroupRule, clip_by_norm, momentum_update
 from gpucnn.parameter import GROUPS
 
 RNG = np.random.default_rng(7)
@@ -67,8 +69,6 @@ def test_against_pytorch_step_by_step(case, backend) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_float32_kernels_follow_the_float64_reference(case, backend) -> None:
-    from gpucnn.backend import REFERENCE
-
     results = []
     for where, dtype in ((REFERENCE, "float64"), (backend, "float32")):
         optimizer = CASES[case][0]()
@@ -160,6 +160,21 @@ def test_rates_leave_out_what_is_held_fixed() -> None:
     assert optimizer.rates(0.05, 2).keys() == {"filter", "weight", "norm", "whiten"}
     assert optimizer.rates(0.05, 4).keys() == {"filter", "weight", "norm"}
     assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten"), 1e-3)
+
+
+def test_neighbours_that_are_treated_alike_are_one_pass() -> None:
+    optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1)
+    model = grouped_net().initialize(1)
+    calls = []
+    backend = replace(REFERENCE, kernels={momentum_update: lambda w, *rest: calls.append(w.size)})
+    optimizer.bind(model.flat, backend)
+    optimizer.step(0.1, 0)
+    assert calls == [2 * 256, 4 * 256]  # filters and weights; biases, shift and the whitening's bias
+    assert sum(calls) == model.flat.trained.stop == len(model.flat.grad)
+    optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1, groups=RULES)
+    optimizer.bind(model.flat, backend)
+    optimizer.step(0.1, 2)
+    assert calls[2:] == [256] * 4  # the biases are held fixed
 
 
 def test_decoupled_decay_takes_its_share_off_w_whatever_the_rate(backend) -> None:

@@ -117,9 +117,21 @@ def gathers(images: Array, index: Array, mean: Array, inv_std: Array) -> bool:
 
 
 def augments(
-    images: Array, index: Array, flip: Array, shift: Array, crop: int, crop_mode: str, mean: Array, inv_std: Array
+    images: Array,
+    index: Array,
+    flip: Array,
+    shift: Array,
+    crop: int,
+    crop_mode: str,
+    mean: Array,
+    inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
 ) -> bool:
-    """What ``gathers``, a bool for each image, and a corner inside the padded one; one reflection at most."""
+    """What ``gathers``, a bool for each image, and a corner inside the padded one; one reflection at most.
+
+    Where a square is covered, its centre is a pixel of the image.
+    """
     return (
         gathers(images, index, mean, inv_std)
         and all(isinstance(array, np.ndarray) for array in (flip, shift))
@@ -127,6 +139,7 @@ def augments(
         and flip.shape == index.shape
         and (not crop or within(shift, (index.size, 2), 2 * crop + 1))
         and (crop_mode == "zero" or crop < min(images.shape[1:3]))
+        and (not cutout or (isinstance(centre, np.ndarray) and within(centre, (index.size, 2), max(images.shape[1:3]))))
     )
 
 

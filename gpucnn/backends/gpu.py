@@ -14,6 +14,7 @@ from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
 from gpucnn.layers.windows import output_size
+from gpucnn.memory import MemoryLimit
 from gpucnn.typing import Array, Padding, Pair, Shape
 
 Op = Callable[..., Any]
@@ -95,6 +96,20 @@ def convolution_engine() -> str:
     return fast.engine()
 
 
+def about(index: int) -> dict[str, Any]:
+    """Name, memory, driver and libraries of GPU number ``index``, the current one, for the record of a run."""
+    from gpucnn.kernels.gpu import device
+
+    return device.about(index)
+
+
+def limit_memory(limit: MemoryLimit) -> None:
+    """What the current GPU may give to arrays and to cuDNN's scratch memory; CUDA's own libraries take more."""
+    from gpucnn.kernels.gpu import device
+
+    device.limit_memory(limit.bytes, limit.share)
+
+
 def is_array(value: Any) -> bool:
     """CuPy's ndarray, or NumPy's where tests run the kernels on the CPU."""
     return type(value).__name__ == "ndarray"
@@ -159,6 +174,11 @@ def shifts(images: Array, index: Array, flip: Array, shift: Array, crop: int, cr
     return bool(drawn and moved and border)
 
 
+def covers_squares(index: Array, centre: Array | None = None, cutout: int = 0) -> bool:
+    """A pixel for each image, where a square is covered."""
+    return not cutout or (centre is not None and centre.dtype.kind in "iu" and centre.shape == (len(index), 2))
+
+
 def flat(w: Array, g: Array, *state: Array) -> bool:
     """Float32 buffers of one length; those that change are changed where they lie."""
     in_place = all(a.flags.c_contiguous for a in (w, *state))
@@ -213,8 +233,10 @@ COVERS: dict[Op, Callable[..., bool]] = {
         flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
     augment.gather_normalize: gathers,
-    augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, *values: (
-        gathers(images, index, *values) and shifts(images, index, flip, shift, crop, crop_mode)
+    augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, mean, inv_std, *square: (
+        gathers(images, index, mean, inv_std)
+        and shifts(images, index, flip, shift, crop, crop_mode)
+        and covers_squares(index, *square)
     ),
 }
 """Op -> whether its kernel takes these arguments: kernels read by address and must not be given anything else."""

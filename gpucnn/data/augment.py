@@ -1,41 +1,15 @@
-"""From images on the device to a batch: gather, shift, mirror, normalise.
+"""From images on the device to a batch: gather, shift, mirror, normalise, cover a square.
 
 A pixel p in 0..255 of channel c becomes
 
     (p / 255 - mean_c) / std_c
 
 with mean and std on a 0..1 scale.  A border of the shift is black (p = 0) before normalisation, or the image
-reflected at its edge.
+reflected at its edge.  A covered square is 0 after normalisation, the mean colour.
 """
 
-from dataclasses import dataclass
-
 from gpucnn.backend import array_module
-from gpucnn.errors import UsageError, closest
 from gpucnn.typing import Array
-
-CROP_MODES = ("zero", "reflect")
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to training images, drawn anew in every epoch.
-
-    Args:
-        flip: mirror left and right, every second image on average.
-        crop: shift by up to this many pixels up, down, left and right.
-        crop_mode: the border that a shift uncovers: "zero" is black, "reflect" mirrors the image.
-    """
-
-    flip: bool = False
-    crop: int = 0
-    crop_mode: str = "zero"
-
-    def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise UsageError(f"crop = {self.crop}: give the largest shift in pixels, 0 for none")
-        if self.crop_mode not in CROP_MODES:
-            raise UsageError(f"crop_mode = {self.crop_mode!r}{closest(self.crop_mode, CROP_MODES)}")
 
 
 def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
@@ -52,8 +26,10 @@ def gather_augment(
     crop_mode: str,
     mean: Array,
     inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
 ) -> Array:
-    """``gather_normalize`` with a shift, then a mirror image.
+    """``gather_normalize`` with a shift, then a mirror image, then a square that is covered.
 
     Args:
         images: uint8 (N,H,W,C).
@@ -63,13 +39,16 @@ def gather_augment(
             image padded by ``crop`` on all sides; (crop, crop) leaves the image as it is.
         crop_mode: "zero" or "reflect" (which needs crop < H and W).
         mean, inv_std: float32 (C,), on a 0..1 scale.
+        centre: int (B,2), row and column of the pixel in the middle of the covered square.
+        cutout: its side in pixels.
     """
     pixels = images[index]  # (B,H,W,C)
     if crop:
         pixels = cut_windows(pixels, shift, crop, crop_mode)
     xp = array_module(images)
     either = xp.stack((pixels, pixels[:, :, ::-1, :]))  # (2,B,H,W,C): as it is, mirrored
-    return normalize(either[flip.astype(int), xp.arange(len(index))], mean, inv_std)
+    x = normalize(either[flip.astype(int), xp.arange(len(index))], mean, inv_std)
+    return cover(x, centre, cutout) if cutout else x
 
 
 def cut_windows(pixels: Array, shift: Array, crop: int, crop_mode: str) -> Array:
@@ -96,3 +75,16 @@ def normalize(pixels: Array, mean: Array, inv_std: Array) -> Array:
     rows *= xp.tile(inv_std * (1.0 / 255.0), w)
     rows -= xp.tile(mean * inv_std, w)
     return x
+
+
+def cover(x: Array, centre: Array, side: int) -> Array:
+    """x (B,H,W,C) with zeros in a square around ``centre`` (B,2), as far as it lies in the image.
+
+    It reaches from row  r - side div 2  to  r - side div 2 + side - 1,  and so do its columns.
+    """
+    xp = array_module(x)
+    first = centre[:, :, None, None] - side // 2  # (B,2,1,1)
+    row, column = xp.arange(x.shape[1])[:, None], xp.arange(x.shape[2])  # (H,1), (W,)
+    down, across = row - first[:, 0], column - first[:, 1]  # (B,H,1), (B,1,W): from the square's corner
+    covered = (down >= 0) & (down < side) & (across >= 0) & (across < side)  # (B,H,W)
+    return xp.where(covered[:, :, :, None], xp.zeros((), x.dtype), x)

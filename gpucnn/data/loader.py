@@ -1,7 +1,6 @@
 """Mini-batches (L22): the set goes to the device once, as bytes; batches are gathered and normalised there.
 
-Everything random is drawn per epoch for the whole set, element = image: which image is mirrored or shifted
-depends on the seed, the epoch and the image, not on the batch size or on where an interrupted epoch resumes.
+Everything random is drawn per epoch for the whole set (``gpucnn.data.augmentation``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,13 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gpucnn.backend import REFERENCE, Backend
-from gpucnn.data.augment import Augmentation, gather_augment, gather_normalize
+from gpucnn.data.augment import gather_augment, gather_normalize
+from gpucnn.data.augmentation import Augmentation, Draws, draw
 from gpucnn.data.dataset import Dataset
 from gpucnn.errors import ShapeError, UsageError
-from gpucnn.random import integers, permutation, stream_id
+from gpucnn.random import permutation, stream_id
 from gpucnn.typing import Array
 
-SHUFFLE, FLIP, CROP = (stream_id(name) for name in ("shuffle", "flip", "crop"))
+SHUFFLE = stream_id("shuffle")
 
 
 class Loader:
@@ -32,7 +32,8 @@ class Loader:
         augmentation: what happens to the images; nothing where not given.
 
     Raises:
-        UsageError: a batch size below 1, or with ``drop_last`` above the data's; a crop as large as an image.
+        UsageError: a batch size below 1, or with ``drop_last`` above the data's; a crop or cutout that is too large
+            for the images.
         ShapeError: statistics that do not fit the channels, or a channel without any variation.
     """
 
@@ -81,25 +82,21 @@ class Loader:
             index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
             yield self.gather(index, draws), self.labels[index]
 
-    def draw(self, epoch: int) -> tuple[Array, Array] | None:
-        """For every image of the set: whether to mirror it, bool (N,), and how to shift it, int32 (N,2)."""
+    def draw(self, epoch: int) -> Draws | None:
+        """What chance decides for every image of the set in an epoch."""
         if self.augmentation is None:
             return None
-        xp, n, crop = self.backend.xp, self.size, self.augmentation.crop
-        flip, shift = xp.zeros(n, dtype=bool), xp.zeros((n, 2), dtype=xp.int32)
-        if self.augmentation.flip:
-            flip = integers((n,), 2, seed=self.seed, stream=FLIP, step=epoch, xp=xp) == 1
-        if crop:
-            shift = integers((n, 2), 2 * crop + 1, seed=self.seed, stream=CROP, step=epoch, xp=xp)
-        return flip, shift
+        shape, xp = self.images.shape[1:], self.backend.xp
+        return draw(self.augmentation, self.size, shape, seed=self.seed, epoch=epoch, xp=xp)
 
-    def gather(self, index: Array, draws: tuple[Array, Array] | None) -> Array:
+    def gather(self, index: Array, draws: Draws | None) -> Array:
         """Images ``index`` (B,) as the model sees them: float32 (B,H,W,C)."""
         if self.augmentation is None or draws is None:
             return self.backend.run(gather_normalize, self.images, index, self.mean, self.inv_std)
-        flip, shift = (drawn[index] for drawn in draws)
-        crop, mode = self.augmentation.crop, self.augmentation.crop_mode
-        return self.backend.run(gather_augment, self.images, index, flip, shift, crop, mode, self.mean, self.inv_std)
+        how, drawn = self.augmentation, draws.of(index)
+        moved = (drawn.flip, drawn.shift, how.crop, how.crop_mode)
+        covered = (drawn.centre, how.cutout)
+        return self.backend.run(gather_augment, self.images, index, *moved, self.mean, self.inv_std, *covered)
 
 
 def check(
@@ -130,7 +127,5 @@ def check(
             f"std = {tuple(std)} of {dataset.name}: give positive numbers; "
             f"a channel whose pixels are all alike has nothing to learn from"
         )
-    if augmentation and augmentation.crop >= min(height, width):
-        raise UsageError(
-            f"crop = {augmentation.crop} for images of {height} x {width}: give at most {min(height, width) - 1}"
-        )
+    if augmentation:
+        augmentation.check(height, width)

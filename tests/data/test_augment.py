@@ -1,4 +1,4 @@
-"""Gather, shift, mirror, normalise: against loops over single pixels."""
+"""Gather, shift, mirror, normalise, cover a square: against loops over single pixels."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucnn.data import Augmentation
 from gpucnn.data.augment import gather_augment, gather_normalize
-from gpucnn.errors import UsageError
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 
@@ -35,7 +33,7 @@ def pixel(image: np.ndarray, row: int, column: int, mode: str) -> np.ndarray:
     return image[row, column].astype(np.float64) if inside else np.zeros(c)
 
 
-def by_loops(images, index, flip, shift, crop, mode, c) -> np.ndarray:
+def by_loops(images, index, flip, shift, crop, mode, c, centre=None, cutout=0) -> np.ndarray:
     """The definition, one pixel after the other, in float64."""
     _, h, w, _ = images.shape
     out = np.empty((len(index), h, w, c))
@@ -46,6 +44,10 @@ def by_loops(images, index, flip, shift, crop, mode, c) -> np.ndarray:
                 place = (i + shift[n, 0] - crop, column + shift[n, 1] - crop)
                 p = pixel(images[which], *place, mode)
                 out[n, i, j] = (p / 255 - MEAN[:c]) / STD[:c]
+                if cutout:
+                    first = [place - cutout // 2 for place in centre[n]]
+                    if i - first[0] in range(cutout) and j - first[1] in range(cutout):
+                        out[n, i, j] = 0
     return out
 
 
@@ -61,6 +63,19 @@ def test_augmentation_is_its_definition(data: st.DataObject, mode: str, c: int, 
     found = gather_augment(images, index, flip, shift, crop, mode, *statistics(c))
     assert (found.shape, found.dtype) == ((batch, h, w, c), np.float32)
     np.testing.assert_allclose(found, by_loops(images, index, flip, shift, crop, mode, c), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("cutout", range(1, 7))
+@pytest.mark.parametrize(("h", "w", "c"), [(6, 7, 3), (7, 6, 1)])
+def test_a_covered_square_is_its_definition(h: int, w: int, c: int, cutout: int) -> None:
+    count = h * w  # each pixel is a centre once
+    images, index, centre = noise(5, h, w, c), np.arange(count) % 5, np.argwhere(np.ones((h, w)))
+    flip, shift = np.arange(count) % 2 == 1, np.stack((np.arange(count) % 3, np.arange(count) // 3 % 3), axis=1)
+    drawn = (images, index, flip, shift, 1, "zero")
+    found = gather_augment(*drawn, *statistics(c), centre, cutout)
+    np.testing.assert_allclose(found, by_loops(*drawn, c, centre, cutout), rtol=0, atol=2e-6)
+    inner = found[(centre[:, 0] == h // 2) & (centre[:, 1] == w // 2)]
+    assert (inner == 0).all(axis=3).sum() == cutout * cutout  # nothing of it lies outside
 
 
 @pytest.mark.parametrize("c", [1, 3])
@@ -115,17 +130,3 @@ def test_mirroring_twice_is_nothing() -> None:
     twice = gather_augment(np.rint(once).astype(np.uint8), index, np.ones(3, bool), centre, 0, "zero", zero, one)
     np.testing.assert_allclose(twice, images, atol=1e-3)
     assert not np.array_equal(np.rint(once), images)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"crop": -1}, "crop = -1"),
-        ({"crop_mode": "zeros"}, "did you mean 'zero'?"),
-        ({"crop_mode": "edge"}, "known are reflect, zero"),
-    ],
-)
-def test_what_no_augmentation_can_be(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Augmentation(**arguments)
-    assert message in str(caught.value)

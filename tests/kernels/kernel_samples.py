@@ -289,7 +289,12 @@ def _pictures(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]
                 flip, shift = s.rng.integers(0, 2, batch) == 1, s.rng.integers(0, 2 * crop + 1, (batch, 2), np.int32)
                 return images, index, flip, shift, crop, mode, mean, inv_std
 
+            def covered(s, shape=shape, moved=moved, batch=batch):
+                row, column = (s.rng.integers(0, size, batch, np.int32) for size in shape[1:3])
+                return *moved(s), np.stack((row, column), axis=1), 3
+
             yield Sample(augment.gather_augment, f"{label},{mode}", moved)
+            yield Sample(augment.gather_augment, f"{label},{mode},cutout", covered)
 
 
 SMALL = [

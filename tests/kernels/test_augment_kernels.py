@@ -46,6 +46,19 @@ def test_the_same_bits_as_the_op(shape, mode, crop, count) -> None:
     assert same_bits(gather_normalize, images, index, *values)
 
 
+@pytest.mark.parametrize("side", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(5, 7, 3), (8, 5, 1), (32, 32, 3)])
+def test_a_covered_square_is_the_ops(shape, side) -> None:
+    images, index, flip, shift = batch(shape, 9, 2)
+    last = np.array(shape[:2]) - 1
+    centre = np.concatenate(
+        [np.random.default_rng(1).integers(0, last, (5, 2)), [[0, 0], last, last * [0, 1], last * [1, 0]]]
+    )
+    values = (MEAN[: shape[2]], INV_STD[: shape[2]])
+    for mode in ("zero", "reflect"):
+        assert same_bits(gather_augment, images, index, flip, shift, 2, mode, *values, centre, side)
+
+
 def test_every_byte_rounds_twice() -> None:
     # one rounding for both operations, as other kernels have it, would change many of these
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
@@ -81,6 +94,7 @@ def test_a_set_that_may_be_written_to_stays_so() -> None:
     assert images.flags.writeable
 
 
+EVERYTHING = Augmentation(flip=True, crop=3, flip_mode="alternating", cutout=5)
 BAD = {
     "negative": {"index": np.array([0, -1])},
     "boolean": {"index": np.array([True, False] * 3 + [True])},
@@ -100,6 +114,8 @@ BAD = {
     "corner before": {"shift": np.array([[-1, 0], [0, 0]])},
     "one corner": {"shift": np.array([[1, 1]])},
     "flip by number": {"flip": np.array([1, 0])},
+    "no centre": {"cutout": 2, "centre": np.zeros((0, 2), int)},
+    "centre outside": {"cutout": 2, "centre": np.array([[0, 0], [9, 9]])},
     "one flip": {"flip": np.array([True])},
     "reflected twice": {"images": np.zeros((7, 2, 9, 3), np.uint8), "crop_mode": "reflect"},
 }
@@ -143,7 +159,7 @@ def test_a_whole_epoch_is_the_same_on_both_backends() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 50).astype(np.uint8)
     data = Dataset("noise", rng.integers(0, 256, (50, 12, 10, 3), dtype=np.uint8), labels, tuple("0123456789"))
-    options = {"mean": data.mean, "std": data.std, "shuffle": True, "augmentation": Augmentation(flip=True, crop=3)}
+    options = {"mean": data.mean, "std": data.std, "shuffle": True, "augmentation": EVERYTHING}
     plain, fast = Loader(data, 16, **options), Loader(data, 16, backend=BACKEND, **options)
     for (x, labels), (wanted, wanted_labels) in zip(fast.epoch(1), plain.epoch(1), strict=True):
         assert x.tobytes() == wanted.tobytes()

@@ -1,4 +1,4 @@
-"""A batch of pictures in one pass, from bytes to float32: gather, shift, mirror, normalise.
+"""A batch of pictures in one pass, from bytes to float32: gather, shift, mirror, normalise, cover a square.
 
 The pictures are those of the op to the bit, so that runs on all backends see the same ones: the product and the
 difference of normalisation are rounded one after the other, where other kernels make one instruction of them.
@@ -132,8 +132,18 @@ def _normalize(pixels, c, scale, offset, y):
         store(y.ctypes.data, at, values)
 
 
+@jit
+def _cover(y, c, top, left, side):
+    """Zeros in a square of a picture (H,W*C) whose upper left pixel is at (top, left), perhaps outside."""
+    h, w = y.shape[0], y.shape[1] // c
+    start, stop = c * max(left, 0), c * min(left + side, w)
+    for i in range(max(top, 0), min(top + side, h)):
+        for e in range(start, stop):
+            y[i, e] = 0
+
+
 @jit_exact
-def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset, windows, y):
+def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset, square, side, windows, y):
     n = index.size
     window, turned = windows[first, 0], windows[first, 1]
     for b in range(n * first // SHARDS, n * last // SHARDS):
@@ -147,6 +157,8 @@ def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset,
                 _mirror(window, c, turned)
                 pixels = turned.ctypes.data
         _normalize(pixels, c, scale, offset, y[b])
+        if side > 0:
+            _cover(y[b].reshape(image.shape), c, square[b, 0], square[b, 1], side)
 
 
 def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
@@ -163,22 +175,38 @@ def gather_augment(
     crop_mode: str,
     mean: Array,
     inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
 ) -> Array:
-    """The same of windows ``shift`` (B,2) of the padded images, mirrored where ``flip`` (B,)."""
+    """The same of windows ``shift`` (B,2) of the padded images, mirrored where ``flip`` (B,), with a covered square."""
     corner = shift.astype(np.int64) - crop if crop else None
-    return _batch(images, index, flip.copy(), corner, crop_mode != "zero", mean, inv_std)
+    square = centre.astype(np.int64) - cutout // 2 if cutout and centre is not None else None
+    return _batch(images, index, flip.copy(), corner, crop_mode != "zero", mean, inv_std, square, cutout)
 
 
 def _batch(
-    images: Array, index: Array, flip: Array, corner: Array | None, reflect: bool, mean: Array, inv_std: Array
+    images: Array,
+    index: Array,
+    flip: Array,
+    corner: Array | None,
+    reflect: bool,
+    mean: Array,
+    inv_std: Array,
+    square: Array | None = None,
+    side: int = 0,
 ) -> Array:
-    """Windows with their upper left pixel at ``corner`` (B,2) of the images, at (0, 0) where not given."""
+    """Windows with their upper left pixel at ``corner`` (B,2) of the images, at (0, 0) where not given.
+
+    ``square`` (B,2) is the upper left pixel of what is covered.
+    """
     if images.flags.c_contiguous:
         index = index.astype(np.int64)
     else:  # the batch is copied, not the whole set
         images, index = np.ascontiguousarray(images[index]), np.arange(len(index))
     if corner is None:
         corner = np.zeros((len(index), 2), np.int64)
+    if square is None:
+        square = corner  # not looked at: a square without sides
     n, h, w, c = images.shape
     lines = images.reshape(n, h, w * c)
     lines.setflags(write=False)  # compiled once for sets that may be written to and for those that may not
@@ -187,6 +215,6 @@ def _batch(
     windows = memory[:, :, SLACK : SLACK + size].reshape(SHARDS, 2, h, w * c)
     scale, offset = (np.resize(values, LANES + c) for values in (inv_std * (1.0 / 255.0), mean * inv_std))
     y = empty((len(index), h, w, c))
-    args = (lines, index, c, flip, corner, reflect, scale, offset, windows, y.reshape(len(index), size))
-    parallel(_gather, *args, work=y.size)
+    how = (flip, corner, reflect, scale, offset, square, side)
+    parallel(_gather, lines, index, c, *how, windows, y.reshape(len(index), size), work=y.size)
     return y

@@ -1,4 +1,5 @@
-// A batch out of uint8 images (N,H,W,C) on the device: gather, shift, mirror, normalise, in one pass.
+// A batch out of uint8 images (N,H,W,C) on the device: gather, shift, mirror, normalise, cover a
+// square, in one pass.
 //
 // Rows of the grid are lines of the batch (B H), columns are vectors of V values of a line (W C / V): a thread keeps
 // its columns and channels and only looks up where the line comes from.  Reads 1 byte a value, writes 2 or 4.
@@ -14,12 +15,14 @@ __device__ inline int reflected(int at, int size) {
 }
 
 // flip (B) and shift (B,2) are null where nothing is drawn; crop is the border that shift counts from.
+// centre (B) is the pixel in the middle of a square of `cutout` a side that is covered with zeros, null where none is.
 // factor = inv_std / 255 and offset = mean inv_std, rounded one by one as the op does.
 template <class T, int V>
 __global__ void gather(const unsigned char* __restrict__ images, index_t count, const index_t* __restrict__ index,
                        const bool* __restrict__ flip, const int* __restrict__ shift, int crop, bool reflect,
-                       const float* __restrict__ mean, const float* __restrict__ inv_std, index_t rows, int columns,
-                       int h, int w, int c, T* __restrict__ y) {
+                       const float* __restrict__ mean, const float* __restrict__ inv_std,
+                       const int* __restrict__ centre, int cutout, index_t rows, int columns, int h, int w, int c,
+                       T* __restrict__ y) {
     const int column = tile_column();
     if (column >= columns) return;
     int place[V], channel[V];
@@ -38,10 +41,13 @@ __global__ void gather(const unsigned char* __restrict__ images, index_t count, 
         if (image < 0 || image >= count) image = ((image % count) + count) % count;  // as CuPy indexes
         const bool mirror = flip && flip[b];
         const int down = shift ? shift[2 * b] - crop : 0, across = shift ? shift[2 * b + 1] - crop : 0;
-        int p = int(row - b * h) + down;
+        const int i = int(row - b * h);
+        int p = i + down;
         if (reflect) p = reflected(p, h);
         const bool line_inside = p >= 0 && p < h;
         const unsigned char* line = images + (image * h + p) * w * c;
+        const int top = centre ? centre[2 * b] - cutout / 2 : 0, left = centre ? centre[2 * b + 1] - cutout / 2 : 0;
+        const bool covers = centre && i >= top && i - top < cutout;
         float value[V];
 #pragma unroll
         for (int v = 0; v < V; ++v) {
@@ -49,7 +55,8 @@ __global__ void gather(const unsigned char* __restrict__ images, index_t count, 
             if (reflect) q = reflected(q, w);
             const bool inside = line_inside && q >= 0 && q < w;
             const float pixel = inside ? float(line[index_t(q) * c + channel[v]]) : 0.0f;  // the border is black
-            value[v] = __fsub_rn(__fmul_rn(pixel, factor[v]), offset[v]);
+            const bool covered = covers && place[v] >= left && place[v] - left < cutout;
+            value[v] = covered ? 0.0f : __fsub_rn(__fmul_rn(pixel, factor[v]), offset[v]);
         }
         store<V>(y + (row * columns + column) * V, value);
     }

@@ -1,4 +1,4 @@
-"""Batches out of uint8 images on the device: gather, shift, mirror and normalise in one pass."""
+"""Batches out of uint8 images on the device: gather, shift, mirror, normalise and cover a square in one pass."""
 
 import numpy as np
 
@@ -17,9 +17,14 @@ def gather(
     crop_mode: str,
     mean: Array,
     inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
     dtype: str = "float32",
 ) -> Array:
-    """Images uint8 (N,H,W,C), index (B,), drawn = flip (B,) and shift (B,2) -> (B,H,W,C), float32 or float16."""
+    """Images uint8 (N,H,W,C), index (B,), drawn = flip (B,) and shift (B,2) -> (B,H,W,C), float32 or float16.
+
+    A square of ``cutout`` pixels a side around ``centre`` (B,2) is covered with zeros.
+    """
     images, mean, inv_std = map(contiguous, (images, mean, inv_std))
     n, h, w, c = images.shape
     index = contiguous(index).astype("int64", copy=False)
@@ -27,13 +32,15 @@ def gather(
     if drawn is not None:
         flip = contiguous(drawn[0])
         shift = contiguous(drawn[1]).astype("int32", copy=False) if crop else NULL
+    middle = contiguous(centre).astype("int32", copy=False) if cutout and centre is not None else NULL
     y = empty((len(index), h, w, c), dtype)
     storage, wide = vectors(w * c, y)
     rows, columns = len(index) * h, w * c // wide
     border = (np.int32(crop), np.bool_(crop_mode == "reflect"))
     sizes = (np.int64(rows), np.int32(columns), np.int32(h), np.int32(w), np.int32(c))
     arrays = (images, np.int64(n), index, flip, shift)
-    launch(MODULE, f"gather<{storage}>", table_of(rows, columns), *arrays, *border, mean, inv_std, *sizes, y)
+    square = (middle, np.int32(cutout))
+    launch(MODULE, f"gather<{storage}>", table_of(rows, columns), *arrays, *border, mean, inv_std, *square, *sizes, y)
     return y
 
 
@@ -51,6 +58,8 @@ def gather_augment(
     crop_mode: str,
     mean: Array,
     inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
 ) -> Array:
-    """The same with a shift, flip bool (B,), shift (B,2), then a mirror image."""
-    return gather(images, index, (flip, shift), crop, crop_mode, mean, inv_std)
+    """The same with a shift, flip bool (B,), shift (B,2), then a mirror image, then a covered square."""
+    return gather(images, index, (flip, shift), crop, crop_mode, mean, inv_std, centre, cutout)

@@ -9,6 +9,7 @@ from kernel_samples import BIG, SMALL, Op, Sample
 from gpucnn import losses, metrics
 from gpucnn.backends import gpu
 from gpucnn.data import augment
+from gpucnn.data.augmentation import CROP_MODES
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
 
 TABLE = gpu.table()
@@ -87,11 +88,17 @@ def _batches() -> Iterator[Sample]:
                 drawn = s.rng.integers(0, 2, count) == 1, s.rng.integers(0, 2 * crop + 1, (count, 2)).astype(np.int32)
                 return images, index, *drawn, crop, mode, *values
 
+            def covered(s, mode, augmented=augmented, a=shape, count=count):
+                row, column = (s.rng.integers(0, size, count) for size in a[1:3])
+                return *augmented(s, mode), np.stack((row, column), axis=1), 2
+
             yield Sample(augment.gather_normalize, label, plain)
-            for mode in augment.CROP_MODES:
+            for mode in CROP_MODES:
                 if mode == "zero" or crop < min(shape[1:3]):
                     make = lambda s, augmented=augmented, mode=mode: augmented(s, mode)  # noqa: E731
                     yield Sample(augment.gather_augment, f"{label},{crop},{mode}", make)
+                    make = lambda s, covered=covered, mode=mode: covered(s, mode)  # noqa: E731
+                    yield Sample(augment.gather_augment, f"{label},{crop},{mode},cutout", make)
 
 
 def _wide_and_long() -> Iterator[Sample]:

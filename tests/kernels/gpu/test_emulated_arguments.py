@@ -105,6 +105,11 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
             (np.ones((2, 4, 4, 3), np.uint8), np.zeros(1, int), np.ones(1, bool), np.ones((1, 2), int), 4, "reflect")
             + (ONES[3,], ONES[3,]),
         ),
+        (
+            augment.gather_augment,  # one centre for two images
+            (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2, int), np.ones(2, bool), np.ones((2, 2), int), 1, "zero")
+            + (ONES[3,], ONES[3,], np.ones((1, 2), int), 2),
+        ),
     ],
 )
 def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:

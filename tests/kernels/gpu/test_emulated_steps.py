@@ -35,7 +35,7 @@ def weights(model, shape, optimizer, backend) -> dict[str, np.ndarray]:
         optimizer(),
         backend=backend,
         batch_size=4,
-        augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect"),
+        augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect", flip_mode="alternating", cutout=2),
     )
     set_ = images(shape)
     for report in trainer.fit(set_, set_, epochs=1):
