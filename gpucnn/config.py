@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.errors import UsageError, closest
+from gpucnn.memory import memory_limit
 
 Option = bool | int | float | str
 
@@ -58,6 +59,7 @@ class TrainConfig:
     seed: int = 0
     smoothing: float = 0.0
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
+    amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
 
 
@@ -94,6 +96,7 @@ class RunConfig:
 
     device: str = "auto"
     strict_device: bool = False
+    memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
     log_interval: int = 50  # steps between two readings of the running loss
 
@@ -165,6 +168,7 @@ class Config:
             value = getattr(getattr(self, section), key)
             if value not in allowed:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+        memory_limit(self.run.memory_limit)
         if not self.train.smoothing < 1.0:
             raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
         if not self.data.mixup_prob <= 1.0:
@@ -211,6 +215,7 @@ POSITIVE: dict[str, float] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
+    "train.amp": ("off", "fp16"),
     "data.flip_mode": ("random", "alternating"),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),

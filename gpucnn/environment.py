@@ -1,4 +1,7 @@
-"""What a run runs on: versions, processor, device.  Package metadata is asked, so nothing is imported."""
+"""What a run runs on: versions, processor, device.
+
+Package metadata is asked, so nothing is imported; a GPU and its libraries are asked where one is used.
+"""
 
 import os
 import platform
@@ -31,7 +34,7 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
         used: the backend's name.
         reason: why it is another one.
     """
-    return {
+    about: dict[str, Any] = {
         "gpucnn": __version__,
         "python": platform.python_version(),
         **{name: installed(*names) for name, names in PACKAGES.items()},
@@ -45,6 +48,12 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
         "command": list(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    kind, _, number = used.partition(":")
+    if kind == "gpu":
+        from gpucnn.backends import gpu
+
+        about["gpu"] = gpu.about(int(number or 0))
+    return about
 
 
 def usable_cores() -> int:

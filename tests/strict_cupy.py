@@ -23,9 +23,9 @@ int32, int64, uint8, uint32, uint64 = np.int32, np.int64, np.uint8, np.uint32, n
 pi, inf, newaxis = np.pi, np.inf, None
 __version__ = "double"
 
-PROPERTIES = {"shape", "dtype", "ndim", "size", "strides", "nbytes"}
+PROPERTIES = {"shape", "dtype", "ndim", "size", "strides", "nbytes", "flags"}
 VIEWS = {"reshape", "ravel", "transpose"}
-METHODS = {"sum", "mean", "max", "min", "argmax", "astype", "copy", "all", "any"}
+METHODS = {"sum", "mean", "max", "min", "argmax", "copy", "all", "any"}
 FUNCTIONS = {
     "arange", "argsort", "broadcast_to", "cos", "exp", "full", "full_like", "isfinite", "log", "log1p",
     "maximum", "minimum", "ones", "pad", "sqrt", "stack", "tanh", "tile", "where", "zeros", "zeros_like",
@@ -93,6 +93,11 @@ class ndarray:
             method = getattr(self._inside, name)
             return lambda *args, **kwargs: _wrap(method(*_open(args), **{k: _open(v) for k, v in kwargs.items()}))
         raise AttributeError(f"the double has no {name!r}")
+
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> "ndarray":
+        if copy or self.dtype != dtype:
+            _launched()
+        return _wrap(self._inside.astype(dtype, order=order, copy=copy))
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -197,6 +202,21 @@ def asarray(value: Any, dtype: Any = None) -> ndarray:
 def asnumpy(value: Any) -> np.ndarray:
     """Device to host."""
     return value.get() if isinstance(value, ndarray) else np.asarray(value)
+
+
+def ascontiguousarray(value: ndarray) -> ndarray:
+    """A kernel only where there is something to copy."""
+    if not value.flags.c_contiguous:
+        _launched()
+    return ndarray(np.ascontiguousarray(_open(value)).reshape(value.shape))
+
+
+class OutOfMemoryError(MemoryError):
+    """``cupy.cuda.memory.OutOfMemoryError``, as version 14.2 has it."""
+
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        self._size, self._total, self._limit = size, total, limit
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes).")
 
 
 def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:

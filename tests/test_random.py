@@ -86,7 +86,7 @@ def test_a_permutation_has_every_number_once(n) -> None:
         assert (order != random.permutation(n, seed=1, stream=1, step=4)).any()
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.2, 0.5, 1.0, 2.0, 8.0, 300.0])
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 2.0, 8.0, 300.0])
 def test_beta_is_distributed_as_it_says(alpha) -> None:
     stats = pytest.importorskip("scipy.stats")  # comes with scikit-learn
     u, v = random.bits((2, 50_000), seed=3, stream=4) * 2.0**-32

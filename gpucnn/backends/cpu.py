@@ -220,7 +220,7 @@ def cpu_backend() -> Backend:
 
         notice()
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
-    return Backend("cpu", np, kernels)
+    return Backend("cpu", np, kernels, half=False)
 
 
 def set_threads(threads: int) -> None:

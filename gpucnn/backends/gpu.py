@@ -14,6 +14,7 @@ from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
 from gpucnn.layers.windows import output_size
+from gpucnn.memory import MemoryLimit
 from gpucnn.typing import Array, Padding, Pair, Shape
 
 Op = Callable[..., Any]
@@ -93,6 +94,20 @@ def convolution_engine() -> str:
     from gpucnn.kernels.gpu import conv2d as fast
 
     return fast.engine()
+
+
+def about(index: int) -> dict[str, Any]:
+    """Name, memory, driver and libraries of GPU number ``index``, the current one, for the record of a run."""
+    from gpucnn.kernels.gpu import device
+
+    return device.about(index)
+
+
+def limit_memory(limit: MemoryLimit) -> None:
+    """What the current GPU may give to arrays and to cuDNN's scratch memory; CUDA's own libraries take more."""
+    from gpucnn.kernels.gpu import device
+
+    device.limit_memory(limit.bytes, limit.share)
 
 
 def is_array(value: Any) -> bool:

@@ -5,7 +5,7 @@ after every op, so it belongs to explanations, not to training.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -62,7 +62,7 @@ class Stopwatch(Backend):
 
 def stopwatch(backend: Backend) -> Stopwatch:
     """The same backend with a clock."""
-    return Stopwatch(backend.name, backend.xp, backend.kernels, backend.copy_to_host, backend.synchronous)
+    return Stopwatch(**{part.name: getattr(backend, part.name) for part in fields(Backend)})
 
 
 def place(kernel: Callable[..., Any] | None) -> str:

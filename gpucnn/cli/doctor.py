@@ -171,6 +171,7 @@ def backend_report() -> dict[str, Any]:
         "auto": backend.name,
         "why_not_gpu": reason,
         "why_no_kernels": unusable or (backend.name == "cpu" and attempt(cpu_problem)) or "",
+        "device": {} if reason or unusable else attempt(about_device),
         "convolutions": "" if reason or unusable else attempt(convolution_engine),
         "kernels": {qualified(op): qualified(kernel) for op, kernel in backend.kernels.items()},
     }
@@ -180,6 +181,13 @@ def cpu_problem() -> str | None:
     from gpucnn.backends import cpu
 
     return cpu.problem()
+
+
+def about_device() -> dict[str, Any]:
+    """The GPU that ``auto`` takes, as CuPy sees it."""
+    from gpucnn.backends import gpu
+
+    return gpu.about(0)
 
 
 def convolution_engine() -> str:
@@ -269,6 +277,9 @@ def as_text(report: dict[str, Any]) -> str:
         lines += row("not the GPU", report["why_not_gpu"])
     if report["why_no_kernels"]:
         lines += row("no kernels", report["why_no_kernels"])
+    lines += device_lines(report["device"])
+    if len(g["devices"]) > 1:
+        lines += row("others", f"--device gpu:N, N = 0 to {len(g['devices']) - 1}, or fewer by CUDA_VISIBLE_DEVICES")
     if report["convolutions"]:
         lines += row("convolutions", report["convolutions"])
     count = len(report["kernels"])
@@ -279,6 +290,22 @@ def as_text(report: dict[str, Any]) -> str:
     lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
     lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, cache_text(value)))]
     return "\n".join(lines)
+
+
+def device_lines(device: dict[str, Any]) -> list[str]:
+    """The GPU in use with its libraries; nothing where none is."""
+    if not device or "problem" in device:
+        return row("the GPU", device["problem"]) if device else []
+    cudnn = f"{device['cudnn']}, frontend {device['cudnn_frontend']}" if device["cudnn"] else "not used"
+    return [
+        *row(
+            "the GPU",
+            f"{device['name']}, compute capability {device['compute_capability']}, "
+            f"{device['multiprocessors']} multiprocessors, {device['memory_gib']} GiB",
+        ),
+        *row("CUDA", f"runtime {device['cuda_runtime']}; the driver can run {device['cuda_of_driver']}"),
+        *row("cuDNN", cudnn),
+    ]
 
 
 def cache_text(cache: Any) -> str:

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from gpucnn import __version__
 from gpucnn.errors import DeviceError, GpucnnError
+from gpucnn.memory import exhausted
 
 COMMANDS = {
     "train": "train a model, or go on with a run",
@@ -56,12 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has had enough
         sys.stderr.close()
         return 1
-    except MemoryError as error:
-        return fail(args, error, 1, "out of memory: use a smaller --batch-size")
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # CuPy's, which is not imported here
-            hint = "the GPU is out of memory: use a smaller --batch-size"
-            return fail(args, error, DeviceError.exit_code, hint)
+        if what := exhausted(error):  # before MemoryError, from which CuPy's is derived
+            return fail(args, error, DeviceError.exit_code, f"{what}: use a smaller batch")
+        if isinstance(error, MemoryError):
+            return fail(args, error, 1, "out of memory: use a smaller --batch-size")
         raise
 
 

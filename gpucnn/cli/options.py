@@ -7,6 +7,7 @@ from gpucnn.backend import Backend
 from gpucnn.backends import get_backend, gpu_problem
 from gpucnn.environment import usable_cores
 from gpucnn.errors import DeviceError
+from gpucnn.memory import MemoryLimit, memory_limit
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +26,36 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict-device", action="store_true", default=None, help="exit 6 where the GPU asked for is missing"
     )
+    parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="of the GPU, for arrays: GiB as in 12, or a share as in 80%% (default: all)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores it may use)")
 
 
-def choose_backend(device: str, strict: bool = False, threads: int = 0) -> tuple[Backend, str]:
+def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: str = "") -> tuple[Backend, str]:
     """The backend asked for -> (backend, why it is another one, or "").
 
-    A GPU that cannot be used is replaced by the CPU with one loud line, unless ``strict``.
+    Where no GPU can be used it is replaced by the CPU with one loud line, unless ``strict``.
+
+    Args:
+        limit: how much of a GPU's memory may be taken, as ``memory_limit`` reads it.
+
+    Raises:
+        DeviceError: there are GPUs, but not the one asked for; or there is none and that is an error.
     """
+    bound = memory_limit(limit)
+    backend, reason = found_backend(device, strict, threads)
+    if bound != MemoryLimit() and not backend.synchronous:
+        from gpucnn.backends import gpu
+
+        gpu.limit_memory(bound)
+    return backend, reason
+
+
+def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str]:
+    """``choose_backend`` without a limit."""
     set_threads(threads)
     if device == "auto":
         reason = gpu_problem() or ""
@@ -40,7 +63,7 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0) -> tuple
     try:
         return get_backend(device), ""
     except DeviceError as error:
-        if strict:
+        if strict or gpu_problem() is None:  # a wrong number among GPUs that are there is a slip
             raise
         print(
             f"gpucnn: WARNING: --device {device} was asked for, but {error}; RUNNING ON THE CPU INSTEAD",
@@ -58,7 +81,7 @@ def set_threads(threads: int) -> None:
 
 def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
     """``choose_backend`` from the shared flags."""
-    return choose_backend(args.device or "auto", bool(args.strict_device), args.threads or 0)
+    return choose_backend(args.device or "auto", bool(args.strict_device), args.threads or 0, args.memory_limit or "")
 
 
 def describe(backend: Backend) -> str:

@@ -19,6 +19,7 @@ from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
 from gpucnn.errors import NotANumberError
+from gpucnn.memory import memory_explained
 from gpucnn.recipe import build_trainer, resolve, split
 from gpucnn.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.run import RunDirectory, new_path
@@ -40,6 +41,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
+    "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
     "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
     "--lr": ("optimizer.lr", float, "learning rate"),
@@ -50,9 +52,10 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
     "--device": ("run.device", str, ""),
     "--strict-device": ("run.strict_device", bool, ""),
+    "--memory-limit": ("run.memory_limit", str, ""),
     "--threads": ("run.threads", int, ""),
 }
-"""flag -> (config key, type, help); the last three are shared with other commands."""
+"""flag -> (config key, type, help); the last four are shared with other commands."""
 
 SHORT = {"--batch-size": ["-b"]}
 
@@ -89,7 +92,7 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     for assignment in args.set:
         config = config.with_setting(assignment)
     values = {**vars(args)}
-    shared = {"run.device": "device", "run.strict_device": "strict_device", "run.threads": "threads"}
+    shared = {f"run.{name}": name for name in ("device", "strict_device", "memory_limit", "threads")}
     for key, _, _ in FLAGS.values():
         value = values[shared.get(key, key)]
         if value is not None:
@@ -102,7 +105,9 @@ def run(args: argparse.Namespace) -> int:
     """Train, or go on with a run; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
     resumed = find_resumed(args.resume, args.output, ROOT)
     config = settings(args, resumed.config if resumed else None)
-    backend, reason = choose_backend(config.run.device, config.run.strict_device, config.run.threads)
+    backend, reason = choose_backend(
+        config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
+    )
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, test = split(config, train, test)
     config = resolve(config, train)
@@ -114,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     where = args.output or (resumed.path.parent if resumed else new_path(ROOT, config_name(args, config)))
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason)
-    with RunDirectory(where, resume=same) as folder:
+    with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
         introduce(trainer, config, train, test, folder.path, resumed)
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
@@ -192,6 +197,8 @@ def introduce(
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    if config.train.amp != "off" and not trainer.backend.half:
+        print(f"amp    not used: {trainer.backend.name} computes in float32, --amp {config.train.amp} is for a GPU")
     print(
         f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
         f"{'validation' if config.data.validation else 'test'} images "

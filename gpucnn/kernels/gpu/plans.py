@@ -138,13 +138,18 @@ class Plans:
         plan.take(index, names[index])
 
     def time(self, plan: Plan, names: Sequence[str], key: str, pointers: list[int], stream: Any) -> int:
-        """The number of the fastest engine, by executing them all on these arrays; -1 where none can be.  # sync"""
+        """The number of the fastest engine, by executing them all on these arrays; -1 where none can be.  # sync
+
+        Raises:
+            MemoryError: CuPy's, where none can be and one would have, had there been room for its scratch memory.
+        """
         if not self.told:
             notice(f"timing cuDNN's engines, once per shape; what is found is kept in {self.cache.path}")
             self.told = True
         graph = plan.graph
         candidates = [i for i in range(len(names)) if cudnn_graph.buildable(self.cudnn, graph, i)]
         arrays = dict(enumerate(pointers, start=1))
+        full: list[MemoryError] = []
 
         def measure(index: int, executions: int) -> float:
             start, stop = self.cuda.Event(), self.cuda.Event()
@@ -155,13 +160,18 @@ class Plans:
                 start.record(stream)
                 for _ in range(executions):
                     graph.execute_plan_at_index(arrays, scratch.ptr, index, handle=self.handle)
-            except (RuntimeError, MemoryError):  # what is listed as supported and does not start is no candidate
+            except RuntimeError:  # what is listed as supported and does not start is no candidate
+                return inf
+            except MemoryError as error:  # a smaller one may fit
+                full.append(error)
                 return inf
             stop.record(stream)
             stop.synchronize()  # sync
             return float(self.cuda.get_elapsed_time(start, stop)) / executions
 
         index, milliseconds = fastest(candidates, measure)
+        if index < 0 and full:
+            raise full[0]
         if index >= 0:
             workspace = int(graph.get_workspace_size_plan_at_index(index))
             self.cache.put(key, Choice(names[index], milliseconds, workspace, len(candidates)))

@@ -1,10 +1,12 @@
 """Plans on a double of cuDNN: which engine is chosen and kept, streams, scratch memory, and captures."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_cudnn import Cudnn, Cupy, Engine, Stream, aligned
+from strict_cupy import OutOfMemoryError
 
 from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu.autotune import fastest
@@ -99,6 +101,21 @@ def test_without_any_engine_that_starts_there_is_one_clear_line(tmp_path) -> Non
     heuristic, _, _ = opened(tmp_path, Options(autotune=False), engines=[Engine("stubborn", starts=False)])
     with pytest.raises(DeviceError, match=r"cuDNN fails at fprop .* with stubborn: CUDNN_STATUS_EXECUTION_FAILED"):
         heuristic.run(GEOMETRY, POINTERS)
+
+
+def test_scratch_memory_that_does_not_fit_leaves_smaller_engines_or_says_so(tmp_path) -> None:
+    def full(size: int):
+        raise OutOfMemoryError(size, 70 << 30)
+
+    hungry, modest = Engine("hungry", 0.1, workspace=1 << 20), Engine("modest", 3.0)
+    plans, cudnn, _ = opened(tmp_path, engines=[hungry, modest])
+    plans.cuda.alloc = lambda size: full(size) if size > 1 else SimpleNamespace(ptr=16)
+    plans.run(GEOMETRY, POINTERS)
+    assert {name for name, _ in cudnn.launched} == {"modest"}
+    plans, _, _ = opened(tmp_path / "other", engines=[hungry])
+    plans.cuda.alloc = full
+    with pytest.raises(OutOfMemoryError):
+        plans.run(GEOMETRY, POINTERS)
 
 
 def test_a_frontend_without_the_quick_call_is_called_by_its_public_one(tmp_path, monkeypatch) -> None:

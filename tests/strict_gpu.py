@@ -1,0 +1,62 @@
+"""The GPU's table on the strict double: kernels are counted, not computed.
+
+Which kernels a step launches, with what arrays, and what CuPy does around them, is what a GPU would be given; the
+numbers are zeros.  A convolution by cuDNN counts as one launch: cuDNN may start more behind it.
+"""
+
+from collections import Counter
+from math import prod
+from typing import Any
+
+import numpy as np
+import strict_cupy
+
+from gpucnn.backend import Backend
+from gpucnn.backends import gpu
+from gpucnn.kernels.gpu.compile import Module
+from gpucnn.kernels.gpu.conv2d import REQUESTS
+from gpucnn.kernels.gpu.launch import NULL, Grid
+
+BORDER = 512  # bytes: CuPy's memory begins on a multiple of them
+
+
+class CountingLauncher:
+    """Takes the place of ``launch.launcher``; ``kernels`` counts by (file, kernel)."""
+
+    def __init__(self) -> None:
+        self.kernels: Counter[tuple[str, str]] = Counter()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> strict_cupy.ndarray:
+        return strict_cupy.ndarray(np.zeros(shape, dtype))
+
+    def address(self, array: strict_cupy.ndarray) -> int:
+        assert isinstance(array, strict_cupy.ndarray)
+        return BORDER
+
+    def launch(self, module: Module, name: str, grid: Grid, args: tuple[Any, ...]) -> None:
+        assert name in module.names
+        assert 0 < prod(grid.threads) <= 1024
+        for value in args:
+            assert value is NULL or isinstance(value, strict_cupy.ndarray | np.generic), f"{name} is given {value!r}"
+        strict_cupy.launches += 1
+        self.kernels[module.file, name.partition("<")[0]] += 1
+
+
+def convolution(launcher: CountingLauncher, name: str) -> Any:
+    """Stands for cuDNN's kernel of this name."""
+
+    def count(*args: Any) -> strict_cupy.ndarray:
+        geometry, arrays = REQUESTS[name](*args)
+        assert [array.shape for array in arrays] == list(geometry.input_shapes)
+        strict_cupy.launches += 1
+        launcher.kernels["cudnn", geometry.op] += 1
+        return launcher.empty(geometry.output_shape, geometry.dtype)
+
+    return count
+
+
+def counted_gpu(launcher: CountingLauncher) -> Backend:
+    """The backend ``gpu`` with its table; for the time that ``launch.launcher`` is this launcher."""
+    kernels = {op: gpu.guarded(op, kernel) for op, kernel in gpu.table().items()}
+    kernels |= {op: convolution(launcher, op.__name__) for op in gpu.convolutions()}
+    return Backend("counted", strict_cupy, kernels, copy_to_host=strict_cupy.asnumpy, synchronous=False)

@@ -1,0 +1,121 @@
+"""Whole epochs of real image sizes on the double of CuPy: nothing waits inside them, and launches are bounded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strict_cupy
+from strict_cupy import STRICT
+from strict_gpu import CountingLauncher, counted_gpu
+
+from gpucnn import models, optim
+from gpucnn.backend import Backend
+from gpucnn.data import Augmentation, Dataset, load_dataset
+from gpucnn.data.files import locate
+from gpucnn.data.registry import DATASETS
+from gpucnn.kernels.gpu import launch
+from gpucnn.trainer import Trainer
+
+SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}
+REAL = {"lenet5": "mnist", "resnet20": "cifar10"}
+
+BOUNDS = {
+    ("as written", "lenet5"): 194,
+    ("as written", "resnet20"): 1337,
+    ("kernels", "lenet5"): 52,
+    ("kernels", "resnet20"): 469,
+}
+"""Launches of a step with its batch, at most; docs/gpu.md states them."""
+
+DRAWS = {False: 109, True: 328}
+"""Launches before the first batch: a shuffle of the whole set, and with augmentation its flips and crops."""
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "gpu.md"
+
+
+def noise(shape: tuple[int, ...], count: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+    return Dataset("noise", images, rng.integers(0, 10, count).astype(np.uint8), tuple("0123456789"))
+
+
+def epoch(model: str, data: Dataset, backend: Backend, batch_size: int) -> tuple[list[int], float]:
+    """An epoch that must not wait -> (launches of each step with its batch, mean loss)."""
+    trainer = Trainer(
+        models.build(model, data.image_shape),
+        optim.SGD(0.01, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        backend=backend,
+        batch_size=batch_size,
+        augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect") if data.image_shape[2] == 3 else None,
+        mean=data.mean,
+        std=data.std,
+        drop_last=True,
+        log_interval=10**9,
+    )
+    batches = trainer.loader(data, training=True).epoch(0)
+    trainer.model.train()
+    strict_cupy.reset()
+    counts: list[int] = []
+    before = 0
+    for x, labels in batches:
+        trainer.train_step(x, labels)
+        counts.append(strict_cupy.launches - before)
+        before = strict_cupy.launches
+    assert strict_cupy.syncs == 0
+    counts[0] -= DRAWS[trainer.augmentation is not None]
+    return counts, trainer.metrics.read()[0]
+
+
+@pytest.mark.parametrize("model", SHAPES)
+def test_an_epoch_as_written(model: str) -> None:
+    counts, loss = epoch(model, noise(SHAPES[model], 12), STRICT, 4)
+    assert len(counts) == 3
+    assert np.isfinite(loss)
+    assert max(counts) <= BOUNDS["as written", model]
+
+
+@pytest.mark.parametrize("model", SHAPES)
+def test_an_epoch_of_kernels(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = CountingLauncher()
+    monkeypatch.setattr(launch, "launcher", launcher)
+    counts, _ = epoch(model, noise(SHAPES[model], 40), counted_gpu(launcher), 8)
+    assert len(counts) == 5
+    assert max(counts) <= BOUNDS["kernels", model]
+    convolutions = sum(number for (file, _), number in launcher.kernels.items() if file == "cudnn")
+    assert convolutions == 5 * {"lenet5": 5, "resnet20": 62}[model]  # of the first one no input gradient
+    assert {file for file, _ in launcher.kernels} >= {"augment.cu", "loss.cu", "optim.cu", "sums.cu"}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("model", SHAPES)
+def test_real_images_go_the_same_way(model: str) -> None:
+    if locate(DATASETS[REAL[model]]) is None:
+        pytest.skip(f"GPUCNN_DATA_DIR has no {REAL[model]}")
+    whole, _ = load_dataset(REAL[model], download=False)
+    some = Dataset(whole.name, whole.images[:96], whole.labels[:96], whole.classes)
+    counts, loss = epoch(model, some, STRICT, 32)
+    assert max(counts) <= BOUNDS["as written", model]
+    assert 0.5 < loss < 5.0
+
+
+def test_the_page_states_the_bounds() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for model in SHAPES:
+        written, kernels = (BOUNDS[way, model] for way in ("as written", "kernels"))
+        assert f"| `{model}` | {kernels} | {written} |" in text
+
+
+def test_a_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = CountingLauncher()
+    monkeypatch.setattr(launch, "launcher", launcher)
+    backend = counted_gpu(launcher)
+    from gpucnn.layers.activations import relu
+
+    strict_cupy.reset()
+    x = backend.to_device(np.ones((2, 4, 4, 3), np.float32))
+    backend.run(relu, x)
+    assert (strict_cupy.launches, dict(launcher.kernels)) == (1, {("elementwise.cu", "map"): 1})
+    backend.run(relu, x.transpose(0, 3, 1, 2))  # has to be copied first
+    assert strict_cupy.launches == 3
+    backend.run(relu, x.astype("float64"))  # no kernel for it: as written
+    assert launcher.kernels.total() == 2
