@@ -99,6 +99,7 @@ class RunConfig:
     memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
     log_interval: int = 50  # steps between two readings of the running loss
+    tensorboard: bool = False  # events beside the logs
 
 
 @dataclass(frozen=True)
