@@ -32,6 +32,9 @@ class DataConfig:
     crop_mode: str = "zero"
     flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
     cutout: int = 0  # pixels a side of a square that is covered
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 mixes nothing
+    cutmix: float = 0.0  # alpha likewise; with both, each has half of the batches
+    mixup_prob: float = 1.0  # share of the batches that are mixed
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
@@ -184,6 +187,8 @@ class Config:
         memory_limit(self.run.memory_limit)
         if not self.train.smoothing < 1.0:
             raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
+        if not self.data.mixup_prob <= 1.0:
+            raise UsageError(f"data.mixup_prob = {self.data.mixup_prob}: give a share in [0, 1]")
         if not self.optimizer.momentum < 1.0:
             raise UsageError(f"optimizer.momentum = {self.optimizer.momentum}: give a number in [0, 1)")
         if self.optimizer.decoupled and self.optimizer.name != "sgd":
@@ -217,6 +222,9 @@ POSITIVE: dict[str, float] = {
     "data.validation": 0,
     "data.crop": 0,
     "data.cutout": 0,
+    "data.mixup": 0,
+    "data.cutmix": 0,
+    "data.mixup_prob": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.seed": 0,

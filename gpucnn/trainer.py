@@ -142,7 +142,7 @@ class Trainer:
         self.stop_requested = False
 
     def train_step(self, x: Array, labels: Array) -> None:
-        """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,)."""
+        """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
         logits = self.precision.forward(self.model, x)
         loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
         self.precision.backward(self.model, dlogits * len(labels) if self.reduction == "sum" else dlogits)

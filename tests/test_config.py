@@ -59,6 +59,8 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("schedule.milestones=3", "schedule.milestones = 3: expected a list"),
         ("data.flip=1", "data.flip = 1: expected true or false"),
         ("data.flip_mode=alternate", "did you mean 'alternating'?"),
+        ("data.mixup=-1", "data.mixup = -1.0: give a number >= 0"),
+        ("data.mixup_prob=1.1", "data.mixup_prob = 1.1: give a share in [0, 1]"),
         ("data.cutout=-1", "data.cutout = -1: give a number >= 0"),
         ("optimizer.momentum=1", "optimizer.momentum = 1.0"),
         ("train.smoothing=1.0", "train.smoothing = 1.0"),

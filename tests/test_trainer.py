@@ -33,7 +33,7 @@ def tiny_trainer(**changes: object) -> Trainer:
     settings = {
         "batch_size": 16,
         "schedule": schedules.cosine(0.1, 16),
-        "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2),
+        "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2, mixup=0.2, mixup_prob=0.5),
         "seed": 7,
     }
     return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **{**settings, **changes})
