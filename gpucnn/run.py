@@ -3,6 +3,7 @@
 runs/20250131-174500-mnist_cnn/
   config.toml  env.json            what was asked for, and where it ran
   metrics.jsonl  metrics.csv       one row per epoch
+  result.json                      test-time augmentation in the end, where asked for
   last.h5  previous.h5  best.h5    checkpoints: the newest, the one before, the most accurate
 """
 
@@ -45,6 +46,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self.path = Path(path)
+        self.log = RunLog(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -58,7 +60,6 @@ class RunDirectory:
                 )
             for name in CHECKPOINTS:
                 clean_leftovers(self.path / name)
-            self.log = RunLog(self.path)
             # a damaged last.h5 must not take the place of a sound previous.h5
             self._last_is_sound = problem(self.path / "last.h5") is None
         except BaseException:
@@ -79,15 +80,21 @@ class RunDirectory:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def begin(self, config: str, about: Mapping[str, Any], epoch: int = 0) -> None:
+    def begin(self, config: str, about: Mapping[str, Any], epoch: int = 0, *, tensorboard: bool = False) -> None:
         """Write settings and environment; the log keeps its rows up to ``epoch``, the checkpoint's."""
         replace_file(self.path / "config.toml", [config.encode()])
         replace_file(self.path / "env.json", [json.dumps(about, indent=2).encode() + b"\n"])
         self.log.keep_until(epoch)
+        if tensorboard:
+            self.log.open_events(epoch)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add an epoch to the log.  Do it before ``save_last``, so that a resumed run finds its row."""
         self.log.append(row)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """What was measured once, in the end."""
+        replace_file(self.path / "result.json", [json.dumps(result, indent=2).encode() + b"\n"])
 
     def save_last(self, checkpoint: Checkpoint) -> None:
         """The newest state; the one before stays as previous.h5."""
@@ -111,6 +118,7 @@ class RunDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        self.log.close()
 
     def __enter__(self) -> Self:
         return self

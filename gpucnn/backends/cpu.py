@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.data import augment
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
+from gpucnn.environment import usable_cores
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.typing import Array, Shape
 
 Op = Callable[..., Any]
@@ -44,6 +45,8 @@ def table() -> dict[Op, Op]:
         activations.relu_grad: fast.elementwise.relu_grad,
         activations.leaky_relu: fast.elementwise.leaky_relu,
         activations.leaky_relu_grad: fast.elementwise.leaky_relu_grad,
+        gelu.gelu: fast.gelu.gelu,
+        gelu.gelu_grad: fast.gelu.gelu_grad,
         containers.add: fast.elementwise.add,
         containers.add_relu: fast.elementwise.add_relu,
         dropout.dropout: fast.dropout.dropout,
@@ -161,6 +164,7 @@ FITS: dict[Op, Callable[..., bool]] = {
     batchnorm.batchnorm_relu_grad: lambda dy, x, *values: alike(dy, x) and lines(x, *values),
     activations.relu_grad: alike,
     activations.leaky_relu_grad: alike,
+    gelu.gelu_grad: alike,
     containers.add: alike,
     containers.add_relu: alike,
     pooling.max_pool2d_grad: pools,
@@ -216,9 +220,10 @@ def cpu_backend() -> Backend:
     """NumPy with kernels, where Numba is installed."""
     kernels: Mapping[Op, Op] = {}
     if problem() is None:
-        from gpucnn.kernels.cpu.compile import notice
+        from gpucnn.kernels.cpu.compile import compile_ahead, notice
 
-        notice()
+        if notice() and usable_cores() > 1:
+            compile_ahead()
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
     return Backend("cpu", np, kernels, half=False)
 
