@@ -69,6 +69,8 @@ CONVOLUTIONS: list[Case] = [
 MANY_PIXELS: list[Case] = [
     ((8, 16, 16, 16), 32, 3, 1, 1),
     ((8, 16, 16, 1), 6, 5, 1, 2),
+    ((8, 15, 13, 24), 32, 3, 1, 1),  # three quarters of two vectors
+    ((8, 8, 9, 13), 80, 3, 1, ASYMMETRIC),
     ((8, 12, 12, 6), 16, 5, 1, 0),
     ((8, 17, 15, 20), 33, 3, 2, 1),
 ]
