@@ -21,6 +21,7 @@ class Backend:
         kernels: reference function -> faster function of the same signature.
         copy_to_host: device array -> ``numpy.ndarray``; waits for the device.
         synchronous: results are there when a call returns (NumPy), so reading one costs nothing.
+        half: worth training on in float16; the CPU's kernels know float32 alone.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Backend:
     kernels: Mapping[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
     copy_to_host: Callable[[Array], Array] = np.asarray
     synchronous: bool = True
+    half: bool = True
 
     def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run op with this backend's kernel for it; an op without one runs as written."""
@@ -44,6 +46,11 @@ class Backend:
 
 REFERENCE = Backend("reference", np)
 """The oracle: NumPy and every op as it is written."""
+
+
+def sum_type(array: Array) -> np.dtype[Any]:
+    """What sums, statistics and losses over a float array are kept in: its own dtype, but float32 for float16."""
+    return np.promote_types(array.dtype, np.float32)
 
 
 def array_module(array: Array) -> ModuleType:

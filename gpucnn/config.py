@@ -56,6 +56,7 @@ class TrainConfig:
     seed: int = 0
     smoothing: float = 0.0
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
+    amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
 
 
@@ -95,6 +96,7 @@ class RunConfig:
     memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
     log_interval: int = 50  # steps between two readings of the running loss
+    tensorboard: bool = False  # events beside the logs
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ POSITIVE: dict[str, float] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
+    "train.amp": ("off", "fp16"),
     "data.flip_mode": ("random", "alternating"),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),

@@ -9,6 +9,7 @@ from gpucnn.data import Loader
 from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
+from gpucnn.precision import SinglePrecision
 from gpucnn.typing import Array
 
 
@@ -22,15 +23,18 @@ class Evaluation:
 
 
 def evaluate(
-    model: Layer, batches: Loader, loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy
+    model: Layer,
+    batches: Loader,
+    loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
+    precision: SinglePrecision | None = None,
 ) -> Evaluation:
     """Run the model over all batches in evaluation mode; its mode afterwards is evaluation."""
     backend = model.backend
-    metrics = RunningMetrics(backend)
+    metrics, precision = RunningMetrics(backend), precision or SinglePrecision()
     predictions = []
     model.eval()
     for x, labels in batches.epoch(0):
-        logits = model.forward(x)
+        logits = precision.forward(model, x)
         value, _ = backend.run(loss, logits, labels)
         metrics.update(value, logits, labels)
         predictions.append(logits.argmax(axis=1))

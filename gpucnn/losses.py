@@ -9,7 +9,7 @@ The lecture takes two steps: Softmax (or Sigmoid), then the loss on probabilitie
 ("logits"), and so never take the logarithm of a rounded-off probability.
 """
 
-from gpucnn.backend import array_module
+from gpucnn.backend import array_module, sum_type
 from gpucnn.layers.activations import sigmoid
 from gpucnn.typing import Array
 
@@ -32,13 +32,14 @@ def as_targets(labels: Array, scores: Array, smoothing: float = 0.0) -> Array:
 def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
     """(L9, L11, L12)  logits (N,K), labels (N,) or (N,K) -> loss (), dlogits (N,K)."""
     xp = array_module(logits)
-    targets = as_targets(labels, logits, smoothing)
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    scores = logits.astype(sum_type(logits), copy=False)
+    targets = as_targets(labels, scores, smoothing)
+    shifted = scores - scores.max(axis=1, keepdims=True)
     e = xp.exp(shifted)
     total = e.sum(axis=1, keepdims=True)
     log_p = shifted - xp.log(total)
     n = logits.shape[0]
-    return -(targets * log_p).sum() / n, (e / total - targets) / n
+    return -(targets * log_p).sum() / n, ((e / total - targets) / n).astype(logits.dtype, copy=False)
 
 
 def categorical_cross_entropy(p: Array, labels: Array) -> tuple[Array, Array]:

@@ -26,6 +26,7 @@ class Parameter:
         self.group = group
         self._data: Array | None = None
         self._grad: Array | None = None
+        self._rounded: Array | None = None
 
     @property
     def size(self) -> int:
@@ -43,8 +44,16 @@ class Parameter:
             raise UsageError("the parameters have no values yet: call model.initialize(seed=...) first")
         return self._grad
 
+    @property
+    def value(self) -> Array:
+        """What products are computed with: ``data``, or its copy in float16 where activations are float16."""
+        return self.data if self._rounded is None else self._rounded
+
     def bind(self, data: Array, grad: Array) -> None:
         self._data, self._grad = data, grad
+
+    def bind_rounded(self, rounded: Array | None) -> None:
+        self._rounded = rounded
 
 
 class Buffer:
@@ -75,7 +84,10 @@ class FlatParameters:
         data, grad: the flat arrays, (total,).
         segments: parameter name -> slice of the flat arrays.
         groups: group -> slice of the flat arrays.
+        rounded: a copy of ``data`` in float16, once there is one.
     """
+
+    rounded: Array | None = None
 
     def __init__(self, parameters: Mapping[str, Parameter], backend: Backend, dtype: str) -> None:
         self.segments: dict[str, slice] = {}
@@ -91,8 +103,19 @@ class FlatParameters:
             self.groups[group] = slice(start, end)
         self.data = backend.xp.zeros(end, dtype=dtype)
         self.grad = backend.xp.zeros(end, dtype=dtype)
+        self.parameters = dict(parameters)
         for name, parameter in parameters.items():
             parameter.bind(self.view(self.data, name), self.view(self.grad, name))
+            parameter.bind_rounded(None)
+
+    def round(self, dtype: str) -> None:
+        """Bring the parameters' ``value`` up to date, in one pass; from the first call on they are copies."""
+        if self.rounded is None:
+            self.rounded = self.data.astype(dtype)
+            for name, parameter in self.parameters.items():
+                parameter.bind_rounded(self.view(self.rounded, name))
+        else:
+            self.rounded[...] = self.data
 
     def view(self, flat: Array, name: str) -> Array:
         """The part of a flat array that belongs to a parameter, in the parameter's shape."""

@@ -10,6 +10,7 @@ from gpucnn.data import Augmentation, Dataset, split_validation
 from gpucnn.errors import DataError
 from gpucnn.layers import Layer
 from gpucnn.optim import SGD, Adam, AdamW, Optimizer
+from gpucnn.precision import FLOAT32, POLICIES, Policy
 from gpucnn.schedules import Schedule
 from gpucnn.trainer import Trainer
 
@@ -64,6 +65,11 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     return schedules.warmup(made, warm)
 
 
+def build_policy(config: Config, backend: Backend) -> Policy:
+    """Float32 as well where mixed precision is asked for and the backend has no use for it."""
+    return POLICIES[config.train.amp] if backend.half else FLOAT32
+
+
 def build_augmentation(config: Config) -> Augmentation | None:
     """Settings of the same names; None where nothing happens to images."""
     made = Augmentation(**{setting.name: getattr(config.data, setting.name) for setting in fields(Augmentation)})
@@ -83,6 +89,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         schedule=build_schedule(config, steps_per_epoch),
         loss_options={"smoothing": t.smoothing},
         clip_grad=t.clip_grad,
+        policy=build_policy(config, backend),
         augmentation=build_augmentation(config),
         drop_last=t.drop_last,
         patience=t.patience,

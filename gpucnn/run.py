@@ -45,6 +45,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self.path = Path(path)
+        self.log = RunLog(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -58,7 +59,6 @@ class RunDirectory:
                 )
             for name in CHECKPOINTS:
                 clean_leftovers(self.path / name)
-            self.log = RunLog(self.path)
             # a damaged last.h5 must not take the place of a sound previous.h5
             self._last_is_sound = problem(self.path / "last.h5") is None
         except BaseException:
@@ -79,11 +79,13 @@ class RunDirectory:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def begin(self, config: str, about: Mapping[str, Any], epoch: int = 0) -> None:
+    def begin(self, config: str, about: Mapping[str, Any], epoch: int = 0, *, tensorboard: bool = False) -> None:
         """Write settings and environment; the log keeps its rows up to ``epoch``, the checkpoint's."""
         replace_file(self.path / "config.toml", [config.encode()])
         replace_file(self.path / "env.json", [json.dumps(about, indent=2).encode() + b"\n"])
         self.log.keep_until(epoch)
+        if tensorboard:
+            self.log.open_events(epoch)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add an epoch to the log.  Do it before ``save_last``, so that a resumed run finds its row."""
@@ -111,6 +113,7 @@ class RunDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        self.log.close()
 
     def __enter__(self) -> Self:
         return self

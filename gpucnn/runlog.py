@@ -1,4 +1,7 @@
-"""The log of a run: one row per epoch, in JSON lines and in CSV, on the disk before training goes on."""
+"""The log of a run: one row per epoch, in JSON lines and in CSV, on the disk before training goes on.
+
+TensorBoard gets the same numbers where asked.
+"""
 
 import csv
 import io
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
-from gpucnn.errors import GpucnnError
+from gpucnn.errors import GpucnnError, UsageError
 
 Row = Mapping[str, Any]
 
@@ -21,20 +24,11 @@ class RunLog:
     def __init__(self, folder: Path) -> None:
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self.columns: list[str] = []
+        self.events: Any = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows so far; a last one that was cut off by a crash is left out."""
-        if not self.jsonl.exists():
-            return []
-        rows = []
-        for line in self.jsonl.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-                rows.append(row)
-        return rows
+        """The rows so far."""
+        return read_rows(self.jsonl) if self.jsonl.exists() else []
 
     def keep_until(self, epoch: int) -> None:
         """Drop what comes after an epoch: a resumed run writes it again."""
@@ -52,11 +46,49 @@ class RunLog:
             header = self._csv_line(dict(zip(self.columns, self.columns, strict=True)))
         _append(self.jsonl, _json_line(row))
         _append(self.csv, header + self._csv_line(row))
+        if self.events:
+            for name, value in row.items():
+                if name != "epoch" and isfinite(value):
+                    part, _, kind = name.partition("_")
+                    tag = f"{kind}/{part}" if part in ("train", "test") else name
+                    self.events.add_scalar(tag, value, row["epoch"])
+            self.events.flush()
+
+    def open_events(self, epoch: int) -> None:
+        """Write TensorBoard events as well, from ``epoch`` on; those of later epochs no longer count.
+
+        Raises:
+            UsageError: tensorboardX is not installed.
+        """
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise UsageError(f"--tensorboard needs tensorboardX ({error}): pip install 'gpucnn[tensorboard]'") from None
+        self.events = SummaryWriter(str(self.jsonl.parent / "tensorboard"), purge_step=epoch + 1)
+
+    def close(self) -> None:
+        """End the events' file."""
+        if self.events:
+            self.events.close()
+            self.events = None
 
     def _csv_line(self, row: Row) -> bytes:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow([row.get(column, "") for column in self.columns])
         return text.getvalue().encode()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+            rows.append(row)
+    return rows
 
 
 def _json_line(row: Row) -> bytes:

@@ -15,6 +15,9 @@ from gpucnn.recipe import build_model
 from gpucnn.trainer import Progress, Trainer
 from gpucnn.typing import Shape
 
+LATER = {"loss_scale", "good_steps"}
+"""Of a trainer's progress, what the first checkpoints do not hold."""
+
 Expected = dict[str, dict[str, tuple[Shape, str]]]
 
 
@@ -50,8 +53,7 @@ def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
     rows = [{name: column[i] for name, column in columns.items()} for i in range(length)]
     numbers = dict(checkpoint.progress)
     wanted = {f.name: f.type for f in fields(Progress) if f.name != "history"}
-    if numbers.keys() != wanted.keys():
-        odd = sorted(numbers.keys() ^ wanted.keys())
+    if odd := sorted((numbers.keys() ^ wanted.keys()) - LATER):
         raise CheckpointError(f"the checkpoint's progress and this version's differ in {odd}")
     kinds = {name: float if kind in (float, "float") else int for name, kind in wanted.items()}
     values: dict[str, Any] = {name: kinds[name](value) for name, value in numbers.items()}

@@ -23,6 +23,7 @@ from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.optim import Optimizer, clip_by_norm
+from gpucnn.precision import FIRST, FLOAT32, SMALLEST, Policy
 from gpucnn.random import Clock
 from gpucnn.schedules import Schedule, constant
 from gpucnn.typing import Array
@@ -74,6 +75,8 @@ class Progress:
     correct: int = 0
     examples: int = 0
     step: int = 0
+    loss_scale: float = FIRST  # of mixed precision, and finite gradients in a row since it was set:
+    good_steps: int = 0
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch, without timings
@@ -90,6 +93,7 @@ class Trainer:
         schedule: step -> learning rate.
         loss: (logits, labels, **loss_options) -> (value, dlogits), run on the backend.
         clip_grad: largest norm of the gradient; 0 does not clip.
+        policy: what is computed in float16; nothing where not given.
         augmentation: what happens to training images; nothing where not given.
         drop_last: leave out the last batch of an epoch where it is a partial one.
         patience: epochs without a better test accuracy before ``fit`` ends early; 0 never.
@@ -109,6 +113,7 @@ class Trainer:
         loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
         loss_options: dict[str, Any] | None = None,
         clip_grad: float = 0.0,
+        policy: Policy = FLOAT32,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
         patience: int = 0,
@@ -125,6 +130,7 @@ class Trainer:
         self.schedule = schedule or constant(optimizer.lr)
         self.loss, self.loss_options = loss, loss_options or {}
         self.clip_grad, self.augmentation = clip_grad, augmentation
+        self.precision = policy.bind(backend)
         self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
         self.mean, self.std = mean, std
         self.log_interval = log_interval
@@ -134,13 +140,13 @@ class Trainer:
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,)."""
-        logits = self.model.forward(x)
+        logits = self.precision.forward(self.model, x)
         loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
-        self.model.backward(dlogits)
+        self.precision.backward(self.model, dlogits)
         self.guard(loss, x, labels)
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
-        self.optimizer.step(self.schedule(self.clock.step), self.clock.step)
+        self.precision.update(self.optimizer, self.schedule(self.clock.step), self.clock.step)
         self.metrics.update(loss, logits, labels)
         self.clock.step += 1
 
@@ -166,7 +172,7 @@ class Trainer:
             if not finished:
                 return
             trained = self.metrics.read()  # sync
-            tested = evaluate(self.model, test_batches, self.loss)
+            tested = evaluate(self.model, test_batches, self.loss, self.precision)
             seconds = perf_counter() - start
             yield self.close_epoch(trained, tested, seconds, rate)
 
@@ -190,6 +196,7 @@ class Trainer:
                 break
         progress.loss_sum, progress.correct, progress.examples = self.metrics.sums()  # sync
         progress.step = self.clock.step
+        progress.loss_scale, progress.good_steps = self.precision.state()  # sync
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         return progress.batch == len(batches), rate
 
@@ -220,7 +227,7 @@ class Trainer:
     def evaluate(self, dataset: Dataset) -> Evaluation:
         """Loss, accuracy and predictions on a data set, in evaluation mode."""
         self.mean, self.std = self.mean or dataset.mean, self.std or dataset.std
-        return evaluate(self.model, self.loader(dataset, training=False), self.loss)
+        return evaluate(self.model, self.loader(dataset, training=False), self.loss, self.precision)
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
         """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""
@@ -240,20 +247,23 @@ class Trainer:
         """Stop before an update that is not a number; a device that runs ahead is asked at the next read."""
         if self.backend.synchronous:
             grad = self.model.flat.grad
-            if not (isfinite(loss) and isfinite(grad @ grad)):
+            if not (isfinite(loss) and (self.precision.forgives or isfinite(grad @ grad))):
                 raise self.not_a_number(x, labels, self.clock.step)
 
     def guard_reading(self, loss: float, x: Array, labels: Array) -> None:
-        """The same for a mean loss that was read at an interval."""
-        if not isfinite(loss):
+        """The same for a mean loss that was read at an interval, and for a loss scale with nowhere to go."""
+        if not isfinite(loss) or (self.precision.forgives and self.precision.state() == (SMALLEST, 0)):  # sync
             raise self.not_a_number(x, labels, self.clock.step - 1)
 
     def not_a_number(self, x: Array, labels: Array, step: int) -> NotANumberError:
         """The error that names the place, with the batch for whoever wants to look into it.  # sync"""
         to_host = self.backend.to_host
-        return NotANumberError(explain_not_finite(self.model, x, step), (to_host(x), to_host(labels)))
+        return NotANumberError(
+            explain_not_finite(self.model, self.precision.stored(x), step), (to_host(x), to_host(labels))
+        )
 
     def restore(self, progress: Progress) -> None:
         """Go on from here; weights, buffers and optimiser state are loaded by the caller."""
         self.progress = progress
         self.clock.step = progress.step
+        self.precision.restore(progress.loss_scale, progress.good_steps)

@@ -300,3 +300,39 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(tmp_path: Path, capsys: p
     save_checkpoint(old / "best.h5", checkpoint(1))
     assert find_latest(old) == old / "best.h5"
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+# -- TensorBoard --------------------------------------------------------------------------------------------
+
+
+def scalars(folder: Path) -> list[tuple[int, str, float]]:
+    """(step, tag, value) of all events, read from their records: length, its sum, message, its sum."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = []
+    for path in sorted(folder.iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            at += 16 + length
+    return found
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    with RunDirectory(tmp_path / "run") as run:
+        run.begin("", {}, tensorboard=True)
+        run.append_metrics(row(1))
+        run.append_metrics({**row(2), "test_loss": float("nan")})
+    assert scalars(tmp_path / "run" / "tensorboard") == [
+        (1, "loss/test", 1.0),
+        (1, "seconds", 0.5),
+        (2, "seconds", 0.5),
+    ]
+
+
+def test_without_tensorboardx_the_flag_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with RunDirectory(tmp_path / "run") as run, pytest.raises(UsageError, match=r"pip install 'gpucnn\[tensorboard\]'"):
+        run.begin("", {}, tensorboard=True)

@@ -9,6 +9,7 @@ from gpucnn import models, optim
 from gpucnn.backend import REFERENCE
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.layers import GELU, Conv2D, Dropout, Flatten, LeakyReLU, Linear, Sequential, SiLU
+from gpucnn.precision import FLOAT16, FLOAT32
 from gpucnn.trainer import Trainer
 
 
@@ -38,8 +39,9 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("policy", [FLOAT32, FLOAT16], ids=["float32", "float16"])
 @pytest.mark.parametrize("case", CASES)
-def test_no_step_waits_and_the_result_is_the_references(case) -> None:
+def test_no_step_waits_and_the_result_is_the_references(case, policy) -> None:
     make, shape = CASES[case]
     data, states = noise(shape), []
     for backend in (REFERENCE, STRICT):
@@ -48,6 +50,7 @@ def test_no_step_waits_and_the_result_is_the_references(case) -> None:
             backend,
             augmentation=Augmentation(flip=True, crop=1),
             clip_grad=1.0,
+            policy=policy,
             mean=data.mean,
             std=data.std,
         )

@@ -11,6 +11,7 @@ from gpucnn.data import Augmentation, Dataset
 from gpucnn.errors import NotANumberError, ShapeError
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, ReLU, Sequential
 from gpucnn.losses import softmax_cross_entropy
+from gpucnn.precision import FLOAT32, Policy
 from gpucnn.trainer import Progress, Trainer
 
 CLASSES = ("dark", "middle", "bright")
@@ -89,12 +90,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not() -> None:
     assert not equal(runs[0], runs[2])
 
 
+@pytest.mark.parametrize("policy", [FLOAT32, Policy("float16", interval=3)], ids=["float32", "float16"])
 @pytest.mark.parametrize("stop_at", range(8))
-def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int) -> None:
-    whole = tiny_trainer()
+def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, policy: Policy) -> None:
+    whole = tiny_trainer(policy=policy)
     list(whole.fit(images(), images(), epochs=2))  # 4 batches an epoch, the last one partial
 
-    first = tiny_trainer()
+    first = tiny_trainer(policy=policy)
     original = first.train_step
 
     def step_then_stop(x: np.ndarray, labels: np.ndarray) -> None:
@@ -104,7 +106,7 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int) 
     first.train_step = step_then_stop  # type: ignore[method-assign]
     list(first.fit(images(), images(), epochs=2))
 
-    second = tiny_trainer()
+    second = tiny_trainer(policy=policy)
     second.model.load_state_dict(first.model.state_dict())
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     second.restore(replace(first.progress, history=[dict(row) for row in first.progress.history]))

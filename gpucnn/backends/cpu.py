@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.data import augment
+from gpucnn.environment import usable_cores
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 from gpucnn.typing import Array, Shape
 
@@ -216,11 +217,12 @@ def cpu_backend() -> Backend:
     """NumPy with kernels, where Numba is installed."""
     kernels: Mapping[Op, Op] = {}
     if problem() is None:
-        from gpucnn.kernels.cpu.compile import notice
+        from gpucnn.kernels.cpu.compile import compile_ahead, notice
 
-        notice()
+        if notice() and usable_cores() > 1:
+            compile_ahead()
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
-    return Backend("cpu", np, kernels)
+    return Backend("cpu", np, kernels, half=False)
 
 
 def set_threads(threads: int) -> None:

@@ -62,10 +62,13 @@ def batch(task: Task) -> tuple[Array, Array]:
 def our_trainer(task: Task, backend: "Backend") -> "Trainer":
     """The trainer whose steps are timed: SGD with momentum and weight decay."""
     from gpucnn.optim import SGD
+    from gpucnn.precision import FLOAT16, FLOAT32
     from gpucnn.trainer import Trainer
 
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
-    return Trainer(models.build(task.model, task.input_shape), optimizer, backend=backend, batch_size=task.batch_size)
+    policy = FLOAT16 if task.precision == "float16" else FLOAT32
+    model = models.build(task.model, task.input_shape)
+    return Trainer(model, optimizer, backend=backend, batch_size=task.batch_size, policy=policy)
 
 
 def our_work(task: Task) -> Work:

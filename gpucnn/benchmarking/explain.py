@@ -5,7 +5,7 @@ stream, so that the host runs ahead as in training.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any
 
@@ -70,8 +70,8 @@ class Stopwatch(Backend):
 
 def stopwatch(backend: Backend) -> Stopwatch:
     """The same backend with a clock."""
-    parts = backend.name, backend.xp, backend.kernels, backend.copy_to_host, backend.synchronous
-    return Stopwatch(*parts, clock=clock_of(backend))
+    parts = {part.name: getattr(backend, part.name) for part in fields(Backend)}
+    return Stopwatch(**parts, clock=clock_of(backend))
 
 
 def place(kernel: Callable[..., Any] | None) -> str:

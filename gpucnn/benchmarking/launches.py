@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn.kernels.gpu import launch
 from gpucnn.kernels.gpu.compile import Module
+from gpucnn.kernels.gpu.geometry import Geometry
 from gpucnn.kernels.gpu.launch import Grid, Launcher
 from gpucnn.kernels.gpu.plans import Plans
 from gpucnn.typing import Array, Shape
@@ -37,12 +38,12 @@ def counted() -> Iterator[Counter[str]]:
     found: Counter[str] = Counter()
     launcher, run = launch.launcher, Plans.run
 
-    def run_and_count(plans: Plans, *args: Any) -> None:
+    def run_and_count(plans: Plans, geometry: Geometry, pointers: list[int]) -> None:
         found[CUDNN] += 1
-        run(plans, *args)
+        run(plans, geometry, pointers)
 
     launch.launcher = Counting(launcher, found)
-    Plans.run = run_and_count  # type: ignore[method-assign]
+    Plans.run = run_and_count  # type: ignore[method-assign, assignment]
     try:
         yield found
     finally:

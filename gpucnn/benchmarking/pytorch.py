@@ -103,7 +103,8 @@ def torch_work(task: "Task", x: Array, labels: Array) -> Work:
     if task.device == "cpu":
         return Work(torch_step(task, x, labels), HostClock())
     torch.cuda.empty_cache()  # of the task before
-    torch.compiler.reset()
+    if task.compiled:
+        torch.compiler.reset()
     torch.backends.cudnn.benchmark = True
     tf32 = os.environ.get("GPUCNN_TF32") == "1"  # one rule for both
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

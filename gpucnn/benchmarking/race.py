@@ -98,8 +98,11 @@ class Contender:
 
     def _send(self, line: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
 
     def _answer(self) -> dict[str, Any]:
         """The next line.

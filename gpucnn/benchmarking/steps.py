@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from subprocess import TimeoutExpired
 from time import perf_counter
 
 from gpucnn import models
@@ -49,7 +50,7 @@ class Field:
 
     Args:
         gpu: its name, for the share of its peak.
-        ours: the first ones: all others are compared with the fastest of them.
+        ours: the fastest of them is what ``theirs`` are compared with, float32 with float32, mixed with mixed.
     """
 
     def __init__(self, ours: Sequence[Contender], theirs: Sequence[Contender], gpu: str = "") -> None:
@@ -91,8 +92,8 @@ class Field:
             if racer.name in self.running:
                 racer.take(task)
             else:
-                self.running.add(racer.name)
                 racer.task = task
+                self.running.add(racer.name)
                 racer.start()
         except GpucnnError as error:
             if racer.process.poll() is not None:
@@ -101,8 +102,10 @@ class Field:
 
     def rows(self, case: Case, errors: dict[str, str]) -> list[Row]:
         """What is known after the rounds."""
-        timed = [racer for racer in self.ours if racer.seconds and racer.name not in errors]
-        best = min(timed, key=lambda racer: median(racer.seconds), default=None)
+        best: dict[bool, Contender] = {}  # mixed or not -> the fastest of ours
+        timed = (racer for racer in self.ours if racer.seconds and racer.name not in errors)
+        for racer in sorted(timed, key=lambda racer: -median(racer.seconds)):
+            best[racer.task.precision != "float32"] = racer
         found = []
         for racer in self.all:
             precision = racer.task.precision
@@ -112,8 +115,9 @@ class Field:
             flops = training_flops(models.build(case.model, case.shape), case.shape, case.batch_size)
             used = share(self.gpu, precision, flops, median(racer.seconds))
             ratio = None
-            if best and racer in self.theirs:
-                ratios = [mine / other for mine, other in zip(best.seconds, racer.seconds, strict=False)]
+            mine = best.get(precision != "float32")
+            if mine and racer in self.theirs:
+                ratios = [a / b for a, b in zip(mine.seconds, racer.seconds, strict=False)]
                 ratio = min(ratios), median(ratios), max(ratios)
             numbers = racer.seconds, racer.launches, racer.device_mib
             found.append(Row(racer.name, precision, *numbers, share=used, ratio=ratio))
@@ -123,19 +127,25 @@ class Field:
         """End all processes."""
         for racer in self.all:
             if racer.name in self.running:
-                racer.stop()
+                try:
+                    racer.stop()
+                except TimeoutExpired:
+                    racer.process.kill()
 
 
 def run_cases(
     field: Field, cases: Sequence[Case], rounds: int, deadline: float
 ) -> Iterator[tuple[Case, list[Row] | None]]:
     """One case after the other, as long as there is time: (case, rows), or None for a case that was not reached."""
-    longest = 0.0
-    for case in cases:
-        start = perf_counter()
-        if start + longest > deadline:
-            yield case, None
-            continue
-        yield case, field.race(case, rounds, deadline)
-        longest = max(longest if longest else 0.0, 0.5 * (perf_counter() - start))
-    field.stop()
+    last = 0.0
+    try:
+        for case in cases:
+            start = perf_counter()
+            if start + last / 2 > deadline:  # the first one is longer than others: processes start
+                yield case, None
+                continue
+            rows = field.race(case, rounds, deadline)
+            last = perf_counter() - start
+            yield case, rows
+    finally:
+        field.stop()

@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from gpucnn import __version__
 from gpucnn.errors import DeviceError, GpucnnError
@@ -17,6 +18,8 @@ COMMANDS = {
     "train": "train a model, or go on with a run",
     "evaluate": "accuracy, loss and confusion matrix of a checkpoint",
     "predict": "class names and probabilities for image files",
+    "find-lr": "raise the learning rate until the loss explodes, and plot it",
+    "plot": "learning curves of one run or of many",
     "inspect": "what a checkpoint holds",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "data": "download, verify and list data sets",
@@ -25,7 +28,7 @@ COMMANDS = {
     "gradcheck": "finite differences against every layer's gradients",
     "parity": "a backend against the reference, layer by layer, forward and backward",
 }
-"""command -> one line; the code is gpucnn/cli/COMMAND.py, imported only when it is asked for."""
+"""command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for."""
 
 
 def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
@@ -39,8 +42,13 @@ def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=line, description=line.capitalize() + ".")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name in commands:
-            import_module(f"gpucnn.cli.{name}").add_arguments(sub)
+            module(name).add_arguments(sub)
     return parser
+
+
+def module(command: str) -> Any:
+    """The file of a command."""
+    return import_module(f"gpucnn.cli.{command.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(words[:1]).parse_args(words)
     try:
-        return int(import_module(f"gpucnn.cli.{args.command}").run(args))
+        return int(module(args.command).run(args))
     except GpucnnError as error:
         return fail(args, error, error.exit_code)
     except KeyboardInterrupt:

@@ -54,6 +54,7 @@ class Display:
             f"train loss {report.train_loss:.4f}  acc {report.train_accuracy:.4f}   "
             f"test loss {report.test_loss:.4f}  acc {report.test_accuracy:.4f}{'*' if best else ' '}  "
             f"{report.seconds:.1f} s  {report.images_per_second:,.0f} images/s"
+            f"{left((self.epochs - report.epoch) * report.seconds)}"
         )
 
     def line(self, text: str) -> None:
@@ -66,3 +67,11 @@ class Display:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def left(seconds: float) -> str:
+    """How much longer it takes, where that is worth a word."""
+    if seconds < 60.0:
+        return ""
+    minutes = round(seconds / 60.0)
+    return f"  {minutes} min left" if minutes < 120 else f"  {minutes // 60} h {minutes % 60:02d} min left"

@@ -15,6 +15,7 @@ from gpucnn import __version__
 from gpucnn.benchmarking.explain import explain, stopwatch, table
 from gpucnn.cli.options import add_data_options, add_device_options, choose_backend, describe
 from gpucnn.cli.progress import Display
+from gpucnn.cli.repeat import repeat
 from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
@@ -38,6 +39,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
+    "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
     "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
     "--lr": ("optimizer.lr", float, "learning rate"),
@@ -46,6 +48,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--sched": ("schedule.name", str, "constant, step, cosine or one_cycle"),
     "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
     "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
+    "--tensorboard": ("run.tensorboard", bool, "also write TensorBoard events into the run folder"),
     "--device": ("run.device", str, ""),
     "--strict-device": ("run.strict_device", bool, ""),
     "--memory-limit": ("run.memory_limit", str, ""),
@@ -56,8 +59,8 @@ FLAGS: dict[str, tuple[str, type, str]] = {
 SHORT = {"--batch-size": ["-b"]}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn train``."""
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what is trained, and how."""
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
     parser.add_argument(
         "--set",
@@ -69,15 +72,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, (key, kind, line) in FLAGS.items():
         if line:
             names = [flag, *SHORT.get(flag, [])]
-            parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+            if kind is bool:
+                parser.add_argument(*names, dest=key, action="store_true", default=None, help=line)
+            else:
+                parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+    add_data_options(parser)
+    add_device_options(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn train``."""
+    add_recipe_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
     parser.add_argument(
         "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
     )
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
-    add_data_options(parser)
-    add_device_options(parser)
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="train N times, with seeds one after the other, and compare"
+    )
 
 
 def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
@@ -98,7 +112,15 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or go on with a run; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Train, or go on with a run, once or several times; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    if args.repeat == 1:
+        return run_once(args)
+    config = settings(args)
+    return repeat(args, config.train.seed, config_name(args, config), run_once)
+
+
+def run_once(args: argparse.Namespace) -> int:
+    """One run."""
     resumed = find_resumed(args.resume, args.output, ROOT)
     config = settings(args, resumed.config if resumed else None)
     backend, reason = choose_backend(
@@ -120,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
             print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
-        folder.begin(config.to_toml(), about, trainer.progress.epoch)
+        folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
         return train_in(folder, trainer, config, train, test, about)
 
 
@@ -193,6 +215,8 @@ def introduce(
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    if config.train.amp != "off" and not trainer.backend.half:
+        print(f"amp    not used: {trainer.backend.name} computes in float32, --amp {config.train.amp} is for a GPU")
     print(
         f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
         f"{'validation' if config.data.validation else 'test'} images "

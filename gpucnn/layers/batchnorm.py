@@ -16,7 +16,7 @@ Evaluation puts the running statistics in the place of the batch's.  Back throug
 
 from math import prod
 
-from gpucnn.backend import array_module
+from gpucnn.backend import array_module, sum_type
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import ones, zeros
 from gpucnn.layers.activations import relu, relu_grad
@@ -27,7 +27,7 @@ from gpucnn.typing import Array, Shape
 
 def channel_mean(x: Array) -> Array:
     """x (..., C) -> (C,), with totals in float64: float32 over 10^5 values loses three digits."""
-    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(x.dtype)
+    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(sum_type(x))
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -40,7 +40,8 @@ def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, 
 
 def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """(L23)  y (..., C) with given statistics (C,)."""
-    return (x - mean) * (scale / array_module(x).sqrt(var + eps)) + shift
+    y = (x - mean) * (scale / array_module(x).sqrt(var + eps)) + shift
+    return y.astype(x.dtype, copy=False)  # statistics of float16 images are float32, and so is what lies between
 
 
 def batchnorm_grad(
@@ -53,7 +54,7 @@ def batchnorm_grad(
     mean_dy = channel_mean(dy)
     mean_dy_xhat = channel_mean(dy * xhat)
     dx = (scale * inv) * (dy - mean_dy - xhat * mean_dy_xhat)
-    return dx, mean_dy_xhat * m, mean_dy * m
+    return dx.astype(x.dtype, copy=False), mean_dy_xhat * m, mean_dy * m
 
 
 def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:

@@ -13,6 +13,7 @@ Backward, with dZ = dL/dZ (written for stride 1, as in the lecture):
 All windows of X laid out as the rows of one matrix ("im2col") turn each of these into a matrix product.
 """
 
+from gpucnn.backend import sum_type
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import he_normal, zeros
 from gpucnn.layers.base import Layer
@@ -54,9 +55,9 @@ def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, paddin
 
 
 def bias_grad(dy: Array) -> Array:
-    """(L20)  dy (..., F) -> db (F,): the sum over everything but the last axis."""
+    """(L20)  dy (..., F) -> db (F,): the sum over everything but the last axis; float32 where dy is float16."""
     # float32 totals over 10^5 rows lose three digits: float64 inside
-    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(dy.dtype)
+    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(sum_type(dy))
 
 
 class Conv2D(Layer):
@@ -90,8 +91,8 @@ class Conv2D(Layer):
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        b = self.bias.data if self.bias else None
-        return self.run(conv2d, x, self.weight.data, b, self.stride, self.padding)
+        b = self.bias.value if self.bias else None
+        return self.run(conv2d, x, self.weight.value, b, self.stride, self.padding)
 
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
@@ -101,7 +102,7 @@ class Conv2D(Layer):
             self.bias.grad[...] = self.run(bias_grad, dy)  # (L20)
         if not self.needs_input_grad:
             return None
-        return self.run(conv2d_input_grad, dy, w.data, x.shape, self.stride, self.padding)  # (L18)
+        return self.run(conv2d_input_grad, dy, w.value, x.shape, self.stride, self.padding)  # (L18)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or shape[2] != self.in_channels:

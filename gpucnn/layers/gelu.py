@@ -8,7 +8,7 @@ with p the normal density.  NumPy has no erfc, so P is made here from array code
 
 from math import pi, prod, sqrt
 
-from gpucnn.backend import array_module
+from gpucnn.backend import array_module, sum_type
 from gpucnn.errors import UsageError
 from gpucnn.layers.base import Layer
 from gpucnn.typing import Array, Shape
@@ -44,6 +44,7 @@ ERFCX_SERIES = (
 def normal_cdf(x: Array) -> Array:
     """P(x) of the standard normal, by Clenshaw's recurrence; both tails keep their relative accuracy."""
     xp = array_module(x)
+    x = x.astype(sum_type(x), copy=False)  # the recurrence needs more digits than float16 has
     z = abs(x) * sqrt(0.5)
     s = (z - ERFCX_CENTRE) / (z + ERFCX_CENTRE)
     newer, older = xp.zeros_like(s), xp.zeros_like(s)
@@ -56,23 +57,27 @@ def normal_cdf(x: Array) -> Array:
 
 def gelu(x: Array) -> Array:
     """Exact GELU."""
-    return x * normal_cdf(x)
+    return (x * normal_cdf(x)).astype(x.dtype, copy=False)
 
 
 def gelu_grad(dy: Array, x: Array) -> Array:
-    density = array_module(x).exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
-    return dy * (normal_cdf(x) + x * density)
+    wide = x.astype(sum_type(x), copy=False)
+    density = array_module(x).exp(-0.5 * wide * wide) * (1 / sqrt(2 * pi))
+    return (dy * (normal_cdf(x) + wide * density)).astype(dy.dtype, copy=False)
 
 
 def gelu_tanh(x: Array) -> Array:
     """GELU by its tanh approximation; 5e-4 from the exact one at most."""
-    return 0.5 * x * (1 + array_module(x).tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+    wide = x.astype(sum_type(x), copy=False)  # a cube leaves float16 from 41 on
+    y = 0.5 * wide * (1 + array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide)))
+    return y.astype(x.dtype, copy=False)
 
 
 def gelu_tanh_grad(dy: Array, x: Array) -> Array:
-    t = array_module(x).tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x))
-    inner = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x)
-    return dy * 0.5 * (1 + t + x * (1 - t * t) * inner)
+    wide = x.astype(sum_type(x), copy=False)
+    t = array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide))
+    inner = sqrt(2 / pi) * (1 + 3 * 0.044715 * wide * wide)
+    return (dy * 0.5 * (1 + t + wide * (1 - t * t) * inner)).astype(dy.dtype, copy=False)
 
 
 class GELU(Layer):

@@ -56,7 +56,7 @@ class Linear(Layer):
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        return self.run(linear, x, self.weight.data, self.bias.data if self.bias else None)
+        return self.run(linear, x, self.weight.value, self.bias.value if self.bias else None)
 
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
@@ -65,7 +65,7 @@ class Linear(Layer):
             self.bias.grad[...] = self.run(bias_grad, dy)
         if not self.needs_input_grad:
             return None
-        return self.run(linear_input_grad, dy, self.weight.data)
+        return self.run(linear_input_grad, dy, self.weight.value)
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape != (self.in_features,):

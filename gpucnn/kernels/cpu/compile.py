@@ -40,14 +40,29 @@ def compiled() -> list[Path]:
     return sorted(CACHE.glob("**/*.nbc"))
 
 
-def notice() -> None:
+def notice() -> bool:
     """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
-    if not compiled():
+    first = not compiled()
+    if first:
         print(
-            "gpucnn: compiling CPU kernels, once: the first step takes about twenty seconds",
+            "gpucnn: compiling CPU kernels, once: the first step takes about fifteen seconds",
             file=sys.stderr,
             flush=True,
         )
+    return first
+
+
+def compile_ahead() -> None:
+    """Start the process that compiles the same kernels from the other end (``ahead.py``), once per cache folder."""
+    try:
+        (CACHE / "ahead").touch(exist_ok=False)
+    except OSError:  # another process was first, or nothing can be kept here
+        return
+    package = str(Path(__file__).resolve().parents[3])
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    command = [sys.executable, "-m", "gpucnn.kernels.cpu.ahead"]
+    os.posix_spawn(sys.executable, command, {**os.environ, "PYTHONPATH": path}, file_actions=silent)
 
 
 CACHE = cache_folder()

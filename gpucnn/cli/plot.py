@@ -1,0 +1,36 @@
+"""``gpucnn plot``: the learning curves of one run, or of several beside each other."""
+
+import argparse
+from pathlib import Path
+
+from gpucnn.curves import read_curves, save_curves
+from gpucnn.errors import UsageError
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn plot``."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, metrics.jsonl or checkpoints")
+    parser.add_argument(
+        "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="PNG, SVG or PDF (default: curves.png)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw, and say for each run where it ended."""
+    if args.out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out {args.out}: the name must end in {', '.join(FORMATS)}")
+    runs = [read_curves(path) for path in args.runs]
+    try:
+        save_curves(args.out, runs)
+    except OSError as error:
+        raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
+    for curves in runs:
+        last = {name: values[-1] for name, values in curves.columns.items()}
+        print(
+            f"{curves.name}   {last['epoch']} epochs   train loss {last['train_loss']:.4f}   "
+            f"test loss {last['test_loss']:.4f}   test accuracy {last['test_accuracy']:.4f}"
+        )
+    print(f"saved  {args.out}")
+    return 0

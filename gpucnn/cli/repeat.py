@@ -1,0 +1,77 @@
+"""One recipe with several seeds: how much of an accuracy is chance."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from copy import copy
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from gpucnn.checkpoint.durable import replace_file
+from gpucnn.errors import UsageError
+from gpucnn.run import checkpoints, new_path
+from gpucnn.runlog import read_rows
+
+
+def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argparse.Namespace], int]) -> int:
+    """Train ``args.repeat`` times, with seeds seed, seed + 1, ..., each in a folder of its own below one.
+
+    With ``--resume auto --output DIR`` runs that are complete stay, the one that was stopped goes on, and the others
+    follow.  The summary is printed and saved as repeat.json.
+
+    Returns:
+        0, or the exit code of the run that was stopped.
+    """
+    if args.repeat < 1:
+        raise UsageError(f"--repeat {args.repeat}: give at least 1")
+    if args.resume not in (None, "auto") or (args.resume and not args.output):
+        raise UsageError("--repeat goes on where it was stopped with --resume auto and the same --output DIR")
+    root = args.output or new_path(Path("runs"), f"{name}-x{args.repeat}")
+    rows: list[dict[str, Any]] = []
+    for number in range(seed, seed + args.repeat):
+        one = copy(args)
+        one.output = root / f"seed-{number}"
+        setattr(one, "train.seed", number)
+        one.resume = args.resume if checkpoints(one.output) else None
+        print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
+        if code := once(one):
+            return code
+        rows.append({"seed": number, "minutes": minutes(one.output), **last_row(one.output)})
+    print("\n" + table(rows))
+    replace_file(root / "repeat.json", [json.dumps({"runs": rows, **summary(rows)}, indent=2).encode() + b"\n"])
+    print(f"saved  {root / 'repeat.json'}")
+    return 0
+
+
+def last_row(folder: Path) -> dict[str, Any]:
+    """A run's accuracy and losses at its last epoch, never its best one."""
+    row = read_rows(folder / "metrics.jsonl")[-1]
+    return {key: row[key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
+
+
+def minutes(folder: Path) -> float:
+    """The wall time of a run's epochs with their evaluations."""
+    return float(sum(row["seconds"] for row in read_rows(folder / "metrics.jsonl"))) / 60.0
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample, n - 1) of the accuracies at the last epoch."""
+    found = [row["test_accuracy"] for row in rows]
+    return {"n": len(found), "mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line per seed, then the mean."""
+    lines = ["seed   epochs   test loss   test accuracy   minutes"]
+    lines += [
+        f"{row['seed']:>4}   {row['epoch']:>6}   {row['test_loss']:>9.4f}   "
+        f"{100 * row['test_accuracy']:>11.2f} %   {row['minutes']:>7.1f}"
+        for row in rows
+    ]
+    all_of = summary(rows)
+    lines.append(
+        f"mean {100 * all_of['mean']:.2f} %, standard deviation {100 * all_of['std']:.2f} %, n = {all_of['n']}, "
+        f"{mean(row['minutes'] for row in rows):.1f} minutes each"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""What a training step is computed in: float32 throughout, or float16 where that is safe.
+
+Mixed precision (Micikevicius et al., arXiv 1710.03740) stores activations and multiplies in float16.  Weights, their
+gradients, statistics and the loss stay float32:
+
+    w16 = float16(w)                            all weights, once a step
+    L   = loss(float32(model(x; w16)))
+    g   = backward(float16(S dL/dz)) / S        float32; S keeps small gradients from becoming 0 in float16
+    update by g where all of g is finite; else nothing changes and S is too large
+
+S is halved where g is not finite, and doubled after so many finite ones in a row.  All this is device data: the host
+never asks whether a step counted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucnn.backend import Backend, array_module
+from gpucnn.errors import UsageError
+from gpucnn.layers import Layer
+from gpucnn.optim import Optimizer
+from gpucnn.typing import Array
+
+SMALLEST, LARGEST = 1.0, 2.0**24
+"""Bounds of S."""
+
+FIRST = 2.0**16
+"""S of the first step."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is stored and computed in which dtype.
+
+    Attributes:
+        compute: of activations, and of weights in products: "float32" or "float16".
+        interval: finite gradients in a row before S is doubled.
+    """
+
+    compute: str = "float32"
+    interval: int = 2000
+
+    def bind(self, backend: Backend) -> "SinglePrecision":
+        """This policy at work on a backend.
+
+        Raises:
+            UsageError: the backend does not compute in float16.
+        """
+        if self.compute == "float32":
+            return SinglePrecision()
+        if not backend.half:
+            raise UsageError(f"the {backend.name} backend does not compute in float16: leave out train.amp = 'fp16'")
+        return MixedPrecision(self, backend)
+
+
+FLOAT32, FLOAT16 = Policy(), Policy("float16")
+POLICIES = {"off": FLOAT32, "fp16": FLOAT16}
+"""Setting ``train.amp`` -> policy."""
+
+
+def unscale(g: Array, scale: Array) -> Array:
+    """Divide g (n,) by scale () in place -> whether all of it is finite, bool (); where it is not, g becomes 0."""
+    xp = array_module(g)
+    finite = xp.isfinite(g).all()
+    g[...] = xp.where(finite, g * (1.0 / scale), 0.0)
+    return finite
+
+
+def adapt(scale: Array, good: Array, finite: Array, interval: int) -> None:
+    """The next S (), and how many finite gradients () have come in a row since it was set; both in place."""
+    xp = array_module(scale)
+    counted = xp.where(finite, good + 1, 0)
+    enough = counted >= interval
+    factor = xp.where(finite, xp.where(enough, 2.0, 1.0), 0.5)
+    scale[...] = xp.minimum(xp.maximum(scale * factor, SMALLEST), LARGEST)
+    good[...] = xp.where(enough, 0, counted)
+
+
+def keep(now: Array, before: Array, finite: Array) -> None:
+    """Put back what was there before, in place, unless finite ()."""
+    now[...] = array_module(now).where(finite, now, before)
+
+
+class SinglePrecision:
+    """Float32 from end to end."""
+
+    def stored(self, x: Array) -> Array:
+        """Images as the model takes them."""
+        return x
+
+    def forward(self, model: Layer, x: Array) -> Array:
+        """Images (N,H,W,C) -> logits (N,K), float32."""
+        return model.forward(x)
+
+    def backward(self, model: Layer, dlogits: Array) -> None:
+        """Assign the gradients of all parameters, float32."""
+        model.backward(dlogits)
+
+    def update(self, optimizer: Optimizer, lr: float, step: int) -> None:
+        """A step of the optimiser."""
+        optimizer.step(lr, step)
+
+    def state(self) -> tuple[float, int]:
+        """S, and finite gradients in a row: what a checkpoint needs.  # sync"""
+        return FIRST, 0
+
+    def restore(self, scale: float, good: int) -> None:
+        """Go on from a ``state``."""
+
+    @property
+    def forgives(self) -> bool:
+        """Whether a gradient that is not finite is passed over."""
+        return False
+
+
+class MixedPrecision(SinglePrecision):
+    """Float16 between float32 weights and float32 loss, as the equations above."""
+
+    def __init__(self, policy: Policy, backend: Backend) -> None:
+        self.policy, self.backend = policy, backend
+        self.scale = backend.xp.full((), FIRST, dtype="float32")
+        self.good = backend.xp.zeros((), dtype="int64")
+        self.finite = backend.xp.ones((), dtype=bool)  # of the gradient of the step under way
+
+    def stored(self, x: Array) -> Array:
+        return x.astype(self.policy.compute, copy=False)
+
+    def forward(self, model: Layer, x: Array) -> Array:
+        with quiet():
+            model.flat.round(self.policy.compute)
+            logits = model.forward(self.stored(x))
+        return logits.astype("float32")
+
+    def backward(self, model: Layer, dlogits: Array) -> None:
+        with quiet():
+            model.backward((dlogits * self.scale).astype(self.policy.compute))
+        self.finite = self.backend.run(unscale, model.flat.grad, self.scale)
+
+    def update(self, optimizer: Optimizer, lr: float, step: int) -> None:
+        arrays = [optimizer.flat.data, *optimizer.state.values()]
+        before = [array.copy() for array in arrays]
+        optimizer.step(lr, step)
+        for pair in zip(arrays, before, strict=True):
+            self.backend.run(keep, *pair, self.finite)
+        self.backend.run(adapt, self.scale, self.good, self.finite, self.policy.interval)
+
+    def state(self) -> tuple[float, int]:
+        to_host = self.backend.to_host
+        return float(to_host(self.scale)), int(to_host(self.good))
+
+    def restore(self, scale: float, good: int) -> None:
+        self.scale[...] = scale
+        self.good[...] = good
+
+    @property
+    def forgives(self) -> bool:
+        return True
+
+
+def quiet() -> np.errstate:
+    """NumPy need not warn of what overflows: that is looked for where the gradient is complete."""
+    return np.errstate(over="ignore", invalid="ignore")

@@ -1,0 +1,63 @@
+"""``gpucnn plot``: what is drawn is what was logged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpucnn import curves
+from gpucnn.cli.main import main
+
+
+def write_log(folder: Path, rows: list[dict[str, float | None]]) -> Path:
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def row(epoch: int, **values: float | None) -> dict[str, float | None]:
+    numbers = {"train_loss": 1 / epoch, "test_loss": 2 / epoch, "train_accuracy": 0.5, "test_accuracy": 1 - 0.1 / epoch}
+    return {"epoch": epoch, **numbers, **values}
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_runs_are_drawn_beside_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, trained
+) -> None:
+    one = write_log(tmp_path / "one", [row(1), row(2), row(3)])
+    out = tmp_path / f"curves.{suffix}"
+    assert main(["plot", str(one), str(trained.path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "test accuracy 0.9667" in said
+    assert f"test accuracy {trained.report.test_accuracy:.4f}" in said
+    if suffix == "png":
+        picture = np.asarray(Image.open(out).convert("RGB")).reshape(-1, 3)
+        drawn = {tuple(color) for color in picture}
+        wanted = [tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in curves.COLORS[:2]]
+        assert drawn.issuperset(wanted)  # both runs' colours are on the page
+
+
+def test_points_are_the_logged_numbers(tmp_path: Path) -> None:
+    run = curves.read_curves(write_log(tmp_path / "run", [row(1), row(2, test_loss=None), row(3, test_accuracy=1.0)]))
+    assert curves._points(run, "test_loss", "loss") == [(1, 2.0), (3, pytest.approx(2 / 3))]
+    assert curves._points(run, "test_accuracy", "accuracy") == [(1, pytest.approx(0.1)), (2, pytest.approx(0.05))]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [("nothing", "is no run"), ("empty", "no epoch in its log yet")],
+)
+def test_what_cannot_be_drawn_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, reason: str
+) -> None:
+    write_log(tmp_path / "empty", [])
+    assert main(["plot", str(tmp_path / what), "--out", str(tmp_path / "x.png")]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_name_of_no_picture_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_log(tmp_path / "run", [row(1)])
+    assert main(["plot", str(run), "--out", str(tmp_path / "x.txt")]) == 2
+    assert "must end in .png" in capsys.readouterr().err

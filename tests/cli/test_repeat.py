@@ -1,0 +1,64 @@
+"""Several seeds of one recipe: folders, summary, going on after a stop."""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from gpucnn.cli import train as train_command
+from gpucnn.cli.main import main
+
+QUICK = ["train", "--device", "reference", "--model", "mlp", "--epochs", "2", "--seed", "3"]
+
+
+def test_each_seed_has_its_run_and_the_summary_is_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--repeat", "3", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "repeat.json").read_text())
+    last = []
+    for seed in (3, 4, 5):
+        rows = (tmp_path / f"seed-{seed}" / "metrics.jsonl").read_text().splitlines()
+        last.append(json.loads(rows[-1])["test_accuracy"])
+    assert [row["test_accuracy"] for row in found["runs"]] == last
+    assert len(set(last)) > 1  # other seeds, other weights
+    assert found["mean"] == pytest.approx(mean(last))
+    assert found["std"] == pytest.approx(stdev(last))
+    assert f"mean {100 * mean(last):.2f} %" in capsys.readouterr().out
+
+
+def test_a_single_run_with_that_seed_is_the_same(tmp_path: Path) -> None:
+    assert main([*QUICK, "--repeat", "2", "--output", str(tmp_path / "several")]) == 0
+    assert main([*QUICK, "--seed", "4", "--output", str(tmp_path / "one")]) == 0
+    one, several = tmp_path / "one" / "last.h5", tmp_path / "several" / "seed-4" / "last.h5"
+    assert one.read_bytes() == several.read_bytes()
+
+
+def test_a_stopped_repetition_goes_on_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train_command.run_once
+    calls = []
+
+    def stopped(args):
+        calls.append(args.output)
+        return 130 if len(calls) == 2 else whole(args)
+
+    monkeypatch.setattr(train_command, "run_once", stopped)
+    words = [*QUICK, "--repeat", "2", "--output", str(tmp_path)]
+    assert main(words) == 130
+    assert not (tmp_path / "repeat.json").exists()
+    before = (tmp_path / "seed-3" / "last.h5").read_bytes()
+    assert main([*words, "--resume", "auto"]) == 0
+    assert (tmp_path / "seed-3" / "last.h5").read_bytes() == before
+    assert len(json.loads((tmp_path / "repeat.json").read_text())["runs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--repeat", "0"], "--repeat 0: give at least 1"),
+        (["--repeat", "2", "--resume", "auto"], "the same --output DIR"),
+        (["--repeat", "2", "--resume", "runs/x/last.h5"], "the same --output DIR"),
+    ],
+)
+def test_what_cannot_be_repeated_is_said(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, *words]) == 2
+    assert reason in capsys.readouterr().err
