@@ -230,7 +230,7 @@ def legend(field: Field, rounds: int) -> str:
     return (
         f"{rounds} rounds. PyTorch: {theirs}. The share is of the card's arithmetic peak for the contender's precision "
         "(`gpucnn/benchmarking/peaks.py`), with three times the forward pass's operations. Launches are our kernels "
-        "and calls of cuDNN in one step, without what CuPy starts itself. GPU memory is what the framework's pool holds."
+        "and calls of cuDNN in one step, without what CuPy starts itself. GPU memory is what the pool holds."
     )
 
 
