@@ -12,6 +12,7 @@ from gpucnn.kernels.cpu import (
     loss,
     optim,
     pooling,
+    warp,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "loss",
     "optim",
     "pooling",
+    "warp",
 ]
