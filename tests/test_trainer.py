@@ -68,6 +68,17 @@ def test_a_step_is_forward_loss_backward_and_update_by_hand() -> None:
     assert trainer.clock.step == 1
 
 
+def test_a_summed_loss_has_a_gradient_as_many_times_as_large_and_is_reported_as_a_mean() -> None:
+    gradients, reports = [], []
+    for reduction in ("mean", "sum"):
+        trainer = tiny_trainer(reduction=reduction, schedule=schedules.constant(0.0))
+        reports += trainer.fit(images(18), images(18), epochs=1)  # a batch of 16, then one of 2
+        gradients.append(trainer.model.flat.grad)
+    np.testing.assert_allclose(gradients[1], 2 * gradients[0], rtol=1e-4, atol=1e-6)
+    assert abs(gradients[0]).max() > 0
+    assert reports[0].train_loss == reports[1].train_loss
+
+
 def test_it_learns_and_reports() -> None:
     trainer = tiny_trainer(schedule=schedules.constant(0.02))
     reports = list(trainer.fit(images(), images(30, seed=1), epochs=8))
@@ -114,6 +125,19 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
 
     assert equal(everything(second), everything(whole))
     assert second.progress == whole.progress
+
+
+@pytest.mark.parametrize("last", [3, 4, 6])
+def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) -> None:
+    trainer = tiny_trainer(max_steps=last)
+    seen = []
+    reports = list(trainer.fit(images(), images(), epochs=9, watch=seen.append))  # 4 batches an epoch
+    assert trainer.clock.step == trainer.progress.step == last
+    assert [report.epoch for report in reports] == list(range(1, -(-last // 4) + 1))
+    assert seen[-1].batch == (last - 1) % 4 + 1  # the last reading is of the last step
+    assert trainer.progress.batch == 0
+    assert reports[-1].test_accuracy == trainer.evaluate(images()).accuracy
+    assert list(trainer.fit(images(), images(), epochs=9)) == []  # and stays ended
 
 
 def test_patience_ends_the_run_early() -> None:
