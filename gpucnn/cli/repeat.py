@@ -45,7 +45,7 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
 
 
 def last_row(folder: Path) -> dict[str, Any]:
-    """A run's accuracy and losses at its last epoch, never its best one; its accuracy with ``tta`` where it used that."""
+    """A run's accuracy and losses at its last epoch, never its best one; ``tta_accuracy`` where it used views."""
     row = read_rows(folder / "metrics.jsonl")[-1]
     found = {key: row[key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
     result = folder / RESULT
