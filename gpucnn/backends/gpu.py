@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import losses, metrics, optim
+from gpucnn import averages, losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
@@ -61,6 +61,7 @@ def table() -> dict[Op, Op]:
         optim.sgd_update: fast.optim.sgd_update,
         optim.momentum_update: fast.optim.momentum_update,
         optim.adam_update: fast.optim.adam_update,
+        averages.lerp: fast.optim.lerp,
         # batches
         augment.gather_normalize: fast.augment.gather_normalize,
         augment.gather_augment: fast.augment.gather_augment,
@@ -232,6 +233,7 @@ COVERS: dict[Op, Callable[..., bool]] = {
     optim.adam_update: lambda w, g, m, v, lr, *numbers: (
         flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
+    averages.lerp: lambda a, w, share: flat(a, w) and number(share, np.float32),
     augment.gather_normalize: gathers,
     augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, mean, inv_std, *square: (
         gathers(images, index, mean, inv_std)

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from kernel_samples import Op
 
-from gpucnn import optim
+from gpucnn import averages, optim
 
-IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
+IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3),
+            averages.lerp: (0,)}  # fmt: skip
 """Op -> which arguments it changes."""
 
 
