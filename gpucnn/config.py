@@ -116,6 +116,7 @@ class RunConfig:
     strict_device: bool = False
     memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
+    cuda_graph: str = "auto"  # a step's launches as one, on a GPU: auto, on or off
     log_interval: int = 50  # steps between two readings of the running loss
     tensorboard: bool = False  # events beside the logs
 
@@ -247,6 +248,7 @@ POSITIVE: dict[str, float] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
     "train.amp": ("off", "fp16"),
+    "run.cuda_graph": ("auto", "on", "off"),
     "data.flip_mode": ("random", "alternating"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),

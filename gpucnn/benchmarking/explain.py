@@ -62,7 +62,8 @@ class Stopwatch(Backend):
 
 def stopwatch(backend: Backend) -> Stopwatch:
     """The same backend with a clock."""
-    return Stopwatch(**{part.name: getattr(backend, part.name) for part in fields(Backend)})
+    same = {part.name: getattr(backend, part.name) for part in fields(Backend)}
+    return Stopwatch(**{**same, "uncapturable": None})  # it waits, which nothing may during the recording of a graph
 
 
 def place(kernel: Callable[..., Any] | None) -> str:

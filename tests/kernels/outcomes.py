@@ -12,7 +12,7 @@ IN_PLACE = {
     optim.sgd_update: (0,),
     optim.momentum_update: (0, 2),
     optim.adam_update: (0, 2, 3),
-    precision.unscale: (0,),
+    precision.unscale: (0, 1),
     precision.keep: (0,),
     precision.adapt: (0, 1),
 }

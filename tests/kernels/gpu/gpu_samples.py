@@ -163,7 +163,7 @@ def _mixed_precision() -> Iterator[Sample]:
             def poisoned(s, n=n, poison=poison, places=places):
                 g = s(n)
                 g[places] = poison
-                return g, np.array(2**13, np.float32)
+                return g, np.array(poison is not None), np.array(2**13, np.float32)
 
             yield Sample(precision.unscale, f"{n},{poison}", poisoned)
         for finite in (True, False):
