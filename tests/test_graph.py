@@ -9,6 +9,7 @@ import strict_cupy
 from strict_cupy import STRICT
 
 from gpucnn import optim, schedules
+from gpucnn.averages import EMA, Lookahead
 from gpucnn.backend import REFERENCE
 from gpucnn.backends import get_backend
 from gpucnn.config import Config
@@ -47,6 +48,8 @@ def net() -> Sequential:
 
 
 def trainer(optimizer=None, backend=GRAPHS, **changes) -> Trainer:
+    if decay := changes.pop("ema", None):
+        changes["averages"] = [EMA(decay), Lookahead(2, 18)]
     settings = {
         "batch_size": 8,  # batches of 8, 8 and 6
         "schedule": schedules.cosine(0.1, 20),
@@ -69,9 +72,10 @@ def everything(one: Trainer) -> dict[str, bytes]:
         (lambda: optim.SGD(0.1, momentum=0.9, nesterov=True), {}),
         (lambda: optim.AdamW(1e-2, weight_decay=0.1), {"clip_grad": 0.5}),
         (lambda: optim.SGD(0.1, momentum=0.9), {"policy": Policy("float16", interval=3)}),
+        (lambda: optim.SGD(0.1, momentum=0.9), {"ema": 0.9}),
         (lambda: optim.SGD(0.1), {"augmentation": Augmentation(mixup=0.5, cutmix=1.0), "reduction": "sum"}),
     ],
-    ids=["nesterov", "adamw", "float16", "mixed images"],
+    ids=["nesterov", "adamw", "float16", "averages", "mixed images"],
 )
 def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, cuda) -> None:
     ends = []
