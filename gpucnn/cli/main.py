@@ -22,6 +22,7 @@ COMMANDS = {
     "plot": "learning curves of one run or of many",
     "inspect": "what a checkpoint holds",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
+    "augmentations": "a picture of what training does to images, epoch by epoch",
     "data": "download, verify and list data sets",
     "doctor": "what this machine has, what is used, and why not",
     "benchmark": "training steps against PyTorch on this machine",
