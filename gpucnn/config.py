@@ -13,6 +13,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.errors import UsageError, closest
 from gpucnn.memory import memory_limit
+from gpucnn.parameter import GROUPS
 
 Option = bool | int | float | str
 
@@ -31,6 +32,9 @@ class DataConfig:
     crop_mode: str = "zero"
     flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
     cutout: int = 0  # pixels a side of a square that is covered
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 mixes nothing
+    cutmix: float = 0.0  # alpha likewise; with both, each has half of the batches
+    mixup_prob: float = 1.0  # share of the batches that are mixed
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
@@ -55,23 +59,37 @@ class TrainConfig:
     drop_last: bool = False
     seed: int = 0
     smoothing: float = 0.0
+    reduction: str = "mean"  # what is differentiated: the mean or the sum of the batch's losses
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
     amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """How one group of parameters is trained where it is not as the optimiser says for all (``optim.GroupRule``)."""
+
+    lr: float = 1.0  # factor of the learning rate
+    weight_decay: float | None = None  # where not given, the optimiser's for filters and weights, 0 for the rest
+    momentum: float | None = None  # where not given, the optimiser's
+    epochs: float = 0.0  # held fixed after so many; 0 trains it to the end
+    fade: bool = False  # in those epochs its rate falls straight to 0, whatever the schedule says
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
-    """sgd (plain where momentum = 0), adam or adamw."""
+    """sgd (plain where momentum = 0), adam or adamw; with a table for each group of parameters that differs."""
 
     name: str = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    decoupled: bool = False  # for sgd: weight_decay is the share of w that a step at the full rate takes off
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    groups: dict[str, GroupConfig] = field(default_factory=dict)  # filter, weight, bias, norm, whiten
 
 
 @dataclass(frozen=True)
@@ -143,16 +161,16 @@ class Config:
     def with_setting(self, assignment: str) -> Self:
         """A copy with one ``section.key=value``; the value is TOML, or a bare string."""
         name, equals, text = assignment.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not equals or not dot:
+        section, *keys = name.strip().split(".")
+        if not equals or not keys:
             raise UsageError(f"--set {assignment}: write section.key=value, as in --set optimizer.lr=0.1")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
-        if section == "model" and key.startswith("options."):
-            return self.updated({section: {"options": {key.removeprefix("options."): value}}})
-        return self.updated({section: {key: value}})
+        for key in reversed(keys):
+            value = {key: value}
+        return self.updated({section: value})
 
     def check(self) -> None:
         """Values that no run can have; raises UsageError with the value and what is allowed."""
@@ -169,20 +187,33 @@ class Config:
         memory_limit(self.run.memory_limit)
         if not self.train.smoothing < 1.0:
             raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
+        if not self.data.mixup_prob <= 1.0:
+            raise UsageError(f"data.mixup_prob = {self.data.mixup_prob}: give a share in [0, 1]")
         if not self.optimizer.momentum < 1.0:
             raise UsageError(f"optimizer.momentum = {self.optimizer.momentum}: give a number in [0, 1)")
+        if self.optimizer.decoupled and self.optimizer.name != "sgd":
+            raise UsageError(
+                f"optimizer.decoupled is for sgd, not {self.optimizer.name}: adamw decouples its decay itself"
+            )
+        for group, rule in self.optimizer.groups.items():
+            self._check_group(f"optimizer.groups.{group}", group, rule)
+
+    def _check_group(self, name: str, group: str, rule: GroupConfig) -> None:
+        trained = tuple(known for known in GROUPS if known != "frozen")
+        if group not in trained:
+            raise UsageError(f"unknown config key {name}{closest(group, trained)}")
+        for key in ("lr", "weight_decay", "momentum", "epochs"):
+            value = getattr(rule, key)
+            if value is not None and not (isfinite(value) and value >= 0):
+                raise UsageError(f"{name}.{key} = {value}: give a number >= 0")
+        if rule.momentum is not None and not (rule.momentum < 1.0 and self.optimizer.name not in ("adam", "adamw")):
+            raise UsageError(f"{name}.momentum = {rule.momentum}: give a number in [0, 1), and not for adam")
+        if rule.fade and not rule.epochs:
+            raise UsageError(f"{name}.fade needs {name}.epochs: in how many epochs its rate falls to 0")
 
     def to_toml(self) -> str:
         """All sections with all keys; ``from_toml`` gives an equal config back."""
-        lines = []
-        for section, values in asdict(self).items():
-            options = values.pop("options", {})
-            lines.append(f"[{section}]")
-            lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
-            lines.append("")
-            if options:
-                lines += [f"[{section}.options]", *(f"{k} = {_toml(v)}" for k, v in options.items()), ""]
-        return "\n".join(lines)
+        return "\n".join(line for section, values in asdict(self).items() for line in _table(section, values))
 
 
 SECTIONS = tuple(f.name for f in fields(Config))
@@ -191,6 +222,9 @@ POSITIVE: dict[str, float] = {
     "data.validation": 0,
     "data.crop": 0,
     "data.cutout": 0,
+    "data.mixup": 0,
+    "data.cutmix": 0,
+    "data.mixup_prob": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.seed": 0,
@@ -210,6 +244,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.crop_mode": ("zero", "reflect"),
     "train.amp": ("off", "fp16"),
     "data.flip_mode": ("random", "alternating"),
+    "train.reduction": ("mean", "sum"),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),
 }
@@ -221,28 +256,47 @@ def _update(section: Any, name: str, values: Mapping[str, Any]) -> Any:
     for key, value in values.items():
         if key not in types:
             raise UsageError(f"unknown config key {name}.{key}{closest(key, types)}")
-        changed[key] = _convert(value, types[key], f"{name}.{key}")
-        if isinstance(changed[key], dict):
-            changed[key] = {**getattr(section, key), **changed[key]}
+        changed[key] = _convert(value, types[key], f"{name}.{key}", getattr(section, key))
     return replace(section, **changed)
 
 
-def _convert(value: Any, wanted: Any, name: str) -> Any:
-    """A TOML value as the type a field wants; an int may stand for a float, nothing else is bent."""
+def _convert(value: Any, wanted: Any, name: str, before: Any = None) -> Any:
+    """A TOML value as the type a field wants; an int may stand for a float, nothing else is bent.
+
+    A table is merged into the one that the field had ``before``.
+    """
     origin, inner = get_origin(wanted), get_args(wanted)
+    if wanted is GroupConfig and isinstance(value, Mapping):
+        return _update(before or GroupConfig(), name, value)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(item, inner[0], name) for item in value)
     if origin is dict and isinstance(value, Mapping):
-        return {key: _convert(item, inner[1], f"{name}.{key}") for key, item in value.items()}
+        had = before or {}
+        return had | {key: _convert(item, inner[1], f"{name}.{key}", had.get(key)) for key, item in value.items()}
     if origin in (UnionType,) and type(value) in inner:
         return value
+    if origin in (UnionType,) and type(value) is int and float in inner:
+        return float(value)
     if wanted is float and type(value) is int:
         return float(value)
     if wanted in (bool, int, float, str, NoneType) and type(value) is wanted:
         return value
     readable = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-    expected = readable.get(wanted, "a list" if origin is tuple else "a value of another type")
+    wanted = next((kind for kind in inner if kind is not NoneType), None) if origin is UnionType else wanted
+    kinds = {"a list": origin is tuple, "a table": origin is dict or wanted is GroupConfig}
+    others = (kind for kind, fits in kinds.items() if fits)
+    expected = readable.get(wanted) or next(others, "a value of another type")
     raise UsageError(f"config key {name} = {value!r}: expected {expected}")
+
+
+def _table(name: str, values: Mapping[str, Any]) -> list[str]:
+    """The lines of a table and of the tables in it; what is None is left out."""
+    plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
+    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in plain.items()), ""]
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines += _table(f"{name}.{key}", value)
+    return lines
 
 
 def _toml(value: Any) -> str:

@@ -82,7 +82,8 @@ def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) ->
     value()
     gradients = {"x": (x, layer.backward(v))}
     for name, parameter in layer.parameters().items():
-        gradients[name] = (parameter.data, parameter.grad.copy())
+        if not parameter.frozen:
+            gradients[name] = (parameter.data, parameter.grad.copy())
     case = case or type(layer).__name__
     return [Check(case, name, gradient_error(value, *pair, seed)) for name, pair in gradients.items()]
 

@@ -5,7 +5,12 @@ from gpucnn.typing import Array
 
 
 def count_correct(logits: Array, labels: Array) -> Array:
-    """How many rows of logits (N,K) have their maximum at the label, integer (N,) -> 0-d integer."""
+    """How many rows of logits (N,K) have their maximum at the label, integer (N,) -> 0-d integer.
+
+    Of labels that are rows of probabilities (N,K), as mixed images have them, it is the class of the larger share.
+    """
+    if labels.ndim == 2:
+        labels = labels.argmax(axis=1)
     return (logits.argmax(axis=1) == labels).sum()
 
 
@@ -19,7 +24,7 @@ class RunningMetrics:
         self.examples = examples
 
     def update(self, loss: Array, logits: Array, labels: Array) -> None:
-        """Add a batch: its mean loss (), logits (N,K), labels (N,)."""
+        """Add a batch: its mean loss (), logits (N,K), labels (N,) or (N,K)."""
         self.loss_sum += loss * len(labels)
         self.correct += self.backend.run(count_correct, logits, labels)
         self.examples += len(labels)

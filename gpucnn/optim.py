@@ -8,15 +8,17 @@ The update functions work in place on 1-D arrays: w and the optimiser's state ch
                w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
 
 Weight decay adds wd w to g; AdamW (arXiv 1711.05101) takes lr wd w off w instead.  It spares biases and
-batch norm.
+batch norm, unless a ``GroupRule`` says otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from gpucnn.backend import Backend, array_module
-from gpucnn.errors import UsageError
-from gpucnn.parameter import FlatParameters
+from gpucnn.errors import UsageError, closest
+from gpucnn.parameter import DECAYED, GROUPS, FlatParameters
 from gpucnn.typing import Array
 
 
@@ -68,39 +70,111 @@ def clip_by_norm(g: Array, max_norm: float) -> None:
     g *= xp.minimum(1.0, max_norm / (length + 1e-12)).astype(g.dtype)
 
 
+@dataclass(frozen=True)
+class GroupRule:
+    """How one group of parameters is trained where it is not as the optimiser says for all.
+
+    Args:
+        lr: factor of the learning rate.
+        weight_decay: of this group; where not given, the optimiser's for filters and weights and 0 for the rest.
+        momentum: of this group; where not given, the optimiser's.
+        steps: the group is trained for so many steps and held fixed from then on; 0 trains it to the end.
+        fade: during those steps the rate falls on a straight line from ``lr`` times the optimiser's to 0, whatever
+            the schedule says.
+
+    Raises:
+        UsageError: a number out of its range, or ``fade`` without ``steps``.
+    """
+
+    lr: float = 1.0
+    weight_decay: float | None = None
+    momentum: float | None = None
+    steps: int = 0
+    fade: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in {"lr": self.lr, "weight_decay": self.weight_decay or 0.0, "steps": self.steps}.items():
+            if not value >= 0:
+                raise UsageError(f"{name}={value} of a parameter group: give a number >= 0")
+        if not 0.0 <= (self.momentum or 0.0) < 1.0:
+            raise UsageError(f"momentum={self.momentum} of a parameter group: give a number in [0, 1)")
+        if self.fade and not self.steps:
+            raise UsageError("a parameter group fades, but not in how many steps: give steps as well")
+
+
 class Optimizer:
     """Owns the state arrays, flat as the parameters are.
 
+    Args:
+        groups: group -> its rule; groups without one follow the optimiser.
+
     Attributes:
         lr: the learning rate that a schedule scales or replaces.
+        rules: group -> its rule, for all groups but "frozen".
+        parts: group -> slice of the flat arrays that holds it and the groups behind it that are treated alike.
         state: name -> flat array, (total,).
+
+    Raises:
+        UsageError: a number out of its range, or a rule for a group that does not exist.
     """
 
     state_names: tuple[str, ...] = ()
 
-    def __init__(self, lr: float, weight_decay: float) -> None:
+    def __init__(self, lr: float, weight_decay: float, groups: Mapping[str, GroupRule] | None = None) -> None:
         if not lr >= 0.0:
             raise UsageError(f"lr={lr}: the learning rate must be a number >= 0")
         if not weight_decay >= 0.0:
             raise UsageError(f"weight_decay={weight_decay}: give a number >= 0")
         self.lr, self.weight_decay = lr, weight_decay
+        self.rules = {group: GroupRule() for group in GROUPS if group != "frozen"}
+        for group, rule in (groups or {}).items():
+            if group not in self.rules:
+                raise UsageError(f"there is no parameter group {group!r} to train{closest(group, self.rules)}")
+            self.rules[group] = rule
         self.state: dict[str, Array] = {}
 
     def bind(self, flat: FlatParameters, backend: Backend) -> None:
         """Take charge of these parameters; the state starts at zero."""
         self.flat, self.backend = flat, backend
         self.state = {name: backend.xp.zeros_like(flat.data) for name in self.state_names}
+        present = (group for group in self.rules if flat.groups[group].start < flat.groups[group].stop)
+        runs = [list(run) for _, run in groupby(present, self.treatment)]
+        self.parts = {run[0]: slice(flat.groups[run[0]].start, flat.groups[run[-1]].stop) for run in runs}
+
+    def treatment(self, group: str) -> Hashable:
+        """Neighbouring groups for which this is equal are updated in one pass."""
+        return self.rules[group], self.decay(group)
 
     def step(self, lr: float, step: int) -> None:
         """Update all parameters from their gradients; ``step`` counts from 0."""
-        for group, part in self.flat.groups.items():
-            if part.start < part.stop:
-                decay = self.weight_decay if group == "weight" else 0.0
-                state = (self.state[name][part] for name in self.state_names)
-                self.update(self.flat.data[part], self.flat.grad[part], *state, lr=lr, decay=decay, step=step)
+        rates = self.rates(lr, step)
+        for group, part in self.parts.items():
+            if group in rates:
+                self.update(group, part, rates[group], step)
 
-    def update(self, w: Array, g: Array, *state: Array, lr: float, decay: float, step: int) -> None:
+    def rates(self, lr: float, step: int) -> dict[str, float]:
+        """Group -> its learning rate where the schedule's is ``lr``; groups that are held fixed are left out."""
+        found = {}
+        for group, rule in self.rules.items():
+            if not rule.steps or step < rule.steps:
+                base = self.lr * (1.0 - step / rule.steps) if rule.fade else lr
+                found[group] = base * rule.lr
+        return found
+
+    def decay(self, group: str) -> float:
+        """The weight decay of a group."""
+        own = self.rules[group].weight_decay
+        if own is not None:
+            return own
+        return self.weight_decay if group in DECAYED else 0.0
+
+    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+        """Update this part of the flat arrays, a group and its equals, at the group's rate."""
         raise NotImplementedError
+
+    def arrays(self, part: slice) -> list[Array]:
+        """This part of the weights, of their gradients and of each state."""
+        return [flat[part] for flat in (self.flat.data, self.flat.grad, *self.state.values())]
 
     def state_dict(self) -> dict[str, dict[str, Array]]:
         """State name -> parameter name -> host copy.  # sync"""
@@ -117,20 +191,46 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum where it is not 0."""
+    """Gradient descent, with momentum where it is not 0.
 
-    def __init__(self, lr: float, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay)
+    Args:
+        decoupled: weight decay is the share of w that one step at the full learning rate takes off w, whatever that
+            rate is.  The gradient gets (weight_decay / lr) w, with the optimiser's lr times the group's factor, so
+            the schedule and momentum act on it as on the gradient (the decay of arXiv 2404.00498).  Without it,
+            the gradient gets weight_decay w, and a step takes lr weight_decay w off w.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        groups: Mapping[str, GroupRule] | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
         if not 0.0 <= momentum < 1.0:
             raise UsageError(f"momentum={momentum}: give a number in [0, 1)")
-        self.momentum, self.nesterov = momentum, nesterov
-        self.state_names = ("velocity",) if momentum else ()
+        own = {group: rule.momentum for group, rule in self.rules.items()}
+        self.momenta = {group: momentum if value is None else value for group, value in own.items()}
+        self.momentum, self.nesterov, self.decoupled = momentum, nesterov, decoupled
+        self.state_names = ("velocity",) if any(self.momenta.values()) else ()
 
-    def update(self, w: Array, g: Array, *state: Array, lr: float, decay: float, step: int) -> None:
-        if state:
-            self.backend.run(momentum_update, w, g, state[0], lr, self.momentum, decay, self.nesterov)
+    def decay(self, group: str) -> float:
+        decay, full = super().decay(group), self.lr * self.rules[group].lr
+        if not self.decoupled:
+            return decay
+        return decay / full if full else 0.0
+
+    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+        w, g, *velocity = self.arrays(part)
+        if velocity:
+            momentum, decay = self.momenta[group], self.decay(group)
+            self.backend.run(momentum_update, w, g, *velocity, lr, momentum, decay, self.nesterov)
         else:
-            self.backend.run(sgd_update, w, g, lr, decay)
+            self.backend.run(sgd_update, w, g, lr, self.decay(group))
 
 
 class Adam(Optimizer):
@@ -147,13 +247,17 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        groups: Mapping[str, GroupRule] | None = None,
     ) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, groups)
+        if odd := [group for group, rule in self.rules.items() if rule.momentum is not None]:
+            raise UsageError(f"the group {odd[0]!r} has a momentum, but Adam has none: leave it out, or use SGD")
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
-    def update(self, w: Array, g: Array, *state: Array, lr: float, decay: float, step: int) -> None:
+    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+        decay = self.decay(group)
         numbers: tuple[Any, ...] = (lr, self.beta1, self.beta2, self.eps, decay, self.decoupled, step + 1)
-        self.backend.run(adam_update, w, g, *state, *numbers)
+        self.backend.run(adam_update, *self.arrays(part), *numbers)
 
 
 class AdamW(Adam):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from gpucnn.backend import Backend
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, closest
 from gpucnn.typing import Array, Shape
 
 Initializer = Callable[[Shape, int, int], Array]
@@ -13,14 +13,31 @@ Initializer = Callable[[Shape, int, int], Array]
 
 ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
 
-GROUPS = ("weight", "bias", "norm")
-"""Optimisers treat a group alike: weight decay is for "weight" and spares biases and batch norm."""
+GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
+"""Optimisers treat a group alike, by default and by the rules that a user gives for it:
+
+    filter   weights of convolutions
+    weight   weights of linear layers
+    bias     of convolutions and linear layers
+    norm     scale and shift of batch norm
+    whiten   the bias of a convolution that whitens patches, which often trains for a few epochs only
+    frozen   part of the model's state, but never updated, decayed or averaged; its gradient may be missing
+"""
+
+DECAYED = ("filter", "weight")
+"""Weight decay is for these; it spares biases and batch norm."""
 
 
 class Parameter:
-    """A learned array and its gradient, both views into flat arrays once the model is initialised."""
+    """A learned array and its gradient, both views into flat arrays once the model is initialised.
+
+    Raises:
+        UsageError: the group is not one of ``GROUPS``.
+    """
 
     def __init__(self, shape: Shape, init: Initializer, group: str = "weight") -> None:
+        if group not in GROUPS:
+            raise UsageError(f"parameter group {group!r} does not exist{closest(group, GROUPS)}")
         self.shape = shape
         self.init = init
         self.group = group
@@ -31,6 +48,11 @@ class Parameter:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
+
+    @property
+    def frozen(self) -> bool:
+        """Never updated, so a layer need not compute its gradient."""
+        return self.group == "frozen"
 
     @property
     def data(self) -> Array:
@@ -81,9 +103,11 @@ class FlatParameters:
     gaps hold zeros and stay zero.
 
     Attributes:
-        data, grad: the flat arrays, (total,).
+        data: all values, (total,).
+        grad: the gradients of all that is trained, (trained,): frozen parameters come last and are left out.
         segments: parameter name -> slice of the flat arrays.
         groups: group -> slice of the flat arrays.
+        trained: slice of ``data`` that ``grad`` belongs to.
         rounded: a copy of ``data`` in float16, once there is one.
     """
 
@@ -102,10 +126,12 @@ class FlatParameters:
                     end += -(-parameter.size // ALIGNMENT) * ALIGNMENT
             self.groups[group] = slice(start, end)
         self.data = backend.xp.zeros(end, dtype=dtype)
-        self.grad = backend.xp.zeros(end, dtype=dtype)
+        grad = backend.xp.zeros(end, dtype=dtype)
+        self.trained = slice(0, self.groups["frozen"].start)
+        self.grad = grad[self.trained]
         self.parameters = dict(parameters)
         for name, parameter in parameters.items():
-            parameter.bind(self.view(self.data, name), self.view(self.grad, name))
+            parameter.bind(self.view(self.data, name), self.view(grad, name))
             parameter.bind_rounded(None)
 
     def round(self, dtype: str) -> None:

@@ -61,6 +61,21 @@ def normal(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleTyp
     return xp.sqrt(-2.0 * xp.log(1.0 - words[0])) * xp.cos(2.0 * xp.pi * words[1])
 
 
+def symmetric_beta(alpha: Array, u: Array, v: Array) -> Array:
+    """Beta(alpha, alpha) in [0, 1] from two uniform numbers of [0, 1) each, float64, on the host; alpha > 0.
+
+    Student's t with 2 alpha degrees of freedom, in Bailey's polar form (Math. Comp. 62, 1994), becomes the variable
+    by  (1 + t / sqrt(2 alpha + t^2)) / 2  (Devroye, "Random variate generation in one line of code", 1996):
+
+        w = (1 - u)^(1/alpha),  c = cos(2 pi v)  ->  (1 + c sqrt((1 - w) / (w + (1 - w) c^2))) / 2
+    """
+    logarithm = np.log1p(-u) / alpha
+    w, rest = np.exp(logarithm), -np.expm1(logarithm)
+    c = np.cos(2.0 * np.pi * v)  # never exactly 0 in float64, so the denominator is positive
+    t = c * np.sqrt(rest / (w + rest * c * c))
+    return 0.5 + 0.5 * np.clip(t, -1.0, 1.0)  # rounding may reach beyond
+
+
 def integers(shape: Shape, bound: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
     """Uniform int32 in [0, bound), by multiplication: (word * bound) div 2**32."""
     words = bits(shape, seed=seed, stream=stream, step=step, xp=xp)

@@ -9,7 +9,7 @@ from gpucnn.config import Config
 from gpucnn.data import Augmentation, Dataset, split_validation
 from gpucnn.errors import DataError
 from gpucnn.layers import Layer
-from gpucnn.optim import SGD, Adam, AdamW, Optimizer
+from gpucnn.optim import SGD, Adam, AdamW, GroupRule, Optimizer
 from gpucnn.precision import FLOAT32, POLICIES, Policy
 from gpucnn.schedules import Schedule
 from gpucnn.trainer import Trainer
@@ -44,12 +44,23 @@ def build_model(config: Config) -> Layer:
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
-def build_optimizer(config: Config) -> Optimizer:
+def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     o = config.optimizer
+    rules = {
+        group: GroupRule(g.lr, g.weight_decay, g.momentum, ceil(g.epochs * steps_per_epoch), g.fade)
+        for group, g in o.groups.items()
+    }
     if o.name == "sgd":
-        return SGD(o.lr, momentum=o.momentum, nesterov=o.nesterov, weight_decay=o.weight_decay)
+        return SGD(
+            o.lr,
+            momentum=o.momentum,
+            nesterov=o.nesterov,
+            weight_decay=o.weight_decay,
+            decoupled=o.decoupled,
+            groups=rules,
+        )
     kind = {"adam": Adam, "adamw": AdamW}[o.name]
-    return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, weight_decay=o.weight_decay)
+    return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, weight_decay=o.weight_decay, groups=rules)
 
 
 def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
@@ -83,11 +94,12 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     steps_per_epoch = int(count) if t.drop_last else ceil(count)
     return Trainer(
         build_model(config),
-        build_optimizer(config),
+        build_optimizer(config, steps_per_epoch),
         backend=backend,
         batch_size=t.batch_size,
         schedule=build_schedule(config, steps_per_epoch),
         loss_options={"smoothing": t.smoothing},
+        reduction=t.reduction,
         clip_grad=t.clip_grad,
         policy=build_policy(config, backend),
         augmentation=build_augmentation(config),

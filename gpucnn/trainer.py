@@ -92,6 +92,8 @@ class Trainer:
         batch_size: images per step.
         schedule: step -> learning rate.
         loss: (logits, labels, **loss_options) -> (value, dlogits), run on the backend.
+        reduction: "mean" or "sum": what the gradient is of, the mean of a batch's losses or their sum, which is
+            larger by the number of images (and wants a rate that is smaller by it).  Reported losses stay means.
         clip_grad: largest norm of the gradient; 0 does not clip.
         policy: what is computed in float16; nothing where not given.
         augmentation: what happens to training images; nothing where not given.
@@ -112,6 +114,7 @@ class Trainer:
         schedule: Schedule | None = None,
         loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
         loss_options: dict[str, Any] | None = None,
+        reduction: str = "mean",
         clip_grad: float = 0.0,
         policy: Policy = FLOAT32,
         augmentation: Augmentation | None = None,
@@ -129,7 +132,7 @@ class Trainer:
         optimizer.bind(model.flat, backend)
         self.schedule = schedule or constant(optimizer.lr)
         self.loss, self.loss_options = loss, loss_options or {}
-        self.clip_grad, self.augmentation = clip_grad, augmentation
+        self.reduction, self.clip_grad, self.augmentation = reduction, clip_grad, augmentation
         self.precision = policy.bind(backend)
         self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
         self.mean, self.std = mean, std
@@ -139,10 +142,10 @@ class Trainer:
         self.stop_requested = False
 
     def train_step(self, x: Array, labels: Array) -> None:
-        """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,)."""
+        """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
         logits = self.precision.forward(self.model, x)
         loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
-        self.precision.backward(self.model, dlogits)
+        self.precision.backward(self.model, dlogits * len(labels) if self.reduction == "sum" else dlogits)
         self.guard(loss, x, labels)
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)

@@ -59,9 +59,22 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("schedule.milestones=3", "schedule.milestones = 3: expected a list"),
         ("data.flip=1", "data.flip = 1: expected true or false"),
         ("data.flip_mode=alternate", "did you mean 'alternating'?"),
+        ("data.mixup=-1", "data.mixup = -1.0: give a number >= 0"),
+        ("data.mixup_prob=1.1", "data.mixup_prob = 1.1: give a share in [0, 1]"),
         ("data.cutout=-1", "data.cutout = -1: give a number >= 0"),
         ("optimizer.momentum=1", "optimizer.momentum = 1.0"),
         ("train.smoothing=1.0", "train.smoothing = 1.0"),
+        ("train.reduction=total", "train.reduction = 'total': known are mean, sum"),
+        ("optimizer.groups.nrom.lr=2", "unknown config key optimizer.groups.nrom: did you mean 'norm'?"),
+        ("optimizer.groups.frozen.lr=2", "unknown config key optimizer.groups.frozen"),
+        ("optimizer.groups.norm.lrr=2", "unknown config key optimizer.groups.norm.lrr: did you mean 'lr'?"),
+        ("optimizer.groups.norm.lr=-2", "optimizer.groups.norm.lr = -2.0: give a number >= 0"),
+        ("optimizer.groups.norm.weight_decay=some", "optimizer.groups.norm.weight_decay = 'some': expected a number"),
+        ("optimizer.groups.norm.momentum=1", "optimizer.groups.norm.momentum = 1.0: give a number in [0, 1)"),
+        ("optimizer.groups.norm.fade=true", "optimizer.groups.norm.fade needs optimizer.groups.norm.epochs"),
+        ("optimizer.groups.norm=3", "optimizer.groups.norm = 3: expected a table"),
+        ("optimizer.groups=3", "optimizer.groups = 3: expected a table"),
+        ("train.epochs.many=3", "train.epochs = {'many': 3}: expected an integer"),
         ("lr=1", "write section.key=value"),
         ("optimizer.lr", "write section.key=value"),
     ],
@@ -76,6 +89,19 @@ def test_later_settings_win_and_leave_the_rest_alone() -> None:
     config = Config.from_toml("[optimizer]\nlr = 1\nmomentum = 0.5\n").with_setting("optimizer.lr=2")
     assert (config.optimizer.lr, config.optimizer.momentum) == (2.0, 0.5)
     assert config.train == Config().train
+
+
+def test_rules_for_groups_are_merged_key_by_key_and_survive_the_round_trip() -> None:
+    text = "[optimizer.groups.norm]\nlr = 64\nweight_decay = 0\n[optimizer.groups.whiten]\nepochs = 3\nfade = true\n"
+    config = Config.from_toml(text).with_setting("optimizer.groups.norm.momentum=0.5")
+    groups = config.optimizer.groups
+    assert (groups["norm"].lr, groups["norm"].weight_decay, groups["norm"].momentum) == (64.0, 0.0, 0.5)
+    assert (groups["whiten"].epochs, groups["whiten"].fade, groups["whiten"].weight_decay) == (3.0, True, None)
+    assert Config.from_toml(config.to_toml()) == config
+    with pytest.raises(UsageError, match=r"groups\.norm\.momentum = 0\.5: .* not for adam"):
+        config.with_setting("optimizer.name=adam")
+    with pytest.raises(UsageError, match=r"optimizer\.decoupled is for sgd, not adamw"):
+        Config().updated({"optimizer": {"name": "adamw", "decoupled": True}})
 
 
 def test_bad_files_are_usage_errors(tmp_path: Path) -> None:

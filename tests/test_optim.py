@@ -1,11 +1,16 @@
 """Optimisers against PyTorch, step by step; weight decay spares biases and batch norm; clipping."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from gpucnn.backend import REFERENCE
 from gpucnn.errors import UsageError
-from gpucnn.layers import BatchNorm, Linear, Sequential
-from gpucnn.optim import SGD, Adam, AdamW, clip_by_norm
+from gpucnn.layers import BatchNorm, Conv2D, Linear, Sequential
+from gpucnn.optim import SGD, Adam, AdamW, GroupRule, clip_by_norm, momentum_update
+from gpucnn.parameter import GROUPS
 
 RNG = np.random.default_rng(7)
 CASES = {
@@ -64,8 +69,6 @@ def test_against_pytorch_step_by_step(case, backend) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_float32_kernels_follow_the_float64_reference(case, backend) -> None:
-    from gpucnn.backend import REFERENCE
-
     results = []
     for where, dtype in ((REFERENCE, "float64"), (backend, "float32")):
         optimizer = CASES[case][0]()
@@ -88,6 +91,124 @@ def test_weight_decay_spares_biases_and_batch_norm(backend) -> None:
     optimizer.step(1.0, 0)  # all gradients are zero
     shrunk = {n: float(backend.to_host(p.data).max()) for n, p in model.parameters().items()}
     assert shrunk == {n: 0.5 if n in ("0.weight", "2.weight") else 1.0 for n in shrunk}
+
+
+RULES = {
+    "filter": GroupRule(weight_decay=0.02, momentum=0.6),
+    "weight": GroupRule(lr=0.5),
+    "bias": GroupRule(steps=2),
+    "norm": GroupRule(lr=4.0, weight_decay=0.03),
+    "whiten": GroupRule(lr=2.0, steps=4, fade=True),
+}
+
+
+def grouped_net() -> Sequential:
+    return Sequential(
+        Conv2D(2, 3, 2, weight_group="frozen", bias_group="whiten"),
+        Conv2D(3, 4, 3),
+        BatchNorm(4, scale_group="frozen"),
+        Linear(4, 3),
+    )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
+    import torch
+
+    lr, decay, schedule = 0.1, 0.01, [0.05, 0.1, 0.1, 0.07, 0.02, 0.01]
+    optimizer = SGD(lr, momentum=0.85, nesterov=True, weight_decay=decay, decoupled=decoupled, groups=RULES)
+    model = grouped_net().initialize(1, backend, "float64")
+    optimizer.bind(model.flat, backend)
+    before = model.state_dict()
+    names = {group: [n for n, p in model.parameters().items() if p.group == group] for group in GROUPS}
+    assert all(names.values())
+    theirs = {n: torch.from_numpy(before[n].copy()).requires_grad_() for n in model.parameters()}
+    wanted = {"filter": (1, 0.02, 0.6), "weight": (0.5, decay, 0.85), "bias": (1, 0, 0.85), "norm": (4, 0.03, 0.85),
+              "whiten": (2, 0, 0.85)}  # fmt: skip
+    kinds = [
+        {"params": [theirs[n] for n in names[group]], "lr": lr, "momentum": momentum, "nesterov": True,
+         "weight_decay": wd / (lr * factor) if decoupled else wd}
+        for group, (factor, wd, momentum) in wanted.items()
+    ]  # fmt: skip
+    reference = torch.optim.SGD(kinds)
+    for step, rate in enumerate(schedule):
+        for n, parameter in model.parameters().items():
+            gradient = RNG.standard_normal(parameter.shape)
+            parameter.grad[...] = backend.to_device(gradient)
+            theirs[n].grad = torch.from_numpy(gradient)
+        for kind, (group, (factor, _, _)) in zip(reference.param_groups, wanted.items(), strict=True):
+            kind["lr"] = rate * factor
+            if group == "whiten":
+                kind["lr"] = [0.2, 0.15, 0.1, 0.05, 0, 0][step]
+            if group == "bias" and step >= 2:
+                kind["lr"] = 0
+        optimizer.step(rate, step)
+        reference.step()
+        for n, parameter in model.parameters().items():
+            if not parameter.frozen:
+                np.testing.assert_allclose(backend.to_host(parameter.data), theirs[n].detach(), atol=1e-10)
+    for n in names["frozen"]:
+        assert np.array_equal(model.state_dict()[n], before[n])
+
+
+def test_rates_leave_out_what_is_held_fixed() -> None:
+    optimizer = SGD(0.1, groups=RULES)
+    assert optimizer.rates(0.05, 1) == pytest.approx(
+        {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15}
+    )
+    assert optimizer.rates(0.05, 2).keys() == {"filter", "weight", "norm", "whiten"}
+    assert optimizer.rates(0.05, 4).keys() == {"filter", "weight", "norm"}
+    assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten"), 1e-3)
+
+
+def test_neighbours_that_are_treated_alike_are_one_pass() -> None:
+    optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1)
+    model = grouped_net().initialize(1)
+    calls = []
+    backend = replace(REFERENCE, kernels={momentum_update: lambda w, *rest: calls.append(w.size)})
+    optimizer.bind(model.flat, backend)
+    optimizer.step(0.1, 0)
+    assert calls == [2 * 256, 4 * 256]  # filters and weights; biases, shift and the whitening's bias
+    assert sum(calls) == model.flat.trained.stop == len(model.flat.grad)
+    optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1, groups=RULES)
+    optimizer.bind(model.flat, backend)
+    optimizer.step(0.1, 2)
+    assert calls[2:] == [256] * 4  # the biases are held fixed
+
+
+def test_decoupled_decay_takes_its_share_off_w_whatever_the_rate(backend) -> None:
+    for lr in (0.1, 1e-4):
+        optimizer = SGD(lr, weight_decay=0.25, decoupled=True, groups={"weight": GroupRule(lr=7.0)})
+        model = bound(optimizer, backend)
+        before = model.state_dict()["0.weight"]
+        optimizer.step(lr, 0)  # all gradients are zero
+        np.testing.assert_allclose(model.state_dict()["0.weight"], 0.75 * before, rtol=1e-6)
+        optimizer.step(lr / 2, 1)
+        np.testing.assert_allclose(model.state_dict()["0.weight"], 0.875 * 0.75 * before, rtol=1e-6)
+    at_rest = SGD(0.0, weight_decay=0.25, decoupled=True)
+    model = bound(at_rest, backend)
+    before = model.state_dict()
+    at_rest.step(0.0, 0)
+    assert np.array_equal(model.state_dict()["0.weight"], before["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(0.1, groups={"nrom": GroupRule()}), "'nrom' to train: did you mean 'norm'"),
+        (lambda: SGD(0.1, groups={"frozen": GroupRule()}), "'frozen' to train"),
+        (lambda: GroupRule(lr=-1.0), "lr=-1.0"),
+        (lambda: GroupRule(weight_decay=-1.0), "weight_decay=-1.0"),
+        (lambda: GroupRule(steps=-1), "steps=-1"),
+        (lambda: GroupRule(momentum=1.0), "momentum=1.0"),
+        (lambda: GroupRule(fade=True), "give steps as well"),
+        (lambda: Adam(groups={"norm": GroupRule(momentum=0.5)}), "Adam has none"),
+    ],
+)
+def test_rules_that_make_no_sense_are_named(make, message) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        make()
 
 
 def test_state_comes_back(backend) -> None:

@@ -84,3 +84,26 @@ def test_a_permutation_has_every_number_once(n) -> None:
     assert np.array_equal(np.sort(order), np.arange(n))
     if n > 2:
         assert (order != random.permutation(n, seed=1, stream=1, step=4)).any()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 2.0, 8.0, 300.0])
+def test_beta_is_distributed_as_it_says(alpha) -> None:
+    stats = pytest.importorskip("scipy.stats")  # comes with scikit-learn
+    u, v = random.bits((2, 50_000), seed=3, stream=4) * 2.0**-32
+    found = random.symmetric_beta(alpha, u, v)
+    assert found.dtype == np.float64
+    assert found.min() >= 0.0
+    assert found.max() <= 1.0
+    assert stats.kstest(found, stats.beta(alpha, alpha).cdf).statistic < 0.0085  # one in a thousand is larger
+    each = random.symmetric_beta(np.full(50_000, alpha), u, v)
+    np.testing.assert_array_equal(each, found)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.2, 1.0, 1e9])
+def test_beta_at_the_ends_of_its_uniforms(alpha) -> None:
+    last = 1.0 - 2.0**-32
+    u, v = np.meshgrid([0.0, 2.0**-32, 0.5, last], [0.0, 0.25, 0.5, 0.75, last])
+    found = random.symmetric_beta(alpha, u, v)
+    assert np.isfinite(found).all()
+    assert found.min() >= 0.0
+    assert found.max() <= 1.0

@@ -33,7 +33,7 @@ def tiny_trainer(**changes: object) -> Trainer:
     settings = {
         "batch_size": 16,
         "schedule": schedules.cosine(0.1, 16),
-        "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2),
+        "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2, mixup=0.2, mixup_prob=0.5),
         "seed": 7,
     }
     return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **{**settings, **changes})
@@ -66,6 +66,17 @@ def test_a_step_is_forward_loss_backward_and_update_by_hand() -> None:
     assert loss == pytest.approx(-np.log(p[np.arange(6), labels]).mean(), rel=1e-6)
     assert accuracy == (p.argmax(axis=1) == labels).mean()
     assert trainer.clock.step == 1
+
+
+def test_a_summed_loss_has_a_gradient_as_many_times_as_large_and_is_reported_as_a_mean() -> None:
+    gradients, reports = [], []
+    for reduction in ("mean", "sum"):
+        trainer = tiny_trainer(reduction=reduction, schedule=schedules.constant(0.0))
+        reports += trainer.fit(images(18), images(18), epochs=1)  # a batch of 16, then one of 2
+        gradients.append(trainer.model.flat.grad)
+    np.testing.assert_allclose(gradients[1], 2 * gradients[0], rtol=1e-4, atol=1e-6)
+    assert abs(gradients[0]).max() > 0
+    assert reports[0].train_loss == reports[1].train_loss
 
 
 def test_it_learns_and_reports() -> None:

@@ -33,6 +33,9 @@ HORIZON = ("cosine", "one_cycle")  # schedules that stretch with the number of e
 FLAGS: dict[str, tuple[str, type, str]] = {
     "--dataset": ("data.dataset", str, "digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic"),
     "--validation": ("data.validation", int, "hold out this many training images and test on them"),
+    "--mixup": ("data.mixup", float, "alpha of mixup: images and labels blended with others (0: none)"),
+    "--cutmix": ("data.cutmix", float, "alpha of cutmix: a box of another image pasted in (0: none)"),
+    "--mixup-prob": ("data.mixup_prob", float, "share of the batches that are mixed"),
     "--model": ("model.name", str, "lenet5, mnist_cnn, vgg_small, resnet20, resnet18 or mlp"),
     "--epochs": ("train.epochs", int, "epochs in all, those before a resume included"),
     "--batch-size": ("train.batch_size", int, "images per step"),
@@ -247,6 +250,8 @@ def compact(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return f"[{' '.join(map(compact, value))}]"
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {compact(part)}' for name, part in value.items() if part is not None)})"
     return str(value)
 
 

@@ -5,6 +5,7 @@ where an interrupted epoch resumes.
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from types import ModuleType
 
 from gpucnn.errors import UsageError, closest
@@ -30,6 +31,9 @@ class Augmentation:
             (arXiv 2404.00498).
         cutout: cover a square of so many pixels a side with the mean colour, 0 after normalisation
             (arXiv 1708.04552).  Its centre is any pixel; what would lie outside of the image is cut off.
+        mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``gpucnn.data.mixing``).
+        cutmix: alpha of cutmix, 0 for none.
+        mixup_prob: share of the batches that are mixed at all.
 
     Raises:
         UsageError: a value out of its range.
@@ -40,19 +44,32 @@ class Augmentation:
     crop_mode: str = "zero"
     flip_mode: str = "random"
     cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_prob: float = 1.0
 
     def __post_init__(self) -> None:
         if self.crop < 0:
             raise UsageError(f"crop = {self.crop}: give the largest shift in pixels, 0 for none")
         if self.cutout < 0:
             raise UsageError(f"cutout = {self.cutout}: give the side of a square in pixels, 0 for none")
+        for name in ("mixup", "cutmix"):
+            if not (isfinite(value := getattr(self, name)) and value >= 0.0):
+                raise UsageError(f"{name} = {value}: give alpha of Beta(alpha, alpha) as a number >= 0, 0 for none")
+        if not 0.0 <= self.mixup_prob <= 1.0:
+            raise UsageError(f"mixup_prob = {self.mixup_prob}: give a share in [0, 1]")
         for name, allowed in (("crop_mode", CROP_MODES), ("flip_mode", FLIP_MODES)):
             if (value := getattr(self, name)) not in allowed:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
 
     def __bool__(self) -> bool:
         """Whether anything happens to images."""
-        return bool(self.flip or self.crop or self.cutout)
+        return bool(self.flip or self.crop or self.cutout or self.mixes)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become rows of probabilities."""
+        return bool(self.mixup or self.cutmix)
 
     def check(self, height: int, width: int) -> None:
         """Raises UsageError for what images of this size are too small for."""

@@ -11,6 +11,7 @@ from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data.augment import gather_augment, gather_normalize
 from gpucnn.data.augmentation import Augmentation, Draws, draw
 from gpucnn.data.dataset import Dataset
+from gpucnn.data.mixing import Mix, cutmix, draw_mixes, mixed_labels, mixup
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.random import permutation, stream_id
 from gpucnn.typing import Array
@@ -53,7 +54,7 @@ class Loader:
         check(dataset, batch_size, drop_last, mean, std, augmentation)
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.augmentation, self.backend = augmentation, backend
-        self.size = len(dataset)
+        self.size, self.classes = len(dataset), dataset.num_classes
         self.images = backend.to_device(dataset.images)  # uint8 (N,H,W,C)
         self.labels = backend.to_device(dataset.labels.astype(np.int64))  # (N,)
         self.mean = backend.to_device(np.array(mean, dtype=np.float32))  # (C,)
@@ -71,16 +72,18 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
         """The batches of an epoch from number ``start`` on: x float32 (B,H,W,C), labels int64 (B,).
 
+        Where the augmentation mixes images, labels are rows of probabilities, float32 (B,K).
         The same (seed, epoch) gives the same batches, however often and wherever it starts.
         """
         xp, n = self.backend.xp, self.size
         order = xp.arange(n)
         if self.shuffle:
             order = permutation(n, seed=self.seed, stream=SHUFFLE, step=epoch, xp=xp)
-        draws = self.draw(epoch)
+        draws, mixes = self.draw(epoch), self.draw_mixes(epoch)
         for batch in range(start, len(self)):
             index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
-            yield self.gather(index, draws), self.labels[index]
+            x, labels = self.gather(index, draws), self.labels[index]
+            yield self.mix(x, labels, mixes[batch]) if mixes else (x, labels)
 
     def draw(self, epoch: int) -> Draws | None:
         """What chance decides for every image of the set in an epoch."""
@@ -88,6 +91,18 @@ class Loader:
             return None
         shape, xp = self.images.shape[1:], self.backend.xp
         return draw(self.augmentation, self.size, shape, seed=self.seed, epoch=epoch, xp=xp)
+
+    def draw_mixes(self, epoch: int) -> list[Mix]:
+        """How each batch of an epoch is mixed; nothing where none is."""
+        if self.augmentation is None or not self.augmentation.mixes:
+            return []
+        return draw_mixes(self.augmentation, len(self), self.images.shape[1:], seed=self.seed, epoch=epoch)
+
+    def mix(self, x: Array, labels: Array, mix: Mix) -> tuple[Array, Array]:
+        """A batch x (B,H,W,C), labels (B,) mixed with itself in reverse, and its labels as rows (B,K)."""
+        if mix.share < 1.0:
+            x = self.backend.run(cutmix, x, *mix.box) if mix.box else self.backend.run(mixup, x, mix.share)
+        return x, mixed_labels(labels, self.classes, mix.share)
 
     def gather(self, index: Array, draws: Draws | None) -> Array:
         """Images ``index`` (B,) as the model sees them: float32 (B,H,W,C)."""

@@ -83,14 +83,23 @@ class BatchNorm(Layer):
         channels: C, the size of the last axis.
         eps: added to the variance.
         momentum: weight of the newest batch in the running statistics (equation above).
+        scale_group, shift_group: which rules an optimiser follows for them; "frozen" keeps the scale at 1.
     """
 
     train_op, eval_op = staticmethod(batchnorm), staticmethod(batchnorm_eval)
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        scale_group: str = "norm",
+        shift_group: str = "norm",
+    ) -> None:
         self.channels, self.eps, self.momentum = channels, eps, momentum
-        self.scale = Parameter((channels,), ones, group="norm")
-        self.shift = Parameter((channels,), zeros, group="norm")
+        self.scale = Parameter((channels,), ones, scale_group)
+        self.shift = Parameter((channels,), zeros, shift_group)
         self.running_mean = Buffer((channels,), 0.0)
         self.running_var = Buffer((channels,), 1.0)
 

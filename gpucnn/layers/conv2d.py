@@ -69,6 +69,7 @@ class Conv2D(Layer):
         padding: zeros around the image: an int, a pair, or 'same'.
         bias: whether each filter has one.
         weight_init: He et al. (arXiv 1502.01852) by default.
+        weight_group, bias_group: which rules an optimiser follows for them (``parameter.GROUPS``).
     """
 
     def __init__(
@@ -81,13 +82,15 @@ class Conv2D(Layer):
         padding: int | Pair | str = 0,
         bias: bool = True,
         weight_init: Initializer = he_normal,
+        weight_group: str = "filter",
+        bias_group: str = "bias",
     ) -> None:
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = as_pair(kernel_size, "kernel_size", 1)
         self.stride = as_pair(stride, "stride", 1)
         self.padding = as_padding(padding, self.kernel_size, self.stride)
-        self.weight = Parameter((out_channels, *self.kernel_size, in_channels), weight_init)
-        self.bias = Parameter((out_channels,), zeros, group="bias") if bias else None
+        self.weight = Parameter((out_channels, *self.kernel_size, in_channels), weight_init, weight_group)
+        self.bias = Parameter((out_channels,), zeros, bias_group) if bias else None
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -97,7 +100,8 @@ class Conv2D(Layer):
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
         w = self.weight
-        w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)
+        if not w.frozen:
+            w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)
         if self.bias:
             self.bias.grad[...] = self.run(bias_grad, dy)  # (L20)
         if not self.needs_input_grad:

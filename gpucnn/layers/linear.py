@@ -40,6 +40,7 @@ class Linear(Layer):
         in_features, out_features: C and F.
         bias: whether each output has one.
         weight_init: He et al. (arXiv 1502.01852) by default.
+        weight_group, bias_group: which rules an optimiser follows for them (``parameter.GROUPS``).
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Linear(Layer):
         *,
         bias: bool = True,
         weight_init: Initializer = he_normal,
+        weight_group: str = "weight",
+        bias_group: str = "bias",
     ) -> None:
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter((out_features, in_features), weight_init)
-        self.bias = Parameter((out_features,), zeros, group="bias") if bias else None
+        self.weight = Parameter((out_features, in_features), weight_init, weight_group)
+        self.bias = Parameter((out_features,), zeros, bias_group) if bias else None
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -60,7 +63,8 @@ class Linear(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
-        self.weight.grad[...] = self.run(linear_weight_grad, dy, x)
+        if not self.weight.frozen:
+            self.weight.grad[...] = self.run(linear_weight_grad, dy, x)
         if self.bias:
             self.bias.grad[...] = self.run(bias_grad, dy)
         if not self.needs_input_grad:

@@ -20,6 +20,7 @@ import numpy as np
 from gpucnn import random
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.layers import Layer
+from gpucnn.parameter import DECAYED
 from gpucnn.parity.layerwise import Difference, layer_by_layer, loss_alone, optimizers_alone
 from gpucnn.parity.record import record
 from gpucnn.parity.whole import Batch, Curves, Deviation, train, whole_net
@@ -116,7 +117,7 @@ def livened(model: Layer, seed: int) -> dict[str, Array]:
     state = model.state_dict()
     for name in state:
         parameter = model.parameters().get(name)
-        if parameter is None or parameter.group != "weight":
+        if parameter is None or parameter.group not in DECAYED:
             noise = 0.1 * random.normal(state[name].shape, seed=seed, stream=random.stream_id(name))
             state[name] += (abs(noise) if parameter is None else noise).astype(state[name].dtype)
     return state

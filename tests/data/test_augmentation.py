@@ -72,6 +72,9 @@ def test_a_larger_set_has_the_same_draws_for_its_first_images() -> None:
     [
         ({"crop": -1}, "crop = -1"),
         ({"cutout": -1}, "cutout = -1"),
+        ({"mixup": -0.1}, "mixup = -0.1"),
+        ({"cutmix": float("inf")}, "cutmix = inf"),
+        ({"mixup_prob": 1.5}, "mixup_prob = 1.5: give a share in [0, 1]"),
         ({"crop_mode": "zeros"}, "did you mean 'zero'?"),
         ({"crop_mode": "edge"}, "known are reflect, zero"),
         ({"flip_mode": "alternate"}, "did you mean 'alternating'?"),
@@ -85,5 +88,5 @@ def test_what_no_augmentation_can_be(arguments: dict[str, object], message: str)
 
 def test_settings_that_change_nothing_are_none() -> None:
     assert not Augmentation()
-    assert not Augmentation(crop_mode="reflect", flip_mode="alternating")
-    assert all((Augmentation(flip=True), Augmentation(crop=1), Augmentation(cutout=1)))
+    assert not Augmentation(crop_mode="reflect", flip_mode="alternating", mixup_prob=0.5)
+    assert all((Augmentation(flip=True), Augmentation(crop=1), Augmentation(cutout=1), Augmentation(mixup=0.1)))
