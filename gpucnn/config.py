@@ -14,6 +14,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from gpucnn.errors import UsageError, closest
 from gpucnn.memory import memory_limit
 from gpucnn.parameter import GROUPS
+from gpucnn.views import VIEWS
 
 Option = bool | int | float | str
 
@@ -63,6 +64,8 @@ class TrainConfig:
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
     amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
+    tta: str = "none"  # views that logits are averaged over in an evaluation more, at the end: flip or multicrop
+    max_steps: int = 0  # the run and its schedule end with this step, within an epoch perhaps; 0: with the epochs
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ POSITIVE: dict[str, float] = {
     "train.smoothing": 0,
     "train.clip_grad": 0,
     "train.patience": 0,
+    "train.max_steps": 0,
     "optimizer.lr": 0,
     "optimizer.momentum": 0,
     "optimizer.weight_decay": 0,
@@ -245,6 +249,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.amp": ("off", "fp16"),
     "data.flip_mode": ("random", "alternating"),
     "train.reduction": ("mean", "sum"),
+    "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle"),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.precision import SinglePrecision
 from gpucnn.typing import Array
+from gpucnn.views import VIEWS, mean_over_views
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,18 @@ def evaluate(
     batches: Loader,
     loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
     precision: SinglePrecision | None = None,
+    tta: str = "none",
 ) -> Evaluation:
-    """Run the model over all batches in evaluation mode; its mode afterwards is evaluation."""
+    """Run the model over all batches in evaluation mode; its mode afterwards is evaluation.
+
+    ``tta`` names the ``VIEWS`` of each image over which logits are averaged.
+    """
     backend = model.backend
     metrics, precision = RunningMetrics(backend), precision or SinglePrecision()
     predictions = []
     model.eval()
     for x, labels in batches.epoch(0):
-        logits = precision.forward(model, x)
+        logits = mean_over_views(partial(precision.forward, model), x, VIEWS[tta])
         value, _ = backend.run(loss, logits, labels)
         metrics.update(value, logits, labels)
         predictions.append(logits.argmax(axis=1))

@@ -117,6 +117,8 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "AvgPool2D": (lambda: layers.AvgPool2D(2), (2, 5, 4, 2)),
     "AvgPool2D overlapping, padded": (lambda: layers.AvgPool2D((3, 2), stride=1, padding=1), (2, 4, 5, 2)),
     "GlobalAvgPool2D": (layers.GlobalAvgPool2D, (2, 3, 4, 2)),
+    "Scale": (lambda: layers.Scale(-0.3), (2, 3, 3, 2)),
+    "Whitening": (lambda: layers.Whitening(3), (2, 4, 5, 3)),
     "Flatten": (layers.Flatten, (2, 3, 2, 2)),
     "Dropout": (lambda: layers.Dropout(0.4), (4, 10)),
     "Residual": (lambda: layers.Residual(layers.Conv2D(2, 2, 3, padding=1)), (2, 4, 4, 2)),

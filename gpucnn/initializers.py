@@ -46,13 +46,23 @@ def lecun_uniform(shape: Shape, seed: int, stream: int) -> Array:
     return _symmetric(shape, seed, stream, sqrt(3.0 / fans(shape)[0]))
 
 
+def fan_in_uniform(shape: Shape, seed: int, stream: int) -> Array:
+    """U(-a, a) with a = 1 / sqrt(fan_in): a third of the variance of ``lecun_uniform``."""
+    return _symmetric(shape, seed, stream, sqrt(1.0 / fans(shape)[0]))
+
+
+def unit_uniform(shape: Shape, seed: int, stream: int) -> Array:
+    """U(-a, a) with a = sqrt(3): standard deviation 1, for a layer whose output is divided by its fan_in."""
+    return _symmetric(shape, seed, stream, sqrt(3.0))
+
+
 def dirac(shape: Shape, seed: int, stream: int) -> Array:
     """A convolution that hands its input on: filter f is the identity of channel f.
 
-    Filters beyond the number of input channels are U(-a, a) with a = 1 / sqrt(fan_in).
+    Filters beyond the number of input channels are those of ``fan_in_uniform``.
     """
     f, kh, kw, c = shape
-    w = _symmetric(shape, seed, stream, sqrt(1.0 / fans(shape)[0]))
+    w = fan_in_uniform(shape, seed, stream)
     same = min(f, c)
     w[:same] = 0.0
     w[np.arange(same), (kh - 1) // 2, (kw - 1) // 2, np.arange(same)] = 1.0

@@ -63,10 +63,16 @@ def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, weight_decay=o.weight_decay, groups=rules)
 
 
+def total_steps(config: Config, steps_per_epoch: int) -> int:
+    """The steps of the whole run."""
+    steps = config.train.epochs * steps_per_epoch
+    return min(steps, config.train.max_steps or steps)
+
+
 def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     s, lr = config.schedule, config.optimizer.lr
     warm = round(s.warmup_epochs * steps_per_epoch)
-    total = config.train.epochs * steps_per_epoch - warm
+    total = total_steps(config, steps_per_epoch) - warm
     made = {
         "constant": lambda: schedules.constant(lr),
         "step": lambda: schedules.step_decay(lr, [round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma),
@@ -105,6 +111,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         augmentation=build_augmentation(config),
         drop_last=t.drop_last,
         patience=t.patience,
+        max_steps=t.max_steps,
         mean=d.mean,
         std=d.std,
         seed=t.seed,

@@ -9,8 +9,8 @@ from gpucnn.errors import UsageError
 from gpucnn.run import find_latest
 from gpucnn.snapshot import expected_tensors
 
-FREE = {"train.epochs", "train.patience"}
-"""Settings that may change on the way: how long to go on."""
+FREE = {"train.epochs", "train.patience", "train.tta"}
+"""Settings that may change on the way: how long to go on, and what is looked at in the end."""
 
 
 @dataclass(frozen=True)

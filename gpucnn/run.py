@@ -3,6 +3,7 @@
 runs/20250131-174500-mnist_cnn/
   config.toml  env.json            what was asked for, and where it ran
   metrics.jsonl  metrics.csv       one row per epoch
+  result.json                      test-time augmentation in the end, where asked for
   last.h5  previous.h5  best.h5    checkpoints: the newest, the one before, the most accurate
 """
 
@@ -90,6 +91,10 @@ class RunDirectory:
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add an epoch to the log.  Do it before ``save_last``, so that a resumed run finds its row."""
         self.log.append(row)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """What was measured once, in the end."""
+        replace_file(self.path / "result.json", [json.dumps(result, indent=2).encode() + b"\n"])
 
     def save_last(self, checkpoint: Checkpoint) -> None:
         """The newest state; the one before stays as previous.h5."""

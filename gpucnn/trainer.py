@@ -20,6 +20,7 @@ from gpucnn.diagnosis import explain_not_finite
 from gpucnn.errors import NotANumberError
 from gpucnn.evaluation import Evaluation, evaluate
 from gpucnn.layers import Layer
+from gpucnn.layers.whitening import whiten
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.optim import Optimizer, clip_by_norm
@@ -99,6 +100,7 @@ class Trainer:
         augmentation: what happens to training images; nothing where not given.
         drop_last: leave out the last batch of an epoch where it is a partial one.
         patience: epochs without a better test accuracy before ``fit`` ends early; 0 never.
+        max_steps: the run ends with this step, be it in the middle of an epoch; 0 leaves it to the epochs.
         mean, std: per channel on a 0..1 scale; the training set's own where not given.
         seed: of weights, shuffles, dropout and augmentation.
         log_interval: steps between two readings of the running metrics (each waits for the device).
@@ -120,6 +122,7 @@ class Trainer:
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
         patience: int = 0,
+        max_steps: int = 0,
         mean: tuple[float, ...] = (),
         std: tuple[float, ...] = (),
         seed: int = 0,
@@ -135,6 +138,7 @@ class Trainer:
         self.reduction, self.clip_grad, self.augmentation = reduction, clip_grad, augmentation
         self.precision = policy.bind(backend)
         self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
+        self.max_steps = max_steps
         self.mean, self.std = mean, std
         self.log_interval = log_interval
         self.metrics = RunningMetrics(backend)
@@ -163,13 +167,15 @@ class Trainer:
     ) -> Iterator[EpochReport]:
         """Train up to ``epochs`` epochs in all, from wherever ``progress`` stands; yields a report for each.
 
-        Ends early by ``patience``, or after the step during which ``stop_requested`` was set.
+        Ends early by ``patience`` or ``max_steps``, or after the step during which ``stop_requested`` was set.
         """
         self.mean, self.std = self.mean or train.mean, self.std or train.std
         self.model.output_shape(train.image_shape)
+        if self.clock.step == 0:
+            whiten(self.model, train.images, self.mean, self.std)
         batches = self.loader(train, training=True)
         test_batches = self.loader(test, training=False)
-        while self.progress.epoch < epochs and not self.out_of_patience() and not self.stop_requested:
+        while self.progress.epoch < epochs and not self.ended() and not self.stop_requested:
             start = perf_counter()
             finished, rate = self.train_epoch(batches, watch)
             if not finished:
@@ -188,20 +194,21 @@ class Trainer:
         for x, labels in batches.epoch(progress.epoch, progress.batch):
             self.train_step(x, labels)
             progress.batch += 1
-            due = progress.batch % self.log_interval == 0 or progress.batch == len(batches)
+            finished = progress.batch == len(batches) or self.out_of_steps()
+            due = progress.batch % self.log_interval == 0 or finished
             if due:
                 loss, accuracy = self.metrics.read()  # sync
                 self.guard_reading(loss, x, labels)
                 if watch:
                     rate = (self.metrics.examples - before) / (perf_counter() - start)
                     watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
-            if self.stop_requested:
+            if self.stop_requested or self.out_of_steps():
                 break
         progress.loss_sum, progress.correct, progress.examples = self.metrics.sums()  # sync
         progress.step = self.clock.step
         progress.loss_scale, progress.good_steps = self.precision.state()  # sync
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
-        return progress.batch == len(batches), rate
+        return progress.batch == len(batches) or self.out_of_steps(), rate
 
     def close_epoch(self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float) -> EpochReport:
         """Count the epoch, remember the best one, and report."""
@@ -223,14 +230,22 @@ class Trainer:
         progress.history.append({k: v for k, v in asdict(report).items() if k not in timings})
         return report
 
+    def ended(self) -> bool:
+        """Whether there is nothing left to do, however many epochs were asked for."""
+        return self.out_of_patience() or self.out_of_steps()
+
+    def out_of_steps(self) -> bool:
+        """Whether the last step that was allowed is done."""
+        return 0 < self.max_steps <= self.clock.step
+
     def out_of_patience(self) -> bool:
         """Whether the last ``patience`` epochs brought no better test accuracy."""
         return 0 < self.patience <= self.progress.epoch - self.progress.best_epoch
 
-    def evaluate(self, dataset: Dataset) -> Evaluation:
-        """Loss, accuracy and predictions on a data set, in evaluation mode."""
+    def evaluate(self, dataset: Dataset, tta: str = "none") -> Evaluation:
+        """Loss, accuracy and predictions on a data set, in evaluation mode; ``tta`` as in ``evaluation.evaluate``."""
         self.mean, self.std = self.mean or dataset.mean, self.std or dataset.std
-        return evaluate(self.model, self.loader(dataset, training=False), self.loss, self.precision)
+        return evaluate(self.model, self.loader(dataset, training=False), self.loss, self.precision, tta)
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
         """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""

@@ -14,6 +14,8 @@ CASES = {
     "xavier_uniform": 2 / (480 + 960),
     "lecun_normal": 1 / 480,
     "lecun_uniform": 1 / 480,
+    "fan_in_uniform": 1 / 3 / 480,
+    "unit_uniform": 1.0,
 }
 
 

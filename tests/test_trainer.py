@@ -127,6 +127,19 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
     assert second.progress == whole.progress
 
 
+@pytest.mark.parametrize("last", [3, 4, 6])
+def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) -> None:
+    trainer = tiny_trainer(max_steps=last)
+    seen = []
+    reports = list(trainer.fit(images(), images(), epochs=9, watch=seen.append))  # 4 batches an epoch
+    assert trainer.clock.step == trainer.progress.step == last
+    assert [report.epoch for report in reports] == list(range(1, -(-last // 4) + 1))
+    assert seen[-1].batch == (last - 1) % 4 + 1  # the last reading is of the last step
+    assert trainer.progress.batch == 0
+    assert reports[-1].test_accuracy == trainer.evaluate(images()).accuracy
+    assert list(trainer.fit(images(), images(), epochs=9)) == []  # and stays ended
+
+
 def test_patience_ends_the_run_early() -> None:
     trainer = tiny_trainer(patience=2, schedule=schedules.constant(0.0))  # nothing is learned
     reports = list(trainer.fit(images(), images(), epochs=50))

@@ -13,7 +13,7 @@ from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.data import augment
 from gpucnn.environment import usable_cores
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.typing import Array, Shape
 
 Op = Callable[..., Any]
@@ -45,6 +45,8 @@ def table() -> dict[Op, Op]:
         activations.relu_grad: fast.elementwise.relu_grad,
         activations.leaky_relu: fast.elementwise.leaky_relu,
         activations.leaky_relu_grad: fast.elementwise.leaky_relu_grad,
+        gelu.gelu: fast.gelu.gelu,
+        gelu.gelu_grad: fast.gelu.gelu_grad,
         containers.add: fast.elementwise.add,
         containers.add_relu: fast.elementwise.add_relu,
         dropout.dropout: fast.dropout.dropout,
@@ -162,6 +164,7 @@ FITS: dict[Op, Callable[..., bool]] = {
     batchnorm.batchnorm_relu_grad: lambda dy, x, *values: alike(dy, x) and lines(x, *values),
     activations.relu_grad: alike,
     activations.leaky_relu_grad: alike,
+    gelu.gelu_grad: alike,
     containers.add: alike,
     containers.add_relu: alike,
     pooling.max_pool2d_grad: pools,

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import losses, metrics, optim
+from gpucnn import losses, metrics, optim, precision
 from gpucnn.backend import Backend
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 from gpucnn.layers.windows import output_size
 from gpucnn.memory import MemoryLimit
 from gpucnn.typing import Array, Padding, Pair, Shape
@@ -25,7 +25,10 @@ def table() -> dict[Op, Op]:
     from gpucnn.kernels import gpu as fast
 
     return {
-        # a bias; fully connected layers run as written, on cuBLAS
+        # fully connected layers: small ones, the others run as written, on cuBLAS
+        linear.linear: fast.linear.linear,
+        linear.linear_input_grad: fast.linear.linear_input_grad,
+        linear.linear_weight_grad: fast.linear.linear_weight_grad,
         conv2d.bias_grad: fast.sums.bias_grad,
         # batch norm, alone and with ReLU
         batchnorm.batchnorm: fast.batchnorm.batchnorm,
@@ -61,6 +64,10 @@ def table() -> dict[Op, Op]:
         optim.sgd_update: fast.optim.sgd_update,
         optim.momentum_update: fast.optim.momentum_update,
         optim.adam_update: fast.optim.adam_update,
+        # mixed precision
+        precision.unscale: fast.precision.unscale,
+        precision.keep: fast.precision.keep,
+        precision.adapt: fast.precision.adapt,
         # batches
         augment.gather_normalize: fast.augment.gather_normalize,
         augment.gather_augment: fast.augment.gather_augment,
@@ -179,6 +186,23 @@ def covers_squares(index: Array, centre: Array | None = None, cutout: int = 0) -
     return not cutout or (centre is not None and centre.dtype.kind in "iu" and centre.shape == (len(index), 2))
 
 
+def products(layout: Callable[..., tuple[int, int, int]], a: Array, b: Array, *bias: Array | None) -> bool:
+    """Two matrices that fit together, and a bias of theirs, few enough multiply-adds for a kernel of our own."""
+    from gpucnn.kernels.gpu.linear import plan
+
+    arrays = [array for array in (a, b, *bias) if array is not None]
+    if not (storage(*arrays) and a.ndim == b.ndim == 2):
+        return False
+    m, n, k = layout(a, b)
+    fit = a.size == m * k and b.size == n * k and all(array.shape == (n,) for array in arrays[2:])
+    return bool(fit and plan(m, n, k) == "gemm.cu")
+
+
+def flags(now: Array, before: Array, finite: Array) -> bool:
+    """Float32 buffers of one length, and a truth on the device."""
+    return flat(now, before) and finite.shape == () and finite.dtype == np.bool_
+
+
 def flat(w: Array, g: Array, *state: Array) -> bool:
     """Float32 buffers of one length; those that change are changed where they lie."""
     in_place = all(a.flags.c_contiguous for a in (w, *state))
@@ -186,6 +210,9 @@ def flat(w: Array, g: Array, *state: Array) -> bool:
 
 
 COVERS: dict[Op, Callable[..., bool]] = {
+    linear.linear: lambda x, w, b: products(lambda x, w: (len(x), len(w), x.shape[1]), x, w, b),
+    linear.linear_input_grad: lambda dy, w: products(lambda dy, w: (len(dy), w.shape[1], len(w)), dy, w),
+    linear.linear_weight_grad: lambda dy, x: products(lambda dy, x: (dy.shape[1], x.shape[1], len(x)), dy, x),
     conv2d.bias_grad: storage,
     batchnorm.batchnorm: lambda x, scale, shift, eps: storage(x) and channels(x, scale, shift) and host(eps),
     batchnorm.batchnorm_relu: lambda x, scale, shift, eps: storage(x) and channels(x, scale, shift) and host(eps),
@@ -231,6 +258,13 @@ COVERS: dict[Op, Callable[..., bool]] = {
     optim.momentum_update: lambda w, g, v, lr, *numbers: flat(w, g, v) and number(lr, np.float32) and host(*numbers),
     optim.adam_update: lambda w, g, m, v, lr, *numbers: (
         flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
+    ),
+    precision.unscale: lambda g, scale: flat(g, g) and number(scale, np.float32) and is_array(scale),
+    precision.keep: flags,
+    precision.adapt: lambda scale, good, finite, interval: (
+        (scale.dtype, good.dtype, finite.dtype) == (np.float32, np.int64, np.bool_)
+        and scale.shape == good.shape == finite.shape == ()
+        and host(interval)
     ),
     augment.gather_normalize: gathers,
     augment.gather_augment: lambda images, index, flip, shift, crop, crop_mode, mean, inv_std, *square: (

@@ -27,6 +27,17 @@ class Sum(nn.Module):  # type: ignore[misc]
         return self.activation(self.body(x) + (self.shortcut(x) if self.shortcut is not None else x))
 
 
+class Times(nn.Module):  # type: ignore[misc]
+    """Multiplication by a fixed number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
 class FlattenNHWC(nn.Module):  # type: ignore[misc]
     """Flatten in our order: channels vary fastest."""
 
@@ -71,6 +82,10 @@ def _module(layer: ours.Layer) -> nn.Module:
             return nn.BatchNorm2d(layer.channels, eps=layer.eps, momentum=layer.momentum)
         case ours.ReLU():
             return nn.ReLU(inplace=True)
+        case ours.GELU():
+            return nn.GELU(approximate=layer.approximate)
+        case ours.Scale():
+            return Times(layer.factor)
         case ours.MaxPool2D():
             return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
         case ours.AvgPool2D():

@@ -20,6 +20,7 @@ from gpucnn.evaluation import evaluate
 from gpucnn.recipe import check_data, split
 from gpucnn.snapshot import load_trained
 from gpucnn.typing import Array
+from gpucnn.views import VIEWS
 
 WIDE = 12  # classes; with more, the confusion matrix does not fit on 80 columns
 
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=("test", "train", "validation"),
         help="which images (default: those that training tested on: validation where held out, else test)",
+    )
+    parser.add_argument(
+        "--tta",
+        choices=list(VIEWS),
+        default="none",
+        help="average over views of each image: flip (2) or multicrop (6); default: none",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_data_options(parser)
@@ -46,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
     part, dataset = chosen_images(args, config, name)
     check_data(config, dataset)
     batches = Loader(dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std)
-    result = evaluate(model, batches)
+    result = evaluate(model, batches, tta=args.tta)
     report = {
         "checkpoint": str(args.checkpoint),
         "dataset": name,
         "split": part,
+        "tta": args.tta,
         "examples": len(dataset.labels),
         "loss": result.loss,
         "accuracy": result.accuracy,
@@ -92,9 +100,10 @@ def as_text(report: dict[str, Any], model: str) -> str:
     """The report for people, on 80 columns."""
     matrix = np.array(report["confusion_matrix"])
     right, total = int(matrix.trace()), report["examples"]
+    views = "" if report["tta"] == "none" else f", {report['tta']} views of each"
     lines = [
         f"{report['checkpoint']}: {model}, epoch {report['epoch']}",
-        f"{report['dataset']}, {report['split']}: {total:,} images on {report['device']}",
+        f"{report['dataset']}, {report['split']}: {total:,} images on {report['device']}{views}",
         "",
         f"accuracy  {report['accuracy']:.4f}   {right:,} of {total:,}",
         f"loss      {report['loss']:.6f}",

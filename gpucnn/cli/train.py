@@ -21,6 +21,7 @@ from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
 from gpucnn.errors import NotANumberError
 from gpucnn.memory import memory_explained
+from gpucnn.models import MODELS
 from gpucnn.recipe import build_trainer, resolve, split
 from gpucnn.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.run import RunDirectory, new_path
@@ -36,14 +37,16 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--mixup": ("data.mixup", float, "alpha of mixup: images and labels blended with others (0: none)"),
     "--cutmix": ("data.cutmix", float, "alpha of cutmix: a box of another image pasted in (0: none)"),
     "--mixup-prob": ("data.mixup_prob", float, "share of the batches that are mixed"),
-    "--model": ("model.name", str, "lenet5, mnist_cnn, vgg_small, resnet20, resnet18 or mlp"),
+    "--model": ("model.name", str, f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"),
     "--epochs": ("train.epochs", int, "epochs in all, those before a resume included"),
+    "--max-steps": ("train.max_steps", int, "end the run with this step (0: with the last epoch)"),
     "--batch-size": ("train.batch_size", int, "images per step"),
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
     "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
+    "--tta": ("train.tta", str, "views per test image in an evaluation more at the end: none, flip or multicrop"),
     "--opt": ("optimizer.name", str, "sgd, adam or adamw"),
     "--lr": ("optimizer.lr", float, "learning rate"),
     "--momentum": ("optimizer.momentum", float, "momentum of sgd"),
@@ -183,6 +186,10 @@ def train_in(
         )
         return 130 if received[0] is signal.SIGINT else 143
     conclude(display, trainer, folder.path)
+    if config.train.tta != "none":
+        tested = trainer.evaluate(test, config.train.tta)
+        folder.write_result({"tta": config.train.tta, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
+        display.line(f"tta    test accuracy {tested.accuracy:.4f} over {config.train.tta} views of each image")
     return 0
 
 

@@ -10,7 +10,9 @@ from gpucnn.layers.flatten import Flatten
 from gpucnn.layers.gelu import GELU
 from gpucnn.layers.linear import Linear
 from gpucnn.layers.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from gpucnn.layers.scale import Scale
 from gpucnn.layers.softmax import Softmax
+from gpucnn.layers.whitening import Whitening
 
 __all__ = [
     "GELU",
@@ -27,9 +29,11 @@ __all__ = [
     "MaxPool2D",
     "ReLU",
     "Residual",
+    "Scale",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Whitening",
 ]

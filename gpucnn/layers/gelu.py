@@ -86,6 +86,7 @@ class GELU(Layer):
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
             raise UsageError(f"GELU(approximate={approximate!r}): give 'none' or 'tanh'")
+        self.approximate = approximate
         exact = approximate == "none"
         self.op, self.grad_op = (gelu, gelu_grad) if exact else (gelu_tanh, gelu_tanh_grad)
 

@@ -8,15 +8,22 @@ from gpucnn.errors import UsageError, closest
 from gpucnn.layers import Layer
 from gpucnn.models.lenet import lenet5
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
-from gpucnn.models.resnet import resnet18, resnet20
+from gpucnn.models.resnet import resnet9, resnet18, resnet20
+from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
+from gpucnn.models.wide_resnet import wide_resnet
 from gpucnn.typing import Shape
 
 MODELS: dict[str, Callable[..., Layer]] = {
     "lenet5": lenet5,
     "mnist_cnn": mnist_cnn,
     "vgg_small": vgg_small,
+    "resnet9": resnet9,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "wide_resnet": wide_resnet,
+    "speedrun94": speedrun94,
+    "speedrun95": speedrun95,
+    "speedrun96": speedrun96,
     "mlp": mlp,
 }
 

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from gpucnn.layers import (
     BatchNorm,
     Conv2D,
+    Flatten,
     GlobalAvgPool2D,
     Layer,
     Linear,
+    MaxPool2D,
     Residual,
+    Scale,
     Sequential,
 )
 from gpucnn.models.plain import conv_bn_relu
@@ -54,3 +57,27 @@ def resnet20(input_shape: Shape, num_classes: int) -> Layer:
 def resnet18(input_shape: Shape, num_classes: int) -> Layer:
     """ResNet-18 in its form for 32x32 images: a 3x3 stem and no pooling after it."""
     return resnet(input_shape, num_classes, (64, 128, 256, 512), 2)
+
+
+def resnet9(input_shape: Shape, num_classes: int) -> Layer:
+    """The residual net of eight convolutions that led DAWNBench on CIFAR-10 (David Page, "How to train your ResNet").
+
+    Widths 64, 128, 256, 512, each after the first halves the image; two residual branches; a maximum; logits / 8.
+    """
+
+    def residual(channels: int) -> Layer:
+        return Residual(Sequential(*conv_bn_relu(channels, channels), *conv_bn_relu(channels, channels)))
+
+    features = Sequential(
+        stem=Sequential(*conv_bn_relu(input_shape[2], 64)),
+        stage1=Sequential(*conv_bn_relu(64, 128), MaxPool2D(2), residual(128)),
+        stage2=Sequential(*conv_bn_relu(128, 256), MaxPool2D(2)),
+        stage3=Sequential(*conv_bn_relu(256, 512), MaxPool2D(2), residual(512)),
+    )
+    height, width, channels = features.output_shape(input_shape)  # 4x4 of 32x32
+    return Sequential(
+        features=features,
+        pool=Sequential(MaxPool2D((height, width)), Flatten()),
+        classifier=Linear(channels, num_classes, bias=False),
+        scale=Scale(1 / 8),
+    )

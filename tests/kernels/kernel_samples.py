@@ -7,7 +7,7 @@ import numpy as np
 
 from gpucnn import losses, metrics, optim
 from gpucnn.data import augment
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, output_size
 
 Op = Callable[..., Any]
@@ -241,6 +241,8 @@ def _elements(sizes: list[int]) -> Iterator[Sample]:
         yield Sample(activations.relu_grad, label, lambda s, n=n: (s(n), np.round(s(n))))
         yield Sample(activations.leaky_relu, label, lambda s, n=n: (s(n), 0.1))
         yield Sample(activations.leaky_relu_grad, label, lambda s, n=n: (s(n), np.round(s(n)), 0.1))
+        yield Sample(gelu.gelu, label, lambda s, n=n: (3 * s(n),))
+        yield Sample(gelu.gelu_grad, label, lambda s, n=n: (s(n), 3 * s(n)))
         yield Sample(containers.add, label, lambda s, n=n: (s(n), s(n)))
         yield Sample(containers.add_relu, label, lambda s, n=n: (s(n), s(n)))
         for rate, seed in ((0.5, 3), (0.1, 2**63 - 1), (0.0, 0)):

@@ -1,13 +1,21 @@
 """What calls of ops and of kernels are compared by, whichever backend's: results, float64, and views of arrays."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from kernel_samples import Op
 
-from gpucnn import optim
+from gpucnn import optim, precision
 
-IN_PLACE = {optim.sgd_update: (0,), optim.momentum_update: (0, 2), optim.adam_update: (0, 2, 3)}
+IN_PLACE = {
+    optim.sgd_update: (0,),
+    optim.momentum_update: (0, 2),
+    optim.adam_update: (0, 2, 3),
+    precision.unscale: (0,),
+    precision.keep: (0,),
+    precision.adapt: (0, 1),
+}
 """Op -> which arguments it changes."""
 
 
@@ -15,10 +23,16 @@ def outcome(op: Op, function: Op, args: tuple[Any, ...]) -> list[Any]:
     """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
     mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]
     result = function(*mine)
-    if op in IN_PLACE:
-        assert result is None
-        return [mine[i] for i in IN_PLACE[op]]
-    return list(result) if isinstance(result, tuple) else [result]
+    return parts(op, mine, result)
+
+
+def parts(op: Op, args: Sequence[Any], result: Any) -> list[Any]:
+    """What a call changed of its arguments, and what it returned."""
+    changed = [args[i] for i in IN_PLACE.get(op, ())]
+    if result is None:
+        assert changed
+        return changed
+    return [*changed, *(result if isinstance(result, tuple) else [result])]
 
 
 def doubled(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -32,11 +46,13 @@ def is_float(value: Any) -> bool:
 
 def turned(array: np.ndarray) -> np.ndarray:
     """The same values with the axes in the other order in memory."""
-    return np.asfortranarray(array)
+    return np.asfortranarray(array) if array.ndim else array
 
 
 def sparse(array: np.ndarray) -> np.ndarray:
     """The same values as every second one of a larger array."""
+    if not array.ndim:
+        return array
     wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 7, array.dtype)
     wide[..., ::2] = array
     return wide[..., ::2]

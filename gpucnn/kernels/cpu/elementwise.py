@@ -1,7 +1,7 @@
 """Maps over all elements: one pass, no temporaries, into memory that was used before.
 
-Kernels and gradients that are bound by memory; tanh, sigmoid, GELU and SiLU stay with NumPy, whose exponentials are
-vectorised.
+Kernels and gradients that are bound by memory; tanh, sigmoid and SiLU stay with NumPy, whose exponentials are
+vectorised; GELU has a file of its own (``gelu.py``).
 """
 
 import numpy as np

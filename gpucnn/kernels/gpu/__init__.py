@@ -3,9 +3,33 @@
 Importing this needs no CuPy and no GPU; the first launch does.
 """
 
-from gpucnn.kernels.gpu import augment, batchnorm, dropout, elementwise, joined, loss, optim, pooling, sums
+from gpucnn.kernels.gpu import (
+    augment,
+    batchnorm,
+    dropout,
+    elementwise,
+    joined,
+    linear,
+    loss,
+    optim,
+    pooling,
+    precision,
+    sums,
+)
 
-__all__ = ["augment", "batchnorm", "dropout", "elementwise", "joined", "loss", "optim", "pooling", "sums"]
+__all__ = [
+    "augment",
+    "batchnorm",
+    "dropout",
+    "elementwise",
+    "joined",
+    "linear",
+    "loss",
+    "optim",
+    "pooling",
+    "precision",
+    "sums",
+]
 
 MODULES = (
     augment.MODULE,
@@ -13,10 +37,12 @@ MODULES = (
     dropout.MODULE,
     elementwise.MODULE,
     joined.MODULE,
+    linear.MODULE,
     loss.MODULE,
     optim.MODULE,
     pooling.AVERAGE,
     pooling.MAXIMUM,
+    precision.MODULE,
     sums.MODULE,
 )
 """Every ``.cu`` file, for whoever compiles them all."""

@@ -16,6 +16,7 @@ MODULE = Module(
         *(f"column_sums<{storage}, double>" for storage in (*VECTORS.values(), *SCALARS.values())),
         *(f"column_sums<{storage}, float>" for storage in (*VECTORS.values(), *SCALARS.values())),
         *(f"column_sums<{storage}, __half>" for storage in (VECTORS["float16"], SCALARS["float16"])),
+        *(f"column_sums<{storage}, __half>" for storage in (VECTORS["float32"], SCALARS["float32"])),
         "column_sums<float, 1, index_t>",
         "column_sums<double, 1, float>",
     ],

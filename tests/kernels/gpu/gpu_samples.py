@@ -5,16 +5,20 @@ from typing import Any
 
 import numpy as np
 from kernel_samples import BIG, SMALL, Op, Sample
+from outcomes import is_float
 
-from gpucnn import losses, metrics
+from gpucnn import losses, metrics, precision
 from gpucnn.backends import gpu
 from gpucnn.data import augment
 from gpucnn.data.augmentation import CROP_MODES
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 
 TABLE = gpu.table()
 
 STORED: dict[Op, tuple[int, ...]] = {
+    linear.linear: (0, 1, 2),
+    linear.linear_input_grad: (0, 1),
+    linear.linear_weight_grad: (0, 1),
     conv2d.bias_grad: (0,),
     batchnorm.batchnorm: (0,),
     batchnorm.batchnorm_relu: (0,),
@@ -49,6 +53,9 @@ SMALL_RESULTS = {conv2d.bias_grad: (0,), losses.softmax_cross_entropy: (0,), met
 """Op -> results that are not stored as its arguments are; of all others the first one is, and what belongs to channels
 is float32."""
 
+OTHER_RESULTS = {precision.unscale: ["bool"], precision.adapt: ["int64"]}
+"""Op -> what comes besides an array in float32."""
+
 EXACT = {
     pooling.max_pool2d,
     pooling.max_pool2d_grad,
@@ -65,6 +72,8 @@ EXACT = {
     containers.add_relu,
     dropout.dropout,
     metrics.count_correct,
+    precision.keep,
+    precision.adapt,
     augment.gather_normalize,
     augment.gather_augment,
 }
@@ -136,16 +145,49 @@ def _wide_and_long() -> Iterator[Sample]:
     yield Sample(metrics.count_correct, "ties", lambda s: (np.round(s(200, 40)), s.rng.integers(0, 40, 200)))
 
 
+def _products() -> Iterator[Sample]:
+    """Deep ones, whose sums are cut into pieces; tiles that are full, and ones that are not; rows of no vector."""
+    for n, c, f in [(7, 1030, 10), (40, 520, 33), (600, 3, 9), (70, 64, 32)]:
+        label = f"deep,{n},{c},{f}"
+        yield Sample(linear.linear, label, lambda s, n=n, c=c, f=f: (s(n, c), s(f, c), s(f)))
+        yield Sample(linear.linear_input_grad, label, lambda s, n=n, c=c, f=f: (s(n, c), s(c, f)))
+        yield Sample(linear.linear_weight_grad, label, lambda s, n=n, c=c, f=f: (s(c, n), s(c, f)))
+
+
+def _mixed_precision() -> Iterator[Sample]:
+    """Gradients that are finite and ones that are not, in the first place, in the last, everywhere."""
+    truth = lambda value: np.array(value)  # noqa: E731
+    for n in (1, 5, 3000):
+        for poison, places in ((None, slice(0, 0)), (np.inf, 0), (-np.inf, -1), (np.nan, slice(None))):
+
+            def poisoned(s, n=n, poison=poison, places=places):
+                g = s(n)
+                g[places] = poison
+                return g, np.array(2**13, np.float32)
+
+            yield Sample(precision.unscale, f"{n},{poison}", poisoned)
+        for finite in (True, False):
+            make = lambda s, n=n, finite=finite: (s(n), s(n), truth(finite))  # noqa: E731
+            yield Sample(precision.keep, f"{n},{finite}", make)
+    for scale, good, finite in [(2**16, 0, True), (2**16, 2, True), (8, 1, False), (1, 5, False), (2**24, 2, True)]:
+        make = lambda s, state=(scale, good, finite): (  # noqa: E731
+            np.array(state[0], np.float32), np.array(state[1]), truth(state[2]), 3,
+        )  # fmt: skip
+        yield Sample(precision.adapt, f"{scale},{good},{finite}", make)
+
+
 SAMPLES = [
     *(sample for sample in SMALL + BIG if sample.op in TABLE),
     *_batches(),
+    *_products(),
+    *_mixed_precision(),
     *_wide_and_long(),
 ]
 
 
 def halved(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same arguments stored in float16, where the op's kernel has a choice."""
-    return tuple(a.astype(np.float16) if i in STORED.get(op, ()) else a for i, a in enumerate(args))
+    return tuple(a.astype(np.float16) if i in STORED.get(op, ()) and is_float(a) else a for i, a in enumerate(args))
 
 
 def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
@@ -153,6 +195,8 @@ def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
     if op is metrics.count_correct:
         return [np.dtype("int64")]
     single = np.dtype("float32")
+    if op in OTHER_RESULTS:
+        return [single, *map(np.dtype, OTHER_RESULTS[op])]
     if op not in STORED:
         return [single] * count
     stored = args[STORED[op][0]].dtype

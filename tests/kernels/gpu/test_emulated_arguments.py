@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gpu_samples import SAMPLES, STORED, TABLE, close
-from outcomes import IN_PLACE, doubled, outcome, sparse, turned
+from outcomes import doubled, outcome, parts, sparse, turned
 from test_emulator import Inline
 
 from gpucnn import losses, metrics, optim, random
@@ -28,10 +28,8 @@ def test_strided_views_are_as_good_as_arrays(op, spread, emulator) -> None:
     args = third(op)
     wanted = outcome(op, KERNELS[op], args)
     views = [spread(a) if isinstance(a, np.ndarray) else a for a in args]
-    got = KERNELS[op](*views)
-    if op in IN_PLACE:  # their own memory, not a copy that happens to be contiguous
-        got = [views[i] for i in IN_PLACE[op]]
-    for part, whole in zip(got if isinstance(got, list | tuple) else [got], wanted, strict=True):
+    got = parts(op, views, KERNELS[op](*views))  # of their own memory, not of a copy that happens to be contiguous
+    for part, whole in zip(got, wanted, strict=True):
         close(part, whole)
 
 

@@ -9,6 +9,7 @@ from gpucnn.backend import REFERENCE, Backend
 from gpucnn.backends import gpu
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.layers import Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, Linear, Sequential
+from gpucnn.precision import FLOAT16, FLOAT32
 from gpucnn.trainer import Trainer
 
 EMULATED = Backend("emulated", np, {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()})
@@ -28,15 +29,17 @@ def averaging(shape):
     return Sequential(GlobalAvgPool2D(), Linear(shape[2], 10))
 
 
-def weights(model, shape, optimizer, backend) -> dict[str, np.ndarray]:
+def weights(model, shape, optimizer, backend, policy=FLOAT32) -> dict[str, np.ndarray]:
     """After an epoch of two steps."""
     trainer = Trainer(
         models.build(model, shape) if isinstance(model, str) else model(shape),
         optimizer(),
         backend=backend,
         batch_size=4,
+        policy=policy,
         augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect", flip_mode="alternating", cutout=2),
     )
+    trainer.precision.restore(2.0**9, 0)  # so that no gradient overflows
     set_ = images(shape)
     for report in trainer.fit(set_, set_, epochs=1):
         assert np.isfinite(report.train_loss)
@@ -60,3 +63,17 @@ def test_training_ends_where_the_reference_ends(model, shape, optimizer, emulato
     for name, wanted in weights(model, shape, optimizer, REFERENCE).items():
         distance = np.linalg.norm(got[name] - wanted) / max(np.linalg.norm(wanted), 1e-3)
         assert distance < 1e-3, name
+
+
+@pytest.mark.parametrize("model", ["mnist_cnn", "resnet20"])
+def test_mixed_precision_ends_where_the_references_ends(model, emulator) -> None:
+    """Within 2 percent of all weights: sums are rounded to float16 at other places."""
+    shape = (8, 8, 3)
+    got = weights(model, shape, lambda: optim.SGD(0.01, momentum=0.9), EMULATED, FLOAT16)
+    launched = {name for _, name in emulator.launched}
+    assert any("__half" in name for name in launched)
+    assert launched >= {"adapt", "keep<4>", "unscale<4>"}
+    wanted = weights(model, shape, lambda: optim.SGD(0.01, momentum=0.9), REFERENCE, FLOAT16)
+    for name in wanted:
+        distance = np.linalg.norm(got[name] - wanted[name]) / max(np.linalg.norm(wanted[name]), 1)
+        assert distance < 2e-2, name

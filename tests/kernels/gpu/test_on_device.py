@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gpu_samples import EXACT, SAMPLES, STORED, close, halved, result_types, stored_between
-from outcomes import IN_PLACE, doubled, outcome
+from outcomes import doubled, outcome, parts
 
 from gpucnn.backends import get_backend
 from gpucnn.data.augment import gather_augment
@@ -21,8 +21,7 @@ def on_device(device, op, args) -> list[np.ndarray]:
     """What the backend returns and changes, back on the host."""
     moved = [device.to_device(a) if isinstance(a, np.ndarray) else a for a in args]
     result = device.run(op, *moved)
-    parts = [moved[i] for i in IN_PLACE[op]] if op in IN_PLACE else result
-    return [device.to_host(part) for part in (parts if isinstance(parts, list | tuple) else [parts])]
+    return [device.to_host(part) for part in parts(op, moved, result)]
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])

@@ -1,0 +1,30 @@
+"""Multiplication by a fixed number: y = a x, dx = a dy.
+
+In front of a softmax it sets how sharp the probabilities are at first, and how far the gradients reach.
+"""
+
+from math import prod
+
+from gpucnn.layers.base import Layer
+from gpucnn.typing import Array, Shape
+
+
+def scaled(x: Array, factor: float) -> Array:
+    """Y = a x, of any shape."""
+    return x * factor
+
+
+class Scale(Layer):
+    """Everything times ``factor``."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def forward(self, x: Array) -> Array:
+        return self.run(scaled, x, self.factor)
+
+    def backward(self, dy: Array) -> Array | None:
+        return self.run(scaled, dy, self.factor)
+
+    def flops(self, shape: Shape) -> int:
+        return prod(shape)

@@ -1,0 +1,51 @@
+"""Wide residual networks (Zagoruyko and Komodakis, arXiv 1605.07146): few blocks, many channels."""
+
+from gpucnn.errors import UsageError
+from gpucnn.layers import BatchNormReLU, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, Residual, Sequential
+from gpucnn.typing import Shape
+
+DEEPEST, WIDEST = 202, 64  # a checkpoint names its model, and must not make a huge one
+
+
+def wide_block(in_channels: int, out_channels: int, stride: int, dropout: float) -> Layer:
+    """bn-relu-conv-bn-relu-conv of x, plus x; where the shape changes, relu(bn(x)) goes both ways."""
+    entrance = BatchNormReLU(in_channels)
+    branch: list[Layer] = [
+        Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        BatchNormReLU(out_channels),
+        *([Dropout(dropout)] if dropout else []),
+        Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
+    ]
+    if stride == 1 and in_channels == out_channels:
+        return Residual(Sequential(entrance, *branch))
+    shortcut = Conv2D(in_channels, out_channels, 1, stride=stride, bias=False)
+    return Sequential(entrance, Residual(Sequential(*branch), shortcut))
+
+
+def wide_resnet(
+    input_shape: Shape, num_classes: int, *, depth: int = 16, widen: int = 4, dropout: float = 0.0
+) -> Layer:
+    """A 3x3 stem of 16 filters, three stages of widths 16, 32 and 64 times ``widen``, a mean.
+
+    ``depth`` is 6 n + 4 with n blocks a stage: it counts the convolutions and the classifier, by the paper's rule.
+    """
+    if not (10 <= depth <= DEEPEST and depth % 6 == 4 and 1 <= widen <= WIDEST):
+        raise UsageError(
+            f"wide_resnet with depth = {depth} and widen = {widen}: give a depth of 10, 16, 22 ... up to {DEEPEST} "
+            f"and a widen from 1 to {WIDEST}"
+        )
+    stages: dict[str, Layer] = {}
+    channels = 16
+    for number, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+        blocks = []
+        for block in range((depth - 4) // 6):
+            blocks.append(wide_block(channels, width, 2 if number > 0 and block == 0 else 1, dropout))
+            channels = width
+        stages[f"stage{number + 1}"] = Sequential(*blocks)
+    return Sequential(
+        stem=Conv2D(input_shape[2], 16, 3, padding=1, bias=False),
+        **stages,
+        norm=BatchNormReLU(channels),
+        pool=GlobalAvgPool2D(),
+        classifier=Linear(channels, num_classes),
+    )
