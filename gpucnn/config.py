@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
+from gpucnn.data.augmentation import Augmentation
 from gpucnn.errors import UsageError, closest
 from gpucnn.memory import memory_limit
 from gpucnn.parameter import GROUPS
@@ -36,9 +37,22 @@ class DataConfig:
     mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 mixes nothing
     cutmix: float = 0.0  # alpha likewise; with both, each has half of the batches
     mixup_prob: float = 1.0  # share of the batches that are mixed
+    rotation: float = 0.0  # degrees to either side at most
+    scale: float = 0.0  # enlarged by 1 - scale .. 1 + scale
+    elastic: float = 0.0  # Simard's alpha: displacements, smoothed, times so many pixels; 34 for MNIST
+    elastic_sigma: float = 4.0  # of that smoothing, in pixels
+    brightness: float = 0.0  # times 1 - brightness .. 1 + brightness
+    contrast: float = 0.0  # distance from the mean times 1 - contrast .. 1 + contrast
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+
+    def augmentation(self) -> Augmentation:
+        """The settings of the same names; raises UsageError for what no augmentation can have."""
+        try:
+            return Augmentation(**{setting.name: getattr(self, setting.name) for setting in fields(Augmentation)})
+        except UsageError as error:
+            raise UsageError(f"data.{error}") from None
 
 
 @dataclass(frozen=True)
@@ -187,11 +201,10 @@ class Config:
             value = getattr(getattr(self, section), key)
             if value not in allowed:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+        self.data.augmentation()
         memory_limit(self.run.memory_limit)
         if not self.train.smoothing < 1.0:
             raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
-        if not self.data.mixup_prob <= 1.0:
-            raise UsageError(f"data.mixup_prob = {self.data.mixup_prob}: give a share in [0, 1]")
         if not self.optimizer.momentum < 1.0:
             raise UsageError(f"optimizer.momentum = {self.optimizer.momentum}: give a number in [0, 1)")
         if self.optimizer.decoupled and self.optimizer.name != "sgd":
@@ -223,11 +236,6 @@ SECTIONS = tuple(f.name for f in fields(Config))
 
 POSITIVE: dict[str, float] = {
     "data.validation": 0,
-    "data.crop": 0,
-    "data.cutout": 0,
-    "data.mixup": 0,
-    "data.cutmix": 0,
-    "data.mixup_prob": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.seed": 0,
@@ -245,9 +253,7 @@ POSITIVE: dict[str, float] = {
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.crop_mode": ("zero", "reflect"),
     "train.amp": ("off", "fp16"),
-    "data.flip_mode": ("random", "alternating"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "adam", "adamw"),

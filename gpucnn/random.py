@@ -49,6 +49,18 @@ def bits(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType 
     return xp.stack(words, axis=1).reshape(-1)[:size].reshape(shape)
 
 
+def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
+    """Numbers that belong to members 0 .. 2**32 - 1 of a set, whoever else is drawn: uint64 (B, size).
+
+    Those of member m are ``bits((size,), step=step + 2**32 m)``; ``step`` is below 2**32.
+    """
+    block = xp.arange((size + 3) // 4, dtype=xp.uint64)  # (size / 4,)
+    member = members.astype(xp.uint64)[:, None] + xp.zeros_like(block)  # (B, size / 4)
+    block, stream_word, low = (xp.zeros_like(member) + part for part in (block, stream, step & MASK))
+    words = philox((block, stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))
+    return xp.stack(words, axis=2).reshape(len(members), -1)[:, :size]
+
+
 def uniform(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
     """Uniform float32 in [0, 1): the upper 24 bits, so that every value is exact."""
     words = bits(shape, seed=seed, stream=stream, step=step, xp=xp)

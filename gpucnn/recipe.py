@@ -1,12 +1,12 @@
 """From settings to objects: the one place that knows which config value makes what."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import ceil
 
 from gpucnn import models, schedules
 from gpucnn.backend import Backend
 from gpucnn.config import Config
-from gpucnn.data import Augmentation, Dataset, split_validation
+from gpucnn.data import Dataset, split_validation
 from gpucnn.errors import DataError
 from gpucnn.layers import Layer
 from gpucnn.optim import SGD, Adam, AdamW, GroupRule, Optimizer
@@ -87,12 +87,6 @@ def build_policy(config: Config, backend: Backend) -> Policy:
     return POLICIES[config.train.amp] if backend.half else FLOAT32
 
 
-def build_augmentation(config: Config) -> Augmentation | None:
-    """Settings of the same names; None where nothing happens to images."""
-    made = Augmentation(**{setting.name: getattr(config.data, setting.name) for setting in fields(Augmentation)})
-    return made or None
-
-
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     """The trainer of a resolved config, at step 0."""
     t, d = config.train, config.data
@@ -108,7 +102,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         reduction=t.reduction,
         clip_grad=t.clip_grad,
         policy=build_policy(config, backend),
-        augmentation=build_augmentation(config),
+        augmentation=d.augmentation() or None,
         drop_last=t.drop_last,
         patience=t.patience,
         max_steps=t.max_steps,

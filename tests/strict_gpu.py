@@ -59,4 +59,4 @@ def counted_gpu(launcher: CountingLauncher) -> Backend:
     """The backend ``gpu`` with its table; for the time that ``launch.launcher`` is this launcher."""
     kernels = {op: gpu.guarded(op, kernel) for op, kernel in gpu.table().items()}
     kernels |= {op: convolution(launcher, op.__name__) for op in gpu.convolutions()}
-    return Backend("counted", strict_cupy, kernels, copy_to_host=strict_cupy.asnumpy, synchronous=False)
+    return Backend("counted", strict_cupy, kernels, copy_to_host=strict_cupy.asnumpy, synchronous=False, half=True)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from gpucnn.config import Config
 from gpucnn.data import Augmentation
 from gpucnn.errors import UsageError
-from gpucnn.recipe import build_augmentation
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))
 
@@ -59,9 +58,12 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("schedule.milestones=3", "schedule.milestones = 3: expected a list"),
         ("data.flip=1", "data.flip = 1: expected true or false"),
         ("data.flip_mode=alternate", "did you mean 'alternating'?"),
-        ("data.mixup=-1", "data.mixup = -1.0: give a number >= 0"),
+        ("data.mixup=-1", "data.mixup = -1.0: give alpha of Beta"),
         ("data.mixup_prob=1.1", "data.mixup_prob = 1.1: give a share in [0, 1]"),
-        ("data.cutout=-1", "data.cutout = -1: give a number >= 0"),
+        ("data.rotation=200", "data.rotation = 200.0: give the largest angle in degrees, in [0, 180]"),
+        ("data.scale=nan", "data.scale = nan: give a share in [0, 0.9]"),
+        ("data.crop_mode=zeros", "data.crop_mode = 'zeros': did you mean 'zero'?"),
+        ("data.cutout=-1", "data.cutout = -1: give the side of a square in pixels"),
         ("optimizer.momentum=1", "optimizer.momentum = 1.0"),
         ("train.smoothing=1.0", "train.smoothing = 1.0"),
         ("train.reduction=total", "train.reduction = 'total': known are mean, sum"),
@@ -116,11 +118,11 @@ def test_bad_files_are_usage_errors(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_data_reach_the_augmentation() -> None:
-    assert build_augmentation(Config()) is None
+    assert Config().data.augmentation() == Augmentation()
     config = Config().updated({"data": {"flip": True, "flip_mode": "alternating", "crop": 3, "cutout": 5}})
-    assert build_augmentation(config) == Augmentation(flip=True, flip_mode="alternating", crop=3, cutout=5)
+    assert config.data.augmentation() == Augmentation(flip=True, flip_mode="alternating", crop=3, cutout=5)
 
 
 def test_a_config_from_before_a_setting_was_there_means_what_it_meant() -> None:
     old = Config.from_toml('[data]\nflip = true\ncrop = 4\ncrop_mode = "reflect"\n')
-    assert build_augmentation(old) == Augmentation(flip=True, crop=4, crop_mode="reflect", flip_mode="random")
+    assert old.data.augmentation() == Augmentation(flip=True, crop=4, crop_mode="reflect", flip_mode="random")

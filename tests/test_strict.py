@@ -69,7 +69,13 @@ def test_no_step_waits_and_the_result_is_the_references(case, policy) -> None:
 @pytest.mark.parametrize("case", ["lenet5", "resnet20"])
 def test_an_epoch_of_batches_is_made_without_waiting(case) -> None:
     make, shape = CASES[case]
-    one = trainer(make(), STRICT, augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect", cutout=3))
+    one = trainer(
+        make(),
+        STRICT,
+        augmentation=Augmentation(
+            flip=True, crop=2, crop_mode="reflect", cutout=3, rotation=9, elastic=8, contrast=0.1
+        ),
+    )
     data = noise(shape)
     one.mean, one.std = data.mean, data.std
     batches = one.loader(data, training=True)

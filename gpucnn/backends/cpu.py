@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from gpucnn import losses, metrics, optim
 from gpucnn.backend import Backend
-from gpucnn.data import augment
+from gpucnn.data import augment, warp
 from gpucnn.environment import usable_cores
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.typing import Array, Shape
@@ -72,6 +72,8 @@ def table() -> dict[Op, Op]:
         # batches of pictures
         augment.gather_normalize: fast.augment.gather_normalize,
         augment.gather_augment: fast.augment.gather_augment,
+        warp.noise_planes: fast.warp.noise_planes,
+        warp.warp: fast.warp.warp,
     }
 
 
@@ -146,7 +148,29 @@ def augments(
     )
 
 
-PICTURES: dict[Op, Callable[..., bool]] = {augment.gather_normalize: gathers, augment.gather_augment: augments}
+def draws_noise(index: Array, shape: Shape, seed: int, stream: int, step: int) -> bool:
+    """Numbers of some images, and a step that leaves the upper half of the counter to them."""
+    return isinstance(index, np.ndarray) and within(index, (index.size,), 2**32) and 0 <= step < 2**32
+
+
+def warps(images: Array, index: Array, matrix: Array, field: Array | None, border: str) -> bool:
+    """Bytes, numbers of some images that exist, a float32 matrix for each, and displacements of each pixel."""
+    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.size):
+        return False
+    shapes = {"matrix": (len(index), 2, 2), "field": (len(index), 2, *images.shape[1:3])}
+    return within(index, (index.size,), len(images)) and all(
+        isinstance(part, np.ndarray) and part.dtype == np.float32 and part.shape == shapes[name]
+        for name, part in (("matrix", matrix), ("field", field))
+        if name == "matrix" or part is not None
+    )
+
+
+PICTURES: dict[Op, Callable[..., bool]] = {
+    augment.gather_normalize: gathers,
+    augment.gather_augment: augments,
+    warp.noise_planes: draws_noise,
+    warp.warp: warps,
+}
 """Op -> whether its kernel covers these arguments, for ops on more than float32."""
 
 FITS: dict[Op, Callable[..., bool]] = {

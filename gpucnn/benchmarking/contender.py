@@ -1,8 +1,9 @@
 """The process that times one contender: ``python -m gpucnn.benchmarking.contender '{"framework": ...}'``.
 
 It builds its model, says so after its first step and again when it is warm; then for each line "steps" on standard
-input it runs that many steps and answers with their median time and the page faults of one.  Between two rounds it
-only waits: the cores belong to the other one.
+input it runs that many steps and answers with their median time and the page faults of one.  A line with another task
+makes it begin anew with that.  Between two rounds it only waits: the cores belong to the other one.  What goes wrong
+is an answer too, and then it waits for another task.
 """
 
 import json
@@ -10,13 +11,14 @@ import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from gpucnn import models
+from gpucnn.benchmarking.clocks import Clock, HostClock, Work, clock_of
 from gpucnn.typing import Array, Shape
 
 if TYPE_CHECKING:  # PyTorch's process need not carry our engine
@@ -37,6 +39,9 @@ class Task:
     mode: str = "train"
     threads: int = 2
     layout: str = "channels_last"  # PyTorch's memory format
+    precision: str = "float32"  # or mixed: "float16", "bfloat16"
+    device: str = "cpu"  # PyTorch's: "cpu" or "cuda"
+    compiled: str = ""  # a mode of torch.compile; eager where empty
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -57,59 +62,103 @@ def batch(task: Task) -> tuple[Array, Array]:
 def our_trainer(task: Task, backend: "Backend") -> "Trainer":
     """The trainer whose steps are timed: SGD with momentum and weight decay."""
     from gpucnn.optim import SGD
+    from gpucnn.precision import FLOAT16, FLOAT32
     from gpucnn.trainer import Trainer
 
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
-    return Trainer(models.build(task.model, task.input_shape), optimizer, backend=backend, batch_size=task.batch_size)
+    policy = FLOAT16 if task.precision == "float16" else FLOAT32
+    model = models.build(task.model, task.input_shape)
+    return Trainer(model, optimizer, backend=backend, batch_size=task.batch_size, policy=policy)
 
 
-def our_step(task: Task) -> Callable[[], None]:
-    """One step of gpucnn: forward, loss, backward, update; or forward alone."""
+def our_work(task: Task) -> Work:
+    """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch lies on the device."""
     from gpucnn.backends import get_backend
     from gpucnn.cli.options import set_threads
 
     set_threads(task.threads)
-    trainer = our_trainer(task, get_backend(task.framework))
-    x, labels = batch(task)
+    backend = get_backend(task.framework)
+    trainer = our_trainer(task, backend)
+    x, labels = (backend.to_device(array) for array in batch(task))
+    clock = clock_of(backend)
+
+    def train() -> None:
+        trainer.train_step(x, labels)
+
+    def infer() -> None:
+        trainer.model.forward(x)
+
     if task.mode == "eval":
         trainer.model.eval()
+    step = infer if task.mode == "eval" else train
+    if backend.synchronous:
+        return Work(step, clock)
+    pool = backend.xp.get_default_memory_pool()
+    pool.free_all_blocks()  # of the task before
+    return Work(step, clock, lambda: pool.total_bytes() / 2**20, on_gpu=True)
 
-        def infer() -> None:
-            trainer.model.forward(x)
 
-        return infer
-    return lambda: trainer.train_step(x, labels)
+def work(task: Task) -> Work:
+    """Build what the task asks for."""
+    if task.framework == "pytorch":
+        from gpucnn.benchmarking.pytorch import torch_work
+
+        return torch_work(task, *batch(task))
+    return our_work(task)
 
 
 def main(argument: str) -> None:
-    """Serve rounds until standard input ends."""
-    task = Task.from_json(argument)
-    if task.framework == "pytorch":
-        from gpucnn.benchmarking.pytorch import torch_step
-
-        step = torch_step(task, *batch(task))
-    else:
-        step = our_step(task)
-    step()
-    say({"steps": 1})
-    for _ in range(WARMUP):
-        step()
-    say({"steps": 1 + WARMUP})
-    for line in sys.stdin:
-        say(timed(step, int(line)))
+    """Serve tasks and rounds until standard input ends."""
+    current: Work | None = None
+    for line in chain([argument], sys.stdin):
+        try:
+            if line.startswith("{"):
+                current = None  # lets go of the memory of the last one
+                current = work(Task.from_json(line))
+                warm_up(current)
+            elif current is not None:
+                say({**timed(current.step, int(line), current.clock), "device_mib": current.memory()})
+        except Exception as error:
+            current = None
+            say({"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
 
 
-def timed(step: Callable[[], None], steps: int) -> dict[str, float]:
-    """Median seconds of a step, minor page faults of one (memory new to the process), and peak memory so far."""
-    times = []
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def warm_up(current: Work) -> None:
+    """A first step and some more; a GPU has done them when they are answered."""
+    elapsed(current, 1)
+    say({"steps": 1, "versions": current.versions})
+    elapsed(current, WARMUP)
+    launches = 0
+    if current.on_gpu:
+        from gpucnn.benchmarking.launches import counted
+
+        with counted() as found:
+            elapsed(current, 1)
+        launches = found.total()
+    say({"steps": 1 + WARMUP, "launches": launches})
+
+
+def elapsed(current: Work, steps: int) -> list[float]:
+    """Run some steps to their end."""
+    return times(current.step, steps, current.clock)
+
+
+def times(step: Callable[[], None], steps: int, clock: Clock) -> list[float]:
+    """Seconds of each step."""
+    marks = [clock.mark()]
     for _ in range(steps):
-        start = perf_counter()
         step()
-        times.append(perf_counter() - start)
+        marks.append(clock.mark())
+    return clock.seconds(marks)
+
+
+def timed(step: Callable[[], None], steps: int, clock: Clock | None = None) -> dict[str, float]:
+    """Median seconds of a step, minor page faults of one (memory new to the process), and peak memory so far."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    seconds = median(times(step, steps, clock or HostClock()))
     after = resource.getrusage(resource.RUSAGE_SELF)
     peak = after.ru_maxrss / 1024  # MiB on Linux
-    return {"seconds": median(times), "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}
+    return {"seconds": seconds, "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}
 
 
 def say(message: Mapping[str, object]) -> None:

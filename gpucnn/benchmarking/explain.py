@@ -1,18 +1,18 @@
 """Where a step's time goes: op -> kernel -> algorithm, with count, median time and share of the step.
 
-A ``Stopwatch`` is a backend that runs what another one runs and notes how long each op took.  It waits for the device
-after every op, so it belongs to explanations, not to training.
+A ``Stopwatch`` is a backend that runs what another one runs and notes how long each op took: on a GPU by events on its
+stream, so that the host runs ahead as in training.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from gpucnn.backend import Backend
+from gpucnn.benchmarking.clocks import Clock, HostClock, clock_of
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.trainer import Trainer
 from gpucnn.typing import Shape
@@ -44,25 +44,34 @@ class Row:
 
 @dataclass(frozen=True)
 class Stopwatch(Backend):
-    """A backend that times its ops into ``calls``."""
+    """A backend that times its ops; ``calls`` are those that ran, ``marks`` those whose time is not asked for yet."""
 
-    calls: list[Call] = field(default_factory=list)
+    clock: Clock = field(default_factory=HostClock)
+    marks: list[tuple[tuple[str, str, str], Any, Any]] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls since the last ``clear``.  # sync"""
+        return [Call(*way, *self.clock.seconds([start, stop])) for way, start, stop in self.marks]
+
+    def clear(self) -> None:
+        """Forget the calls so far."""
+        self.marks.clear()
 
     def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run op as the backend would, and note it."""
-        start = perf_counter()
+        start = self.clock.mark()
         result = super().run(op, *args, **kwargs)
-        if not self.synchronous:
-            self.xp.cuda.get_current_stream().synchronize()  # sync
-        seconds = perf_counter() - start
+        stop = self.clock.mark()
         kernel = self.kernels.get(op)
-        self.calls.append(Call(op.__name__, place(kernel), algorithm(op, kernel, args), seconds))
+        self.marks.append(((op.__name__, place(kernel), algorithm(op, kernel, args)), start, stop))
         return result
 
 
 def stopwatch(backend: Backend) -> Stopwatch:
     """The same backend with a clock."""
-    return Stopwatch(**{part.name: getattr(backend, part.name) for part in fields(Backend)})
+    parts = {part.name: getattr(backend, part.name) for part in fields(Backend)}
+    return Stopwatch(**parts, clock=clock_of(backend))
 
 
 def place(kernel: Callable[..., Any] | None) -> str:
@@ -104,11 +113,12 @@ def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train"
         trainer.model.eval()
     for _ in range(WARMUP):
         step(trainer, x, labels, mode)
-    watch.calls.clear()
-    start = perf_counter()
+    watch.clear()
+    start = watch.clock.mark()
     for _ in range(STEPS):
         step(trainer, x, labels, mode)
-    return rows(watch.calls, perf_counter() - start, STEPS)
+    (seconds,) = watch.clock.seconds([start, watch.clock.mark()])
+    return rows(watch.calls, seconds, STEPS)
 
 
 def step(trainer: Trainer, x: Any, labels: Any, mode: str) -> None:

@@ -1,5 +1,6 @@
 """The same network in PyTorch: any tree of our layers as a torch module, weights included."""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from gpucnn import layers as ours
 from gpucnn import models
+from gpucnn.benchmarking.clocks import DeviceClock, HostClock, Work
 from gpucnn.errors import UsageError
 from gpucnn.typing import Array, Padding
 
@@ -108,16 +110,38 @@ def _weights(layer: ours.Layer) -> list[tuple[Any, str]]:
     return []
 
 
+MIXED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def torch_work(task: "Task", x: Array, labels: Array) -> Work:
+    """Steps of PyTorch with their clock, as ``torch_step`` makes them."""
+    if task.device == "cpu":
+        return Work(torch_step(task, x, labels), HostClock())
+    torch.cuda.empty_cache()  # of the task before
+    if task.compiled:
+        torch.compiler.reset()
+    torch.backends.cudnn.benchmark = True
+    tf32 = os.environ.get("GPUCNN_TF32") == "1"  # one rule for both
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    clock = DeviceClock(lambda: torch.cuda.Event(enable_timing=True), lambda first, second: first.elapsed_time(second))
+    versions = f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return Work(torch_step(task, x, labels), clock, lambda: torch.cuda.memory_reserved() / 2**20, versions)
+
+
 def torch_step(task: "Task", x: Array, labels: Array) -> Callable[[], None]:
-    """One eager step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or inference."""
+    """One step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or inference.
+
+    Eager or compiled, in float32 or under autocast, as the task says.  float16 has a scaled loss; bfloat16 needs none.
+    """
     torch.set_num_threads(task.threads)
     last = task.layout == "channels_last"
-    model = to_torch(models.build(task.model, task.input_shape).initialize(0))
-    data = torch.from_numpy(x).permute(0, 3, 1, 2)
+    model = to_torch(models.build(task.model, task.input_shape).initialize(0)).to(task.device)
+    data = torch.from_numpy(x).to(task.device).permute(0, 3, 1, 2)
     data = data.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     if last:
         model = model.to(memory_format=torch.channels_last)
-    targets = torch.from_numpy(labels)
+    targets = torch.from_numpy(labels).to(task.device)
+    on_gpu = task.device != "cpu"
     if task.mode == "eval":
         model.eval()
 
@@ -126,12 +150,27 @@ def torch_step(task: "Task", x: Array, labels: Array) -> Callable[[], None]:
                 model(data)
 
         return infer
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    fused = {"fused": True} if on_gpu else {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, **fused)
     loss = nn.CrossEntropyLoss()
+    if task.compiled:
+        model = torch.compile(model, mode=task.compiled)
+    if task.precision == "float32":
 
-    def step() -> None:
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss(model(data), targets).backward()
+            optimizer.step()
+
+        return step
+    scaler = torch.amp.GradScaler(task.device, enabled=task.precision == "float16")
+
+    def mixed() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(model(data), targets).backward()
-        optimizer.step()
+        with torch.autocast(task.device, dtype=MIXED[task.precision]):
+            value = loss(model(data), targets)
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
-    return step
+    return mixed

@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from math import inf
 from statistics import median
+from threading import Timer
 from time import perf_counter, sleep
+from typing import Any
 
 from gpucnn.benchmarking.contender import Task
 from gpucnn.errors import GpucnnError
@@ -36,7 +39,13 @@ PAUSE = 0.05  # s for the other contender's threads to fall asleep
 
 @dataclass
 class Contender:
-    """A child process and the times it has reported, in seconds a step."""
+    """A child process and the times it has reported, in seconds a step.
+
+    Attributes:
+        interpreter: the Python that runs it; PyTorch may live in an environment of its own.
+        deadline: in the time of ``perf_counter``; whoever has not answered by then is stopped.
+        launches, device_mib, versions: what a process on a GPU says of itself.
+    """
 
     name: str
     task: Task
@@ -45,40 +54,75 @@ class Contender:
     page_faults: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
     first_step: float = 0.0
+    interpreter: str = sys.executable
+    deadline: float = inf
+    launches: int = 0
+    device_mib: float = 0.0
+    versions: str = ""
 
     def start(self) -> None:
         """Start the process and wait until it is warm; ``first_step`` is from its start to the end of a first step."""
         start = perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gpucnn.benchmarking.contender", self.task.to_json()],
+            [self.interpreter, "-m", "gpucnn.benchmarking.contender", self.task.to_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **self.environment},
         )
-        self._answer()
+        self._warm(start)
+
+    def take(self, task: Task) -> None:
+        """Let the process go on with another task, and wait until it is warm."""
+        self.task = task
+        self.seconds, self.page_faults = [], []
+        start = perf_counter()
+        self._send(task.to_json())
+        self._warm(start)
+
+    def _warm(self, start: float) -> None:
+        self.versions = str(self._answer().get("versions", ""))
         self.first_step = perf_counter() - start
-        self._answer()
+        self.launches = int(self._answer().get("launches", 0))
 
     def round(self, steps: int) -> float:
         """Run some steps; returns their median time."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
+        self._send(str(steps))
         answer = self._answer()
-        self.peak_mib = float(answer["peak_mib"])
+        self.peak_mib, self.device_mib = float(answer["peak_mib"]), float(answer["device_mib"])
         self.page_faults.append(float(answer["page_faults"]))
         return float(answer["seconds"])
 
     def stop(self) -> None:
         self.process.communicate(timeout=60)
 
-    def _answer(self) -> dict[str, float]:
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
+
+    def _answer(self) -> dict[str, Any]:
+        """The next line.
+
+        Raises:
+            GpucnnError: the process has failed, has ended, or takes too long.
+        """
         assert self.process.stdout is not None
+        watchdog = Timer(max(self.deadline - perf_counter(), 0.0), self.process.kill)
+        if self.deadline < inf:
+            watchdog.start()
         line = self.process.stdout.readline()
+        watchdog.cancel()
         if not line:
-            raise GpucnnError(f"the process of {self.name} ended with code {self.process.wait()}")
-        answer: dict[str, float] = json.loads(line)
+            late = perf_counter() >= self.deadline
+            why = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
+            raise GpucnnError(f"the process of {self.name} {why}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise GpucnnError(f"{self.name}: {answer['error']}")
         return answer
 
 
@@ -113,13 +157,7 @@ def race(racers: list[Contender], rounds: int) -> Result:
     """Time all contenders in turn, ``rounds`` times."""
     for racer in racers:
         racer.start()
-    steps = {racer.name: max(1, min(50, int(ROUND_SECONDS / racer.round(1)))) for racer in racers}
-    for racer in racers:
-        racer.page_faults.clear()
-    for _ in range(rounds):
-        for racer in racers:
-            sleep(PAUSE)
-            racer.seconds.append(racer.round(steps[racer.name]))
+    take_turns(racers, rounds)
     for racer in racers:
         racer.stop()
     ours = racers[0]
@@ -135,6 +173,17 @@ def race(racers: list[Contender], rounds: int) -> Result:
         first_step={racer.name: racer.first_step for racer in racers},
         ratios={name: paired(ours, them) for name, them in baselines.items() if them},
     )
+
+
+def take_turns(racers: list[Contender], rounds: int, seconds: float = ROUND_SECONDS, most: int = 50) -> None:
+    """Rounds of contenders that are warm, in turn: as many steps as fit into so many seconds, ``most`` at most."""
+    steps = {racer.name: max(1, min(most, int(seconds / racer.round(1)))) for racer in racers}
+    for racer in racers:
+        racer.page_faults.clear()
+    for _ in range(rounds):
+        for racer in racers:
+            sleep(PAUSE)
+            racer.seconds.append(racer.round(steps[racer.name]))
 
 
 def cold_and_warm(task: Task) -> tuple[float, float]:

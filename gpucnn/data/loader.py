@@ -9,9 +9,11 @@ import numpy as np
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data.augment import gather_augment, gather_normalize
-from gpucnn.data.augmentation import Augmentation, Draws, draw
+from gpucnn.data.augmentation import ELASTIC, Augmentation, Draws, draw
+from gpucnn.data.colour import jitter
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.mixing import Mix, cutmix, draw_mixes, mixed_labels, mixup
+from gpucnn.data.warp import noise_planes, smooth, warp
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.random import permutation, stream_id
 from gpucnn.typing import Array
@@ -82,7 +84,7 @@ class Loader:
         draws, mixes = self.draw(epoch), self.draw_mixes(epoch)
         for batch in range(start, len(self)):
             index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
-            x, labels = self.gather(index, draws), self.labels[index]
+            x, labels = self.gather(index, draws, epoch), self.labels[index]
             yield self.mix(x, labels, mixes[batch]) if mixes else (x, labels)
 
     def draw(self, epoch: int) -> Draws | None:
@@ -104,14 +106,26 @@ class Loader:
             x = self.backend.run(cutmix, x, *mix.box) if mix.box else self.backend.run(mixup, x, mix.share)
         return x, mixed_labels(labels, self.classes, mix.share)
 
-    def gather(self, index: Array, draws: Draws | None) -> Array:
-        """Images ``index`` (B,) as the model sees them: float32 (B,H,W,C)."""
-        if self.augmentation is None or draws is None:
-            return self.backend.run(gather_normalize, self.images, index, self.mean, self.inv_std)
-        how, drawn = self.augmentation, draws.of(index)
+    def gather(self, index: Array, draws: Draws | None, epoch: int) -> Array:
+        """Images ``index`` (B,) as the model sees them in an epoch: float32 (B,H,W,C)."""
+        how, run = self.augmentation, self.backend.run
+        if how is None or draws is None:
+            return run(gather_normalize, self.images, index, self.mean, self.inv_std)
+        drawn, images = draws.of(index), self.images
+        if how.warps or how.relights:  # bytes again, of the batch alone
+            images, index = self.distort(index, drawn, how, epoch), self.backend.xp.arange(len(index))
         moved = (drawn.flip, drawn.shift, how.crop, how.crop_mode)
         covered = (drawn.centre, how.cutout)
-        return self.backend.run(gather_augment, self.images, index, *moved, self.mean, self.inv_std, *covered)
+        return run(gather_augment, images, index, *moved, self.mean, self.inv_std, *covered)
+
+    def distort(self, index: Array, drawn: Draws, how: Augmentation, epoch: int) -> Array:
+        """Images ``index`` (B,) turned, scaled, bent and in another light: uint8 (B,H,W,C)."""
+        run, field = self.backend.run, None
+        if how.elastic:
+            noise = run(noise_planes, index, self.images.shape[1:], self.seed, ELASTIC, epoch)  # (B,2,H,W)
+            field = run(smooth, noise, how.elastic, how.elastic_sigma)
+        pixels = run(warp, self.images, index, drawn.matrix, field, how.crop_mode) if how.warps else self.images[index]
+        return run(jitter, pixels, drawn.brightness, drawn.contrast) if how.relights else pixels
 
 
 def check(

@@ -53,10 +53,31 @@ def test_the_device_draws_the_same(mode: str) -> None:
         assert np.array_equal(STRICT.to_host(getattr(found, name)), getattr(wanted, name))
 
 
+def test_angles_scales_and_light_come_from_their_ranges() -> None:
+    found = drawn(Augmentation(rotation=30, scale=0.2, brightness=0.4, contrast=0.1))
+    assert found.matrix is not None
+    cosine, sine = found.matrix[:, 0, 0].astype(float), found.matrix[:, 0, 1].astype(float)
+    angle, zoom = np.degrees(np.arctan2(sine, cosine)), 1 / np.hypot(sine, cosine)
+    for values, middle, radius in (
+        (angle, 0, 30),
+        (zoom, 1, 0.2),
+        (found.brightness, 1, 0.4),
+        (found.contrast, 1, 0.1),
+    ):
+        share = (values - middle) / radius
+        assert abs(share).max() < 1 + 1e-4
+        assert share.min() < -0.99
+        assert share.max() > 0.99
+        assert abs(share.mean()) < 5 / (3 * COUNT) ** 0.5
+    assert abs(np.corrcoef(angle, zoom)[0, 1]) < 0.08
+    assert abs(np.corrcoef(found.brightness, found.contrast)[0, 1]) < 0.08
+
+
 def test_draws_go_with_their_images() -> None:
-    whole, index = drawn(Augmentation(flip=True, crop=2, cutout=3)), np.array([7, 0, 3999])
+    how = Augmentation(flip=True, crop=2, cutout=3, rotation=5, brightness=0.1)
+    whole, index = drawn(how), np.array([7, 0, 3999])
     some = whole.of(index)
-    for name in ("flip", "shift", "centre"):
+    for name in ("flip", "shift", "centre", "matrix", "brightness", "contrast"):
         assert np.array_equal(getattr(some, name), getattr(whole, name)[index])
 
 
@@ -74,6 +95,12 @@ def test_a_larger_set_has_the_same_draws_for_its_first_images() -> None:
         ({"cutout": -1}, "cutout = -1"),
         ({"mixup": -0.1}, "mixup = -0.1"),
         ({"cutmix": float("inf")}, "cutmix = inf"),
+        ({"rotation": 181.0}, "rotation = 181.0: give the largest angle in degrees, in [0, 180]"),
+        ({"scale": 1.0}, "scale = 1.0: give a share in [0, 0.9]"),
+        ({"elastic": -1.0}, "elastic = -1.0"),
+        ({"elastic_sigma": 0.0}, "elastic_sigma = 0.0"),
+        ({"brightness": float("nan")}, "brightness = nan"),
+        ({"contrast": 2.0}, "contrast = 2.0"),
         ({"mixup_prob": 1.5}, "mixup_prob = 1.5: give a share in [0, 1]"),
         ({"crop_mode": "zeros"}, "did you mean 'zero'?"),
         ({"crop_mode": "edge"}, "known are reflect, zero"),

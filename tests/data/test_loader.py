@@ -16,6 +16,7 @@ from gpucnn.errors import ShapeError, UsageError
 SHAPE = (6, 5, 3)
 MOVED = Augmentation(flip=True, crop=2, crop_mode="reflect")
 COVERED = Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=3)
+BENT = Augmentation(flip=True, crop=1, rotation=20, scale=0.1, elastic=8.0, elastic_sigma=2.0, brightness=0.2)
 
 
 def noise(count: int = 23, seed: int = 0) -> Dataset:
@@ -83,7 +84,7 @@ def test_labels_stay_with_their_images() -> None:
     assert labels.tolist() != sorted(labels)
 
 
-@pytest.mark.parametrize("augmentation", [None, MOVED, COVERED, Augmentation(crop=1), Augmentation(flip=True)])
+@pytest.mark.parametrize("augmentation", [None, MOVED, COVERED, BENT, Augmentation(crop=1), Augmentation(flip=True)])
 def test_the_batch_size_changes_nothing_else(augmentation: Augmentation | None) -> None:
     x, labels = joined(make(batch_size=23, shuffle=True, augmentation=augmentation, seed=5), epoch=2)
     for batch_size in (1, 7, 22, 24, 1000):
@@ -98,7 +99,7 @@ def test_what_happens_to_an_image_does_not_depend_on_the_order() -> None:
     assert np.array_equal(x, in_order[labels])
 
 
-@pytest.mark.parametrize("augmentation", [MOVED, COVERED])
+@pytest.mark.parametrize("augmentation", [MOVED, COVERED, BENT])
 @pytest.mark.parametrize("start", range(5))
 def test_an_epoch_goes_on_where_it_stopped(start: int, augmentation: Augmentation) -> None:
     loader = make(shuffle=True, augmentation=augmentation, seed=9)
@@ -119,7 +120,10 @@ def test_seeds_and_epochs_differ() -> None:
     assert len(moved) == 4
 
 
-@pytest.mark.parametrize("augmentation", [Augmentation(flip=True), Augmentation(crop=2), Augmentation(cutout=2)])
+@pytest.mark.parametrize("augmentation", [Augmentation(flip=True), Augmentation(crop=2), Augmentation(cutout=2),
+     Augmentation(rotation=9), Augmentation(scale=0.2), Augmentation(elastic=9.0), Augmentation(brightness=0.2),
+     Augmentation(contrast=0.2)],
+)  # fmt: skip
 def test_each_draw_is_anew_in_every_epoch_and_for_every_seed(augmentation: Augmentation) -> None:
     runs = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     seen = {joined(make(augmentation=augmentation, seed=seed), epoch)[0].tobytes() for seed, epoch in runs}

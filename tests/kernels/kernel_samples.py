@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn import losses, metrics, optim
-from gpucnn.data import augment
+from gpucnn.data import augment, warp
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, output_size
 
@@ -69,6 +69,8 @@ CONVOLUTIONS: list[Case] = [
 MANY_PIXELS: list[Case] = [
     ((8, 16, 16, 16), 32, 3, 1, 1),
     ((8, 16, 16, 1), 6, 5, 1, 2),
+    ((8, 15, 13, 24), 32, 3, 1, 1),  # three quarters of two vectors
+    ((8, 8, 9, 13), 80, 3, 1, ASYMMETRIC),
     ((8, 12, 12, 6), 16, 5, 1, 0),
     ((8, 17, 15, 20), 33, 3, 2, 1),
 ]
@@ -299,6 +301,27 @@ def _pictures(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]
             yield Sample(augment.gather_augment, f"{label},{mode},cutout", covered)
 
 
+def _warped(cases: list[tuple[tuple[int, ...], int]]) -> Iterator[Sample]:
+    """Batches of bytes, turned and bent."""
+    for shape, batch in cases:
+        label = f"{'x'.join(map(str, shape))},{batch}"
+
+        def noise(s, shape=shape, batch=batch):
+            return s.rng.integers(0, 2**32, batch), shape[1:], int(s.rng.integers(2**62)), 77, 5
+
+        yield Sample(warp.noise_planes, label, noise)
+        for border in ("zero", "reflect"):
+            for bent in (True, False):
+
+                def moved(s, shape=shape, batch=batch, border=border, bent=bent):
+                    images = s.rng.integers(0, 256, shape, dtype=np.uint8)
+                    matrix = np.eye(2, dtype=np.float32) + np.float32(0.3) * s(batch, 2, 2)
+                    field = 2 * s(batch, 2, *shape[1:3]) if bent else None
+                    return images, s.rng.integers(0, shape[0], batch), matrix, field, border
+
+                yield Sample(warp.warp, f"{label},{border},{'bent' if bent else 'straight'}", moved)
+
+
 SMALL = [
     *_convolutions(CONVOLUTIONS),
     *_poolings(POOLINGS),
@@ -306,6 +329,7 @@ SMALL = [
     *_elements(SIZES),
     *_products(PRODUCTS),
     *_pictures(PICTURES),
+    *_warped([((4, 7, 6, 3), 5), ((3, 5, 9, 1), 2), ((2, 1, 4, 2), 3), ((2, 9, 9, 1), 1)]),
 ]
 BIG = [
     *_convolutions(MANY_PIXELS),
@@ -314,6 +338,7 @@ BIG = [
     *_elements([MANY]),
     *_products([(200, 300, 100)]),
     *_pictures(MANY_PICTURES),
+    *_warped([((40, 28, 28, 1), 33), ((20, 32, 31, 3), 16)]),
 ]
 
 

@@ -94,7 +94,7 @@ def test_a_set_that_may_be_written_to_stays_so() -> None:
     assert images.flags.writeable
 
 
-EVERYTHING = Augmentation(flip=True, crop=3, flip_mode="alternating", cutout=5)
+EVERYTHING = Augmentation(flip=True, crop=3, flip_mode="alternating", cutout=5, rotation=15, elastic=9, contrast=0.3)
 BAD = {
     "negative": {"index": np.array([0, -1])},
     "boolean": {"index": np.array([True, False] * 3 + [True])},

@@ -150,14 +150,14 @@ def test_a_wrong_kernel_is_found_where_it_is_used_and_nowhere_else(op, places, a
 
 def test_every_kernel_of_the_cpu_can_be_found_wrong() -> None:
     from gpucnn.backends import cpu
-    from gpucnn.data import augment
+    from gpucnn.data import augment, warp
     from gpucnn.metrics import count_correct
 
     pytest.importorskip("numba")
     tried = {op for op, _, _ in BREAKS} | {optim.sgd_update, optim.momentum_update, optim.adam_update}
     left = set(cpu.table()) - tried
     # neighbours in one, which only whole nets run; batches, which come before nets
-    left = {op for op in left if op.__module__ not in (joined.__name__, augment.__name__)}
+    left = {op for op in left if op.__module__ not in (joined.__name__, augment.__name__, warp.__name__)}
     assert left == {count_correct}  # a metric, which no layer and no gradient depends on
 
 

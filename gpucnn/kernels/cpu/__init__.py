@@ -13,6 +13,7 @@ from gpucnn.kernels.cpu import (
     loss,
     optim,
     pooling,
+    warp,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "loss",
     "optim",
     "pooling",
+    "warp",
 ]

@@ -1,6 +1,6 @@
 """NVRTC without a GPU: CUDA source -> machine code for a given architecture, and what ptxas says about it.
 
-The library comes from the wheel nvidia-cuda-nvrtc, headers from nvidia-cuda-runtime: the extra ``cuda-dev``.
+The library comes from the wheel nvidia-cuda-nvrtc, headers from nvidia-cuda-runtime: the extra ``nvrtc``.
 """
 
 import ctypes
@@ -62,9 +62,9 @@ def first(pattern: str) -> Path | None:
 def missing() -> str | None:
     """Why nothing can be compiled."""
     if first("lib/libnvrtc.so.*") is None:
-        return "NVRTC is not installed: pip install 'gpucnn[cuda-dev]'"
+        return "NVRTC is not installed: pip install 'gpucnn[nvrtc]'"
     if first("include/cuda_fp16.h") is None:
-        return "CUDA's headers are not installed: pip install 'gpucnn[cuda-dev]'"
+        return "CUDA's headers are not installed: pip install 'gpucnn[nvrtc]'"
     return None
 
 

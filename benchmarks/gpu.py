@@ -1,0 +1,322 @@
+"""All that has to be measured on a machine with a GPU: ``python benchmarks/gpu.py``.
+
+Runs the tests marked gpu, ``gpucnn parity``, whole training steps against PyTorch on the same card (eager, then
+compiled) and a table of ops, and writes benchmarks/RESULTS_GPU.md after each part.  It needs this repository, CuPy and
+cuDNN, PyTorch where there is to be a comparison, and no network.  Without a GPU it ends with exit code 6.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gpucnn import models
+from gpucnn.backends import gpu_problem
+from gpucnn.benchmarking.contender import Task
+from gpucnn.benchmarking.page import Page, table
+from gpucnn.benchmarking.race import WORKLOADS, Contender
+from gpucnn.benchmarking.steps import Case, Field, Row, run_cases
+from gpucnn.environment import usable_cores
+from gpucnn.errors import DeviceError
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "RESULTS_GPU.md"
+CIFAR = (32, 32, 3)
+CASES = [
+    Case("resnet18", CIFAR, 512),
+    Case("speedrun94", CIFAR, 1024),
+    *(Case(model, shape, 128) for model, shape in WORKLOADS.values()),
+    Case("resnet18", CIFAR, 1024),
+    Case("resnet18", CIFAR, 128),
+]
+SMOKE_CASES = [Case("lenet5", (28, 28, 1), 2), Case("no_such_model", CIFAR, 2)]
+COMPILE_MODES = ("default", "reduce-overhead")
+SMOKE = "A smoke run on a CPU: it shows that the plumbing works, and no figure here says anything of a GPU."
+TITLES = {
+    "tests": "Tests on the GPU",
+    "parity": "Layers beside NumPy",
+    "steps": "Training steps beside PyTorch, eager",
+    "compiled": "Training steps beside PyTorch, compiled",
+    "ops": "Where a step's time goes",
+}
+SHARES = {"tests": 0.3, "parity": 0.4, "steps": 0.7, "compiled": 0.92, "ops": 1.0}
+"""Section -> by when it has to end, as a share of the time that there is; what one leaves over, the next ones have."""
+
+
+class Session:
+    """One run of this script.
+
+    Attributes:
+        deadline: for the section under way, in the time of ``perf_counter``.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.start = perf_counter()
+        self.ours = "reference" if args.smoke else "gpu"
+        self.theirs = "cpu" if args.smoke else "cuda"
+        self.about = self.doctor()
+        self.gpu_name = self.about["device"].get("name", "")
+        self.page = Page(args.out, "Results on a GPU", self.head(), list(TITLES.values()))
+        self.deadline = self.start
+        self.problems: list[str] = []
+
+    def doctor(self) -> dict[str, Any]:
+        """What ``gpucnn doctor`` finds, in a process of its own: this one keeps off the GPU."""
+        done = self.command([sys.executable, "-m", "gpucnn.cli.main", "doctor", "--json"], 120)
+        return dict(json.loads(done[1])) if done[0] == 0 else {"device": {}, "packages": [], "machine": {}}
+
+    def head(self) -> str:
+        """The hardware line, and how to read the page."""
+        device, machine = self.about["device"], self.about["machine"]
+        found = {package["name"]: package["version"] for package in self.about["packages"]}
+        versions = ", ".join(f"{name} {found.get(name)}" for name in ("CuPy", "NumPy", "PyTorch"))
+        if self.args.smoke:
+            hardware = f"**{SMOKE}**"
+        else:
+            hardware = (
+                f"Machine: {device.get('name')} (compute capability {device.get('compute_capability')}, "
+                f"{device.get('multiprocessors')} multiprocessors, {device.get('memory_gib')} GiB), driver "
+                f"{device.get('driver') or self.about['gpu']['driver']} for CUDA {device.get('cuda_of_driver')}, CUDA "
+                f"runtime {device.get('cuda_runtime')}, cuDNN {device.get('cudnn')}, frontend "
+                f"{device.get('cudnn_frontend')}. Convolutions: {device.get('convolutions')}."
+            )
+        return "\n".join(
+            [
+                f"{hardware} {versions}, Python {machine.get('python')}, {machine.get('cpu')}, "
+                f"{machine.get('usable_cores')} cores.",
+                "",
+                "Times are of events on the device, after warm-up: the median of a round's steps, then the median over "
+                "rounds, with smallest and largest. Contenders are processes of their own and take rounds in turn; a "
+                "ratio is our time over theirs at the same precision, round by round, below 1 is faster.",
+            ]
+        )
+
+    def stamp(self) -> str:
+        """How a section was made."""
+        return f"`python benchmarks/gpu.py {' '.join(self.args.words)}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+
+    def left(self) -> float:
+        """Seconds until the section has to end."""
+        return max(self.deadline - perf_counter(), 0.0)
+
+    def command(self, words: Sequence[str], seconds: float) -> tuple[int | None, str]:
+        """Run a command from the repository -> (exit code, or None where time ran out; what it printed by then)."""
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        where = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+            process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=where)
+            try:
+                code: int | None = process.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                code = None
+            output.seek(0)
+            return code, output.read()
+
+    def write(self, section: str, text: str) -> None:
+        self.page.write(TITLES[section], f"{self.stamp()}\n\n{text}")
+
+    def problem(self, text: str) -> None:
+        """What makes the exit code 1."""
+        self.problems.append(text)
+        print(f"gpu.py: {text}", file=sys.stderr, flush=True)
+
+
+# -- tests and parity ---------------------------------------------------------------------------------
+
+
+def run_tests(session: Session) -> None:
+    """pytest -m gpu, with what failed; what is cut off has counts of what was done by then."""
+    which = ["tests/test_random.py"] if session.args.smoke else ["tests"]
+    if session.args.data_dir:
+        os.environ["GPUCNN_DATA_DIR"] = session.args.data_dir
+    words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider", *which]
+    code, output = session.command(words, session.left())
+    done = re.findall(r"^(tests/.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", output, flags=re.MULTILINE)
+    counts = Counter(outcome for _, outcome in done)
+    summary = ", ".join(f"{count} {outcome.lower()}" for outcome, count in counts.items()) or last_line(output)
+    if code is None:
+        summary += ", and then its time was over"
+    if code != 0:
+        session.problem(f"the tests on the GPU: {summary}")
+    wrong = "\n".join(f"- `{name}`" for name, outcome in done if outcome in ("FAILED", "ERROR"))
+    details = output.partition("= FAILURES =")[2][:20000] or output.partition("= ERRORS =")[2][:20000]
+    shown = f"\n\n```\n{details}\n```" if details else ""
+    session.write("tests", f"`pytest -m gpu`: exit code {code}, {summary}\n\n{wrong}{shown}")
+
+
+def last_line(output: str) -> str:
+    """Why a command did not get anywhere."""
+    return (output.strip().splitlines() or ["nothing was printed"])[-1]
+
+
+def run_parity(session: Session) -> None:
+    """gpucnn parity, with what it came to."""
+    words = [sys.executable, "-m", "gpucnn.cli.main", "parity", "--device", session.ours]
+    if session.args.smoke:
+        words += ["--model", "lenet5", "-b", "2", "--steps", "1"]
+    code, output = session.command(words, session.left())
+    if code != 0:
+        session.problem(f"gpucnn parity ends with {code}")
+    verdict = last_line(output)
+    session.write("parity", f"`gpucnn parity`: exit code {code}; {verdict}\n\n```\n{output.strip()[-20000:]}\n```")
+
+
+# -- steps --------------------------------------------------------------------------------------------
+
+
+def contenders(session: Session, compiled: bool) -> Field:
+    """Ours, and PyTorch: eager in both precisions, or compiled in mixed precision."""
+    threads = session.args.threads or usable_cores()
+    ours = Task(session.ours, "", (), 0, threads=threads)
+    mixed = Task("pytorch", "", (), 0, threads=threads, precision="bfloat16", device=session.theirs)
+    where = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
+    other = session.args.torch_python or sys.executable
+    mine = {"gpucnn": replace(ours, precision="float16"), "gpucnn, float32": ours}
+    tasks = {"PyTorch eager": mixed, "PyTorch eager, float32": replace(mixed, precision="float32")}
+    if compiled:
+        tasks = {f"PyTorch compiled, {mode}": replace(mixed, compiled=mode) for mode in COMPILE_MODES}
+    if session.args.smoke:  # a CPU does not compute in float16
+        del mine["gpucnn"], tasks["PyTorch eager"]
+    us = [Contender(name, task, where) for name, task in mine.items()]
+    them = [Contender(name, task, where, interpreter=other) for name, task in tasks.items()]
+    return Field(us, them, session.gpu_name)
+
+
+def run_steps(session: Session, compiled: bool = False) -> None:
+    """The table of whole steps, written after each case."""
+    section = "compiled" if compiled else "steps"
+    if compiled and session.args.smoke:
+        session.write(section, "Left out of a smoke run.")
+        return
+    field = contenders(session, compiled)
+    rows: list[list[str]] = []
+    missed: list[str] = []
+    rounds = 1 if session.args.smoke else session.args.rounds
+    known = [case for case in session.args.cases if case.model in models.MODELS]
+    missed += [f"{case}: no such model in this version" for case in session.args.cases if case not in known]
+    for case, found in run_cases(field, known, rounds, session.deadline):
+        if found is None:
+            missed.append(f"not reached in time: {case}")
+        else:
+            rows += [cells(case, row) for row in found if not row.error]
+            missed += [f"{case}, {row.name}: {row.error}" for row in found if row.error]
+        titles = ["case", "contender", "ms a step", "images/s", "share of peak", "launches", "GPU memory", "ratio"]
+        notes = [f"- {line}" for line in missed]
+        session.write(section, "\n".join([legend(field, rounds), "", table(titles, rows), "", *notes]))
+    if not rows:
+        session.problem(f"{TITLES[section]}: nothing was timed")
+
+
+def legend(field: Field, rounds: int) -> str:
+    """What stands in the table."""
+    how = "channels last, autocast to bfloat16 except where float32 is named, fused SGD, cudnn.benchmark"
+    theirs = ", ".join(filter(None, [how, field.versions()]))
+    return (
+        f"{rounds} rounds. PyTorch: {theirs}. The share is of the card's arithmetic peak for the contender's precision "
+        "(`gpucnn/benchmarking/peaks.py`), with three times the forward pass's operations. Launches are our kernels "
+        "and calls of cuDNN in one step, without what CuPy starts itself. GPU memory is what the pool holds."
+    )
+
+
+def cells(case: Case, row: Row) -> list[str]:
+    """A row of the table."""
+    times = [1e3 * seconds for seconds in row.seconds]
+    middle = median(times)
+    ratio = "{1:.2f} ({0:.2f} to {2:.2f})".format(*row.ratio) if row.ratio else ""
+    return [
+        str(case),
+        f"{row.name}, {row.precision}" if row.precision not in row.name else row.name,
+        f"{middle:.3f} ({min(times):.3f} to {max(times):.3f})",
+        f"{1e3 * case.batch_size / middle:,.0f}",
+        "" if row.share is None else f"{row.share:.1%}",
+        str(row.launches or ""),
+        f"{row.device_mib:,.0f} MiB" if row.device_mib else "",
+        ratio,
+    ]
+
+
+# -- ops ----------------------------------------------------------------------------------------------
+
+
+def run_ops(session: Session) -> None:
+    """gpucnn benchmark --explain of some cases."""
+    parts = []
+    for case in session.args.cases[:3]:
+        if case.model not in models.MODELS:
+            continue
+        shape = "x".join(map(str, case.shape))
+        words = ["--explain", "--device", session.ours, "--model", case.model, "--input-shape", shape]
+        command = [sys.executable, "-m", "gpucnn.cli.main", "benchmark", *words, "-b", str(case.batch_size)]
+        code, output = session.command(command, session.left())
+        if code != 0:
+            session.problem(f"gpucnn benchmark --explain of {case} ends with {code}")
+        parts.append(f"{case}\n\n```\n{output.strip()}\n```")
+        session.write("ops", "\n\n".join(parts))
+
+
+SECTIONS: dict[str, Callable[[Session], None]] = {
+    "tests": run_tests,
+    "parity": run_parity,
+    "steps": run_steps,
+    "compiled": lambda session: run_steps(session, compiled=True),
+    "ops": run_ops,
+}
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The flags, checked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=8.0, help="time for all sections together")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="which ones")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="only the cases of these models")
+    parser.add_argument("--rounds", type=int, default=7, help="of each contender in each case")
+    parser.add_argument("--threads", type=int, default=0, help="of the host for each contender (default: all)")
+    parser.add_argument("--data-dir", metavar="DIR", help="real data sets for the tests that want them")
+    parser.add_argument("--torch-python", metavar="PATH", help="the Python of another environment that has PyTorch")
+    parser.add_argument("--out", type=Path, metavar="PATH", help=f"default: {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--smoke", action="store_true", help="the same code on a CPU in small, into --out")
+    args = parser.parse_args(words)
+    args.words = list(words)
+    if args.smoke and (args.out is None or args.out.resolve() == RESULTS):
+        parser.error(f"--smoke: give another --out than {RESULTS.relative_to(ROOT)}; its figures are no results")
+    args.out = args.out or RESULTS
+    cases = SMOKE_CASES if args.smoke else CASES
+    args.cases = [case for case in cases if case.model in (args.models or [case.model])]
+    return args
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the sections; 0, 1 where something failed, 6 without a GPU."""
+    args = parse(words)
+    problem = gpu_problem()
+    if problem and not args.smoke:
+        print(f"gpu.py: error: {problem}", file=sys.stderr)
+        return DeviceError.exit_code
+    session = Session(args)
+    for section in (name for name in SECTIONS if name in args.sections):
+        share = SHARES[section] / max(SHARES[name] for name in args.sections)
+        session.deadline = session.start + 60.0 * args.minutes * share
+        print(f"gpu.py: {TITLES[section]}, {session.left():.0f} s at most", file=sys.stderr, flush=True)
+        SECTIONS[section](session)
+    print(f"gpu.py: {args.out}", file=sys.stderr)
+    return 1 if session.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""How long steps take: by the host's clock, or by events on the GPU's stream, which the host need not wait for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
+from typing import Any, Protocol
+
+from gpucnn.backend import Backend
+
+
+class Clock(Protocol):
+    """Marks between pieces of work, and the times between the marks."""
+
+    def mark(self) -> Any:
+        """Here and now, on the timeline on which the work is done."""
+
+    def seconds(self, marks: Sequence[Any]) -> list[float]:
+        """From each mark to the next; waits until the last one is reached."""
+
+
+class HostClock:
+    """For work that is done when its call returns."""
+
+    def mark(self) -> float:
+        return perf_counter()
+
+    def seconds(self, marks: Sequence[float]) -> list[float]:
+        return [after - before for before, after in pairwise(marks)]
+
+
+class DeviceClock:
+    """For work that a GPU does later: events on its current stream.
+
+    What lies between two events includes the time in which the GPU waits for the host to send more.
+
+    Args:
+        event: makes an event that can ``record()`` itself and ``synchronize()``; CuPy's and PyTorch's do.
+        elapsed: (first event, second event) -> milliseconds.
+    """
+
+    def __init__(self, event: Callable[[], Any], elapsed: Callable[[Any, Any], float]) -> None:
+        self.event, self.elapsed = event, elapsed
+
+    def mark(self) -> Any:
+        event = self.event()
+        event.record()
+        return event
+
+    def seconds(self, marks: Sequence[Any]) -> list[float]:
+        marks[-1].synchronize()  # sync
+        return [1e-3 * self.elapsed(before, after) for before, after in pairwise(marks)]
+
+
+def clock_of(backend: Backend) -> Clock:
+    """The clock for what runs on this backend."""
+    if backend.synchronous:
+        return HostClock()
+    return DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task, ready to run.
+
+    Attributes:
+        step: one step of it.
+        clock: for its steps.
+        memory: MiB of the GPU's memory that the framework holds.
+        versions: of the framework and its libraries, where they say something about a GPU.
+        on_gpu: whether our own launches can be counted.
+    """
+
+    step: Callable[[], None]
+    clock: Clock
+    memory: Callable[[], float] = float
+    versions: str = ""
+    on_gpu: bool = False

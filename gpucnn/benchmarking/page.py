@@ -1,0 +1,43 @@
+"""A page of results in Markdown, written anew after each section, so that a run that is cut off keeps what it has."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class Page:
+    """A title, a head that says where it was measured, and sections.
+
+    Args:
+        path: where it is written; sections of a page that is already there stay, if its head is the same.
+        head: the paragraphs below the title.
+        order: the sections' titles, in the order in which they are shown.
+    """
+
+    def __init__(self, path: Path, title: str, head: str, order: Sequence[str]) -> None:
+        self.path, self.title, self.head, self.order = path, title, head.strip(), tuple(order)
+        self.sections: dict[str, str] = {}
+        if path.exists():
+            start, *parts = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            if start.strip() == self.start().strip():
+                found = (part.partition("\n") for part in parts)
+                self.sections = {name: text.strip() for name, _, text in found if name in self.order}
+
+    def start(self) -> str:
+        return f"# {self.title}\n\n{self.head}\n"
+
+    def write(self, section: str, text: str) -> None:
+        """Put a section in place of the one of its name, and the page on disk."""
+        assert section in self.order
+        self.sections[section] = text.strip()
+        shown = (f"## {name}\n\n{self.sections[name]}\n" for name in self.order if name in self.sections)
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
+        temporary.write_text("\n".join([self.start(), *shown]), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
