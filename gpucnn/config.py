@@ -6,6 +6,7 @@ Precedence: the defaults here < the file < ``--set section.key=value`` < flags.
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
@@ -76,6 +77,9 @@ class TrainConfig:
     smoothing: float = 0.0
     reduction: str = "mean"  # what is differentiated: the mean or the sum of the batch's losses
     clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
+    ema: float = 0.0  # decay of a moving average of the weights, which evaluation then uses; 0: none
+    lookahead: int = 0  # steps between two returns of the weights to slow ones; 0: none
+    lookahead_decay: float = 0.95  # what a step leaves of the slow weights, at the end of the run
     amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
     tta: str = "none"  # views that logits are averaged over in an evaluation more, at the end: flip or multicrop
@@ -111,15 +115,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """constant, step, cosine or one_cycle, with a linear warm-up in front."""
+    """constant, step, cosine, one_cycle, triangular or piecewise, with a linear warm-up in front."""
 
     name: str = "step"
     warmup_epochs: float = 0.0
     milestones: tuple[float, ...] = (8.0, 11.0)  # in epochs, for step
     gamma: float = 0.2  # for step
-    peak: float = 0.3  # share of the run that climbs, for one_cycle
-    start: float = 0.04  # first rate as a share of lr, for one_cycle
-    final: float = 0.0  # last rate as a share of lr, for cosine and one_cycle
+    peak: float = 0.3  # share of the run that climbs, for one_cycle and triangular
+    start: float = 0.04  # first rate as a share of lr, for one_cycle and triangular
+    final: float = 0.0  # last rate as a share of lr, for cosine, one_cycle and triangular
+    knots: tuple[tuple[float, ...], ...] = ()  # [epoch, share of lr] each, for piecewise: straight lines between them
 
 
 @dataclass(frozen=True)
@@ -203,29 +208,14 @@ class Config:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
         self.data.augmentation()
         memory_limit(self.run.memory_limit)
-        if not self.train.smoothing < 1.0:
-            raise UsageError(f"train.smoothing = {self.train.smoothing}: give a share in [0, 1)")
-        if not self.optimizer.momentum < 1.0:
-            raise UsageError(f"optimizer.momentum = {self.optimizer.momentum}: give a number in [0, 1)")
-        if self.optimizer.decoupled and self.optimizer.name != "sgd":
-            raise UsageError(
-                f"optimizer.decoupled is for sgd, not {self.optimizer.name}: adamw decouples its decay itself"
-            )
+        for name in BELOW_ONE:
+            section, key = name.split(".")
+            value = getattr(getattr(self, section), key)
+            if not value < 1.0:
+                raise UsageError(f"{name} = {value}: give a number in [0, 1)")
         for group, rule in self.optimizer.groups.items():
-            self._check_group(f"optimizer.groups.{group}", group, rule)
-
-    def _check_group(self, name: str, group: str, rule: GroupConfig) -> None:
-        trained = tuple(known for known in GROUPS if known != "frozen")
-        if group not in trained:
-            raise UsageError(f"unknown config key {name}{closest(group, trained)}")
-        for key in ("lr", "weight_decay", "momentum", "epochs"):
-            value = getattr(rule, key)
-            if value is not None and not (isfinite(value) and value >= 0):
-                raise UsageError(f"{name}.{key} = {value}: give a number >= 0")
-        if rule.momentum is not None and not (rule.momentum < 1.0 and self.optimizer.name not in ("adam", "adamw")):
-            raise UsageError(f"{name}.momentum = {rule.momentum}: give a number in [0, 1), and not for adam")
-        if rule.fade and not rule.epochs:
-            raise UsageError(f"{name}.fade needs {name}.epochs: in how many epochs its rate falls to 0")
+            _check_group(f"optimizer.groups.{group}", group, rule)
+        _check_knots(self.schedule.knots)
 
     def to_toml(self) -> str:
         """All sections with all keys; ``from_toml`` gives an equal config back."""
@@ -241,6 +231,9 @@ POSITIVE: dict[str, float] = {
     "train.seed": 0,
     "train.smoothing": 0,
     "train.clip_grad": 0,
+    "train.ema": 0,
+    "train.lookahead": 0,
+    "train.lookahead_decay": 0,
     "train.patience": 0,
     "train.max_steps": 0,
     "optimizer.lr": 0,
@@ -252,13 +245,36 @@ POSITIVE: dict[str, float] = {
     "run.log_interval": 1,
 }
 
+BELOW_ONE = ("train.smoothing", "train.ema", "train.lookahead_decay", "optimizer.momentum")
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "train.amp": ("off", "fp16"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "adam", "adamw"),
-    "schedule.name": ("constant", "step", "cosine", "one_cycle"),
+    "schedule.name": ("constant", "step", "cosine", "one_cycle", "triangular", "piecewise"),
 }
+
+
+def _check_group(name: str, group: str, rule: GroupConfig) -> None:
+    trained = tuple(known for known in GROUPS if known != "frozen")
+    if group not in trained:
+        raise UsageError(f"unknown config key {name}{closest(group, trained)}")
+    for key in ("lr", "weight_decay", "momentum", "epochs"):
+        value = getattr(rule, key)
+        if value is not None and not (isfinite(value) and value >= 0):
+            raise UsageError(f"{name}.{key} = {value}: give a number >= 0")
+    if not (rule.momentum or 0.0) < 1.0:
+        raise UsageError(f"{name}.momentum = {rule.momentum}: give a number in [0, 1)")
+
+
+def _check_knots(knots: tuple[tuple[float, ...], ...]) -> None:
+    for knot in knots:
+        if not (len(knot) == 2 and all(isfinite(value) and value >= 0 for value in knot)):
+            raise UsageError(f"schedule.knots: {list(knot)} is no [epoch, share of lr], two numbers >= 0")
+    epochs = [knot[0] for knot in knots]
+    if any(after <= before for before, after in pairwise(epochs)):
+        raise UsageError(f"schedule.knots are at the epochs {epochs}: give each once, in order")
 
 
 def _update(section: Any, name: str, values: Mapping[str, Any]) -> Any:

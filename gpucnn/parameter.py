@@ -96,6 +96,36 @@ class Buffer:
         self._data = data
 
 
+def place(sizes: Mapping[str, int], start: int = 0) -> tuple[dict[str, slice], int]:
+    """Name -> slice of a flat array, one behind the other from aligned places; and where the next would start."""
+    segments = {}
+    for name, size in sizes.items():
+        segments[name] = slice(start, start + size)
+        start += -(-size // ALIGNMENT) * ALIGNMENT
+    return segments, start
+
+
+class FlatBuffers:
+    """All buffers in one contiguous array, so that an average of them is one pass.
+
+    Attributes:
+        data: the flat array, (total,); gaps between segments hold zeros.
+        segments: buffer name -> slice of it.
+    """
+
+    def __init__(self, buffers: Mapping[str, Buffer], backend: Backend, dtype: str) -> None:
+        self.shapes = {name: buffer.shape for name, buffer in buffers.items()}
+        self.segments, end = place({name: int(np.prod(shape)) for name, shape in self.shapes.items()})
+        self.data = backend.xp.zeros(end, dtype=dtype)
+        for name, buffer in buffers.items():
+            buffer.bind(self.view(self.data, name))
+            buffer.data[...] = buffer.fill
+
+    def view(self, flat: Array, name: str) -> Array:
+        """The part of a flat array that belongs to a buffer, in the buffer's shape."""
+        return flat[self.segments[name]].reshape(self.shapes[name])
+
+
 class FlatParameters:
     """All weights in one contiguous array, all gradients in a second: an optimiser step is one pass.
 
@@ -120,10 +150,8 @@ class FlatParameters:
         end = 0
         for group in GROUPS:
             start = end
-            for name, parameter in parameters.items():
-                if parameter.group == group:
-                    self.segments[name] = slice(end, end + parameter.size)
-                    end += -(-parameter.size // ALIGNMENT) * ALIGNMENT
+            placed, end = place({name: p.size for name, p in parameters.items() if p.group == group}, start)
+            self.segments |= placed
             self.groups[group] = slice(start, end)
         self.data = backend.xp.zeros(end, dtype=dtype)
         grad = backend.xp.zeros(end, dtype=dtype)

@@ -4,10 +4,11 @@ from dataclasses import replace
 from math import ceil
 
 from gpucnn import models, schedules
+from gpucnn.averages import EMA, Average, Lookahead
 from gpucnn.backend import Backend
-from gpucnn.config import Config
+from gpucnn.config import Config, GroupConfig
 from gpucnn.data import Dataset, split_validation
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
 from gpucnn.optim import SGD, Adam, AdamW, GroupRule, Optimizer
 from gpucnn.precision import FLOAT32, POLICIES, Policy
@@ -44,12 +45,20 @@ def build_model(config: Config) -> Layer:
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
+def build_rule(group: str, table: GroupConfig, steps_per_epoch: int) -> GroupRule:
+    """What ``optimizer.groups`` says of a group, in steps."""
+    if table.fade and not table.epochs:
+        name = f"optimizer.groups.{group}"
+        raise UsageError(f"{name}.fade needs {name}.epochs: in how many epochs its rate falls to 0")
+    steps = ceil(table.epochs * steps_per_epoch)
+    return GroupRule(table.lr, table.weight_decay, table.momentum, steps, table.fade)
+
+
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     o = config.optimizer
-    rules = {
-        group: GroupRule(g.lr, g.weight_decay, g.momentum, ceil(g.epochs * steps_per_epoch), g.fade)
-        for group, g in o.groups.items()
-    }
+    if o.decoupled and o.name in ("adam", "adamw"):
+        raise UsageError(f"optimizer.decoupled is for sgd, not {o.name}: adamw decouples its decay itself")
+    rules = {group: build_rule(group, table, steps_per_epoch) for group, table in o.groups.items()}
     if o.name == "sgd":
         return SGD(
             o.lr,
@@ -72,14 +81,30 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
 def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     s, lr = config.schedule, config.optimizer.lr
     warm = round(s.warmup_epochs * steps_per_epoch)
+    knots = [(epoch * steps_per_epoch - warm, share) for epoch, share in s.knots]
+    if s.name == "piecewise" and not knots:
+        raise UsageError("schedule.name = 'piecewise' needs schedule.knots, as [[0, 0.2], [2, 1], [10, 0]]")
     total = total_steps(config, steps_per_epoch) - warm
     made = {
         "constant": lambda: schedules.constant(lr),
         "step": lambda: schedules.step_decay(lr, [round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma),
         "cosine": lambda: schedules.cosine(lr, total, s.final),
         "one_cycle": lambda: schedules.one_cycle(lr, total, s.peak, s.start, s.final),
+        "triangular": lambda: schedules.triangular(lr, total, s.peak, s.start, s.final),
+        "piecewise": lambda: schedules.piecewise_linear(lr, knots),
     }[s.name]()
     return schedules.warmup(made, warm)
+
+
+def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
+    """Lookahead first, so that the moving average is of weights that have returned."""
+    t = config.train
+    made: list[Average] = []
+    if t.lookahead:
+        made.append(Lookahead(t.lookahead, total_steps(config, steps_per_epoch), t.lookahead_decay))
+    if t.ema:
+        made.append(EMA(t.ema))
+    return made
 
 
 def build_policy(config: Config, backend: Backend) -> Policy:
@@ -102,6 +127,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         reduction=t.reduction,
         clip_grad=t.clip_grad,
         policy=build_policy(config, backend),
+        averages=build_averages(config, steps_per_epoch),
         augmentation=d.augmentation() or None,
         drop_last=t.drop_last,
         patience=t.patience,

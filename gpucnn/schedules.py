@@ -44,6 +44,29 @@ def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, fin
     return rate
 
 
+def piecewise_linear(lr: float, knots: Sequence[tuple[float, float]]) -> Schedule:
+    """Straight lines between knots (step, share of lr) in the order of their steps; level before and behind them."""
+    steps, shares = [step for step, _ in knots], [share for _, share in knots]
+
+    def rate(step: int) -> float:
+        right = bisect_right(steps, step)
+        if right in (0, len(steps)):
+            return lr * shares[max(right - 1, 0)]
+        (s0, y0), (s1, y1) = knots[right - 1 : right + 1]
+        return lr * (y0 + (y1 - y0) * (step - s0) / (s1 - s0))
+
+    return rate
+
+
+def triangular(lr: float, total: int, peak: float = 0.23, start: float = 0.2, final: float = 0.07) -> Schedule:
+    """``one_cycle`` with its top at a whole step, the last one within the ``peak`` share of ``total``.
+
+    The defaults are those of arXiv 2404.00498.
+    """
+    top = int(peak * total)
+    return piecewise_linear(lr, [(0, start), (top, 1.0), (total, final)] if top else [(0, 1.0), (total, final)])
+
+
 def warmup(schedule: Schedule, steps: int) -> Schedule:
     """A straight line up to the schedule's first rate in ``steps`` steps, then the schedule itself."""
     if steps <= 0:

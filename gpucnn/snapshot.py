@@ -6,12 +6,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from gpucnn.averages import EMA
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.checkpoint import Checkpoint, load_checkpoint
 from gpucnn.config import Config
 from gpucnn.errors import CheckpointError, GpucnnError
 from gpucnn.layers import Layer
-from gpucnn.recipe import build_model
+from gpucnn.recipe import build_averages, build_model
 from gpucnn.trainer import Progress, Trainer
 from gpucnn.typing import Shape
 
@@ -30,6 +31,7 @@ def take(trainer: Trainer, config: Config, environment: Mapping[str, Any], diges
         parameters={name: state[name] for name in trainer.model.parameters()},
         buffers={name: state[name] for name in trainer.model.buffers()},
         optimizer=trainer.optimizer.state_dict(),
+        averages={average.name: average.state_dict() for average in trainer.averages},
         progress=progress,
         history={column: [row[column] for row in rows] for column in (rows[0] if rows else ())},
         config=config.to_toml(),
@@ -48,6 +50,13 @@ def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
             f"the checkpoint holds optimiser state {sorted(checkpoint.optimizer)}, this run needs {sorted(names)}"
         )
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
+    averages = {average.name: average for average in trainer.averages}
+    if set(checkpoint.averages) != set(averages):
+        raise CheckpointError(
+            f"the checkpoint holds the averages {sorted(checkpoint.averages)}, this run needs {sorted(averages)}"
+        )
+    for name, average in averages.items():
+        average.load_state_dict(checkpoint.averages[name])
     columns = checkpoint.history
     length = len(next(iter(columns.values()), []))
     rows = [{name: column[i] for name, column in columns.items()} for i in range(length)]
@@ -63,19 +72,24 @@ def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
 def expected_tensors(config_text: str) -> Expected:
     """What a checkpoint with this config must hold: names, shapes and dtypes of the model rebuilt from it."""
     try:
-        model = build_model(Config.from_toml(config_text, "the config in the checkpoint"))
+        config = Config.from_toml(config_text, "the config in the checkpoint")
+        model = build_model(config)
     except GpucnnError as error:
         raise CheckpointError(f"its config does not make a model: {error}") from None
-    return {
-        "parameters": {name: (entry.shape, "float32") for name, entry in model.parameters().items()},
-        "buffers": {name: (entry.shape, "float32") for name, entry in model.buffers().items()},
-    }
+    parameters = {name: (entry.shape, "float32") for name, entry in model.parameters().items()}
+    buffers = {name: (entry.shape, "float32") for name, entry in model.buffers().items()}
+    averaged = {name: parameters[name] for name, entry in model.parameters().items() if not entry.frozen} | buffers
+    averages = {f"averages/{average.name}": averaged for average in build_averages(config, 1)}
+    return {"parameters": parameters, "buffers": buffers, **averages}
 
 
 def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:
-    """A trained model, in evaluation mode, from its checkpoint and nothing else."""
+    """A trained model, in evaluation mode, from its checkpoint and nothing else.
+
+    Its weights are the averaged ones where evaluation used those in training as well.
+    """
     checkpoint = load_checkpoint(path, expected_tensors)
     config = Config.from_toml(checkpoint.config)
     model = build_model(config).initialize(config.train.seed, backend)
-    model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers})
+    model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers, **checkpoint.averages.get(EMA.name, {})})
     return model.eval(), config, checkpoint

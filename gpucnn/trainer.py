@@ -8,12 +8,13 @@ What happens in one step is ``Trainer.train_step``; the epochs are a generator, 
             break
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from time import perf_counter
 from typing import Any
 
+from gpucnn.averages import Average, averaged
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.diagnosis import explain_not_finite
@@ -97,6 +98,7 @@ class Trainer:
             larger by the number of images (and wants a rate that is smaller by it).  Reported losses stay means.
         clip_grad: largest norm of the gradient; 0 does not clip.
         policy: what is computed in float16; nothing where not given.
+        averages: of the weights, taken after each step in this order.
         augmentation: what happens to training images; nothing where not given.
         drop_last: leave out the last batch of an epoch where it is a partial one.
         patience: epochs without a better test accuracy before ``fit`` ends early; 0 never.
@@ -119,6 +121,7 @@ class Trainer:
         reduction: str = "mean",
         clip_grad: float = 0.0,
         policy: Policy = FLOAT32,
+        averages: Sequence[Average] = (),
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
         patience: int = 0,
@@ -137,6 +140,9 @@ class Trainer:
         self.loss, self.loss_options = loss, loss_options or {}
         self.reduction, self.clip_grad, self.augmentation = reduction, clip_grad, augmentation
         self.precision = policy.bind(backend)
+        self.averages = tuple(averages)
+        for average in self.averages:
+            average.bind(self.model)
         self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
         self.max_steps = max_steps
         self.mean, self.std = mean, std
@@ -154,6 +160,8 @@ class Trainer:
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
         self.precision.update(self.optimizer, self.schedule(self.clock.step), self.clock.step)
+        for average in self.averages:
+            average.update(self.clock.step)
         self.metrics.update(loss, logits, labels)
         self.clock.step += 1
 
@@ -181,7 +189,7 @@ class Trainer:
             if not finished:
                 return
             trained = self.metrics.read()  # sync
-            tested = evaluate(self.model, test_batches, self.loss, self.precision)
+            tested = self.test(test_batches)
             seconds = perf_counter() - start
             yield self.close_epoch(trained, tested, seconds, rate)
 
@@ -245,7 +253,12 @@ class Trainer:
     def evaluate(self, dataset: Dataset, tta: str = "none") -> Evaluation:
         """Loss, accuracy and predictions on a data set, in evaluation mode; ``tta`` as in ``evaluation.evaluate``."""
         self.mean, self.std = self.mean or dataset.mean, self.std or dataset.std
-        return evaluate(self.model, self.loader(dataset, training=False), self.loss, self.precision, tta)
+        return self.test(self.loader(dataset, training=False), tta)
+
+    def test(self, batches: Loader, tta: str = "none") -> Evaluation:
+        """The same on batches, with averaged weights where there are some for evaluation."""
+        with averaged(self.averages):
+            return evaluate(self.model, batches, self.loss, self.precision, tta)
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
         """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""

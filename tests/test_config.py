@@ -73,7 +73,13 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("optimizer.groups.norm.lr=-2", "optimizer.groups.norm.lr = -2.0: give a number >= 0"),
         ("optimizer.groups.norm.weight_decay=some", "optimizer.groups.norm.weight_decay = 'some': expected a number"),
         ("optimizer.groups.norm.momentum=1", "optimizer.groups.norm.momentum = 1.0: give a number in [0, 1)"),
-        ("optimizer.groups.norm.fade=true", "optimizer.groups.norm.fade needs optimizer.groups.norm.epochs"),
+        ("train.ema=1", "train.ema = 1.0: give a number in [0, 1)"),
+        ("train.lookahead=-5", "train.lookahead = -5: give a number >= 0"),
+        ("train.lookahead_decay=1", "train.lookahead_decay = 1.0: give a number in [0, 1)"),
+        ("schedule.knots=[[0, 1], [2]]", "schedule.knots: [2.0] is no [epoch, share of lr]"),
+        ("schedule.knots=[[0, 1], [2, -1]]", "schedule.knots: [2.0, -1.0] is no"),
+        ("schedule.knots=[[0, 1], [0, 2]]", "schedule.knots are at the epochs [0.0, 0.0]: give each once, in order"),
+        ("schedule.knots=[1, 2]", "schedule.knots = 1: expected a list"),
         ("optimizer.groups.norm=3", "optimizer.groups.norm = 3: expected a table"),
         ("optimizer.groups=3", "optimizer.groups = 3: expected a table"),
         ("train.epochs.many=3", "train.epochs = {'many': 3}: expected an integer"),
@@ -100,10 +106,9 @@ def test_rules_for_groups_are_merged_key_by_key_and_survive_the_round_trip() -> 
     assert (groups["norm"].lr, groups["norm"].weight_decay, groups["norm"].momentum) == (64.0, 0.0, 0.5)
     assert (groups["whiten"].epochs, groups["whiten"].fade, groups["whiten"].weight_decay) == (3.0, True, None)
     assert Config.from_toml(config.to_toml()) == config
-    with pytest.raises(UsageError, match=r"groups\.norm\.momentum = 0\.5: .* not for adam"):
-        config.with_setting("optimizer.name=adam")
-    with pytest.raises(UsageError, match=r"optimizer\.decoupled is for sgd, not adamw"):
-        Config().updated({"optimizer": {"name": "adamw", "decoupled": True}})
+    knots = config.with_setting("schedule.knots=[[0, 0.2], [2.5, 1]]")
+    assert knots.schedule.knots == ((0.0, 0.2), (2.5, 1.0))
+    assert Config.from_toml(knots.to_toml()) == knots
 
 
 def test_bad_files_are_usage_errors(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import strict_cupy
 from strict_cupy import STRICT
 
 from gpucnn import models, optim
+from gpucnn.averages import EMA, Lookahead
 from gpucnn.backend import REFERENCE
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.layers import GELU, Conv2D, Dropout, Flatten, LeakyReLU, Linear, Sequential, SiLU
@@ -50,6 +51,8 @@ def test_no_step_waits_and_the_result_is_the_references(case, policy) -> None:
             backend,
             augmentation=Augmentation(flip=True, crop=1),
             clip_grad=1.0,
+            reduction="sum",
+            averages=[Lookahead(2, 3), EMA(0.9)],
             policy=policy,
             mean=data.mean,
             std=data.std,
@@ -60,7 +63,8 @@ def test_no_step_waits_and_the_result_is_the_references(case, policy) -> None:
             strict_cupy.reset()
             one.train_step(x, labels)
             assert strict_cupy.syncs == 0
-        states.append(one.model.state_dict())
+        averages = {f"{a.name} {name}": array for a in one.averages for name, array in a.state_dict().items()}
+        states.append({**one.model.state_dict(), **averages})
     for name, wanted in states[0].items():
         assert states[1][name].dtype == np.float32
         np.testing.assert_allclose(states[1][name], wanted, rtol=1e-4, atol=1e-5)

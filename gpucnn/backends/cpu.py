@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from gpucnn import losses, metrics, optim
+from gpucnn import averages, losses, metrics, optim
 from gpucnn.backend import Backend
 from gpucnn.data import augment, warp
 from gpucnn.environment import usable_cores
@@ -69,6 +69,7 @@ def table() -> dict[Op, Op]:
         optim.sgd_update: fast.optim.sgd_update,
         optim.momentum_update: fast.optim.momentum_update,
         optim.adam_update: fast.optim.adam_update,
+        averages.lerp: fast.optim.lerp,
         # batches of pictures
         augment.gather_normalize: fast.augment.gather_normalize,
         augment.gather_augment: fast.augment.gather_augment,
@@ -201,6 +202,7 @@ FITS: dict[Op, Callable[..., bool]] = {
     optim.sgd_update: alike,
     optim.momentum_update: alike,
     optim.adam_update: alike,
+    averages.lerp: alike,
 }
 """Op -> whether its arrays fit together: kernels read by address and must not be given anything else."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import losses, metrics, optim, precision
+from gpucnn import averages, losses, metrics, optim, precision
 from gpucnn.backend import Backend
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
@@ -64,6 +64,7 @@ def table() -> dict[Op, Op]:
         optim.sgd_update: fast.optim.sgd_update,
         optim.momentum_update: fast.optim.momentum_update,
         optim.adam_update: fast.optim.adam_update,
+        averages.lerp: fast.optim.lerp,
         # mixed precision
         precision.unscale: fast.precision.unscale,
         precision.keep: fast.precision.keep,
@@ -259,6 +260,7 @@ COVERS: dict[Op, Callable[..., bool]] = {
     optim.adam_update: lambda w, g, m, v, lr, *numbers: (
         flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
+    averages.lerp: lambda a, w, share: flat(a, w) and number(share, np.float32),
     precision.unscale: lambda g, scale: flat(g, g) and number(scale, np.float32) and is_array(scale),
     precision.keep: flags,
     precision.adapt: lambda scale, good, finite, interval: (

@@ -3,6 +3,7 @@
     /model/<parameter>                 float32 arrays, contiguous
     /buffers/<buffer>                  batch norm's running statistics
     /optimizer/<state>/<parameter>     one group per state ("velocity", or "m" and "v")
+    /averages/<average>/<name>         of trained parameters and of buffers, where the run has averages ("ema")
     /history/<column>                  one number per epoch
     /progress/<key>                    scalars: how far training has come
     /config, /environment              texts: TOML, JSON
@@ -38,6 +39,7 @@ class Checkpoint:
     Attributes:
         parameters, buffers: name -> host array.
         optimizer: state name ("velocity") -> parameter name -> host array of the parameter's shape.
+        averages: name of an average ("ema") -> parameter or buffer -> host array of its shape.
         progress: how far training has come; "epoch" and "step" are repeated in the file's attributes.
         history: column -> one number per epoch.  No timings: equal runs give equal bytes.
         config: TOML from which the model can be rebuilt.
@@ -49,6 +51,7 @@ class Checkpoint:
     parameters: Mapping[str, Array]
     buffers: Mapping[str, Array]
     optimizer: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    averages: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     progress: Mapping[str, Number] = field(default_factory=dict)
     history: Mapping[str, list[Number]] = field(default_factory=dict)
     config: str = ""
@@ -60,6 +63,7 @@ class Checkpoint:
         """Path in the file -> array, of everything that has a value per weight or per channel."""
         groups = {"model": self.parameters, "buffers": self.buffers}
         groups |= {f"optimizer/{state}": arrays for state, arrays in self.optimizer.items()}
+        groups |= {f"averages/{average}": arrays for average, arrays in self.averages.items()}
         return {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 
 
@@ -89,6 +93,8 @@ def make_image(checkpoint: Checkpoint) -> bytes:
             file.create_group(group)
         for state in sorted(checkpoint.optimizer):
             file.create_group(f"optimizer/{state}")
+        for average in sorted(checkpoint.averages):
+            file.create_group(f"averages/{average}")
         values = {**checkpoint.tensors(), "config": checkpoint.config, "environment": checkpoint.environment}
         values |= {f"progress/{key}": value for key, value in checkpoint.progress.items()}
         values |= {f"history/{column}": _column(column, row) for column, row in checkpoint.history.items()}

@@ -22,7 +22,7 @@ Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""
 
 Expected = Callable[[str], Mapping[str, Tensors]]
-"""config text -> {"parameters": ..., "buffers": ...}, of the model that is rebuilt from it"""
+"""config text -> {"parameters": ..., "buffers": ..., "averages/ema": ...}, of the model that is rebuilt from it"""
 
 GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
 TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
@@ -86,7 +86,14 @@ class CheckpointFile:
 
     def states(self) -> list[str]:
         """Names of the optimiser's states."""
-        return sorted(group.removeprefix("optimizer/") for group in self.groups if "/" in group)
+        return self._below("optimizer/")
+
+    def averages(self) -> list[str]:
+        """Names of the averages of the weights."""
+        return self._below("averages/")
+
+    def _below(self, start: str) -> list[str]:
+        return sorted(group.removeprefix(start) for group in self.groups if group.startswith(start))
 
     def progress(self) -> dict[str, Number]:
         return {key: read_number(f"progress/{key}", e) for key, e in self.members("progress").items()}
@@ -104,9 +111,13 @@ class CheckpointFile:
     def check(self, expected: Mapping[str, Tensors]) -> None:
         """Names, shapes and dtypes against a model's; a CheckpointError names the first that differs.
 
-        A parameter in half precision counts as one in float32, which ``read`` makes of it.
+        A parameter in half precision counts as one in float32, which ``read`` makes of it.  A file with neither
+        optimiser state nor averages is a model to hand on, which needs none.
         """
-        for group, word in WORDS.items():
+        averages = {f"averages/{name}" for name in self.averages()}
+        if averages or self.states():
+            averages |= {word for word in expected if word.startswith("averages/")}
+        for group, word in {**WORDS, **{name: name for name in sorted(averages)}}.items():
             found = self.tensors(group)
             if group == "model":
                 found = {name: (shape, WIDER.get(dtype, dtype)) for name, (shape, dtype) in found.items()}
@@ -119,6 +130,7 @@ class CheckpointFile:
         checkpoint = Checkpoint(
             **tensors,
             optimizer={state: _arrays(self.members(f"optimizer/{state}")) for state in self.states()},
+            averages={name: _arrays(self.members(f"averages/{name}")) for name in self.averages()},
             progress=self.progress(),
             history=self.history(),
             config=self.config,
@@ -161,12 +173,13 @@ def _check_paths(tree: Tree) -> None:
     if missing := {"config", "environment"} - tree.entries.keys():
         raise CheckpointError(f"the text {sorted(missing)[0]!r} is missing")
     for path in sorted(tree.groups):
-        if path not in GROUPS and not (path.startswith("optimizer/") and path.count("/") == 1):
+        above, _, below = path.partition("/")
+        if path not in (*GROUPS, "averages") and not (above in ("optimizer", "averages") and "/" not in below):
             raise CheckpointError(f"the group {path!r} belongs to no checkpoint")
     for path, entry in tree.entries.items():
         group, _, _ = path.rpartition("/")
-        tensor = group in ("model", "buffers") or group.startswith("optimizer/")
-        if group in ("", "optimizer") and path not in ("config", "environment"):
+        tensor = group in ("model", "buffers") or group.startswith(("optimizer/", "averages/"))
+        if group in ("", "optimizer", "averages") and path not in ("config", "environment"):
             raise CheckpointError(f"the data set {path!r} belongs to no checkpoint")
         if tensor and entry.dtype not in TENSOR_TYPES:
             raise CheckpointError(f"tensor {path!r} is a {entry.dtype}")

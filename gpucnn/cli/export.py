@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         parameters=parameters,
         buffers={name: state[name] for name in model.buffers()},
         optimizer={},
+        averages={},
     )
     save_checkpoint(args.out, slim)
     data = args.out.read_bytes()

@@ -38,6 +38,7 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
     """Everything but the numbers themselves."""
     groups = {"model": "parameters", "buffers": "buffers"}
     groups |= {f"optimizer/{state}": f"optimizer state {state!r}" for state in file.states()}
+    groups |= {f"averages/{name}": f"average {name!r}" for name in file.averages()}
     tensors = {
         title: {name: statistics(read_array(entry)) for name, entry in _in_order(file.members(group))}
         for group, title in groups.items()

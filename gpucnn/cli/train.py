@@ -29,7 +29,7 @@ from gpucnn.snapshot import put_back, take
 from gpucnn.trainer import Trainer
 
 ROOT = Path("runs")
-HORIZON = ("cosine", "one_cycle")  # schedules that stretch with the number of epochs
+HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 
 FLAGS: dict[str, tuple[str, type, str]] = {
     "--dataset": ("data.dataset", str, "digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic"),
@@ -44,6 +44,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
+    "--ema": ("train.ema", float, "decay of a moving average of the weights, which evaluation uses (0: none)"),
     "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
     "--tta": ("train.tta", str, "views per test image in an evaluation more at the end: none, flip or multicrop"),
@@ -51,7 +52,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--lr": ("optimizer.lr", float, "learning rate"),
     "--momentum": ("optimizer.momentum", float, "momentum of sgd"),
     "--weight-decay": ("optimizer.weight_decay", float, "of weights; biases and batch norm are spared"),
-    "--sched": ("schedule.name", str, "constant, step, cosine or one_cycle"),
+    "--sched": ("schedule.name", str, "constant, step, cosine, one_cycle, triangular or piecewise"),
     "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
     "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
     "--tensorboard": ("run.tensorboard", bool, "also write TensorBoard events into the run folder"),

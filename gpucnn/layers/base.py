@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.errors import CheckpointError, UsageError
-from gpucnn.parameter import Buffer, FlatParameters, Parameter
+from gpucnn.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
 from gpucnn.random import Clock, stream_id
 from gpucnn.typing import Array, Shape
 
@@ -125,8 +125,7 @@ class Layer:
         for name, parameter in parameters.items():
             first = parameter.init(parameter.shape, seed, stream_id(name))
             parameter.data[...] = backend.to_device(first.astype(dtype))
-        for buffer in self.buffers().values():
-            buffer.bind(backend.xp.full(buffer.shape, buffer.fill, dtype=dtype))
+        self.flat_buffers = FlatBuffers(self.buffers(), backend, dtype)
         clock = clock or Clock(seed)
         for name, layer in self.named_layers():
             layer.name, layer.backend, layer.clock = name, backend, clock

@@ -47,6 +47,19 @@ def test_half_precision_is_for_the_disk_alone(trained, tmp_path: Path, capsys) -
     assert abs(evaluated(out, capsys)["accuracy"] - evaluated(trained.path, capsys)["accuracy"]) < 0.01
 
 
+def test_an_average_takes_the_place_of_the_weights(tmp_path: Path, capsys) -> None:
+    run, out = tmp_path / "run", tmp_path / "model.h5"
+    words = ["train", "--device", "reference", "--model", "mlp", "--epochs", "1", "--ema", "0.9"]
+    assert main([*words, "--output", str(run)]) == 0
+    assert main(["export", "--checkpoint", str(run / "last.h5"), "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert evaluated(out, capsys)["loss"] == evaluated(run / "last.h5", capsys)["loss"]
+    whole, slim = (load_checkpoint(path, expected_tensors) for path in (run / "last.h5", out))
+    assert not slim.averages
+    for name, array in whole.averages["ema"].items():
+        np.testing.assert_array_equal({**slim.parameters, **slim.buffers}[name], array)
+
+
 def test_a_run_cannot_go_on_from_it(trained, tmp_path: Path, capsys) -> None:
     out = tmp_path / "model.h5"
     assert main(["export", "--checkpoint", str(trained.path), "--out", str(out)]) == 0

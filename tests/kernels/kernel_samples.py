@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpucnn import losses, metrics, optim
+from gpucnn import averages, losses, metrics, optim
 from gpucnn.data import augment, warp
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, output_size
@@ -251,6 +251,7 @@ def _elements(sizes: list[int]) -> Iterator[Sample]:
             draw = (rate, seed, 7, 2**33)
             yield Sample(dropout.dropout, f"{label},{rate}", lambda s, n=n, draw=draw: (s(n), *draw))
         yield Sample(optim.sgd_update, label, lambda s, n=n: (s(n), s(n), 0.1, 0.01))
+        yield Sample(averages.lerp, label, lambda s, n=n: (s(n), s(n), 0.3))
         for nesterov in (False, True):
             numbers = (0.1, 0.9, 0.01, nesterov)
             make = lambda s, n=n, numbers=numbers: (s(n), s(n), s(n), *numbers)  # noqa: E731

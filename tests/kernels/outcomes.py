@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from kernel_samples import Op
 
-from gpucnn import optim, precision
+from gpucnn import averages, optim, precision
 
 IN_PLACE = {
     optim.sgd_update: (0,),
     optim.momentum_update: (0, 2),
     optim.adam_update: (0, 2, 3),
+    averages.lerp: (0,),
     precision.unscale: (0,),
     precision.keep: (0,),
     precision.adapt: (0, 1),

@@ -149,6 +149,7 @@ def test_a_wrong_kernel_is_found_where_it_is_used_and_nowhere_else(op, places, a
 
 
 def test_every_kernel_of_the_cpu_can_be_found_wrong() -> None:
+    from gpucnn.averages import lerp
     from gpucnn.backends import cpu
     from gpucnn.data import augment, warp
     from gpucnn.metrics import count_correct
@@ -158,7 +159,7 @@ def test_every_kernel_of_the_cpu_can_be_found_wrong() -> None:
     left = set(cpu.table()) - tried
     # neighbours in one, which only whole nets run; batches, which come before nets
     left = {op for op in left if op.__module__ not in (joined.__name__, augment.__name__, warp.__name__)}
-    assert left == {count_correct}  # a metric, which no layer and no gradient depends on
+    assert left == {count_correct, lerp}  # a metric and an average, which no layer and no gradient depends on
 
 
 @pytest.mark.parametrize(("op", "kind"), [(optim.sgd_update, "SGD"), (optim.momentum_update, "momentum"),

@@ -1,4 +1,4 @@
-"""Optimiser steps over the flat buffers: one pass each, in place."""
+"""Optimiser steps and averages over the flat buffers: one pass each, in place."""
 
 import numpy as np
 
@@ -29,6 +29,12 @@ def _adam(first, last, w, g, m, v, beta1, beta2, rest1, rest2, eps, decay, keep,
         m[i] = beta1 * m[i] + rest1 * d
         v[i] = beta2 * v[i] + rest2 * (d * d)
         w[i] = keep * w[i] - scale * m[i] / (np.sqrt(v[i] * correction) + eps)
+
+
+@jit
+def _lerp(first, last, a, w, share):
+    for i in range(a.size * first // SHARDS, a.size * last // SHARDS):
+        a[i] += share * (w[i] - a[i])
 
 
 def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:
@@ -62,3 +68,8 @@ def adam_update(
     rest = (1.0 - beta1, 1.0 - beta2)  # before rounding: 1 - 0.999 in float32 is 1.3e-5 off
     numbers = (beta1, beta2, *rest, eps, decay, keep, lr / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step))
     parallel(_adam, w, g, m, v, *(np.float32(number) for number in numbers), work=4 * w.size)
+
+
+def lerp(a: Array, w: Array, share: float) -> None:
+    """Part of the way from a to w."""
+    parallel(_lerp, a, w, np.float32(share), work=2 * a.size)

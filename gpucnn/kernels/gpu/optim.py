@@ -1,7 +1,7 @@
-"""Optimiser steps over the flat float32 buffers: one kernel each, in place.
+"""Optimiser steps and averages over the flat float32 buffers: one kernel each, in place.
 
-The learning rate and Adam's step are numbers, or 0-d arrays on the device (float32 and int64) that the kernel reads
-when it runs; so a captured step can be replayed with other values, and the host never waits.
+The learning rate, the share of an average and Adam's step are numbers, or 0-d arrays on the device (float32 and int64)
+that the kernel reads when it runs; so a captured step can be replayed with other values, and the host never waits.
 """
 
 from typing import Any
@@ -20,6 +20,7 @@ MODULE = Module(
         *(f"sgd<{wide}>" for wide in WIDTHS),
         *(f"momentum<{wide}, {nesterov}>" for wide in WIDTHS for nesterov in ("false", "true")),
         *(f"adam<{wide}>" for wide in WIDTHS),
+        *(f"lerp<{wide}>" for wide in WIDTHS),
     ],
 )
 
@@ -67,3 +68,10 @@ def adam_update(
     constants = (np.float64(constant) for constant in (beta1, beta2, eps, weight_decay))
     numbers = (np.int64(w.size), *number(lr, np.float64), *constants, np.bool_(decoupled), *number(step, np.int64))
     launch(MODULE, f"adam<{wide}>", grid, w, g, m, v, *numbers)
+
+
+def lerp(a: Array, w: Array, share: Any) -> None:
+    """Part of the way from a to w."""
+    w = contiguous(w)
+    wide, grid = _plan(a, w)
+    launch(MODULE, f"lerp<{wide}>", grid, a, w, np.int64(a.size), *number(share, np.float64))

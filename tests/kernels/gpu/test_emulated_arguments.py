@@ -6,7 +6,7 @@ from gpu_samples import SAMPLES, STORED, TABLE, close
 from outcomes import doubled, outcome, parts, sparse, turned
 from test_emulator import Inline
 
-from gpucnn import losses, metrics, optim, random
+from gpucnn import averages, losses, metrics, optim, random
 from gpucnn.backends import gpu
 from gpucnn.data import augment
 from gpucnn.kernels.gpu.launch import Grid
@@ -124,6 +124,7 @@ def test_arguments_by_name_are_looked_at_too(emulator) -> None:
 # op -> the arguments that may be 0-d arrays, and of which type
 DEVICE_NUMBERS = {
     optim.sgd_update: {2: np.float32},
+    averages.lerp: {2: np.float32},
     optim.momentum_update: {3: np.float32},
     optim.adam_update: {4: np.float32, 10: np.int64},
     dropout.dropout: {4: np.int64},
