@@ -15,7 +15,7 @@ IN_PLACE = {
     optim.adam_update: (0, 2, 3),
     batchnorm.move_running: (0, 1),
     averages.lerp: (0,),
-    precision.unscale: (0,),
+    precision.unscale: (0, 1),
     precision.keep: (0,),
     precision.adapt: (0, 1),
 }
