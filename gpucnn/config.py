@@ -35,6 +35,7 @@ class DataConfig:
     crop_mode: str = "zero"
     flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
     cutout: int = 0  # pixels a side of a square that is covered
+    cutout_mode: str = "clipped"  # at the edge of the image; or inside: all of it is in the image
     mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 mixes nothing
     cutmix: float = 0.0  # alpha likewise; with both, each has half of the batches
     mixup_prob: float = 1.0  # share of the batches that are mixed
@@ -135,6 +136,7 @@ class RunConfig:
     strict_device: bool = False
     memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
+    cuda_graph: str = "auto"  # a step's launches as one, on a GPU: auto, on or off
     log_interval: int = 50  # steps between two readings of the running loss
     tensorboard: bool = False  # events beside the logs
 
@@ -249,6 +251,7 @@ BELOW_ONE = ("train.smoothing", "train.ema", "train.lookahead_decay", "optimizer
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "train.amp": ("off", "fp16"),
+    "run.cuda_graph": ("auto", "on", "off"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "adam", "adamw"),
