@@ -88,10 +88,11 @@ class Session:
         if self.args.smoke:
             hardware = f"**{SMOKE}**"
         else:
+            driver = device.get("driver") or self.about["gpu"].get("driver")
             hardware = (
                 f"Machine: {device.get('name')} (compute capability {device.get('compute_capability')}, "
                 f"{device.get('multiprocessors')} multiprocessors, {device.get('memory_gib')} GiB), driver "
-                f"{device.get('driver') or self.about['gpu'].get('driver')} for CUDA {device.get('cuda_of_driver')}, CUDA "
+                f"{driver} for CUDA {device.get('cuda_of_driver')}, CUDA "
                 f"runtime {device.get('cuda_runtime')}, cuDNN {device.get('cudnn')}, frontend "
                 f"{device.get('cudnn_frontend')}. Convolutions: {device.get('convolutions')}."
             )
