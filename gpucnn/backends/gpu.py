@@ -37,6 +37,7 @@ def table() -> dict[Op, Op]:
         batchnorm.batchnorm_relu: fast.batchnorm.batchnorm_relu,
         batchnorm.batchnorm_relu_eval: fast.batchnorm.batchnorm_relu_eval,
         batchnorm.batchnorm_relu_grad: fast.batchnorm.batchnorm_relu_grad,
+        batchnorm.move_running: fast.batchnorm.move_running,
         # activations and sums
         activations.relu: fast.elementwise.relu,
         activations.relu_grad: fast.elementwise.relu_grad,
@@ -257,6 +258,9 @@ COVERS: dict[Op, Callable[..., bool]] = {
     ),
     batchnorm.batchnorm_relu_grad: lambda dy, x, *values: (
         storage(dy, x) and alike(dy, x) and channels(x, *values[:-1]) and host(values[-1])
+    ),
+    batchnorm.move_running: lambda mean, var, *batch: (
+        flat(mean, *batch[:2]) and flat(var, *batch[:2]) and alike(mean, var) and host(*batch[2:])
     ),
     activations.relu: storage,
     activations.relu_grad: lambda dy, x: storage(dy, x) and alike(dy, x),
