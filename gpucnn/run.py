@@ -29,7 +29,7 @@ from gpucnn.runlog import RunLog
 CHECKPOINTS = ("last.h5", "previous.h5", "best.h5")
 """In the order in which a resumed run tries them."""
 
-LOCK = ".lock"
+LOCK, RESULT = ".lock", "result.json"
 
 
 class RunDirectory:
@@ -94,7 +94,7 @@ class RunDirectory:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """What was measured once, in the end."""
-        replace_file(self.path / "result.json", [json.dumps(result, indent=2).encode() + b"\n"])
+        replace_file(self.path / RESULT, [json.dumps(result, indent=2).encode() + b"\n"])
 
     def save_last(self, checkpoint: Checkpoint) -> None:
         """The newest state; the one before stays as previous.h5."""

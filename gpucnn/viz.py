@@ -1,4 +1,4 @@
-"""Pictures for people: grids of grey feature maps, units as cells, and the story of demo 1 on one sheet.
+"""Pictures for people: grids of grey feature maps, units as cells, the story of demo 1, contact sheets.
 
 Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,41 @@ def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Sta
     sheet.save(path, colors=64)
 
 
+@dataclass(frozen=True)
+class Column:
+    """Images of a contact sheet, uint8 (B,H,W,C), with a title and a note below it."""
+
+    title: str
+    note: str
+    images: Array
+
+
+def save_columns(path: Path, title: str, note: str, names: Sequence[str], columns: Sequence[Column]) -> None:
+    """A contact sheet: one image to a row, with its name, and what became of it in each column."""
+    height, width = columns[0].images.shape[1:3]
+    noted = any(column.note for column in columns)
+    scale = max(1, round(72 / max(height, width)))  # pixels stay squares
+    shrink = min(1.0, 160 / max(height, width))
+    tile_h, tile_w = (max(1, round(size * scale * shrink)) for size in (height, width))
+    gap, top, label = 8, 116 if noted else 96, 16 + 8 * max(map(len, names))
+    step = max(tile_w, 64) + gap
+    lines = wrap(note, max(40, (label + len(columns) * step) // 7))
+    top += 16 * (len(lines) - 1)
+    sheet = Sheet(label + len(columns) * step + 2 * gap, top + len(names) * (tile_h + gap), minimum=560)
+    sheet.text(gap, 12, title, size=15, weight="bold")
+    for number, line in enumerate(lines):
+        sheet.text(gap, 40 + 16 * number, line, size=11, color=PALE)
+    for row, name in enumerate(names):
+        sheet.text(label - gap, top + row * (tile_h + gap) + tile_h / 2 - 8, name, size=11, align="right")
+    for number, column in enumerate(columns):
+        x = label + number * step + (2 * gap if number else 0)
+        sheet.text(x, top - (42 if noted else 24), column.title, size=11, weight="bold")
+        sheet.text(x, top - 24, column.note, size=9, color=PALE)
+        for row, image in enumerate(column.images):
+            sheet.photograph(x, top + row * (tile_h + gap), tile_w, tile_h, image)
+    sheet.save(path)
+
+
 class Sheet:
     """A white page to put pictures and words on; x to the right and y downwards, in pixels."""
 
@@ -207,13 +243,18 @@ class Sheet:
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
-        self.tiles: list[tuple[int, int, int, int, Array]] = []  # x, y, width, height, grey (H,W)
+        self.tiles: list[tuple[int, int, int, int, Array]] = []  # x, y, width, height, grey (H,W) or colours
 
     def picture(
         self, x: float, y: float, width: float, height: float, values: Array, scale: tuple[float, float]
     ) -> None:
         """Values (H,W) in grey, in a thin frame; enlarged pixels stay squares, NaN is paper."""
         self.tiles.append((round(x), round(y), round(width), round(height), to_grey(values, scale)))
+
+    def photograph(self, x: float, y: float, width: float, height: float, image: Array) -> None:
+        """An image, uint8 (H,W,1) or (H,W,3), as it is."""
+        pixels = image[:, :, 0] if image.shape[2] == 1 else image
+        self.tiles.append((round(x), round(y), round(width), round(height), np.ascontiguousarray(pixels)))
 
     def text(
         self, x: float, y: float, text: str, *, size: float, weight: str = "normal", color: str = INK,
@@ -246,10 +287,10 @@ class Sheet:
         self.figure.canvas.draw()
         sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
         pen = ImageDraw.Draw(sheet)
-        for x, y, width, height, grey in self.tiles:
-            shrinks = grey.shape[1] > width
+        for x, y, width, height, pixels in self.tiles:
+            shrinks = pixels.shape[1] > width
             way = Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST
-            sheet.paste(Image.fromarray(grey).resize((width, height), way), (x, y))
+            sheet.paste(Image.fromarray(pixels).resize((width, height), way), (x, y))
             pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
         sheet.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
 

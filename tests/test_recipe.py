@@ -8,7 +8,7 @@ from gpucnn.config import Config
 from gpucnn.errors import UsageError
 from gpucnn.muon import Muon
 from gpucnn.optim import GroupRule
-from gpucnn.recipe import build_averages, build_optimizer, build_schedule
+from gpucnn.recipe import build_averages, build_optimizer, build_schedule, total_steps
 
 GROUPS = """
 [optimizer]
@@ -77,3 +77,17 @@ def test_averages_of_the_config() -> None:
 def test_adam_has_rules_as_well(name: str) -> None:
     config = Config().updated({"optimizer": {"name": name, "groups": {"weight": {"lr": 0.5}}}})
     assert build_optimizer(config, 10).rules["weight"] == GroupRule(lr=0.5)
+
+
+@pytest.mark.parametrize(("max_steps", "total"), [(0, 30), (24, 24), (40, 30)])
+def test_the_schedule_ends_with_the_last_step(max_steps: int, total: int) -> None:
+    config = Config().updated(
+        {
+            "train": {"epochs": 3, "max_steps": max_steps},
+            "optimizer": {"lr": 2.0},
+            "schedule": {"name": "one_cycle", "start": 0.25, "peak": 0.5, "final": 0.125},
+        }
+    )
+    assert total_steps(config, 10) == total
+    rate = build_schedule(config, 10)
+    assert (rate(0), rate(total // 2), rate(total)) == (0.5, 2.0, 0.25)

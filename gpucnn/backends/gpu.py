@@ -12,7 +12,7 @@ from gpucnn import averages, losses, metrics, optim, precision
 from gpucnn.backend import Backend
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.layers.windows import output_size
 from gpucnn.memory import MemoryLimit
 from gpucnn.typing import Array, Padding, Pair, Shape
@@ -42,6 +42,8 @@ def table() -> dict[Op, Op]:
         activations.relu_grad: fast.elementwise.relu_grad,
         activations.leaky_relu: fast.elementwise.leaky_relu,
         activations.leaky_relu_grad: fast.elementwise.leaky_relu_grad,
+        gelu.gelu: fast.elementwise.gelu,
+        gelu.gelu_grad: fast.elementwise.gelu_grad,
         containers.add: fast.elementwise.add,
         containers.add_relu: fast.elementwise.add_relu,
         dropout.dropout: fast.dropout.dropout,
@@ -229,6 +231,8 @@ COVERS: dict[Op, Callable[..., bool]] = {
     activations.relu_grad: lambda dy, x: storage(dy, x) and alike(dy, x),
     activations.leaky_relu: lambda x, slope: storage(x) and host(slope),
     activations.leaky_relu_grad: lambda dy, x, slope: storage(dy, x) and alike(dy, x) and host(slope),
+    gelu.gelu: storage,
+    gelu.gelu_grad: lambda dy, x: storage(dy, x) and alike(dy, x),
     containers.add: lambda a, b: storage(a, b) and alike(a, b),
     containers.add_relu: lambda a, b: storage(a, b) and alike(a, b),
     dropout.dropout: lambda x, rate, seed, stream, step: (

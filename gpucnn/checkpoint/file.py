@@ -16,7 +16,7 @@ from gpucnn.checkpoint.contents import (
 from gpucnn.checkpoint.migrations import Attributes, migrate
 from gpucnn.checkpoint.structure import Entry, Tree, parse_image
 from gpucnn.errors import CheckpointError, NotANumberError
-from gpucnn.typing import Shape
+from gpucnn.typing import Array, Shape
 
 Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""
@@ -25,7 +25,8 @@ Expected = Callable[[str], Mapping[str, Tensors]]
 """config text -> {"parameters": ..., "buffers": ..., "averages/ema": ...}, of the model that is rebuilt from it"""
 
 GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
-TENSOR_TYPES = {"float32", "float64", "int32", "int64", "uint8"}
+TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
+WIDER = {"float16": "float32"}
 WORDS = {"model": "parameters", "buffers": "buffers"}
 
 
@@ -108,16 +109,26 @@ class CheckpointFile:
         return columns
 
     def check(self, expected: Mapping[str, Tensors]) -> None:
-        """Names, shapes and dtypes against a model's; a CheckpointError names the first that differs."""
+        """Names, shapes and dtypes against a model's; a CheckpointError names the first that differs.
+
+        A parameter in half precision counts as one in float32, which ``read`` makes of it.  A file with neither
+        optimiser state nor averages is a model to hand on, which needs none.
+        """
         averages = {f"averages/{name}" for name in self.averages()}
-        averages |= {word for word in expected if word.startswith("averages/")}
+        if averages or self.states():
+            averages |= {word for word in expected if word.startswith("averages/")}
         for group, word in {**WORDS, **{name: name for name in sorted(averages)}}.items():
-            compare(self.tensors(group), expected.get(word, {}), group)
+            found = self.tensors(group)
+            if group == "model":
+                found = {name: (shape, WIDER.get(dtype, dtype)) for name, (shape, dtype) in found.items()}
+            compare(found, expected.get(word, {}), group)
 
     def read(self) -> Checkpoint:
         """Copy everything out; raises CheckpointError where a tensor holds NaN or infinity."""
+        tensors = {word: _arrays(self.members(group)) for group, word in WORDS.items()}
+        tensors["parameters"] = {name: _widened(array) for name, array in tensors["parameters"].items()}
         checkpoint = Checkpoint(
-            **{word: _arrays(self.members(group)) for group, word in WORDS.items()},
+            **tensors,
             optimizer={state: _arrays(self.members(f"optimizer/{state}")) for state in self.states()},
             averages={name: _arrays(self.members(f"averages/{name}")) for name in self.averages()},
             progress=self.progress(),
@@ -174,5 +185,10 @@ def _check_paths(tree: Tree) -> None:
             raise CheckpointError(f"tensor {path!r} is a {entry.dtype}")
 
 
-def _arrays(entries: Mapping[str, Entry]) -> dict[str, object]:
+def _widened(array: Array) -> Array:
+    """Half precision is for the disk alone."""
+    return array.astype(WIDER.get(str(array.dtype), array.dtype))
+
+
+def _arrays(entries: Mapping[str, Entry]) -> dict[str, Array]:
     return {name: read_array(entry) for name, entry in entries.items()}

@@ -33,6 +33,7 @@ KNOWN = {NIL, DATASPACE, DATATYPE, FILL_VALUE, LAYOUT, ATTRIBUTE, CONTINUATION, 
 REFUSED = {0x02: "links", 0x06: "a link", 0x07: "external storage", 0x0B: "a filter", 0x12: "a time stamp"}
 
 TYPES = {
+    bytes.fromhex("11200f00 02000000 00001000 0a05000a 0f000000"): "float16",
     bytes.fromhex("11201f00 04000000 00002000 17080017 7f000000"): "float32",
     bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000"): "float64",
     bytes.fromhex("10080000 04000000 00002000"): "int32",
@@ -40,7 +41,7 @@ TYPES = {
     bytes.fromhex("10000000 01000000 00000800"): "uint8",
 }
 """Encoded datatype -> NumPy's name; all little-endian."""
-SIZES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1}
+SIZES = {"float16": 2, "float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1}
 TEXT = bytes.fromhex("13110000")  # a string, padded with zeros, UTF-8; its length follows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
 from gpucnn.errors import UsageError
-from gpucnn.run import checkpoints, new_path
+from gpucnn.run import RESULT, checkpoints, new_path
 from gpucnn.runlog import read_rows
 
 
@@ -45,9 +45,11 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
 
 
 def last_row(folder: Path) -> dict[str, Any]:
-    """A run's accuracy and losses at its last epoch, never its best one."""
+    """A run's accuracy and losses at its last epoch, never its best one; ``tta_accuracy`` where it used views."""
     row = read_rows(folder / "metrics.jsonl")[-1]
-    return {key: row[key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
+    found = {key: row[key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
+    result = folder / RESULT
+    return found | ({"tta_accuracy": json.loads(result.read_text())["test_accuracy"]} if result.exists() else {})
 
 
 def minutes(folder: Path) -> float:
@@ -57,8 +59,15 @@ def minutes(folder: Path) -> float:
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation (of a sample, n - 1) of the accuracies at the last epoch."""
-    found = [row["test_accuracy"] for row in rows]
-    return {"n": len(found), "mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
+    made: dict[str, Any] = {"n": len(rows), **spread([row["test_accuracy"] for row in rows])}
+    if all("tta_accuracy" in row for row in rows):
+        made["tta"] = spread([row["tta_accuracy"] for row in rows])
+    return made
+
+
+def spread(found: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation."""
+    return {"mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -74,4 +83,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"mean {100 * all_of['mean']:.2f} %, standard deviation {100 * all_of['std']:.2f} %, n = {all_of['n']}, "
         f"{mean(row['minutes'] for row in rows):.1f} minutes each"
     )
+    if tta := all_of.get("tta"):
+        lines.append(
+            f"with test-time augmentation {100 * tta['mean']:.2f} %, standard deviation {100 * tta['std']:.2f} %"
+        )
     return "\n".join(lines)

@@ -188,10 +188,16 @@ def train_in(
         return 130 if received[0] is signal.SIGINT else 143
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
-        tested = trainer.evaluate(test, config.train.tta)
-        folder.write_result({"tta": config.train.tta, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
-        display.line(f"tta    test accuracy {tested.accuracy:.4f} over {config.train.tta} views of each image")
+        look_again(display, trainer, test, config.train.tta, folder)
     return 0
+
+
+def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
+    """Evaluate the last weights over several views of each image."""
+    tested = trainer.evaluate(test, tta)
+    result = {"tta": tta, "epoch": trainer.progress.epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy}
+    folder.write_result(result)
+    display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {trainer.progress.epoch}, with views: {tta}")
 
 
 @contextmanager

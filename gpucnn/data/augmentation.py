@@ -91,6 +91,13 @@ class Augmentation:
         """Whether anything happens to images."""
         return bool(self.flip or self.crop or self.cutout or self.warps or self.relights or self.mixes)
 
+    def summary(self) -> str:
+        """What is not as it is by default, in words."""
+        plain = Augmentation()
+        changed = {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
+        words = (f" {value:g}" if isinstance(value, float) else f" {value}" for value in changed.values())
+        return ", ".join(name + ("" if word == " True" else word) for name, word in zip(changed, words, strict=True))
+
     @property
     def warps(self) -> bool:
         """Whether pixels are looked up between others."""

@@ -45,6 +45,20 @@ def test_every_number_matches_a_count_by_hand(trained, capsys) -> None:
         assert row["support"] == there
 
 
+def test_views_are_averaged_before_the_loss(trained, capsys) -> None:
+    report = evaluate(capsys, "--checkpoint", trained.path, "--tta", "flip")
+    model, _, _ = load_trained(trained.path)
+    mean, std = (np.float64(v) for v in (trained.train.mean, trained.train.std))
+    x = ((trained.test.images / 255.0 - mean) / std).astype(np.float32)
+    logits = (model(x).astype(np.float64) + model(x[:, :, ::-1])) / 2
+    true = trained.test.labels
+    assert report["accuracy"] == np.mean(logits.argmax(axis=1) == true)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert report["loss"] == pytest.approx(-np.log(shares[np.arange(len(true)), true]).mean(), rel=1e-4)
+    assert main(["evaluate", "--checkpoint", str(trained.path), "--device", "reference", "--tta", "flip"]) == 0
+    assert "on reference, flip views of each" in capsys.readouterr().out
+
+
 def test_held_out_images_are_the_default_where_training_held_some_out(validated, capsys) -> None:
     by_default = evaluate(capsys, "--checkpoint", validated.path)
     assert by_default["split"] == "validation"

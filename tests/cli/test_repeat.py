@@ -26,6 +26,17 @@ def test_each_seed_has_its_run_and_the_summary_is_theirs(tmp_path: Path, capsys:
     assert f"mean {100 * mean(last):.2f} %" in capsys.readouterr().out
 
 
+def test_views_of_test_images_are_summed_up_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--repeat", "2", "--tta", "multicrop", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "repeat.json").read_text())
+    results = [json.loads((tmp_path / f"seed-{seed}" / "result.json").read_text()) for seed in (3, 4)]
+    accuracies = [result["test_accuracy"] for result in results]
+    assert [row["tta_accuracy"] for row in found["runs"]] == accuracies
+    assert found["tta"] == {"mean": pytest.approx(mean(accuracies)), "std": pytest.approx(stdev(accuracies))}
+    assert found["mean"] == pytest.approx(mean(row["test_accuracy"] for row in found["runs"]))
+    assert f"with test-time augmentation {100 * mean(accuracies):.2f} %" in capsys.readouterr().out
+
+
 def test_a_single_run_with_that_seed_is_the_same(tmp_path: Path) -> None:
     assert main([*QUICK, "--repeat", "2", "--output", str(tmp_path / "several")]) == 0
     assert main([*QUICK, "--seed", "4", "--output", str(tmp_path / "one")]) == 0

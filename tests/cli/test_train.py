@@ -73,6 +73,21 @@ def test_two_epochs_and_two_more_are_the_same_bits_as_four(four_epochs: Path, tm
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_run_may_end_within_an_epoch_and_look_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train("--epochs", 4, "--max-steps", 30, "--tta", "multicrop", "--output", run) == 0  # 23 steps an epoch
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    result = json.loads((run / "result.json").read_text())
+    assert (result["tta"], result["epoch"]) == ("multicrop", 2)
+    assert result["test_loss"] != rows[-1]["test_loss"]
+    assert f"tta    test accuracy {result['test_accuracy']:.4f} after epoch 2" in capsys.readouterr().out
+    words = ["evaluate", "--device", "reference", "--json", "--tta", "multicrop", "--checkpoint", str(run / "last.h5")]
+    assert main(words) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert (evaluated["loss"], evaluated["accuracy"]) == (result["test_loss"], result["test_accuracy"])
+
+
 def test_the_number_of_threads_changes_no_bit_from_process_to_process(tmp_path: Path) -> None:
     # in one process a kernel's code is shared; only separate ones show whether compiled code differs with its caller
     for threads in ("1", "2"):

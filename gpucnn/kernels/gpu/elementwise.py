@@ -6,7 +6,7 @@ from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
 from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, line_of, vectors
 from gpucnn.typing import Array
 
-OPS = ("Relu", "LeakyRelu", "ReluGrad", "LeakyReluGrad", "Add", "AddRelu")
+OPS = ("Relu", "LeakyRelu", "ReluGrad", "LeakyReluGrad", "Gelu", "GeluGrad", "Add", "AddRelu")
 
 MODULE = Module(
     "elementwise.cu",
@@ -44,6 +44,16 @@ def leaky_relu(x: Array, slope: float) -> Array:
 def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
     """Dy where x > 0, else slope dy."""
     return _map("LeakyReluGrad", dy, x, slope)
+
+
+def gelu(x: Array) -> Array:
+    """Exact GELU."""
+    return _map("Gelu", x)
+
+
+def gelu_grad(dy: Array, x: Array) -> Array:
+    """Dy (P(x) + x p(x))."""
+    return _map("GeluGrad", dy, x)
 
 
 def add(a: Array, b: Array) -> Array:

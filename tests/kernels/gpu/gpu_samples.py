@@ -11,7 +11,7 @@ from gpucnn import losses, metrics, precision
 from gpucnn.backends import gpu
 from gpucnn.data import augment
 from gpucnn.data.augmentation import CROP_MODES
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 
 TABLE = gpu.table()
 
@@ -30,6 +30,8 @@ STORED: dict[Op, tuple[int, ...]] = {
     activations.relu_grad: (0, 1),
     activations.leaky_relu: (0,),
     activations.leaky_relu_grad: (0, 1),
+    gelu.gelu: (0,),
+    gelu.gelu_grad: (0, 1),
     containers.add: (0, 1),
     containers.add_relu: (0, 1),
     dropout.dropout: (0,),

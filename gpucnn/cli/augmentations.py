@@ -1,0 +1,93 @@
+"""``gpucnn augmentations``: a contact sheet of what training does to images, as the model sees them."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from gpucnn import viz
+from gpucnn.backend import REFERENCE
+from gpucnn.cli.train import add_recipe_arguments, settings
+from gpucnn.config import Config
+from gpucnn.data import Augmentation, Dataset, Loader, load_dataset
+from gpucnn.data.mixing import Mix
+from gpucnn.errors import UsageError
+from gpucnn.recipe import split
+from gpucnn.typing import Array
+from gpucnn.viz import Column
+
+MOST = 40  # rows and columns
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn augmentations``: those of a recipe, and how much of it to show."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="rows: training images (default: 8)")
+    parser.add_argument("--columns", type=int, default=7, metavar="N", help="the first epochs (default: 7)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("augmentations.png"), metavar="PATH", help="a PNG file (augmentations.png)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the sheet and say what is on it."""
+    for flag, value in (("--images", args.images), ("--columns", args.columns)):
+        if not 1 <= value <= MOST:
+            raise UsageError(f"{flag} {value}: give a number from 1 to {MOST}")
+    if args.out.suffix.lower() != ".png":
+        raise UsageError(f"--out {args.out}: give the name of a PNG file, as augmentations.png")
+    config = settings(args)
+    how = config.data.augmentation()
+    if not how:
+        raise UsageError("nothing happens to the images of this recipe: add for instance --set data.crop=4")
+    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
+    train, _ = split(config, train, test)
+    index = some_of_each_class(train, args.images)
+    columns = [Column("image", "", train.images[index])]
+    columns += drawn(config, train, how, index, args.columns)
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        names = [train.classes[label] for label in train.labels[index]]
+        viz.save_columns(args.out, f"{train.name}, augmented", how.summary(), names, columns)
+    except OSError as error:
+        raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
+    print(f"{args.out}   {len(index)} training images of {train.name} in the first {args.columns} epochs")
+    print(how.summary())
+    return 0
+
+
+def some_of_each_class(dataset: Dataset, count: int) -> Array:
+    """The numbers of the first image of each class, then of the second, and so on: (count,) where there are as many."""
+    order = np.argsort(dataset.labels, kind="stable")  # class by class, each in the order of the set
+    place = np.empty(len(order), dtype=np.int64)  # of an image among those of its class
+    place[order] = np.arange(len(order)) - np.searchsorted(dataset.labels[order], dataset.labels[order])
+    return np.lexsort((dataset.labels, place))[:count]
+
+
+def drawn(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
+    """The images ``index`` (B,) in each epoch, with the draws that a run with this seed has for them.
+
+    Mixed images are those of the sheet in reverse, by the shares of each epoch's first batch.
+    """
+    loader = Loader(
+        train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how
+    )
+    columns = []
+    for epoch in range(epochs):
+        x, note = loader.gather(index, loader.draw(epoch), epoch), ""
+        if mixes := loader.draw_mixes(epoch):
+            x, _ = loader.mix(x, train.labels[index].astype(np.int64), mixes[0])
+            note = mix_note(mixes[0])
+        columns.append(Column(f"epoch {epoch + 1}", note, as_bytes(x, train)))
+    return columns
+
+
+def mix_note(mix: Mix) -> str:
+    """How much of an image is its own."""
+    return "not mixed" if mix.share == 1.0 else f"{'cutmix' if mix.box else 'mixup'} {mix.share:.2f}"
+
+
+def as_bytes(x: Array, train: Dataset) -> Array:
+    """Normalised float32 (B,H,W,C) -> uint8, as they were."""
+    shares = x * np.array(train.std) + np.array(train.mean)
+    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)

@@ -1,0 +1,44 @@
+"""``gpucnn export``: a trained model to hand on, without what only a resumed run needs."""
+
+import argparse
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gpucnn.checkpoint import save_checkpoint
+from gpucnn.errors import UsageError
+from gpucnn.snapshot import load_trained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``gpucnn export``."""
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="last.h5 of a run, say")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file, NAME.h5")
+    parser.add_argument("--half", action="store_true", help="weights in float16 on disk: half the size")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the weights that evaluation uses, with their settings and history."""
+    if args.out.suffix != ".h5":
+        raise UsageError(f"--out {args.out}: the name must end in .h5")
+    if args.out.exists():
+        raise UsageError(f"--out {args.out} exists: choose another name, or remove it first")
+    model, _, checkpoint = load_trained(args.checkpoint)
+    state = model.state_dict()
+    kind = "float16" if args.half else "float32"
+    with np.errstate(over="ignore"):  # infinity is refused by name when it is saved
+        parameters = {name: state[name].astype(kind) for name in model.parameters()}
+    slim = replace(
+        checkpoint,
+        parameters=parameters,
+        buffers={name: state[name] for name in model.buffers()},
+        optimizer={},
+        averages={},
+    )
+    save_checkpoint(args.out, slim)
+    data = args.out.read_bytes()
+    print(f"saved  {args.out}, {len(data):,} bytes, weights in {kind}")
+    print(f"sha256 {hashlib.sha256(data).hexdigest()}")
+    return 0
