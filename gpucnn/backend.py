@@ -21,6 +21,8 @@ class Backend:
         kernels: reference function -> faster function of the same signature.
         copy_to_host: device array -> ``numpy.ndarray``; waits for the device.
         synchronous: results are there when a call returns (NumPy), so reading one costs nothing.
+        uncapturable: names of ops that ran since it was last called and cannot be part of a CUDA graph; None where
+            there are no graphs.
         half: worth training on in float16; the CPU's kernels know float32 alone.
     """
 
@@ -30,6 +32,7 @@ class Backend:
     copy_to_host: Callable[[Array], Array] = np.asarray
     synchronous: bool = True
     half: bool = True
+    uncapturable: Callable[[], list[str]] | None = None
 
     def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run op with this backend's kernel for it; an op without one runs as written."""

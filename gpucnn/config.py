@@ -136,6 +136,7 @@ class RunConfig:
     strict_device: bool = False
     memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
     threads: int = 0  # 0: as many as the cores this process may use
+    cuda_graph: str = "auto"  # a step's launches as one, on a GPU: auto, on or off
     log_interval: int = 50  # steps between two readings of the running loss
     tensorboard: bool = False  # events beside the logs
 
@@ -251,6 +252,7 @@ BELOW_ONE = ("train.smoothing", "train.ema", "train.lookahead_decay", "optimizer
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "train.amp": ("off", "fp16"),
+    "run.cuda_graph": ("auto", "on", "off"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),
     "optimizer.name": ("sgd", "muon", "adam", "adamw"),

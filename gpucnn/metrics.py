@@ -17,17 +17,27 @@ def count_correct(logits: Array, labels: Array) -> Array:
 class RunningMetrics:
     """Sums over the batches so far, on the device; float64, so that many batches lose no digits."""
 
-    def __init__(self, backend: Backend, loss_sum: float = 0.0, correct: int = 0, examples: int = 0) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.loss_sum = backend.xp.full((), loss_sum, dtype="float64")
-        self.correct = backend.xp.full((), correct, dtype="int64")
+        self.loss_sum = backend.xp.zeros((), dtype="float64")
+        self.correct = backend.xp.zeros((), dtype="int64")
+        self.examples = 0
+
+    def restart(self, loss_sum: float, correct: int, examples: int) -> None:
+        """Go on from these sums, in the same arrays."""
+        self.loss_sum[...] = loss_sum
+        self.correct[...] = correct
         self.examples = examples
 
     def update(self, loss: Array, logits: Array, labels: Array) -> None:
         """Add a batch: its mean loss (), logits (N,K), labels (N,) or (N,K)."""
+        self.add(loss, logits, labels)
+        self.examples += len(labels)
+
+    def add(self, loss: Array, logits: Array, labels: Array) -> None:
+        """The device's part of ``update``."""
         self.loss_sum += loss * len(labels)
         self.correct += self.backend.run(count_correct, logits, labels)
-        self.examples += len(labels)
 
     def sums(self) -> tuple[float, int, int]:
         """(sum of losses, correct, examples) as numbers of the host.  # sync"""

@@ -59,12 +59,11 @@ POLICIES = {"off": FLOAT32, "fp16": FLOAT16}
 """Setting ``train.amp`` -> policy."""
 
 
-def unscale(g: Array, scale: Array) -> Array:
-    """Divide g (n,) by scale () in place -> whether all of it is finite, bool (); where it is not, g becomes 0."""
+def unscale(g: Array, finite: Array, scale: Array) -> None:
+    """Divide g (n,) by scale () and note whether all of it is finite, bool (), both in place; else g becomes 0."""
     xp = array_module(g)
-    finite = xp.isfinite(g).all()
+    finite[...] = xp.isfinite(g).all()
     g[...] = xp.where(finite, g * (1.0 / scale), 0.0)
-    return finite
 
 
 def adapt(scale: Array, good: Array, finite: Array, interval: int) -> None:
@@ -135,7 +134,7 @@ class MixedPrecision(SinglePrecision):
     def backward(self, model: Layer, dlogits: Array) -> None:
         with quiet():
             model.backward((dlogits * self.scale).astype(self.policy.compute))
-        self.finite = self.backend.run(unscale, model.flat.grad, self.scale)
+        self.backend.run(unscale, model.flat.grad, self.finite, self.scale)
 
     def update(self, optimizer: Optimizer, lr: float, step: int) -> None:
         arrays = [optimizer.flat.data, *optimizer.state.values()]

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 from math import prod
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,26 @@ def permutation(n: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType
 
 @dataclass
 class Clock:
-    """Which draw it is: layers that need random numbers share one with the trainer, which advances it."""
+    """Which draw it is: layers that need random numbers share one with the trainer, which advances it.
+
+    Attributes:
+        now: the step for draws: its number, or int64 () on a device, which a CUDA graph reads at every replay.
+    """
 
     seed: int = 0
     step: int = 0
+    on_device: Array | None = None
+
+    @property
+    def now(self) -> Any:
+        return self.step if self.on_device is None else self.on_device
+
+    def tell_device(self, xp: ModuleType) -> None:
+        """Put the step where the device reads it, from the first call on."""
+        if self.on_device is None:
+            self.on_device = xp.zeros((), dtype=xp.int64)
+        self.on_device[...] = self.step
+
+    def forget_device(self) -> None:
+        """Draw by number again."""
+        self.on_device = None

@@ -133,4 +133,5 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         std=d.std,
         seed=t.seed,
         log_interval=config.run.log_interval,
+        cuda_graph=config.run.cuda_graph,
     )

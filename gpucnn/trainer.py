@@ -20,6 +20,7 @@ from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.diagnosis import explain_not_finite
 from gpucnn.errors import NotANumberError
 from gpucnn.evaluation import Evaluation, evaluate
+from gpucnn.graph import recorded
 from gpucnn.layers import Layer
 from gpucnn.layers.whitening import whiten
 from gpucnn.losses import softmax_cross_entropy
@@ -106,6 +107,7 @@ class Trainer:
         mean, std: per channel on a 0..1 scale; the training set's own where not given.
         seed: of weights, shuffles, dropout and augmentation.
         log_interval: steps between two readings of the running metrics (each waits for the device).
+        cuda_graph: "auto", "on" or "off": whether a GPU is given a step's launches as one (``graph.py``).
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Trainer:
         std: tuple[float, ...] = (),
         seed: int = 0,
         log_interval: int = 50,
+        cuda_graph: str = "auto",
     ) -> None:
         self.clock = Clock(seed)
         self.model = model.initialize(seed, backend, clock=self.clock)
@@ -150,20 +153,27 @@ class Trainer:
         self.metrics = RunningMetrics(backend)
         self.progress = Progress()
         self.stop_requested = False
+        self.compute = recorded(self.gradients, backend, self.clock, cuda_graph)
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
-        logits = self.precision.forward(self.model, x)
-        loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
-        self.precision.backward(self.model, dlogits * len(labels) if self.reduction == "sum" else dlogits)
+        loss = self.compute(x, labels)  # gradients, or their CUDA graph
         self.guard(loss, x, labels)
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
         self.precision.update(self.optimizer, self.schedule(self.clock.step), self.clock.step)
         for average in self.averages:
             average.update(self.clock.step)
-        self.metrics.update(loss, logits, labels)
+        self.metrics.examples += len(labels)
         self.clock.step += 1
+
+    def gradients(self, x: Array, labels: Array) -> Array:
+        """Forward, loss and backward: assigns all gradients, adds to the running metrics, returns the loss ()."""
+        logits = self.precision.forward(self.model, x)
+        loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
+        self.precision.backward(self.model, dlogits * len(labels) if self.reduction == "sum" else dlogits)
+        self.metrics.add(loss, logits, labels)
+        return loss
 
     def fit(
         self,
@@ -196,7 +206,7 @@ class Trainer:
     def train_epoch(self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None) -> tuple[bool, float]:
         """The rest of the epoch under way -> (whether it was finished, images per second)."""
         progress = self.progress
-        self.metrics = RunningMetrics(self.backend, progress.loss_sum, progress.correct, progress.examples)
+        self.metrics.restart(progress.loss_sum, progress.correct, progress.examples)
         self.model.train()
         start, before = perf_counter(), progress.examples
         for x, labels in batches.epoch(progress.epoch, progress.batch):

@@ -17,6 +17,8 @@ from gpucnn.backend import Backend
 
 syncs = 0
 launches = 0
+tape: Any = None
+"""Where launches are noted while a stream is captured (``fake_cuda.py``)."""
 
 float16, float32, float64 = np.float16, np.float32, np.float64
 int32, int64, uint8, uint32, uint64 = np.int32, np.int64, np.uint8, np.uint32, np.uint64
@@ -45,6 +47,8 @@ def _launched() -> None:
 
 def _synchronised() -> None:
     global syncs
+    if tape is not None:
+        raise RuntimeError("the current stream is capturing, so synchronous calls are not allowed")
     syncs += 1
 
 
@@ -65,6 +69,24 @@ def _wrap(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_wrap(item) for item in value)
     return value
+
+
+def _execute(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a NumPy function makes of what is inside of ours."""
+    args, kwargs = _open(args), {key: _open(value) for key, value in kwargs.items()}
+    result = _wrap(function(*args, **kwargs))
+    if tape is not None:
+        tape.note(function, args, kwargs, result)
+    return result
+
+
+def _change(function: Any, target: "ndarray", *args: Any) -> None:
+    """Let a function change what is inside of ours, in place."""
+    inside, args = target._inside, _open(args)
+    if tape is not None:
+        tape.remember(inside)
+        tape.note(function, (inside, *args), {}, None)
+    function(inside, *args)
 
 
 class ndarray:
@@ -90,14 +112,14 @@ class ndarray:
         if name in VIEWS or name in METHODS:
             if name in METHODS:
                 _launched()
-            method = getattr(self._inside, name)
-            return lambda *args, **kwargs: _wrap(method(*_open(args), **{k: _open(v) for k, v in kwargs.items()}))
+            method = getattr(np.ndarray, name)
+            return lambda *args, **kwargs: _execute(method, self, *args, **kwargs)
         raise AttributeError(f"the double has no {name!r}")
 
     def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> "ndarray":
         if copy or self.dtype != dtype:
             _launched()
-        return _wrap(self._inside.astype(dtype, order=order, copy=copy))
+        return _execute(np.ndarray.astype, self, dtype, order=order, copy=copy)
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -106,21 +128,21 @@ class ndarray:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
-        index = _open(index)
-        for part in index if isinstance(index, tuple) else (index,):
+        inside = _open(index)
+        for part in inside if isinstance(inside, tuple) else (inside,):
             if isinstance(part, np.ndarray):
                 _launched()
                 if part.dtype == bool:
                     _synchronised()  # the size of the result is known to the device alone
-        return _wrap(self._inside[index])
+        return _execute(operator.getitem, self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _launched()
-        index = _open(index)
-        for part in index if isinstance(index, tuple) else (index,):
+        inside = _open(index)
+        for part in inside if isinstance(inside, tuple) else (inside,):
             if isinstance(part, np.ndarray):
                 raise TypeError("assignment to places that may be double is undefined on the device")
-        self._inside[index] = _open(value)
+        _change(operator.setitem, self, index, value)
 
     def _read(self, kind: Any) -> Any:
         _synchronised()
@@ -150,11 +172,11 @@ def _binary(name: str) -> None:
 
     def forward(self: ndarray, other: Any) -> Any:
         _launched()
-        return _wrap(plain(self._inside, _open(other)))
+        return _execute(plain, self, other)
 
     def backward(self: ndarray, other: Any) -> Any:
         _launched()
-        return _wrap(plain(_open(other), self._inside))
+        return _execute(plain, other, self)
 
     dunder = name.strip("_")
     setattr(ndarray, f"__{dunder}__", forward)
@@ -167,9 +189,12 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 
 
 def _in_place(name: str, ufunc: np.ufunc) -> None:
+    def change(inside: np.ndarray, other: Any) -> None:
+        ufunc(inside, other, out=inside, casting="same_kind")
+
     def update(self: ndarray, other: Any) -> ndarray:
         _launched()
-        ufunc(self._inside, _open(other), out=self._inside, casting="same_kind")
+        _change(change, self, other)
         return self
 
     setattr(ndarray, f"__i{name}__", update)
@@ -185,7 +210,7 @@ def _unary(name: str) -> None:
 
     def apply(self: ndarray) -> Any:
         _launched()
-        return _wrap(plain(self._inside))
+        return _execute(plain, self)
 
     setattr(ndarray, f"__{name.strip('_')}__", apply)
 
@@ -196,7 +221,11 @@ for _name in ("neg", "pos", "invert", "abs"):
 
 def asarray(value: Any, dtype: Any = None) -> ndarray:
     """Host to device, or a no-op."""
-    return value if isinstance(value, ndarray) else ndarray(np.array(value, dtype=dtype))
+    if isinstance(value, ndarray):
+        return value
+    if tape is not None:
+        raise RuntimeError("the current stream is capturing, so transfers from the host are not allowed")
+    return ndarray(np.array(value, dtype=dtype))
 
 
 def asnumpy(value: Any) -> np.ndarray:
@@ -232,7 +261,7 @@ def __getattr__(name: str) -> Any:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         _launched()
-        return _wrap(getattr(np, name)(*_open(args), **{k: _open(v) for k, v in kwargs.items()}))
+        return _execute(getattr(np, name), *args, **kwargs)
 
     return call
 

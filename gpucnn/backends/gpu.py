@@ -37,6 +37,7 @@ def table() -> dict[Op, Op]:
         batchnorm.batchnorm_relu: fast.batchnorm.batchnorm_relu,
         batchnorm.batchnorm_relu_eval: fast.batchnorm.batchnorm_relu_eval,
         batchnorm.batchnorm_relu_grad: fast.batchnorm.batchnorm_relu_grad,
+        batchnorm.move_running: fast.batchnorm.move_running,
         # activations and sums
         activations.relu: fast.elementwise.relu,
         activations.relu_grad: fast.elementwise.relu_grad,
@@ -88,13 +89,44 @@ def convolutions() -> dict[Op, Op]:
     }
 
 
-def on_cudnn(op: Op, kernel: Op) -> Op:
+class OnCublas:
+    """Matrix products that ran on cuBLAS, which CuPy refuses during the capture of a CUDA graph."""
+
+    ops = (
+        conv2d.conv2d,
+        conv2d.conv2d_input_grad,
+        conv2d.conv2d_weight_grad,
+        linear.linear,
+        linear.linear_input_grad,
+        linear.linear_weight_grad,
+    )
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def note(self, op: Op) -> None:
+        """An op runs as it is written."""
+        if op in self.ops:
+            self.names.add(op.__name__)
+
+    def take(self) -> list[str]:
+        """Which ran since this was last asked."""
+        found = sorted(self.names)
+        self.names.clear()
+        return found
+
+
+def on_cudnn(op: Op, kernel: Op, noted: OnCublas | None = None) -> Op:
     """The kernel where cuDNN ``supports`` the arguments, else the op: im2col and cuBLAS."""
     from gpucnn.kernels.gpu.conv2d import supports
 
     @wraps(kernel)
     def choose(*args: Any, **kwargs: Any) -> Any:
-        return (kernel if supports(op.__name__, *args, **kwargs) else op)(*args, **kwargs)
+        if supports(op.__name__, *args, **kwargs):
+            return kernel(*args, **kwargs)
+        if noted:
+            noted.note(op)
+        return op(*args, **kwargs)
 
     return choose
 
@@ -227,6 +259,9 @@ COVERS: dict[Op, Callable[..., bool]] = {
     batchnorm.batchnorm_relu_grad: lambda dy, x, *values: (
         storage(dy, x) and alike(dy, x) and channels(x, *values[:-1]) and host(values[-1])
     ),
+    batchnorm.move_running: lambda mean, var, *batch: (
+        flat(mean, *batch[:2]) and flat(var, *batch[:2]) and alike(mean, var) and host(*batch[2:])
+    ),
     activations.relu: storage,
     activations.relu_grad: lambda dy, x: storage(dy, x) and alike(dy, x),
     activations.leaky_relu: lambda x, slope: storage(x) and host(slope),
@@ -265,7 +300,7 @@ COVERS: dict[Op, Callable[..., bool]] = {
         flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
     averages.lerp: lambda a, w, share: flat(a, w) and number(share, np.float32),
-    precision.unscale: lambda g, scale: flat(g, g) and number(scale, np.float32) and is_array(scale),
+    precision.unscale: lambda g, finite, scale: flags(g, g, finite) and number(scale, np.float32) and is_array(scale),
     precision.keep: flags,
     precision.adapt: lambda scale, good, finite, interval: (
         (scale.dtype, good.dtype, finite.dtype) == (np.float32, np.int64, np.bool_)
@@ -291,14 +326,18 @@ def supports(op: Op, *args: Any) -> bool:
     return COVERS[op](*args)
 
 
-def guarded(op: Op, kernel: Op) -> Op:
+def guarded(op: Op, kernel: Op, noted: OnCublas | None = None) -> Op:
     """The kernel where it ``supports`` its arguments, else the op."""
     signature = inspect.signature(op)
 
     @wraps(kernel)
     def choose(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).args if kwargs else args
-        return (kernel if supports(op, *given) else op)(*args, **kwargs)
+        if supports(op, *given):
+            return kernel(*args, **kwargs)
+        if noted:
+            noted.note(op)
+        return op(*args, **kwargs)
 
     return choose
 
@@ -308,11 +347,13 @@ def gpu_backend(index: int = 0) -> Backend:
     import cupy
 
     cupy.cuda.Device(index).use()
+    noted = OnCublas()
     kernels = {
-        **{op: on_cudnn(op, kernel) for op, kernel in convolutions().items()},
-        **{op: guarded(op, kernel) for op, kernel in table().items()},
+        **{op: on_cudnn(op, kernel, noted) for op, kernel in convolutions().items()},
+        **{op: guarded(op, kernel, noted) for op, kernel in table().items()},
     }
-    return Backend(f"gpu:{index}", cupy, kernels, copy_to_host=cupy.asnumpy, synchronous=False)
+    how = {"copy_to_host": cupy.asnumpy, "synchronous": False, "uncapturable": noted.take}
+    return Backend(f"gpu:{index}", cupy, kernels, **how)
 
 
 def problem(index: int = 0) -> str | None:

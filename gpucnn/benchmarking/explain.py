@@ -71,6 +71,7 @@ class Stopwatch(Backend):
 def stopwatch(backend: Backend) -> Stopwatch:
     """The same backend with a clock."""
     parts = {part.name: getattr(backend, part.name) for part in fields(Backend)}
+    parts["uncapturable"] = None  # it waits, which nothing may while a CUDA graph is recorded
     return Stopwatch(**parts, clock=clock_of(backend))
 
 

@@ -54,6 +54,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--weight-decay": ("optimizer.weight_decay", float, "of weights; biases and batch norm are spared"),
     "--sched": ("schedule.name", str, "constant, step, cosine, one_cycle, triangular or piecewise"),
     "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
+    "--cuda-graph": ("run.cuda_graph", str, "on a GPU, a step's launches as one: auto, on or off"),
     "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
     "--tensorboard": ("run.tensorboard", bool, "also write TensorBoard events into the run folder"),
     "--device": ("run.device", str, ""),

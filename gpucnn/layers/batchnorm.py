@@ -76,6 +76,14 @@ def batchnorm_relu_grad(
     return batchnorm_grad(relu_grad(dy, z), x, scale, mean, var, eps)
 
 
+def move_running(
+    running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float, correction: float
+) -> None:
+    """Move the running statistics (C,) in place towards a batch's; ``correction`` is m / (m - 1)."""
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_var[...] = (1 - momentum) * running_var + momentum * correction * var
+
+
 class BatchNorm(Layer):
     """Normalise each channel over the batch, then scale and shift it.
 
@@ -126,9 +134,8 @@ class BatchNorm(Layer):
                 f"BatchNorm({self.channels}) cannot train on a batch with one value per channel: "
                 "its variance is zero; use a larger batch or drop the last partial one"
             )
-        running_mean, running_var = self.running_mean.data, self.running_var.data
-        running_mean[...] = (1 - self.momentum) * running_mean + self.momentum * mean
-        running_var[...] = (1 - self.momentum) * running_var + self.momentum * (m / (m - 1)) * var
+        running = self.running_mean.data, self.running_var.data
+        self.run(move_running, *running, mean, var, self.momentum, m / (m - 1))
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape[-1] != self.channels:

@@ -34,7 +34,7 @@ class Dropout(Layer):
     def forward(self, x: Array) -> Array:
         if not self.training:
             return x
-        draw = (self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.step)
+        draw = (self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.now)
         self.save(draw)
         return self.run(dropout, x, self.rate, *draw)
 

@@ -7,13 +7,15 @@ import numpy as np
 from kernel_samples import Op
 
 from gpucnn import averages, optim, precision
+from gpucnn.layers import batchnorm
 
 IN_PLACE = {
     optim.sgd_update: (0,),
     optim.momentum_update: (0, 2),
     optim.adam_update: (0, 2, 3),
+    batchnorm.move_running: (0, 1),
     averages.lerp: (0,),
-    precision.unscale: (0,),
+    precision.unscale: (0, 1),
     precision.keep: (0,),
     precision.adapt: (0, 1),
 }

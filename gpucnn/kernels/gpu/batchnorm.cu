@@ -1,6 +1,7 @@
 // Batch norm over x (rows, width), one channel a column, with and without ReLU behind it.
 //
 //   forward:  moments (reads x), finish_moments, normalize (reads x, writes y)
+//             move_running (running statistics, once a batch)
 //   backward: grad_sums (reads dy, x), column_sums of sums.cu, grad_apply (reads dy, x, writes dx)
 //
 // ReLU's mask is made again from x, by the same fused multiply-add as forward.
@@ -207,5 +208,15 @@ __global__ void grad_apply(const T* __restrict__ dy, const T* __restrict__ x, co
             d[v] = channels.slope[v] * (dz - mean_dz[v] - xhat * mean_product[v]);
         }
         store<V>(dx + row * width + column, d);
+    }
+}
+
+// running = keep running + share batch; the variance has a share of its own.
+__global__ void move_running(float* __restrict__ running_mean, float* __restrict__ running_var,
+                             const float* __restrict__ mean, const float* __restrict__ var, float keep,
+                             float mean_share, float var_share, int width) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < width; i += gridDim.x * blockDim.x) {
+        running_mean[i] = keep * running_mean[i] + mean_share * mean[i];
+        running_var[i] = keep * running_var[i] + var_share * var[i];
     }
 }

@@ -7,7 +7,7 @@ float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellatio
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module, instances
-from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, outer, table_of, vectors
+from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, line_of, outer, table_of, vectors
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array
 
@@ -18,6 +18,7 @@ MODULE = Module(
     [
         *instances("moments"),
         "finish_moments",
+        "move_running",
         *(
             name
             for kernel in ("normalize", "grad_sums", "grad_apply")
@@ -119,3 +120,13 @@ def batchnorm_relu_grad(
 ) -> tuple[Array, Array, Array]:
     """The same through ReLU, whose mask is made again from x."""
     return _grad(dy, x, scale, shift, mean, var, eps)
+
+
+def move_running(
+    running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float, correction: float
+) -> None:
+    """The running statistics (C,), in place: one launch in place of eight."""
+    mean, var = contiguous(mean), contiguous(var)
+    shares = (np.float32(1 - momentum), np.float32(momentum), np.float32(momentum * correction))
+    width = mean.size
+    launch(MODULE, "move_running", line_of(width), running_mean, running_var, mean, var, *shares, np.int32(width))

@@ -19,16 +19,15 @@ MODULE = Module(
 )
 
 
-def unscale(g: Array, scale: Array) -> Array:
-    """Divide g (n,) by scale () in place -> whether all of it is finite, bool (); where it is not, g becomes 0."""
+def unscale(g: Array, finite: Array, scale: Array) -> None:
+    """Divide g (n,) by scale () and note whether all of it is finite, bool (), both in place; else g becomes 0."""
     _, wide = vectors(0, g)
     grid, n = line_of(ceil_div(g.size, wide)), np.int64(g.size)
     blocks = grid.blocks[0]
-    partial, finite = empty((blocks,), "bool"), empty((), "bool")
+    partial = empty((blocks,), "bool")
     launch(MODULE, f"finite_blocks<{wide}>", grid, g, n, partial)
     launch(MODULE, "all_of", line_of(1), partial, np.int32(blocks), finite)
     launch(MODULE, f"unscale<{wide}>", grid, g, scale, finite, n)
-    return finite
 
 
 def keep(now: Array, before: Array, finite: Array) -> None:

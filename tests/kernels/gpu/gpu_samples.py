@@ -140,6 +140,9 @@ def _wide_and_long() -> Iterator[Sample]:
         yield Sample(
             pooling.avg_pool2d_grad, f"overlapping,{channels}", lambda s, dy=dy, x=x: (s(*dy), x, *overlapping)
         )
+    for c in (1, 64, 70_000):
+        make = lambda s, c=c: (s(c), np.abs(s(c)), s(c), np.abs(s(c)), 0.1, 1.25)  # noqa: E731
+        yield Sample(batchnorm.move_running, str(c), make)
     tiles = ((2, 2), (2, 2), ((0, 0), (0, 0)))
     yield Sample(pooling.max_pool2d_grad, "wide", lambda s: (s(1, 2, 70, 8), s(1, 4, 140, 8), *tiles))
     yield Sample(pooling.global_avg_pool2d, "tall", lambda s: (s(2, 150, 130, 3),))
@@ -165,7 +168,7 @@ def _mixed_precision() -> Iterator[Sample]:
             def poisoned(s, n=n, poison=poison, places=places):
                 g = s(n)
                 g[places] = poison
-                return g, np.array(2**13, np.float32)
+                return g, np.array(poison is not None), np.array(2**13, np.float32)
 
             yield Sample(precision.unscale, f"{n},{poison}", poisoned)
         for finite in (True, False):

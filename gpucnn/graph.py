@@ -1,0 +1,154 @@
+"""A step's launches as one CUDA graph: recorded once for each shape of batch, then started as a whole.
+
+A small step is hundreds of launches of some microseconds each by the host; a graph is one.  What is recorded is
+``Trainer.gradients``: forward, loss, backward and the running metrics.  It reads a batch and the step from arrays that
+stay where they are, and writes gradients and sums into such arrays; so every replay sees new values, and the results
+are the bits of the same step run eagerly.  Batches, clipping, optimiser and averages follow numbers of the host and
+are launched by it.
+
+Memory: what is allocated during the recording comes from a pool of the recording's own, which is kept with it: a graph
+holds addresses, and nobody else may be given them.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.backend import Backend
+from gpucnn.errors import DeviceError, UsageError
+from gpucnn.random import Clock
+from gpucnn.typing import Array
+
+MODES = ("auto", "on", "off")
+WARMUP = 3
+"""Steps of a shape that run eagerly first: kernels are compiled, cuDNN's engines chosen, its memory is there."""
+
+Compute = Callable[[Array, Array], Array]
+"""(x, labels) -> loss ()"""
+
+
+def recorded(compute: Compute, backend: Backend, clock: Clock, mode: str) -> Compute:
+    """The same computation as CUDA graphs, where the backend has them.
+
+    Args:
+        mode: "auto" uses graphs where everything can be recorded, and says so where it cannot; with "on" that is an
+            error; "off" computes eagerly.
+
+    Raises:
+        UsageError: "on" and a backend without CUDA graphs.
+    """
+    if mode == "on" and backend.uncapturable is None:
+        raise UsageError(f"the {backend.name} backend has no CUDA graphs: leave out run.cuda_graph = 'on'")
+    if mode == "off" or backend.uncapturable is None:
+        return compute
+    return Recorder(compute, backend, clock, strict=mode == "on")
+
+
+class Recorder:
+    """Computes eagerly a few times, then records and replays; one recording for each shape of batch.
+
+    Args:
+        compute: reads x, labels and the clock, and changes arrays that stay where they are.
+        strict: what cannot be recorded is an error.
+    """
+
+    def __init__(self, compute: Compute, backend: Backend, clock: Clock, *, strict: bool) -> None:
+        self.compute, self.backend, self.clock, self.strict = compute, backend, clock, strict
+        self.recordings: dict[Any, Recording] = {}
+        self.refused = False
+
+    def __call__(self, x: Array, labels: Array) -> Array:
+        """The loss () of a batch, and all that ``compute`` changes.
+
+        Raises:
+            DeviceError: it cannot be recorded, and has to be.
+        """
+        if self.refused:
+            return self.compute(x, labels)
+        key = (x.shape, x.dtype, labels.shape, labels.dtype)
+        if key not in self.recordings:
+            self.recordings[key] = Recording(self.backend.xp.cuda, x, labels, self.room())
+        recording = self.recordings[key]
+        self.clock.tell_device(self.backend.xp)
+        recording.take(x, labels)
+        if recording.runs >= WARMUP:
+            return recording.replay(self.compute)
+        assert self.backend.uncapturable
+        self.backend.uncapturable()  # forget what ran before
+        loss = recording.run(self.compute)
+        if names := self.backend.uncapturable():
+            self.refuse(f"{', '.join(names)} on cuBLAS cannot be part of one")
+        return loss
+
+    def room(self) -> int:
+        """Bytes that another recording may take where memory is limited; 0 where it is not."""
+        everything = self.backend.xp.get_default_memory_pool()
+        taken = [pool.total_bytes() for pool in (everything, *(r.pool for r in self.recordings.values()))]
+        return max(everything.get_limit() - sum(taken), 1) if everything.get_limit() else 0
+
+    def refuse(self, reason: str) -> None:
+        """Compute eagerly from now on."""
+        if self.strict:
+            raise DeviceError(f"no CUDA graph: {reason}; leave out --cuda-graph on")
+        print(f"gpucnn: no CUDA graph: {reason}", file=sys.stderr)
+        self.refused = True
+        self.recordings.clear()
+        self.clock.forget_device()
+
+
+class Recording:
+    """One computation on batches of one shape: its arrays, its memory, and its graph once there is one.
+
+    Args:
+        cuda: ``cupy.cuda``.
+        room: bytes that it may take; 0 sets no limit.
+    """
+
+    def __init__(self, cuda: Any, x: Array, labels: Array, room: int) -> None:
+        self.cuda = cuda
+        self.x, self.labels = x.copy(), labels.copy()
+        self.stream, self.pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        self.pool.set_limit(size=room)
+        self.runs = 0
+        self.graph: Any = None
+
+    def take(self, x: Array, labels: Array) -> None:
+        """Put a batch where the graph reads it."""
+        self.x[...] = x
+        self.labels[...] = labels
+
+    def run(self, compute: Compute) -> Array:
+        """Eagerly, on the stream that is to be recorded, since cuDNN keeps scratch memory for each.  # sync"""
+        self.cuda.get_current_stream().synchronize()  # sync
+        with self.cuda.using_allocator(self.pool.malloc), self.stream:
+            loss = compute(self.x, self.labels)
+        self.stream.synchronize()  # sync
+        self.runs += 1
+        return loss
+
+    def replay(self, compute: Compute) -> Array:
+        """Start the graph on the current stream, recorded first where there is none."""
+        if self.graph is None:
+            self.loss = self.record(compute)
+        self.graph.launch()
+        return self.loss
+
+    def record(self, compute: Compute) -> Array:
+        """Note all launches instead of making them."""
+        with self.cuda.using_allocator(self.pool.malloc), self.stream:
+            self.stream.begin_capture()
+            try:
+                loss = compute(self.x, self.labels)
+            except Exception as error:
+                self.abandon()
+                line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise DeviceError(f"the step cannot be recorded as a CUDA graph ({line}): --cuda-graph off") from error
+            self.graph = self.stream.end_capture()
+        return loss
+
+    def abandon(self) -> None:
+        """End a recording that failed; CUDA says once more that it did."""
+        try:
+            self.stream.end_capture()
+        except Exception as error:  # CuPy raises its own classes, which exist only where it does
+            print(f"gpucnn: {error}", file=sys.stderr)
