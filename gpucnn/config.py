@@ -35,6 +35,7 @@ class DataConfig:
     crop_mode: str = "zero"
     flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
     cutout: int = 0  # pixels a side of a square that is covered
+    cutout_mode: str = "clipped"  # at the edge of the image; or inside: all of it is in the image
     mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 mixes nothing
     cutmix: float = 0.0  # alpha likewise; with both, each has half of the batches
     mixup_prob: float = 1.0  # share of the batches that are mixed

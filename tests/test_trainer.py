@@ -25,6 +25,12 @@ def images(count: int = 50, seed: int = 0) -> Dataset:
     return Dataset("noise", pixels.astype(np.uint8), labels, CLASSES)
 
 
+EVERYTHING = Augmentation(
+    flip=True, crop=1, cutout=2, flip_mode="alternating", mixup=0.4, cutmix=1.0, mixup_prob=0.8,
+    rotation=10.0, scale=0.1, elastic=5.0, elastic_sigma=1.5, brightness=0.1, contrast=0.2,
+)  # fmt: skip
+
+
 def tiny_net() -> Layer:
     return Sequential(Conv2D(1, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
 
@@ -104,10 +110,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not() -> None:
 @pytest.mark.parametrize("policy", [FLOAT32, Policy("float16", interval=3)], ids=["float32", "float16"])
 @pytest.mark.parametrize("stop_at", range(8))
 def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, policy: Policy) -> None:
-    whole = tiny_trainer(policy=policy)
+    whole = tiny_trainer(policy=policy, augmentation=EVERYTHING)
     list(whole.fit(images(), images(), epochs=2))  # 4 batches an epoch, the last one partial
 
-    first = tiny_trainer(policy=policy)
+    first = tiny_trainer(policy=policy, augmentation=EVERYTHING)
     original = first.train_step
 
     def step_then_stop(x: np.ndarray, labels: np.ndarray) -> None:
@@ -117,7 +123,7 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
     first.train_step = step_then_stop  # type: ignore[method-assign]
     list(first.fit(images(), images(), epochs=2))
 
-    second = tiny_trainer(policy=policy)
+    second = tiny_trainer(policy=policy, augmentation=EVERYTHING)
     second.model.load_state_dict(first.model.state_dict())
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     second.restore(replace(first.progress, history=[dict(row) for row in first.progress.history]))

@@ -15,6 +15,7 @@ from gpucnn.typing import Array, Shape
 
 CROP_MODES = ("zero", "reflect")
 FLIP_MODES = ("random", "alternating")
+CUTOUT_MODES = ("clipped", "inside")
 
 FLIP, CROP, CUTOUT, ROTATION, SCALE, ELASTIC, BRIGHTNESS, CONTRAST = (
     stream_id(name) for name in ("flip", "crop", "cutout", "rotation", "scale", "elastic", "brightness", "contrast")
@@ -54,8 +55,9 @@ class Augmentation:
         flip_mode: "random" draws anew in every epoch; "alternating" draws once, for epoch 0, and then mirrors in every
             odd epoch what it did not mirror before, so that two epochs show both sides of each image
             (arXiv 2404.00498).
-        cutout: cover a square of so many pixels a side with the mean colour, 0 after normalisation
-            (arXiv 1708.04552).  Its centre is any pixel; what would lie outside of the image is cut off.
+        cutout: cover a square of so many pixels a side with the mean colour, 0 after normalisation.
+        cutout_mode: "clipped" has its centre at any pixel, and what would lie outside of the image is cut off
+            (arXiv 1708.04552); "inside" is any square that lies in the image as a whole.
         mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``gpucnn.data.mixing``).
         cutmix: alpha of cutmix, 0 for none.
         mixup_prob: share of the batches that are mixed at all.
@@ -69,6 +71,7 @@ class Augmentation:
     crop_mode: str = "zero"
     flip_mode: str = "random"
     cutout: int = 0
+    cutout_mode: str = "clipped"
     mixup: float = 0.0
     cutmix: float = 0.0
     mixup_prob: float = 1.0
@@ -83,7 +86,8 @@ class Augmentation:
         for name, (low, high, what) in RANGES.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise UsageError(f"{name} = {value}: give {what}")
-        for name, allowed in (("crop_mode", CROP_MODES), ("flip_mode", FLIP_MODES)):
+        modes = {"crop_mode": CROP_MODES, "flip_mode": FLIP_MODES, "cutout_mode": CUTOUT_MODES}
+        for name, allowed in modes.items():
             if (value := getattr(self, name)) not in allowed:
                 raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
 
@@ -164,8 +168,10 @@ def draw(how: Augmentation, count: int, shape: Shape, *, seed: int, epoch: int, 
     if how.crop:
         shift = integers((count, 2), 2 * how.crop + 1, seed=seed, stream=CROP, step=epoch, xp=xp)
     if how.cutout:
-        pixel = integers((count,), shape[0] * shape[1], seed=seed, stream=CUTOUT, step=epoch, xp=xp)
-        centre = xp.stack((pixel // shape[1], pixel % shape[1]), axis=1)
+        inside = how.cutout_mode == "inside"
+        rows, columns = (size - how.cutout + 1 if inside else size for size in shape[:2])
+        place = integers((count,), rows * columns, seed=seed, stream=CUTOUT, step=epoch, xp=xp)
+        centre = xp.stack((place // columns, place % columns), axis=1) + (how.cutout // 2 if inside else 0)
     if how.warps:
         matrix = turning(between(ROTATION, 0.0, how.rotation), between(SCALE, 1.0, how.scale))
     if how.relights:

@@ -5,6 +5,7 @@ import pytest
 from strict_cupy import STRICT
 
 from gpucnn.data import Augmentation
+from gpucnn.data.augment import cover
 from gpucnn.data.augmentation import Draws, draw
 from gpucnn.errors import UsageError
 
@@ -28,6 +29,17 @@ def test_half_are_mirrored_and_every_shift_and_centre_comes_up() -> None:
         assert abs(np.corrcoef(found.flip, pairs[:, 0])[0, 1]) < 0.08
         assert abs(np.corrcoef(pairs[:, 0], pairs[:, 1])[0, 1]) < 0.08
     assert abs(np.corrcoef(found.shift[:, 0], found.centre[:, 0])[0, 1]) < 0.08
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_squares_that_lie_inside_have_every_place_there(side: int) -> None:
+    found = drawn(Augmentation(cutout=side, cutout_mode="inside"))
+    assert found.centre is not None
+    corners = found.centre - side // 2
+    assert found.centre.dtype == np.int32
+    assert {tuple(corner) for corner in corners.tolist()} == set(np.ndindex(6 - side + 1, 5 - side + 1))
+    covered = (cover(np.ones((COUNT, *SHAPE), np.float32), found.centre, side) == 0).sum(axis=(1, 2, 3))
+    assert (covered == side * side * SHAPE[2]).all()
 
 
 @pytest.mark.parametrize("seed", [0, 2**40])
@@ -104,6 +116,7 @@ def test_a_larger_set_has_the_same_draws_for_its_first_images() -> None:
         ({"mixup_prob": 1.5}, "mixup_prob = 1.5: give a share in [0, 1]"),
         ({"crop_mode": "zeros"}, "did you mean 'zero'?"),
         ({"crop_mode": "edge"}, "known are reflect, zero"),
+        ({"cutout_mode": "clip"}, "did you mean 'clipped'?"),
         ({"flip_mode": "alternate"}, "did you mean 'alternating'?"),
     ],
 )
