@@ -100,17 +100,18 @@ class GroupConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """sgd (plain where momentum = 0), adam or adamw; with a table for each group of parameters that differs."""
+    """sgd (plain where momentum = 0), muon, adam or adamw; with a table for each group of parameters that differs."""
 
     name: str = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    decoupled: bool = False  # for sgd: weight_decay is the share of w that a step at the full rate takes off
+    decoupled: bool = False  # for sgd and muon: weight_decay is the share of w that a step at the full rate takes off
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    newton_schulz_steps: int = 3  # for muon
     groups: dict[str, GroupConfig] = field(default_factory=dict)  # filter, weight, bias, norm, whiten
 
 
@@ -241,6 +242,7 @@ POSITIVE: dict[str, float] = {
     "optimizer.lr": 0,
     "optimizer.momentum": 0,
     "optimizer.weight_decay": 0,
+    "optimizer.newton_schulz_steps": 1,
     "schedule.warmup_epochs": 0,
     "schedule.peak": 0,
     "run.threads": 0,
@@ -254,7 +256,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "run.cuda_graph": ("auto", "on", "off"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),
-    "optimizer.name": ("sgd", "adam", "adamw"),
+    "optimizer.name": ("sgd", "muon", "adam", "adamw"),
     "schedule.name": ("constant", "step", "cosine", "one_cycle", "triangular", "piecewise"),
 }
 

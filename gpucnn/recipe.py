@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import ceil
+from typing import Any
 
 from gpucnn import models, schedules
 from gpucnn.averages import EMA, Average, Lookahead
@@ -10,6 +11,7 @@ from gpucnn.config import Config, GroupConfig
 from gpucnn.data import Dataset, split_validation
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
+from gpucnn.muon import Muon
 from gpucnn.optim import SGD, Adam, AdamW, GroupRule, Optimizer
 from gpucnn.precision import FLOAT32, POLICIES, Policy
 from gpucnn.schedules import Schedule
@@ -57,19 +59,14 @@ def build_rule(group: str, table: GroupConfig, steps_per_epoch: int) -> GroupRul
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     o = config.optimizer
     if o.decoupled and o.name in ("adam", "adamw"):
-        raise UsageError(f"optimizer.decoupled is for sgd, not {o.name}: adamw decouples its decay itself")
+        raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")
     rules = {group: build_rule(group, table, steps_per_epoch) for group, table in o.groups.items()}
-    if o.name == "sgd":
-        return SGD(
-            o.lr,
-            momentum=o.momentum,
-            nesterov=o.nesterov,
-            weight_decay=o.weight_decay,
-            decoupled=o.decoupled,
-            groups=rules,
-        )
+    shared: dict[str, Any] = {"weight_decay": o.weight_decay, "groups": rules}
+    if o.name in ("sgd", "muon"):
+        shared |= {"momentum": o.momentum, "nesterov": o.nesterov, "decoupled": o.decoupled}
+        return SGD(o.lr, **shared) if o.name == "sgd" else Muon(o.lr, **shared, steps=o.newton_schulz_steps)
     kind = {"adam": Adam, "adamw": AdamW}[o.name]
-    return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, weight_decay=o.weight_decay, groups=rules)
+    return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, **shared)
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:

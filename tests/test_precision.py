@@ -8,6 +8,7 @@ import pytest
 from gpucnn import models, optim
 from gpucnn.backend import REFERENCE
 from gpucnn.backends import get_backend
+from gpucnn.checkpoint import load_checkpoint, save_checkpoint
 from gpucnn.config import Config
 from gpucnn.data import Dataset
 from gpucnn.errors import NotANumberError, UsageError
@@ -15,6 +16,7 @@ from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, Re
 from gpucnn.models.resnet import resnet
 from gpucnn.precision import FIRST, FLOAT16, FLOAT32, LARGEST, SMALLEST, Policy, adapt
 from gpucnn.recipe import build_trainer, resolve
+from gpucnn.snapshot import put_back, take
 from gpucnn.trainer import Trainer
 
 
@@ -162,3 +164,19 @@ def test_the_cpu_says_that_it_does_not_use_it() -> None:
     assert build_trainer(config, data, REFERENCE).precision.forgives
     with pytest.raises(UsageError, match=r"train\.amp = 'bf16'"):
         Config().updated({"train": {"amp": "bf16"}})
+
+
+def test_the_scale_is_in_the_checkpoint_and_older_ones_begin_anew(tmp_path) -> None:
+    data = images()
+    config = resolve(Config().updated({"train": {"amp": "fp16"}}), data)
+    one = build_trainer(config, data, REFERENCE)
+    one.restore(replace(one.progress, step=40, loss_scale=2.0**11, good_steps=17))
+    save_checkpoint(tmp_path / "last.h5", take(one, config, {}, data.digest))
+    found = load_checkpoint(tmp_path / "last.h5")
+    other = build_trainer(config, data, REFERENCE)
+    put_back(found, other)
+    assert other.precision.state() == (2.0**11, 17)
+    assert other.clock.step == 40
+    older = {name: value for name, value in found.progress.items() if name not in ("loss_scale", "good_steps")}
+    put_back(replace(found, progress=older), other)
+    assert other.precision.state() == (FIRST, 0)

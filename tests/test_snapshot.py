@@ -50,6 +50,19 @@ weight_decay = 0.0
 epochs = 1.5
 fade = true
 """,
+    "muon": """name = "muon"
+lr = 1.0
+decoupled = true
+[optimizer.groups.filter]
+lr = 0.24
+momentum = 0.6
+[optimizer.groups.weight]
+lr = 0.01
+[optimizer.groups.norm]
+lr = 0.01
+[optimizer.groups.bias]
+lr = 0.01
+""",
 }
 
 
@@ -97,6 +110,14 @@ def test_a_run_with_everything_on_resumes_to_the_same_bytes(recipe: str, tmp_pat
         train(second)
         save_checkpoint(tmp_path / "resumed.h5", snapshot(config, second))
         assert (tmp_path / "resumed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_the_recipes_train() -> None:
+    for recipe in RECIPES:
+        _, trainer = made(recipe)
+        train(trainer)
+        losses = [row["train_loss"] for row in trainer.progress.history]
+        assert losses[1] < losses[0]
 
 
 def test_a_trained_model_has_the_averaged_weights_and_the_checkpoint_both(tmp_path: Path) -> None:

@@ -73,6 +73,19 @@ def test_two_epochs_and_two_more_are_the_same_bits_as_four(four_epochs: Path, tm
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+def test_settings_for_a_gpu_on_a_cpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Mixed precision is left out and says so; graphs go without saying, unless they are asked for."""
+    quick = ["train", "--device", "cpu", "--epochs", "1", "--set", "train.max_steps=2", "--amp", "fp16"]
+    assert main([*quick, "--output", str(tmp_path / "amp")]) == 0
+    shown = capsys.readouterr()
+    assert "amp    not used: cpu computes in float32, --amp fp16 is for a GPU" in shown.out
+    assert "graph" not in shown.err
+    assert Config.from_file(tmp_path / "amp" / "config.toml").train.amp == "fp16"
+    assert main([*quick, "--output", str(tmp_path / "graph"), "--cuda-graph", "on"]) == 2
+    assert "the cpu backend has no CUDA graphs" in capsys.readouterr().err
+    assert train("--epochs", 1, "--set", "train.max_steps=2", "--amp", "fp16", "--output", tmp_path / "half") == 0
+
+
 def test_a_run_may_end_within_an_epoch_and_look_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train("--epochs", 4, "--max-steps", 30, "--tta", "multicrop", "--output", run) == 0  # 23 steps an epoch

@@ -122,6 +122,21 @@ def test_what_cudnn_does_not_cover_runs_as_the_op_is_written(doubles, change, re
     assert doubles[0].launched == []
 
 
+def test_what_runs_on_cublas_is_noted_since_no_cuda_graph_can_hold_it(doubles) -> None:
+    noted = gpu.OnCublas()
+    chosen = gpu.on_cudnn(conv2d, fast.conv2d, noted)
+    x, w, b, _, stride, padding = arrays()
+    chosen(x, w, b, stride, padding)
+    assert noted.take() == []
+    chosen(*exact_arrays(x, w, b), stride, padding)
+    assert noted.take() == ["conv2d"]
+    assert noted.take() == []
+
+
+def exact_arrays(*values):
+    return [value.astype(np.float64) for value in values]
+
+
 @pytest.mark.parametrize("op", [conv2d_input_grad, conv2d_weight_grad])
 def test_a_gradient_of_another_shape_is_not_read_past_its_end(doubles, op) -> None:
     x, w, _, dy, stride, padding = arrays()

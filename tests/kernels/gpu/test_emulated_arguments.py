@@ -9,8 +9,9 @@ from test_emulator import Inline
 from gpucnn import averages, losses, metrics, optim, random
 from gpucnn.backends import gpu
 from gpucnn.data import augment
+from gpucnn.kernels.gpu import linear as kernel
 from gpucnn.kernels.gpu.launch import Grid
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
 
 KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
 each_op = pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
@@ -317,3 +318,29 @@ def test_dropout_drops_what_the_op_drops_in_float16_too(step, emulator) -> None:
     wanted = dropout.dropout(x.astype(np.float32), 0.3, 2**40 + 7, 0xFEDCBA98, step)
     np.testing.assert_array_equal(got == 0, wanted == 0)
     assert 0.25 < (got == 0).mean() < 0.35
+
+
+def test_large_products_are_left_to_cublas_and_noted(recorder) -> None:
+    """By shape alone; no other op is noted."""
+    noted = gpu.OnCublas()
+    table = {op: gpu.guarded(op, TABLE[op], noted) for op in (linear.linear, activations.relu)}
+    assert kernel.plan(64, 1024, 1024) == "gemm.cu"
+    assert kernel.plan(65, 1024, 1024) == "cublas"
+    assert kernel.plan(0, 10, 10) == "cublas"
+    x, w = np.ones((300, 300), np.float32), np.ones((800, 300), np.float32)
+    table[linear.linear](x[:4, :9], w[:5, :9], None)
+    assert (noted.take(), recorder.launched) == ([], {("gemm.cu", "product<float, false, true, float>")})
+    assert table[linear.linear](x, w, None).shape == (300, 800)
+    table[activations.relu](np.ones(3))
+    assert noted.take() == ["linear"]
+
+
+def test_products_that_do_not_fit_are_the_ops_error(emulator) -> None:
+    a, b = np.ones((2, 3), np.float32), np.ones((4, 2), np.float32)
+    for op, args in [
+        (linear.linear, (a, b, None)),
+        (linear.linear_input_grad, (a, b)),
+        (linear.linear_weight_grad, (a, b)),
+    ]:
+        with pytest.raises(ValueError, match="matmul"):
+            KERNELS[op](*args)
