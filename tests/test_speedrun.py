@@ -53,7 +53,7 @@ def test_eight_steps_are_those_of_the_paper() -> None:
         {"params": others, "lr": lr, "weight_decay": decay / lr},
     ]
     optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
-    share = lambda step: float(np.interp(step, [0, 0.23 * STEPS, STEPS], [0.2, 1, 0.07]))  # noqa: E731
+    share = lambda step: float(np.interp(step, [0, int(0.23 * STEPS), STEPS], [0.2, 1, 0.07]))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     followed = [tensor for tensor in theirs.state_dict().values() if tensor.dtype == torch.float64]
     slow = [tensor.clone() for tensor in followed]
