@@ -10,6 +10,7 @@ from strict_cupy import STRICT
 from gpucnn import losses, models, optim
 from gpucnn.backend import Backend
 from gpucnn.layers import (
+    GELU,
     AvgPool2D,
     BatchNorm,
     BatchNormReLU,
@@ -29,6 +30,7 @@ from gpucnn.layers import (
     containers,
     conv2d,
     dropout,
+    gelu,
     joined,
     linear,
     pooling,
@@ -46,6 +48,7 @@ def zoo() -> Sequential:
         block=Residual(Sequential(Conv2D(6, 6, 3, padding=1, bias=False), BatchNorm(6)), relu=True),
         fork=Residual(Conv2D(6, 8, 1), Conv2D(6, 8, 1, bias=False)),
         leaky=LeakyReLU(0.1),
+        gelu=GELU(),
         average=AvgPool2D(2),
         mean=GlobalAvgPool2D(),
         hidden=Linear(8, 12),
@@ -93,7 +96,7 @@ def test_the_same_functions_differ_by_nothing_and_every_array_is_looked_at(net, 
 def test_layers_come_in_the_order_of_computation() -> None:
     names = list(dict.fromkeys(row.layer for row in layers_of("zoo", PLAIN)))
     assert names[:5] == ["stem.0", "stem.1", "stem.2", "block.body.0", "block.body.1"]
-    assert names[5:11] == ["block", "fork.shortcut", "fork.body", "fork", "leaky", "average"]
+    assert names[5:11] == ["block", "fork.shortcut", "fork.body", "fork", "leaky", "gelu"]
 
 
 def broken(op, by=1.001):
@@ -127,6 +130,8 @@ BREAKS = [
     (activations.relu_grad, {"relu", "block"}, {"dx"}),
     (activations.leaky_relu, {"leaky"}, {"y"}),
     (activations.leaky_relu_grad, {"leaky"}, {"dx"}),
+    (gelu.gelu, {"gelu"}, {"y"}),
+    (gelu.gelu_grad, {"gelu"}, {"dx"}),
     (containers.add_relu, {"block"}, {"y"}),
     (containers.add, {"block", "fork"}, {"dx"}),
     (dropout.dropout, {"drop"}, {"y", "dx"}),
