@@ -77,7 +77,8 @@ class Session:
     def doctor(self) -> dict[str, Any]:
         """What ``gpucnn doctor`` finds, in a process of its own: this one keeps off the GPU."""
         done = self.command([sys.executable, "-m", "gpucnn.cli.main", "doctor", "--json"], 120)
-        return dict(json.loads(done[1])) if done[0] == 0 else {"device": {}, "packages": [], "machine": {}}
+        found = [line for line in done[1].splitlines() if line.startswith("{")]  # among notices on standard error
+        return json.loads(found[-1]) if found else {"device": {}, "packages": [], "machine": {}, "gpu": {}}
 
     def head(self) -> str:
         """The hardware line, and how to read the page."""
@@ -87,10 +88,11 @@ class Session:
         if self.args.smoke:
             hardware = f"**{SMOKE}**"
         else:
+            driver = device.get("driver") or self.about["gpu"].get("driver")
             hardware = (
                 f"Machine: {device.get('name')} (compute capability {device.get('compute_capability')}, "
                 f"{device.get('multiprocessors')} multiprocessors, {device.get('memory_gib')} GiB), driver "
-                f"{device.get('driver') or self.about['gpu']['driver']} for CUDA {device.get('cuda_of_driver')}, CUDA "
+                f"{driver} for CUDA {device.get('cuda_of_driver')}, CUDA "
                 f"runtime {device.get('cuda_runtime')}, cuDNN {device.get('cudnn')}, frontend "
                 f"{device.get('cudnn_frontend')}. Convolutions: {device.get('convolutions')}."
             )
@@ -187,12 +189,13 @@ def contenders(session: Session, compiled: bool) -> Field:
     mixed = Task("pytorch", "", (), 0, threads=threads, precision="bfloat16", device=session.theirs)
     where = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
     other = session.args.torch_python or sys.executable
-    mine = {"gpucnn": replace(ours, precision="float16"), "gpucnn, float32": ours}
+    half = replace(ours, precision="float16")
+    mine = {"gpucnn": half, "gpucnn without a graph": replace(half, cuda_graph="off"), "gpucnn, float32": ours}
     tasks = {"PyTorch eager": mixed, "PyTorch eager, float32": replace(mixed, precision="float32")}
     if compiled:
         tasks = {f"PyTorch compiled, {mode}": replace(mixed, compiled=mode) for mode in COMPILE_MODES}
     if session.args.smoke:  # a CPU does not compute in float16
-        del mine["gpucnn"], tasks["PyTorch eager"]
+        del mine["gpucnn"], mine["gpucnn without a graph"], tasks["PyTorch eager"]
     us = [Contender(name, task, where) for name, task in mine.items()]
     them = [Contender(name, task, where, interpreter=other) for name, task in tasks.items()]
     return Field(us, them, session.gpu_name)
@@ -230,7 +233,7 @@ def legend(field: Field, rounds: int) -> str:
     return (
         f"{rounds} rounds. PyTorch: {theirs}. The share is of the card's arithmetic peak for the contender's precision "
         "(`gpucnn/benchmarking/peaks.py`), with three times the forward pass's operations. Launches are our kernels "
-        "and calls of cuDNN in one step, without what CuPy starts itself. GPU memory is what the pool holds."
+        "and calls of cuDNN by the host in one step, without what CuPy starts itself. GPU memory: what is held."
     )
 
 
@@ -245,7 +248,7 @@ def cells(case: Case, row: Row) -> list[str]:
         f"{middle:.3f} ({min(times):.3f} to {max(times):.3f})",
         f"{1e3 * case.batch_size / middle:,.0f}",
         "" if row.share is None else f"{row.share:.1%}",
-        str(row.launches or ""),
+        f"{row.launches or ''}{' and a graph' if row.graphs else ''}",
         f"{row.device_mib:,.0f} MiB" if row.device_mib else "",
         ratio,
     ]

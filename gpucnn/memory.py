@@ -41,6 +41,8 @@ def memory_limit(text: str) -> MemoryLimit:
 
 def exhausted(error: BaseException) -> str:
     """What was too much for the GPU, with sizes where CuPy tells them; "" where this error is about something else."""
+    if type(error.__cause__).__name__ == "OutOfMemoryError":
+        error = error.__cause__ or error
     name, text = type(error).__name__, " ".join(str(error).split())
     if name != "OutOfMemoryError" and not any(word in text for word in EXHAUSTED):
         return ""

@@ -41,6 +41,7 @@ class Parameter:
         self.shape = shape
         self.init = init
         self.group = group
+        self.held = False
         self._data: Array | None = None
         self._grad: Array | None = None
         self._rounded: Array | None = None
@@ -51,8 +52,18 @@ class Parameter:
 
     @property
     def frozen(self) -> bool:
-        """Never updated, so a layer need not compute its gradient."""
+        """Never updated."""
         return self.group == "frozen"
+
+    @property
+    def fixed(self) -> bool:
+        """Not updated, never or no more: a layer need not compute its gradient."""
+        return self.frozen or self.held
+
+    def hold(self) -> None:
+        """Be updated no more; the last gradient is forgotten."""
+        self.held = True
+        self.grad[...] = 0.0
 
     @property
     def data(self) -> Array:
@@ -72,7 +83,7 @@ class Parameter:
         return self.data if self._rounded is None else self._rounded
 
     def bind(self, data: Array, grad: Array) -> None:
-        self._data, self._grad = data, grad
+        self._data, self._grad, self.held = data, grad, False
 
     def bind_rounded(self, rounded: Array | None) -> None:
         self._rounded = rounded

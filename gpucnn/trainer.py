@@ -208,6 +208,8 @@ class Trainer:
         progress = self.progress
         self.metrics.restart(progress.loss_sum, progress.correct, progress.examples)
         self.model.train()
+        # by epochs, so that a run that is resumed within one computes what the other did
+        self.model.hold(self.optimizer.held(progress.epoch * len(batches)))
         start, before = perf_counter(), progress.examples
         for x, labels in batches.epoch(progress.epoch, progress.batch):
             self.train_step(x, labels)

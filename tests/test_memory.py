@@ -41,6 +41,9 @@ def test_what_cupy_and_cuda_raise_is_recognised() -> None:
     )
     for text in ("cudaErrorMemoryAllocation: out of memory", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"):
         assert exhausted(RuntimeError(text)) == f"the GPU is out of memory ({text})"
+    wrapped = DeviceError("the step cannot be recorded")
+    wrapped.__cause__ = OutOfMemoryError(1 << 30, 1 << 30)
+    assert "1.00 GiB wanted beside 1.00 GiB in use" in exhausted(wrapped)
     for other in (MemoryError(), RuntimeError("cudaErrorIllegalAddress"), ValueError("memory")):
         assert exhausted(other) == ""
     assert gib(1 << 30) == "1.00 GiB"

@@ -146,6 +146,37 @@ def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) 
     assert list(trainer.fit(images(), images(), epochs=9)) == []  # and stays ended
 
 
+@pytest.mark.parametrize("steps", [2, 4, 5])
+def test_what_only_held_parameters_want_is_not_computed(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(watched: bool) -> tuple[dict[str, np.ndarray], list[int]]:
+        first = Conv2D(1, 4, 3, padding=1, weight_group="frozen", bias_group="whiten")
+        net = Sequential(first, ReLU(), Conv2D(4, 4, 3), BatchNorm(4), ReLU(), Flatten(), Linear(64, 3))
+        rules = {"whiten": optim.GroupRule(steps=steps)}
+        trainer = Trainer(net, optim.SGD(0.05, momentum=0.9, groups=rules), batch_size=16, seed=3)
+        if not watched:
+            monkeypatch.setattr(net, "hold", lambda groups: None)
+        calls, backward = [], first.backward
+        monkeypatch.setattr(first, "backward", lambda dy: calls.append(trainer.clock.step) or backward(dy))
+        list(trainer.fit(images(), images(), epochs=3))  # 4 batches an epoch
+        return everything(trainer), calls
+
+    (found, calls), (wanted, all_calls) = run(True), run(False)
+    assert equal(found, wanted)
+    assert all_calls == list(range(12))
+    assert calls == list(range(4 if steps <= 4 else 8))  # from the next epoch on
+
+
+def test_a_model_that_was_held_learns_again_in_another_run() -> None:
+    net = tiny_net()
+    for _ in range(2):
+        rules = {"filter": optim.GroupRule(steps=4), "bias": optim.GroupRule(steps=4)}
+        trainer = Trainer(net, optim.SGD(0.05, momentum=0.9, groups=rules), batch_size=16, seed=3)
+        before = net.state_dict()
+        list(trainer.fit(images(), images(), epochs=2))
+        after = net.state_dict()
+        assert not np.array_equal(before["0.weight"], after["0.weight"])
+
+
 def test_patience_ends_the_run_early() -> None:
     trainer = tiny_trainer(patience=2, schedule=schedules.constant(0.0))  # nothing is learned
     reports = list(trainer.fit(images(), images(), epochs=50))

@@ -67,6 +67,7 @@ class Work:
         step: one step of it.
         clock: for its steps.
         memory: MiB of the GPU's memory that the framework holds.
+        graphs: how many CUDA graphs the steps are made of.
         versions: of the framework and its libraries, where they say something about a GPU.
         on_gpu: whether our own launches can be counted.
     """
@@ -75,4 +76,5 @@ class Work:
     clock: Clock
     memory: Callable[[], float] = float
     versions: str = ""
+    graphs: Callable[[], int] = int
     on_gpu: bool = False

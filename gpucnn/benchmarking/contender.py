@@ -6,6 +6,7 @@ makes it begin anew with that.  Between two rounds it only waits: the cores belo
 is an answer too, and then it waits for another task.
 """
 
+import gc
 import json
 import resource
 import sys
@@ -42,6 +43,7 @@ class Task:
     precision: str = "float32"  # or mixed: "float16", "bfloat16"
     device: str = "cpu"  # PyTorch's: "cpu" or "cuda"
     compiled: str = ""  # a mode of torch.compile; eager where empty
+    cuda_graph: str = "auto"  # ours: "auto" or "off"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -68,16 +70,20 @@ def our_trainer(task: Task, backend: "Backend") -> "Trainer":
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
     policy = FLOAT16 if task.precision == "float16" else FLOAT32
     model = models.build(task.model, task.input_shape)
-    return Trainer(model, optimizer, backend=backend, batch_size=task.batch_size, policy=policy)
+    size, graph = task.batch_size, task.cuda_graph
+    return Trainer(model, optimizer, backend=backend, batch_size=size, policy=policy, cuda_graph=graph)
 
 
 def our_work(task: Task) -> Work:
     """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch lies on the device."""
     from gpucnn.backends import get_backend
     from gpucnn.cli.options import set_threads
+    from gpucnn.graph import Recorder
 
     set_threads(task.threads)
     backend = get_backend(task.framework)
+    if not backend.synchronous:
+        backend.xp.get_default_memory_pool().free_all_blocks()  # of the task before
     trainer = our_trainer(task, backend)
     x, labels = (backend.to_device(array) for array in batch(task))
     clock = clock_of(backend)
@@ -93,9 +99,16 @@ def our_work(task: Task) -> Work:
     step = infer if task.mode == "eval" else train
     if backend.synchronous:
         return Work(step, clock)
-    pool = backend.xp.get_default_memory_pool()
-    pool.free_all_blocks()  # of the task before
-    return Work(step, clock, lambda: pool.total_bytes() / 2**20, on_gpu=True)
+    recordings = trainer.compute.recordings if isinstance(trainer.compute, Recorder) else {}
+
+    def held() -> float:
+        pools = [backend.xp.get_default_memory_pool(), *(recording.pool for recording in recordings.values())]
+        return sum(float(pool.total_bytes()) for pool in pools) / 2**20
+
+    def graphs() -> int:
+        return sum(recording.graph is not None for recording in recordings.values())
+
+    return Work(step, clock, held, graphs=graphs, on_gpu=True)
 
 
 def work(task: Task) -> Work:
@@ -113,7 +126,8 @@ def main(argument: str) -> None:
     for line in chain([argument], sys.stdin):
         try:
             if line.startswith("{"):
-                current = None  # lets go of the memory of the last one
+                current = None
+                gc.collect()  # the last one's memory hangs in circles
                 current = work(Task.from_json(line))
                 warm_up(current)
             elif current is not None:
@@ -124,7 +138,7 @@ def main(argument: str) -> None:
 
 
 def warm_up(current: Work) -> None:
-    """A first step and some more; a GPU has done them when they are answered."""
+    """A first step and some more, until CUDA graphs are recorded; a GPU has done them when they are answered."""
     elapsed(current, 1)
     say({"steps": 1, "versions": current.versions})
     elapsed(current, WARMUP)
@@ -135,7 +149,7 @@ def warm_up(current: Work) -> None:
         with counted() as found:
             elapsed(current, 1)
         launches = found.total()
-    say({"steps": 1 + WARMUP, "launches": launches})
+    say({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
 
 
 def elapsed(current: Work, steps: int) -> list[float]:

@@ -44,7 +44,7 @@ class Contender:
     Attributes:
         interpreter: the Python that runs it; PyTorch may live in an environment of its own.
         deadline: in the time of ``perf_counter``; whoever has not answered by then is stopped.
-        launches, device_mib, versions: what a process on a GPU says of itself.
+        launches, graphs, device_mib, versions: what a process on a GPU says of itself.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Contender:
     interpreter: str = sys.executable
     deadline: float = inf
     launches: int = 0
+    graphs: int = 0
     device_mib: float = 0.0
     versions: str = ""
 
@@ -83,7 +84,8 @@ class Contender:
     def _warm(self, start: float) -> None:
         self.versions = str(self._answer().get("versions", ""))
         self.first_step = perf_counter() - start
-        self.launches = int(self._answer().get("launches", 0))
+        answer = self._answer()
+        self.launches, self.graphs = int(answer.get("launches", 0)), int(answer.get("graphs", 0))
 
     def round(self, steps: int) -> float:
         """Run some steps; returns their median time."""

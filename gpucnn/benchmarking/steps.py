@@ -39,6 +39,7 @@ class Row:
     precision: str
     seconds: list[float] = field(default_factory=list)
     launches: int = 0
+    graphs: int = 0
     device_mib: float = 0.0
     share: float | None = None
     ratio: tuple[float, float, float] | None = None
@@ -119,7 +120,7 @@ class Field:
             if mine and racer in self.theirs:
                 ratios = [a / b for a, b in zip(mine.seconds, racer.seconds, strict=False)]
                 ratio = min(ratios), median(ratios), max(ratios)
-            numbers = racer.seconds, racer.launches, racer.device_mib
+            numbers = racer.seconds, racer.launches, racer.graphs, racer.device_mib
             found.append(Row(racer.name, precision, *numbers, share=used, ratio=ratio))
         return found
 

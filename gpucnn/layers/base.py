@@ -1,6 +1,6 @@
 """Layer: forward, backward, train and evaluation mode, parameters, state."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend
@@ -110,6 +110,18 @@ class Layer:
         """Tell the layers at the entrance that nobody needs dL/dx of the model's own input."""
         self.needs_input_grad = False
 
+    def learns(self) -> bool:
+        """Whether any parameter is updated."""
+        return not all(parameter.fixed for parameter in self.parameters().values())
+
+    def hold(self, groups: Collection[str]) -> None:
+        """Update the parameters of these groups no more, and compute no gradient that only they wanted."""
+        found = [p for p in self.parameters().values() if p.group in groups and not p.held]
+        for parameter in found:
+            parameter.hold()
+        if found and not self.needs_input_grad:
+            self.skip_input_grad()
+
     # -- state ----------------------------------------------------------------------------------------
 
     def initialize(
@@ -128,7 +140,7 @@ class Layer:
         self.flat_buffers = FlatBuffers(self.buffers(), backend, dtype)
         clock = clock or Clock(seed)
         for name, layer in self.named_layers():
-            layer.name, layer.backend, layer.clock = name, backend, clock
+            layer.name, layer.backend, layer.clock, layer.needs_input_grad = name, backend, clock, True
         return self
 
     def state_dict(self) -> dict[str, Array]:

@@ -57,7 +57,7 @@ class Sequential(Layer):
         super().skip_input_grad()
         for layer in self.layers.values():
             layer.skip_input_grad()
-            if layer.parameters():
+            if layer.learns():
                 break
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -100,9 +100,9 @@ class Conv2D(Layer):
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
         w = self.weight
-        if not w.frozen:
+        if not w.fixed:
             w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)
-        if self.bias:
+        if self.bias and not self.bias.fixed:
             self.bias.grad[...] = self.run(bias_grad, dy)  # (L20)
         if not self.needs_input_grad:
             return None

@@ -1,5 +1,6 @@
 """Contenders that take one case after the other: failures, ends, ratios and shares."""
 
+import json
 from dataclasses import replace
 from math import inf
 from time import perf_counter
@@ -177,3 +178,47 @@ def test_pytorch_in_mixed_precision_learns_as_in_float32() -> None:
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]
     assert losses["float32"][-1] < losses["float32"][0]
+
+
+def test_our_work_on_a_gpu_is_a_graph_after_its_warm_up(monkeypatch, capsys) -> None:
+    import fake_cuda
+    import strict_cupy
+    from strict_gpu import CountingLauncher, counted_gpu
+
+    from gpucnn import backends
+    from gpucnn.benchmarking import contender
+    from gpucnn.kernels.gpu import launch
+
+    cuda = SimpleNamespace(
+        **{name: getattr(fake_cuda.cuda, name) for name in ("Stream", "MemoryPool", "using_allocator")},
+        get_current_stream=fake_cuda.cuda.get_current_stream,
+        Event=Event,
+        get_elapsed_time=lambda first, second: 1.0,
+    )
+    monkeypatch.setattr(strict_cupy, "cuda", cuda, raising=False)
+    monkeypatch.setattr(strict_cupy, "get_default_memory_pool", Pool, raising=False)
+    launcher = CountingLauncher()
+    monkeypatch.setattr(launch, "launcher", launcher)
+    backend = replace(counted_gpu(launcher), uncapturable=list)
+    monkeypatch.setattr(backends, "get_backend", lambda name: backend)
+    for mode, graphs in (("auto", 1), ("off", 0)):
+        task = Task("gpu", "lenet5", (28, 28, 1), 4, threads=1, precision="float16", cuda_graph=mode)
+        contender.warm_up(contender.our_work(task))
+        first, warm = map(json.loads, capsys.readouterr().out.splitlines())
+        assert first["steps"] == 1
+        assert warm["graphs"] == graphs
+        assert (warm["launches"] < 10) == bool(graphs)
+        assert warm["launches"] > 0
+
+
+class Pool:
+    """Stands for CuPy's memory pool."""
+
+    def free_all_blocks(self) -> None:
+        pass
+
+    def total_bytes(self) -> int:
+        return 1 << 20
+
+    def get_limit(self) -> int:
+        return 0
