@@ -13,6 +13,7 @@ never asks whether a step counted.
 """
 
 from dataclasses import dataclass
+from math import floor, log2
 
 import numpy as np
 
@@ -26,7 +27,7 @@ SMALLEST, LARGEST = 1.0, 2.0**24
 """Bounds of S."""
 
 FIRST = 2.0**16
-"""S of the first step."""
+"""S of the first step, for a loss that is a mean."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,12 @@ class Policy:
     compute: str = "float32"
     interval: int = 2000
 
-    def bind(self, backend: Backend) -> "SinglePrecision":
+    def bind(self, backend: Backend, examples: int = 1) -> "SinglePrecision":
         """This policy at work on a backend.
+
+        Args:
+            examples: over how many images gradients are summed; S begins at ``FIRST`` for a mean, and lower by as much
+                as a sum is larger.
 
         Raises:
             UsageError: the backend does not compute in float16.
@@ -51,7 +56,7 @@ class Policy:
             return SinglePrecision()
         if not backend.half:
             raise UsageError(f"the {backend.name} backend does not compute in float16: leave out train.amp = 'fp16'")
-        return MixedPrecision(self, backend)
+        return MixedPrecision(self, backend, 2.0 ** floor(log2(max(FIRST / examples, SMALLEST))))
 
 
 FLOAT32, FLOAT16 = Policy(), Policy("float16")
@@ -116,9 +121,9 @@ class SinglePrecision:
 class MixedPrecision(SinglePrecision):
     """Float16 between float32 weights and float32 loss, as the equations above."""
 
-    def __init__(self, policy: Policy, backend: Backend) -> None:
+    def __init__(self, policy: Policy, backend: Backend, first: float = FIRST) -> None:
         self.policy, self.backend = policy, backend
-        self.scale = backend.xp.full((), FIRST, dtype="float32")
+        self.scale = backend.xp.full((), first, dtype="float32")
         self.good = backend.xp.zeros((), dtype="int64")
         self.finite = backend.xp.ones((), dtype=bool)  # of the gradient of the step under way
 

@@ -142,7 +142,7 @@ class Trainer:
         self.schedule = schedule or constant(optimizer.lr)
         self.loss, self.loss_options = loss, loss_options or {}
         self.reduction, self.clip_grad, self.augmentation = reduction, clip_grad, augmentation
-        self.precision = policy.bind(backend)
+        self.precision = policy.bind(backend, batch_size if reduction == "sum" else 1)
         self.averages = tuple(averages)
         for average in self.averages:
             average.bind(self.model)

@@ -155,6 +155,12 @@ def test_gradients_that_no_scale_makes_finite_end_the_run() -> None:
         list(one.fit(images(count=8 * 30), images(), epochs=1))
 
 
+@pytest.mark.parametrize(("batch", "first"), [(16, 2.0**12), (20, 2.0**11), (2**17, SMALLEST)])
+def test_a_summed_loss_begins_with_a_scale_that_is_smaller_by_the_batch(batch: int, first: float) -> None:
+    assert trainer(FLOAT16, batch_size=batch, reduction="sum").precision.state() == (first, 0)
+    assert trainer(FLOAT16, batch_size=batch).precision.state() == (FIRST, 0)
+
+
 def test_the_cpu_says_that_it_does_not_use_it() -> None:
     with pytest.raises(UsageError, match=r"train\.amp"):
         trainer(FLOAT16, backend=get_backend("cpu"))

@@ -25,7 +25,7 @@ AMPERE = "NVIDIA A100 Tensor Core GPU data sheet"
 
 PEAKS: dict[str, Peak] = {
     "NVIDIA H100 80GB HBM3": Peak(66.9, 989.4, 3.35, HOPPER),  # SXM5
-    "NVIDIA H100 PCIe": Peak(51.2, 756.5, 2.04, HOPPER),
+    "NVIDIA H100 PCIe": Peak(51.2, 756.5, 2.0, HOPPER),
     "NVIDIA H200": Peak(66.9, 989.4, 4.8, H200),  # SXM5
     "NVIDIA A100-SXM4-40GB": Peak(19.5, 312.0, 1.555, AMPERE),
     "NVIDIA A100-SXM4-80GB": Peak(19.5, 312.0, 2.039, AMPERE),
