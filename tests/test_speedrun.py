@@ -37,7 +37,7 @@ def test_six_steps_are_those_of_the_paper() -> None:
     from gpucnn.benchmarking.pytorch import to_torch
 
     trainer, dataset = small_trainer()
-    theirs = to_torch(trainer.model).double().train()
+    theirs = to_torch(trainer.model).train()  # in float32, as ours
     pairs = list(zip(trainer.model.parameters().items(), theirs.parameters(), strict=True))
     norm, others = [], []
     for (_, parameter), tensor in pairs:
@@ -55,7 +55,7 @@ def test_six_steps_are_those_of_the_paper() -> None:
     optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
     share = lambda step: float(np.interp(step, [0, int(0.23 * STEPS), STEPS], [0.2, 1, 0.07]))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-    followed = [tensor for tensor in theirs.state_dict().values() if tensor.dtype == torch.float64]
+    followed = [tensor for tensor in theirs.state_dict().values() if tensor.dtype == torch.float32]
     slow = [tensor.clone() for tensor in followed]
 
     def look(alpha: float) -> None:
@@ -67,7 +67,7 @@ def test_six_steps_are_those_of_the_paper() -> None:
     batches = trainer.loader(dataset, training=True)
     for x, labels in (batch for epoch in range(2) for batch in batches.epoch(epoch)):
         bias.requires_grad_(step < TRAINS_BIAS)
-        logits = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64)))
+        logits = theirs(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))))
         target = torch.from_numpy(labels)
         loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.2, reduction="sum")
         optimizer.zero_grad(set_to_none=True)
