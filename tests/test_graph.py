@@ -73,9 +73,10 @@ def everything(one: Trainer) -> dict[str, bytes]:
         (lambda: optim.AdamW(1e-2, weight_decay=0.1), {"clip_grad": 0.5}),
         (lambda: optim.SGD(0.1, momentum=0.9), {"policy": Policy("float16", interval=3)}),
         (lambda: optim.SGD(0.1, momentum=0.9), {"ema": 0.9}),
+        (lambda: optim.SGD(0.1, groups={"filter": optim.GroupRule(steps=7)}), {"clip_grad": 0.5}),
         (lambda: optim.SGD(0.1), {"augmentation": Augmentation(mixup=0.5, cutmix=1.0), "reduction": "sum"}),
     ],
-    ids=["nesterov", "adamw", "float16", "averages", "mixed images"],
+    ids=["nesterov", "adamw", "float16", "averages", "held filters", "mixed images"],
 )
 def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, cuda) -> None:
     ends = []
