@@ -153,6 +153,7 @@ class Trainer:
         self.metrics = RunningMetrics(backend)
         self.progress = Progress()
         self.stop_requested = False
+        self.cuda_graph = cuda_graph
         self.compute = recorded(self.gradients, backend, self.clock, cuda_graph)
 
     def train_step(self, x: Array, labels: Array) -> None:
@@ -209,7 +210,8 @@ class Trainer:
         self.metrics.restart(progress.loss_sum, progress.correct, progress.examples)
         self.model.train()
         # by epochs, so that a run that is resumed within one computes what the other did
-        self.model.hold(self.optimizer.held(progress.epoch * len(batches)))
+        if self.model.hold(self.optimizer.held(progress.epoch * len(batches))):
+            self.compute = recorded(self.gradients, self.backend, self.clock, self.cuda_graph)
         start, before = perf_counter(), progress.examples
         for x, labels in batches.epoch(progress.epoch, progress.batch):
             self.train_step(x, labels)

@@ -114,13 +114,17 @@ class Layer:
         """Whether any parameter is updated."""
         return not all(parameter.fixed for parameter in self.parameters().values())
 
-    def hold(self, groups: Collection[str]) -> None:
-        """Update the parameters of these groups no more, and compute no gradient that only they wanted."""
+    def hold(self, groups: Collection[str]) -> bool:
+        """Update the parameters of these groups no more, and compute no gradient that only they wanted.
+
+        Returns whether backward computes anything else than before.
+        """
         found = [p for p in self.parameters().values() if p.group in groups and not p.held]
         for parameter in found:
             parameter.hold()
         if found and not self.needs_input_grad:
             self.skip_input_grad()
+        return bool(found)
 
     # -- state ----------------------------------------------------------------------------------------
 
