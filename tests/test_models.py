@@ -1,5 +1,7 @@
 """Models by name: shapes, sizes, costs, and errors that help."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -128,6 +130,20 @@ def test_forward_and_backward_are_pytorchs(name, shape, options) -> None:
         if not parameter.frozen:
             grad = grad.transpose(0, 2, 3, 1) if grad.ndim == 4 else grad
             np.testing.assert_allclose(parameter.grad, grad, atol=1e-9 * abs(grad).max())
+
+
+def test_the_page_of_models_lists_them_all_as_they_are() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    listed = {}
+    for line in page.splitlines():
+        if line.startswith("| `"):
+            name, images, parameters, mflop = (cell.strip(" `") for cell in line.split("|")[1:5])
+            shape = tuple(map(int, images.split("x")))
+            model = models.build(name, shape)
+            assert f"{sum(p.size for p in model.parameters().values()):,}" == parameters
+            assert f"{model.flops(shape) / 1e6:.1f}" == mflop
+            listed[name] = shape
+    assert list(listed) == list(models.MODELS)
 
 
 def test_summary_adds_up() -> None:

@@ -14,6 +14,7 @@ from gpucnn.inference import class_names, class_shares, normalise
 from gpucnn.pictures import fit, open_image
 from gpucnn.snapshot import load_trained
 from gpucnn.typing import Array
+from gpucnn.views import VIEWS, mean_over_views
 
 BAR = 40  # characters of a bar that stands for certainty
 BATCH = 64  # images that are open at a time
@@ -25,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
     parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
+    parser.add_argument(
+        "--tta", choices=list(VIEWS), default="none", help="average over views of each image: flip (2), multicrop (6)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_device_options(parser)
 
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         paths = args.images[start : start + BATCH]
         prepared = [prepare(path, config, args.invert) for path in paths]
         x = normalise(np.stack([image for image, _ in prepared]), config, model)
-        shares = class_shares(model(x), model)
+        shares = class_shares(mean_over_views(model, x, VIEWS[args.tta]), model)
         answers += [
             {"image": str(path), "note": note, "classes": likeliest(row, class_names(config), args.top)}
             for path, (_, note), row in zip(paths, prepared, shares, strict=True)

@@ -31,6 +31,16 @@ def test_shares_are_the_softmax_of_the_model(trained, digit_file, capsys) -> Non
     assert (answer["note"], said) == ("", "")
 
 
+def test_views_are_averaged_before_the_softmax(trained, digit_file, capsys) -> None:
+    (answer,), _ = predict(capsys, trained, digit_file, "--top", 10, "--tta", "flip")
+    model, _, _ = load_trained(trained.path)
+    mean, std = (np.float64(v) for v in (trained.train.mean, trained.train.std))
+    x = ((trained.test.images[:1] / 255.0 - mean) / std).astype(np.float32)
+    logits = (model(x)[0].astype(np.float64) + model(x[:, :, ::-1])[0]) / 2
+    wanted = dict(zip(trained.test.classes, np.exp(logits) / np.exp(logits).sum(), strict=True))
+    assert {row["class"]: row["probability"] for row in answer["classes"]} == pytest.approx(wanted, abs=1e-5)
+
+
 def test_many_files_get_the_answers_that_evaluation_counts(trained, tmp_path: Path, capsys) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(70)]  # more than one batch
     for path, image in zip(paths, trained.test.images, strict=False):
