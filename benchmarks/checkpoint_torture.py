@@ -47,9 +47,9 @@ def checkpoint(seed: int) -> Checkpoint:
         parameters,
         {"bn.running_mean": rng.standard_normal(8, dtype="float32")},
         {"velocity": {name: array / 2 for name, array in parameters.items()}},
-        {"epoch": 3, "step": 30, "loss_sum": 0.25},
-        {"epoch": [1, 2, 3], "test_loss": [0.3, 0.2, 0.1]},
-        "[model]\nname = 'x'\n",
+        progress={"epoch": 3, "step": 30, "loss_sum": 0.25},
+        history={"epoch": [1, 2, 3], "test_loss": [0.3, 0.2, 0.1]},
+        config="[model]\nname = 'x'\n",
         dataset_digest="ab" * 32,
         seed=seed,
     )
