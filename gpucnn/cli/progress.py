@@ -6,6 +6,7 @@ from typing import Any
 
 from gpucnn.trainer import EpochReport, IntervalReport
 
+WARM = 60.0  # seconds; a first epoch that took longer says how long the others will take
 QUIET_SECONDS = 20.0  # where there is no terminal, a long epoch speaks up this often
 
 
@@ -17,6 +18,7 @@ class Display:
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None
         self.last_line = monotonic()
+        self.started = False
 
     def interval(self, report: IntervalReport) -> None:
         """The epoch under way."""
@@ -49,12 +51,14 @@ class Display:
     def epoch(self, report: EpochReport, *, best: bool) -> None:
         """One line for an epoch that is over; a star marks the best so far."""
         self.close()
+        warm = self.started or report.seconds > WARM  # compiling kernels is most of a short first epoch
+        self.started = True
         self.line(
             f"epoch {report.epoch:>{len(str(self.epochs))}}/{self.epochs}   "
             f"train loss {report.train_loss:.4f}  acc {report.train_accuracy:.4f}   "
             f"test loss {report.test_loss:.4f}  acc {report.test_accuracy:.4f}{'*' if best else ' '}  "
             f"{report.seconds:.1f} s  {report.images_per_second:,.0f} images/s"
-            f"{left((self.epochs - report.epoch) * report.seconds)}"
+            f"{left((self.epochs - report.epoch) * report.seconds) if warm else ''}"
         )
 
     def line(self, text: str) -> None:

@@ -1,0 +1,24 @@
+"""What a run says of itself: how long it will take."""
+
+import pytest
+
+from gpucnn.cli.progress import Display, left
+from gpucnn.trainer import EpochReport
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(59.0, ""), (90.0, "  2 min left"), (3600.0, "  60 min left"), (7800.0, "  2 h 10 min left")],
+)
+def test_time_left_in_words(seconds: float, words: str) -> None:
+    assert left(seconds) == words
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(30.0, [False, True, False]), (90.0, [True, True, False])])
+def test_a_short_first_epoch_promises_nothing(
+    seconds: float, told: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = Display(epochs=5)
+    for epoch in (1, 2, 5):
+        display.epoch(EpochReport(epoch, 1.0, 0.5, 1.0, 0.5, 0.1, seconds, 100.0), best=False)
+    assert ["min left" in line for line in capsys.readouterr().out.splitlines()] == told
