@@ -12,6 +12,7 @@ from gpucnn.runlog import read_rows
 from gpucnn.viz import DPI, INK, PALE, Sheet
 
 COLORS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#57606a", "#0a3069")
+GRID = "#eaeef2"
 AXES = {"loss": "loss, mean per image", "accuracy": "error, 1 - accuracy"}
 
 
@@ -58,19 +59,24 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
                 if points:
                     axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.6,
                               marker="o" if len(points) < 3 else "", markersize=4)  # fmt: skip
-        axes.set_title(label, loc="left", fontsize=11, color=INK)
-        axes.set_xlabel("epoch", fontsize=9, color=PALE)
+        _dress(axes, label, "epoch")
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(_plain)
         low, high = axes.get_ylim()
         axes.yaxis.set_minor_formatter(_plain if high < 10 * low else _plain_if_many)
-        axes.tick_params(which="both", labelsize=8, colors=PALE)
-        axes.grid(which="both", color="#eaeef2", linewidth=0.8)
+        axes.grid(which="both", color=GRID, linewidth=0.8)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
     _legend(figure, runs)
     figure.savefig(path, dpi=DPI)
+
+
+def _dress(axes: Any, title: str, label: str) -> None:
+    """What all plots have in common: title, name of the horizontal axis, ticks, no frame at the top and the right."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(label, fontsize=9, color=PALE)
+    axes.tick_params(which="both", labelsize=8, colors=PALE)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def _legend(figure: Any, runs: Sequence[Curves]) -> None:
@@ -119,14 +125,10 @@ def save_range_test(path: Path, found: RangeTest, title: str) -> None:
     axes.axvline(found.lowest, color=PALE, linewidth=1.2, linestyle="--", label=f"lowest: {found.lowest:.2g}")
     axes.axvline(found.lowest / 10, color=PALE, linewidth=1.2, linestyle=":", label="a tenth of that")
     axes.set_xscale("log")
-    low, high = min(found.smoothed), max(found.smoothed[0], min(found.smoothed))
+    low, high = min(found.smoothed), found.smoothed[0]
     axes.set_ylim(max(0.0, low - 0.15 * (high - low)), high + 0.5 * (high - low) + 1e-9)
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel("learning rate", fontsize=9, color=PALE)
-    axes.set_ylabel("loss, mean per image", fontsize=9, color=PALE)
-    axes.tick_params(labelsize=8, colors=PALE)
-    axes.grid(color="#eaeef2", linewidth=0.8)
+    _dress(axes, title, "learning rate")
+    axes.set_ylabel(AXES["loss"], fontsize=9, color=PALE)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     figure.savefig(path, dpi=DPI)

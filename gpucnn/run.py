@@ -31,6 +31,9 @@ CHECKPOINTS = ("last.h5", "previous.h5", "best.h5")
 
 LOCK, RESULT = ".lock", "result.json"
 
+RUNS = Path("runs")
+"""Where run folders are made, below the current folder."""
+
 
 class RunDirectory:
     """Open for one process, until ``close`` or the end of a ``with`` block (or of the process).

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
 from gpucnn.errors import UsageError
-from gpucnn.run import RESULT, checkpoints, new_path
+from gpucnn.run import RESULT, RUNS, checkpoints, new_path
 from gpucnn.runlog import read_rows
 
 
@@ -27,7 +27,7 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
         raise UsageError(f"--repeat {args.repeat}: give at least 1")
     if args.resume not in (None, "auto") or (args.resume and not args.output):
         raise UsageError("--repeat goes on where it was stopped with --resume auto and the same --output DIR")
-    root = args.output or new_path(Path("runs"), f"{name}-x{args.repeat}")
+    root = args.output or new_path(RUNS, f"{name}-x{args.repeat}")
     rows: list[dict[str, Any]] = []
     for number in range(seed, seed + args.repeat):
         one = copy(args)
@@ -37,24 +37,23 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
         print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
         if code := once(one):
             return code
-        rows.append({"seed": number, "minutes": minutes(one.output), **last_row(one.output)})
+        rows.append({"seed": number, **outcome(one.output)})
     print("\n" + table(rows))
     replace_file(root / "repeat.json", [json.dumps({"runs": rows, **summary(rows)}, indent=2).encode() + b"\n"])
     print(f"saved  {root / 'repeat.json'}")
     return 0
 
 
-def last_row(folder: Path) -> dict[str, Any]:
-    """A run's accuracy and losses at its last epoch, never its best one; ``tta_accuracy`` where it used views."""
-    row = read_rows(folder / "metrics.jsonl")[-1]
-    found = {key: row[key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
+def outcome(folder: Path) -> dict[str, Any]:
+    """A run's accuracy and losses at its last epoch, never its best one, and the minutes of all epochs.
+
+    ``tta_accuracy`` as well where it used views.
+    """
+    rows = read_rows(folder / "metrics.jsonl")
+    found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
+    found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
     result = folder / RESULT
     return found | ({"tta_accuracy": json.loads(result.read_text())["test_accuracy"]} if result.exists() else {})
-
-
-def minutes(folder: Path) -> float:
-    """The wall time of a run's epochs with their evaluations."""
-    return float(sum(row["seconds"] for row in read_rows(folder / "metrics.jsonl"))) / 60.0
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

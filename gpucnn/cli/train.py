@@ -24,11 +24,10 @@ from gpucnn.memory import memory_explained
 from gpucnn.models import MODELS
 from gpucnn.recipe import build_trainer, resolve, split
 from gpucnn.resume import Resumed, find_resumed, refuse_changes
-from gpucnn.run import RunDirectory, new_path
+from gpucnn.run import RUNS, RunDirectory, new_path
 from gpucnn.snapshot import put_back, take
 from gpucnn.trainer import Trainer
 
-ROOT = Path("runs")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 
 FLAGS: dict[str, tuple[str, type, str]] = {
@@ -129,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_once(args: argparse.Namespace) -> int:
     """One run."""
-    resumed = find_resumed(args.resume, args.output, ROOT)
+    resumed = find_resumed(args.resume, args.output, RUNS)
     config = settings(args, resumed.config if resumed else None)
     backend, reason = choose_backend(
         config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
@@ -142,7 +141,7 @@ def run_once(args: argparse.Namespace) -> int:
         if not args.force:
             refuse_changes(resumed, config, train.digest)
         put_back(resumed.checkpoint, trainer)
-    where = args.output or (resumed.path.parent if resumed else new_path(ROOT, config_name(args, config)))
+    where = args.output or (resumed.path.parent if resumed else new_path(RUNS, config_name(args, config)))
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason)
     with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
