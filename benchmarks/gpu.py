@@ -9,9 +9,11 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,6 +44,8 @@ CASES = [
     Case("resnet18", CIFAR, 1024),
     Case("resnet18", CIFAR, 128),
 ]
+LAST_TESTS = "tests/kernels/gpu/test_cudnn_gpu.py"
+"""They time every engine of many convolutions: after all the others, so that these are not waiting for them."""
 SMOKE_CASES = [Case("lenet5", (28, 28, 1), 2), Case("no_such_model", CIFAR, 2)]
 COMPILE_MODES = ("default", "reduce-overhead")
 SMOKE = "A smoke run on a CPU: it shows that the plumbing works, and no figure here says anything of a GPU."
@@ -73,6 +77,7 @@ class Session:
         self.page = Page(args.out, "Results on a GPU", self.head(), list(TITLES.values()))
         self.deadline = self.start
         self.problems: list[str] = []
+        self.written: set[str] = set()
 
     def doctor(self) -> dict[str, Any]:
         """What ``gpucnn doctor`` finds, in a process of its own: this one keeps off the GPU."""
@@ -131,7 +136,17 @@ class Session:
             return code, output.read()
 
     def write(self, section: str, text: str) -> None:
+        self.written.add(section)
         self.page.write(TITLES[section], f"{self.stamp()}\n\n{text}")
+
+    def run(self, section: str) -> None:
+        """A section, whose failure is not that of the others: it is told, and noted unless there are results."""
+        try:
+            SECTIONS[section](self)
+        except Exception as error:
+            self.problem(f"{TITLES[section]}: {type(error).__name__}: {error}")
+            if section not in self.written:
+                self.write(section, f"Not finished.\n\n```\n{traceback.format_exc().strip()}\n```")
 
     def problem(self, text: str) -> None:
         """What makes the exit code 1."""
@@ -143,23 +158,37 @@ class Session:
 
 
 def run_tests(session: Session) -> None:
-    """pytest -m gpu, with what failed; what is cut off has counts of what was done by then."""
-    which = ["tests/test_random.py"] if session.args.smoke else ["tests"]
+    """pytest -m gpu, with what failed; what is cut off has counts of what was done by then.
+
+    Here a warning is none of our business: packages and versions are those of the machine at hand.
+    """
     if session.args.data_dir:
         os.environ["GPUCNN_DATA_DIR"] = session.args.data_dir
-    words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider", *which]
-    code, output = session.command(words, session.left())
+    words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider"]
+    words += ["-W", "default", "--continue-on-collection-errors"]
+    whole = [["tests", f"--ignore={LAST_TESTS}"], [LAST_TESTS]]
+    parts = []
+    for which in [["tests/test_random.py"]] if session.args.smoke else whole:
+        code, output = session.command([*words, *which], session.left())
+        parts.append(outcome(code, output))
+        if code != 0:
+            session.problem(f"the tests on the GPU: {parts[-1].splitlines()[0]}")
+        session.write("tests", "\n\n".join(f"`pytest -m gpu`: {part}" for part in parts))
+
+
+def outcome(code: int | None, output: str) -> str:
+    """What came of a run of pytest: a line of counts, what failed, and how."""
     done = re.findall(r"^(tests/.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", output, flags=re.MULTILINE)
-    counts = Counter(outcome for _, outcome in done)
-    summary = ", ".join(f"{count} {outcome.lower()}" for outcome, count in counts.items()) or last_line(output)
+    counts = Counter(result for _, result in done)
+    summary = ", ".join(f"{count} {result.lower()}" for result, count in counts.items()) or last_line(output)
     if code is None:
         summary += ", and then its time was over"
-    if code != 0:
-        session.problem(f"the tests on the GPU: {summary}")
-    wrong = "\n".join(f"- `{name}`" for name, outcome in done if outcome in ("FAILED", "ERROR"))
-    details = output.partition("= FAILURES =")[2][:20000] or output.partition("= ERRORS =")[2][:20000]
-    shown = f"\n\n```\n{details}\n```" if details else ""
-    session.write("tests", f"`pytest -m gpu`: exit code {code}, {summary}\n\n{wrong}{shown}")
+    wrong = "\n".join(f"- `{name}`" for name, result in done if result in ("FAILED", "ERROR"))
+    details = "\n".join(
+        found[:20000] for title in ("ERRORS", "FAILURES") if (found := output.partition(f"= {title} =")[2])
+    )
+    shown = f"```\n{details}\n```" if details else ""
+    return "\n\n".join(filter(None, [f"exit code {code}, {summary}", wrong, shown]))
 
 
 def last_line(output: str) -> str:
@@ -192,7 +221,8 @@ def contenders(session: Session, compiled: bool) -> Field:
     half = replace(ours, precision="float16")
     mine = {"gpucnn": half, "gpucnn without a graph": replace(half, cuda_graph="off"), "gpucnn, float32": ours}
     tasks = {"PyTorch eager": mixed, "PyTorch eager, float32": replace(mixed, precision="float32")}
-    if compiled:
+    if compiled:  # compiling leaves no time for more than what is compared
+        mine = {"gpucnn": half}
         tasks = {f"PyTorch compiled, {mode}": replace(mixed, compiled=mode) for mode in COMPILE_MODES}
     if session.args.smoke:  # a CPU does not compute in float16
         del mine["gpucnn"], mine["gpucnn without a graph"], tasks["PyTorch eager"]
@@ -265,6 +295,7 @@ def run_ops(session: Session) -> None:
             continue
         shape = "x".join(map(str, case.shape))
         words = ["--explain", "--device", session.ours, "--model", case.model, "--input-shape", shape]
+        words += [] if session.args.smoke else ["--amp", "fp16"]
         command = [sys.executable, "-m", "gpucnn.cli.main", "benchmark", *words, "-b", str(case.batch_size)]
         code, output = session.command(command, session.left())
         if code != 0:
@@ -296,6 +327,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="the same code on a CPU in small, into --out")
     args = parser.parse_args(words)
     args.words = list(words)
+    if args.torch_python and not shutil.which(args.torch_python):
+        parser.error(f"--torch-python {args.torch_python}: there is no such program")
     if args.smoke and (args.out is None or args.out.resolve() == RESULTS):
         parser.error(f"--smoke: give another --out than {RESULTS.relative_to(ROOT)}; its figures are no results")
     args.out = args.out or RESULTS
@@ -316,7 +349,7 @@ def main(words: Sequence[str]) -> int:
         share = SHARES[section] / max(SHARES[name] for name in args.sections)
         session.deadline = session.start + 60.0 * args.minutes * share
         print(f"gpu.py: {TITLES[section]}, {session.left():.0f} s at most", file=sys.stderr, flush=True)
-        SECTIONS[section](session)
+        session.run(section)
     print(f"gpu.py: {args.out}", file=sys.stderr)
     return 1 if session.problems else 0
 

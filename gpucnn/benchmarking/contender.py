@@ -92,7 +92,7 @@ def our_work(task: Task) -> Work:
         trainer.train_step(x, labels)
 
     def infer() -> None:
-        trainer.model.forward(x)
+        trainer.precision.forward(trainer.model, x)
 
     if task.mode == "eval":
         trainer.model.eval()

@@ -125,7 +125,7 @@ def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train"
 def step(trainer: Trainer, x: Any, labels: Any, mode: str) -> None:
     """One step, or a forward pass alone."""
     if mode == "eval":
-        trainer.model.forward(x)
+        trainer.precision.forward(trainer.model, x)
     else:
         trainer.train_step(x, labels)
 

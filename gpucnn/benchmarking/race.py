@@ -107,7 +107,7 @@ class Contender:
             raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
 
     def _answer(self) -> dict[str, Any]:
-        """The next line.
+        """The next line that is an answer.
 
         Raises:
             GpucnnError: the process has failed, has ended, or takes too long.
@@ -117,6 +117,8 @@ class Contender:
         if self.deadline < inf:
             watchdog.start()
         line = self.process.stdout.readline()
+        while line and not line.startswith("{"):  # a library had something to say
+            line = self.process.stdout.readline()
         watchdog.cancel()
         if not line:
             late = perf_counter() >= self.deadline
@@ -144,11 +146,12 @@ class Result:
 
 
 def contenders(task: Task, *, tuned: bool = True) -> list[Contender]:
-    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc."""
+    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc; on a GPU where ours is."""
     found = [Contender("gpucnn", task)]
+    device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
     if find_spec("torch"):
         for layout in ("contiguous", "channels_last"):
-            theirs = replace(task, framework="pytorch", layout=layout)
+            theirs = replace(task, framework="pytorch", layout=layout, device=device)
             found.append(Contender(f"pytorch {layout}", theirs))
             if tuned:
                 found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from statistics import median
 from subprocess import TimeoutExpired
 from time import perf_counter
@@ -14,6 +15,7 @@ from gpucnn.typing import Shape
 
 ROUND_SECONDS = 0.25
 MOST = 200  # steps of a round
+KEPT = 0.2  # of the time that is left, for the rounds: who is not ready before is out, and the others have them
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,17 @@ class Field:
     def race(self, case: Case, rounds: int, deadline: float) -> list[Row]:
         """Rounds of all contenders in turn.  One that fails, or is not ready in time, is out of this case."""
         errors: dict[str, str] = {}
+        start = perf_counter()
+        ready_by = start + (1.0 - KEPT) * (deadline - start) if deadline < inf else inf
         for racer in self.all:
-            racer.deadline = deadline
+            racer.deadline = ready_by
             try:
                 self.warm(racer, case)
             except GpucnnError as error:
                 errors[racer.name] = str(error)
         ready = [racer for racer in self.all if racer.name not in errors]
+        for racer in ready:
+            racer.deadline = deadline
         try:
             take_turns(ready, rounds, ROUND_SECONDS, MOST)
         except GpucnnError as error:  # by now one process failing spoils the turns of all

@@ -12,6 +12,9 @@ from gpucnn.cli.options import set_threads
 from gpucnn.environment import environment, usable_cores
 from gpucnn.typing import Shape
 
+PRECISIONS = {"off": "float32", "fp16": "float16"}
+"""--amp -> what a task calls it."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn benchmark``."""
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", "-b", type=int, default=128)
     parser.add_argument("--mode", choices=["train", "eval"], default="train")
     parser.add_argument("--device", default="cpu", help="our backend")
+    parser.add_argument("--amp", choices=list(PRECISIONS), default="off", help="float16 where that is safe, on a GPU")
     parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
@@ -43,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
     threads = args.threads or usable_cores()
-    tasks = [Task(args.device, *case, args.batch_size, args.mode, threads) for case in cases]
+    precision = PRECISIONS[args.amp]
+    tasks = [Task(args.device, *case, args.batch_size, args.mode, threads, precision=precision) for case in cases]
     if args.explain:
         explain_all(tasks, args.json)
         return 0
@@ -90,7 +95,7 @@ def time_starts(tasks: list[Task], as_json: bool) -> None:
 
 def title(task: Task) -> str:
     """What was timed."""
-    return f"{task.model}, batch {task.batch_size}, {task.mode}, {task.threads} threads"
+    return f"{task.model}, batch {task.batch_size}, {task.precision}, {task.mode}, {task.threads} threads"
 
 
 def table(result: Result, rounds: int) -> str:

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import gpucnn.cli.benchmark
 from gpucnn.benchmarking import race
 from gpucnn.benchmarking.contender import Task, timed
 from gpucnn.benchmarking.race import Contender, cold_and_warm
@@ -44,6 +46,39 @@ def test_the_first_step_is_timed_from_the_start_of_the_process(tmp_path: Path) -
     racer.start()
     racer.stop()
     assert racer.first_step > 1.5
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path: Path) -> None:
+    talker = tmp_path / "python"
+    talker.write_text("""#!/bin/sh
+echo 'Loading kernels'; echo '{"steps": 1, "versions": "two"}'; echo; echo '{"steps": 4, "launches": 3}'; read line
+""")
+    talker.chmod(0o755)
+    racer = Contender("talker", TASK, interpreter=str(talker))
+    racer.start()
+    racer.stop()
+    assert (racer.versions, racer.launches) == ("two", 3)
+
+
+@pytest.mark.parametrize(("name", "device"), [("cpu", "cpu"), ("gpu", "cuda"), ("gpu:1", "cuda"), ("reference", "cpu")])
+def test_pytorch_runs_where_we_do(name, device, monkeypatch) -> None:
+    monkeypatch.setattr(race, "find_spec", lambda module: True)
+    ours, *theirs = race.contenders(replace(TASK, framework=name))
+    assert ours.task.framework == name
+    assert {racer.task.device for racer in theirs} == {device}
+
+
+def test_mixed_precision_is_asked_for_by_name(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(race, "find_spec", lambda name: None)
+    seen = []
+    monkeypatch.setattr(gpucnn.cli.benchmark, "race", lambda racers, rounds: seen.extend(racers))
+    monkeypatch.setattr(gpucnn.cli.benchmark, "table", lambda result, rounds: "")
+    assert main([*WORDS, "--amp", "fp16"]) == 0
+    assert main(WORDS) == 0
+    assert [racer.task.precision for racer in seen] == ["float16", "float32"]
+    for mode in ("train", "eval"):
+        assert main([*WORDS, "--amp", "fp16", "--explain", "--mode", mode]) == 0
+        assert "lenet5, batch 2, float16" in capsys.readouterr().out
 
 
 def test_cold_finds_no_kernels_and_warm_those_of_cold(monkeypatch) -> None:

@@ -66,6 +66,23 @@ def test_one_that_ends_or_dawdles_is_out_and_the_others_go_on(tmp_path) -> None:
     assert perf_counter() - start < 20
 
 
+def test_one_that_is_late_leaves_the_others_their_rounds(tmp_path) -> None:
+    racers = []
+    for name, body in {
+        "ours": """echo '{"steps": 1}'; echo '{"steps": 4}'
+while read line; do echo '{"seconds": 0.2, "page_faults": 0, "peak_mib": 1, "device_mib": 1}'; done""",
+        "late": "exec sleep 60",
+    }.items():
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+        racers.append(Contender(name, TASK, interpreter=str(script)))
+    field = Field(racers[:1], racers[1:])
+    ((_, (ours, late)),) = run_cases(field, [MLP], 2, perf_counter() + 1.5)
+    assert ours.seconds == [0.2, 0.2]
+    assert "out of time" in late.error
+
+
 def test_a_row_knows_its_share_of_the_peak() -> None:
     name = "NVIDIA H100 80GB HBM3"
     model = models.build("resnet18", (32, 32, 3))
