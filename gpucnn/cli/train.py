@@ -162,7 +162,7 @@ def train_in(
     about: dict[str, Any],
 ) -> int:
     """The loop, with everything that must outlive it written to the folder."""
-    display = Display(config.train.epochs)
+    display = Display(config.train.epochs, config.train.max_steps)
     stable = stable_part(about)
     try:
         with stopping_on_signals(trainer) as received:
