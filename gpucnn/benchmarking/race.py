@@ -143,8 +143,8 @@ class Result:
     ratios: dict[str, tuple[float, float, float]]  # baseline -> (minimum, median, maximum)
 
 
-def contenders(task: Task, *, tuned: bool = True) -> list[Contender]:
-    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc."""
+def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> list[Contender]:
+    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc and by torch.compile."""
     found = [Contender("gpucnn", task)]
     if find_spec("torch"):
         for layout in ("contiguous", "channels_last"):
@@ -152,6 +152,8 @@ def contenders(task: Task, *, tuned: bool = True) -> list[Contender]:
             found.append(Contender(f"pytorch {layout}", theirs))
             if tuned:
                 found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
+            if compiled:
+                found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
     return found
 
 
@@ -164,8 +166,9 @@ def race(racers: list[Contender], rounds: int) -> Result:
         racer.stop()
     ours = racers[0]
     baselines = {
-        "default malloc": [r for r in racers[1:] if not r.environment],
+        "default malloc": [r for r in racers[1:] if not r.environment and not r.task.compiled],
         "tuned malloc": [r for r in racers[1:] if r.environment],
+        "compiled": [r for r in racers[1:] if r.task.compiled],
     }
     return Result(
         task=ours.task,
