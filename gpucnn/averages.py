@@ -15,6 +15,8 @@ Frozen parameters do not change and have no average.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from gpucnn.errors import UsageError
 from gpucnn.layers import Layer
@@ -24,6 +26,19 @@ from gpucnn.typing import Array
 def lerp(a: Array, w: Array, share: float) -> None:
     """Move a (n,) in place by this share of the way to w (n,)."""
     a += share * (w - a)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an average does after a step.
+
+    Attributes:
+        share: how far it moves to the weights, a number or float64 () on the device; None where it stays.
+        pull: whether the weights are put in its place then.
+    """
+
+    share: Any = None
+    pull: bool = False
 
 
 class Average:
@@ -45,12 +60,19 @@ class Average:
 
     def update(self, step: int) -> None:
         """Take in the weights after this step, counted from 0."""
+        self.take(self.turn(step))
+
+    def turn(self, step: int) -> Turn:
+        """What is to be done after this step, counted from 0."""
         raise NotImplementedError
 
-    def move(self, share: float) -> None:
-        """Move the average by this share of the way to the weights."""
-        for a, w in zip(self.arrays, self.followed, strict=True):
-            self.backend.run(lerp, a, w, share)
+    def take(self, turn: Turn) -> None:
+        """Do it."""
+        if turn.share is not None:
+            for a, w in zip(self.arrays, self.followed, strict=True):
+                self.backend.run(lerp, a, w, turn.share)
+        if turn.pull:
+            self.pull()
 
     def pull(self) -> None:
         """Put the average in the place of the weights."""
@@ -102,8 +124,8 @@ class EMA(Average):
             raise UsageError(f"the decay of a moving average is {decay}: give a number in (0, 1), as 0.999")
         self.decay = decay
 
-    def update(self, step: int) -> None:
-        self.move(1.0 - min(self.decay, step / (step + 9)))
+    def turn(self, step: int) -> Turn:
+        return Turn(1.0 - min(self.decay, step / (step + 9)))
 
 
 class Lookahead(Average):
@@ -131,12 +153,10 @@ class Lookahead(Average):
         """The weight of the slow weights after step t, counted from 1."""
         return float(self.decay**self.every * min(t / self.total, 1.0) ** 3)
 
-    def update(self, step: int) -> None:
+    def turn(self, step: int) -> Turn:
         t = step + 1
-        if t % self.every == 0:
-            self.move(1.0 - self.alpha(t))
-        if t % self.every == 0 or t == self.total:
-            self.pull()
+        due = t % self.every == 0
+        return Turn(1.0 - self.alpha(t) if due else None, pull=due or t == self.total)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class TrainConfig:
     lookahead_decay: float = 0.95  # what a step leaves of the slow weights, at the end of the run
     amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
-    tta: str = "none"  # views that logits are averaged over in an evaluation more, at the end: flip or multicrop
+    tta: str = "none"  # views to average over, once more in the end: flip, shift or multicrop
     max_steps: int = 0  # the run and its schedule end with this step, within an epoch perhaps; 0: with the epochs
 
 

@@ -1,10 +1,11 @@
 """A step's launches as one CUDA graph: recorded once for each shape of batch, then started as a whole.
 
 A small step is hundreds of launches of some microseconds each by the host; a graph is one.  What is recorded is
-``Trainer.gradients``: forward, loss, backward and the running metrics.  It reads a batch and the step from arrays that
-stay where they are, and writes gradients and sums into such arrays; so every replay sees new values, and the results
-are the bits of the same step run eagerly.  Batches, clipping, optimiser and averages follow numbers of the host and
-are launched by it.
+``Trainer.descend``, all that a step does with its batch: forward, loss, backward, running metrics, clipping, optimiser
+and averages.  It reads the batch, the step, learning rates and the averages' shares from arrays that stay where they
+are, and changes weights, state and sums where they lie; so every replay sees new values, and the results are the bits
+of the same step run eagerly.  Steps that do other things, as one in which Lookahead returns or a group of parameters is
+held, are graphs of their own.
 
 Memory: what is allocated during the recording comes from a pool of the recording's own, which is kept with it: a graph
 holds addresses, and nobody else may be given them.
@@ -16,6 +17,7 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.errors import DeviceError, UsageError
+from gpucnn.pace import Pace
 from gpucnn.random import Clock
 from gpucnn.typing import Array
 
@@ -23,8 +25,8 @@ MODES = ("auto", "on", "off")
 WARMUP = 3
 """Steps of a shape that run eagerly first: kernels are compiled, cuDNN's engines chosen, its memory is there."""
 
-Compute = Callable[[Array, Array], Array]
-"""(x, labels) -> loss ()"""
+Compute = Callable[[Array, Array, Pace], None]
+"""(x, labels, pace): a whole step."""
 
 
 def recorded(compute: Compute, backend: Backend, clock: Clock, mode: str) -> Compute:
@@ -45,40 +47,50 @@ def recorded(compute: Compute, backend: Backend, clock: Clock, mode: str) -> Com
 
 
 class Recorder:
-    """Computes eagerly a few times, then records and replays; one recording for each shape of batch.
+    """Computes eagerly a few times, then records and replays; one recording for each shape of batch and kind of step.
 
     Args:
-        compute: reads x, labels and the clock, and changes arrays that stay where they are.
+        compute: reads x, labels, the clock and a pace, and changes arrays that stay where they are.
         strict: what cannot be recorded is an error.
     """
 
     def __init__(self, compute: Compute, backend: Backend, clock: Clock, *, strict: bool) -> None:
         self.compute, self.backend, self.clock, self.strict = compute, backend, clock, strict
         self.recordings: dict[Any, Recording] = {}
+        self.numbers: dict[str, tuple[float, Array]] = {}  # name -> its value, and where the device reads it
         self.refused = False
 
-    def __call__(self, x: Array, labels: Array) -> Array:
-        """The loss () of a batch, and all that ``compute`` changes.
+    def __call__(self, x: Array, labels: Array, pace: Pace) -> None:
+        """All that ``compute`` changes.
 
         Raises:
             DeviceError: it cannot be recorded, and has to be.
         """
         if self.refused:
-            return self.compute(x, labels)
-        key = (x.shape, x.dtype, labels.shape, labels.dtype)
+            self.compute(x, labels, pace)
+            return
+        key = (x.shape, x.dtype, labels.shape, labels.dtype, pace.kind)
         if key not in self.recordings:
             self.recordings[key] = Recording(self.backend.xp.cuda, x, labels, self.room())
         recording = self.recordings[key]
-        self.clock.tell_device(self.backend.xp)
+        pace = pace.by(self.tell, self.clock.tell_device(self.backend.xp))
         recording.take(x, labels)
         if recording.runs >= WARMUP:
-            return recording.replay(self.compute)
+            recording.replay(self.compute, pace)
+            return
         assert self.backend.uncapturable
         self.backend.uncapturable()  # forget what ran before
-        loss = recording.run(self.compute)
+        recording.run(self.compute, pace)
         if names := self.backend.uncapturable():
             self.refuse(f"{', '.join(names)} on cuBLAS cannot be part of one")
-        return loss
+
+    def tell(self, name: str, value: float) -> Array:
+        """Where the device reads this number, float64 (); it is written there if it is not what it was."""
+        before, place = self.numbers.get(name) or (None, self.backend.xp.zeros((), dtype="float64"))
+        if value != before:
+            place[...] = value
+            self.numbers[name] = value, place
+        return place
 
     def room(self) -> int:
         """Bytes that another recording may take where memory is limited; 0 where it is not."""
@@ -93,6 +105,7 @@ class Recorder:
         print(f"gpucnn: no CUDA graph: {reason}", file=sys.stderr)
         self.refused = True
         self.recordings.clear()
+        self.numbers.clear()
         self.clock.forget_device()
 
 
@@ -117,34 +130,31 @@ class Recording:
         self.x[...] = x
         self.labels[...] = labels
 
-    def run(self, compute: Compute) -> Array:
+    def run(self, compute: Compute, pace: Pace) -> None:
         """Eagerly, on the stream that is to be recorded, since cuDNN keeps scratch memory for each.  # sync"""
         self.cuda.get_current_stream().synchronize()  # sync
         with self.cuda.using_allocator(self.pool.malloc), self.stream:
-            loss = compute(self.x, self.labels)
+            compute(self.x, self.labels, pace)
         self.stream.synchronize()  # sync
         self.runs += 1
-        return loss
 
-    def replay(self, compute: Compute) -> Array:
+    def replay(self, compute: Compute, pace: Pace) -> None:
         """Start the graph on the current stream, recorded first where there is none."""
         if self.graph is None:
-            self.loss = self.record(compute)
+            self.record(compute, pace)
         self.graph.launch()
-        return self.loss
 
-    def record(self, compute: Compute) -> Array:
+    def record(self, compute: Compute, pace: Pace) -> None:
         """Note all launches instead of making them."""
         with self.cuda.using_allocator(self.pool.malloc), self.stream:
             self.stream.begin_capture()
             try:
-                loss = compute(self.x, self.labels)
+                compute(self.x, self.labels, pace)
             except Exception as error:
                 self.abandon()
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise DeviceError(f"the step cannot be recorded as a CUDA graph ({line}): --cuda-graph off") from error
             self.graph = self.stream.end_capture()
-        return loss
 
     def abandon(self) -> None:
         """End a recording that failed; CUDA says once more that it did."""

@@ -12,6 +12,7 @@ updated by gradient descent with momentum, as ``SGD`` does it.
 """
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from gpucnn.backend import Backend, array_module
 from gpucnn.errors import UsageError
@@ -101,7 +102,7 @@ class Muon(SGD):
     def treatment(self, group: str) -> Hashable:
         return group == "filter", super().treatment(group)
 
-    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+    def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         if group != "filter":
             super().update(group, part, lr, step)
             return

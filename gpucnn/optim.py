@@ -147,7 +147,10 @@ class Optimizer:
 
     def step(self, lr: float, step: int) -> None:
         """Update all parameters from their gradients; ``step`` counts from 0."""
-        rates = self.rates(lr, step)
+        self.apply(self.rates(lr, step), step)
+
+    def apply(self, rates: Mapping[str, Any], step: Any) -> None:
+        """The same at these rates: numbers, or float64 () on the device, and ``step`` a number or int64 () there."""
         for group, part in self.parts.items():
             if group in rates:
                 self.update(group, part, rates[group], step)
@@ -172,7 +175,7 @@ class Optimizer:
             return own
         return self.weight_decay if group in DECAYED else 0.0
 
-    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+    def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         """Update this part of the flat arrays, a group and its equals, at the group's rate."""
         raise NotImplementedError
 
@@ -228,7 +231,7 @@ class SGD(Optimizer):
             return decay
         return decay / full if full else 0.0
 
-    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+    def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         w, g, *velocity = self.arrays(part)
         if velocity:
             momentum, decay = self.momenta[group], self.decay(group)
@@ -258,7 +261,7 @@ class Adam(Optimizer):
             raise UsageError(f"the group {odd[0]!r} has a momentum, but Adam has none: leave it out, or use SGD")
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
-    def update(self, group: str, part: slice, lr: float, step: int) -> None:
+    def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         decay = self.decay(group)
         numbers: tuple[Any, ...] = (lr, self.beta1, self.beta2, self.eps, decay, self.decoupled, step + 1)
         self.backend.run(adam_update, *self.arrays(part), *numbers)

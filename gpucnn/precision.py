@@ -12,8 +12,10 @@ S is halved where g is not finite, and doubled after so many finite ones in a ro
 never asks whether a step counted.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor, log2
+from typing import Any
 
 import numpy as np
 
@@ -101,9 +103,9 @@ class SinglePrecision:
         """Assign the gradients of all parameters, float32."""
         model.backward(dlogits)
 
-    def update(self, optimizer: Optimizer, lr: float, step: int) -> None:
-        """A step of the optimiser."""
-        optimizer.step(lr, step)
+    def update(self, optimizer: Optimizer, rates: Mapping[str, Any], step: Any) -> None:
+        """A step of the optimiser, as its ``apply``."""
+        optimizer.apply(rates, step)
 
     def state(self) -> tuple[float, int]:
         """S, and finite gradients in a row: what a checkpoint needs.  # sync"""
@@ -141,10 +143,10 @@ class MixedPrecision(SinglePrecision):
             model.backward((dlogits * self.scale).astype(self.policy.compute))
         self.backend.run(unscale, model.flat.grad, self.finite, self.scale)
 
-    def update(self, optimizer: Optimizer, lr: float, step: int) -> None:
+    def update(self, optimizer: Optimizer, rates: Mapping[str, Any], step: Any) -> None:
         arrays = [optimizer.flat.data, *optimizer.state.values()]
         before = [array.copy() for array in arrays]
-        optimizer.step(lr, step)
+        optimizer.apply(rates, step)
         for pair in zip(arrays, before, strict=True):
             self.backend.run(keep, *pair, self.finite)
         self.backend.run(adapt, self.scale, self.good, self.finite, self.policy.interval)

@@ -117,11 +117,12 @@ class Clock:
     def now(self) -> Any:
         return self.step if self.on_device is None else self.on_device
 
-    def tell_device(self, xp: ModuleType) -> None:
-        """Put the step where the device reads it, from the first call on."""
+    def tell_device(self, xp: ModuleType) -> Array:
+        """Put the step where the device reads it from the first call on, and return that array."""
         if self.on_device is None:
             self.on_device = xp.zeros((), dtype=xp.int64)
         self.on_device[...] = self.step
+        return self.on_device
 
     def forget_device(self) -> None:
         """Draw by number again."""

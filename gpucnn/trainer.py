@@ -26,6 +26,7 @@ from gpucnn.layers.whitening import whiten
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.optim import Optimizer, clip_by_norm
+from gpucnn.pace import Pace
 from gpucnn.precision import FIRST, FLOAT32, SMALLEST, Policy
 from gpucnn.random import Clock
 from gpucnn.schedules import Schedule, constant
@@ -154,19 +155,23 @@ class Trainer:
         self.progress = Progress()
         self.stop_requested = False
         self.cuda_graph = cuda_graph
-        self.compute = recorded(self.gradients, backend, self.clock, cuda_graph)
+        self.compute = recorded(self.descend, backend, self.clock, cuda_graph)
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
-        loss = self.compute(x, labels)  # gradients, or their CUDA graph
+        self.compute(x, labels, self.pace(self.clock.step))  # descend, or its CUDA graph
+        self.metrics.examples += len(labels)
+        self.clock.step += 1
+
+    def descend(self, x: Array, labels: Array, pace: Pace) -> None:
+        """Gradients, then everything that follows from them: all that a step does on the device."""
+        loss = self.gradients(x, labels)
         self.guard(loss, x, labels)
         if self.clip_grad:
             self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
-        self.precision.update(self.optimizer, self.schedule(self.clock.step), self.clock.step)
-        for average in self.averages:
-            average.update(self.clock.step)
-        self.metrics.examples += len(labels)
-        self.clock.step += 1
+        self.precision.update(self.optimizer, pace.rates, pace.step)
+        for average, turn in zip(self.averages, pace.turns, strict=True):
+            average.take(turn)
 
     def gradients(self, x: Array, labels: Array) -> Array:
         """Forward, loss and backward: assigns all gradients, adds to the running metrics, returns the loss ()."""
@@ -175,6 +180,12 @@ class Trainer:
         self.precision.backward(self.model, dlogits * len(labels) if self.reduction == "sum" else dlogits)
         self.metrics.add(loss, logits, labels)
         return loss
+
+    def pace(self, step: int) -> Pace:
+        """The numbers of a step, counted from 0."""
+        rates = self.optimizer.rates(self.schedule(step), step)
+        heads = {group: rates[group] for group in self.optimizer.parts if group in rates}
+        return Pace(step, heads, tuple(average.turn(step) for average in self.averages))
 
     def fit(
         self,
@@ -211,7 +222,7 @@ class Trainer:
         self.model.train()
         # by epochs, so that a run that is resumed within one computes what the other did
         if self.model.hold(self.optimizer.held(progress.epoch * len(batches))):
-            self.compute = recorded(self.gradients, self.backend, self.clock, self.cuda_graph)
+            self.compute = recorded(self.descend, self.backend, self.clock, self.cuda_graph)
         start, before = perf_counter(), progress.examples
         for x, labels in batches.epoch(progress.epoch, progress.batch):
             self.train_step(x, labels)

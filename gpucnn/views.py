@@ -26,13 +26,14 @@ class View:
 VIEWS: dict[str, tuple[View, ...]] = {
     "none": (View(1.0),),
     "flip": (View(0.5), View(0.5, mirror=True)),
+    "shift": (View(0.5), View(0.25, -1, -1), View(0.25, 1, 1)),
     "multicrop": tuple(
         View(weight / 2, step, step, mirror)
         for step, weight in ((0, 0.5), (-1, 0.25), (1, 0.25))
         for mirror in (False, True)
     ),
 }
-"""Name -> views: the image, with its mirror image, and both moved along the diagonal too."""
+"""Name -> views: the image; with its mirror image; moved along the diagonal too, as suits digits; and all of that."""
 
 
 def see(x: Array, view: View) -> Array:

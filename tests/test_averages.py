@@ -59,12 +59,9 @@ def test_the_moving_average_is_a_weighted_sum_of_all_weights(backend) -> None:
 
 
 def test_the_decay_of_the_moving_average_climbs_to_the_one_asked_for() -> None:
-    moved = []
-    average = EMA(0.99)
-    average.move = moved.append
-    for step in (0, 1, 10, 890, 891, 892, 10**6):
-        average.update(step)
-    assert moved == pytest.approx([1, 9 / 10, 9 / 19, 9 / 899, 0.01, 0.01, 0.01])
+    turns = [EMA(0.99).turn(step) for step in (0, 1, 10, 890, 891, 892, 10**6)]
+    assert not any(turn.pull for turn in turns)
+    assert [turn.share for turn in turns] == pytest.approx([1, 9 / 10, 9 / 19, 9 / 899, 0.01, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("total", [STEPS, 10])

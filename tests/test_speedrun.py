@@ -1,4 +1,4 @@
-"""The speedrun recipe as a whole, against a loop in PyTorch that is written from the paper's description."""
+"""The speedrun recipes as a whole, against a loop in PyTorch that is written from the paper's description."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from gpucnn.layers.whitening import whiten
 from gpucnn.recipe import build_trainer, resolve
 from gpucnn.trainer import Trainer
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cifar10_speedrun94.toml"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STEPS, BATCH, TRAINS_BIAS = 6, 8, 2
 
 
-def small_trainer() -> tuple[Trainer, Dataset]:
+def small_trainer(name: str) -> tuple[Trainer, Dataset]:
     """The recipe on noise: six steps of it, three an epoch, the first bias trained for two of them."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (BATCH * 3, 16, 16, 3)).astype(np.uint8)
@@ -25,18 +25,26 @@ def small_trainer() -> tuple[Trainer, Dataset]:
         "train": {"batch_size": BATCH, "max_steps": STEPS, "epochs": 2},
         "optimizer": {"groups": {"whiten": {"epochs": TRAINS_BIAS / 3}}},
     }
-    trainer = build_trainer(resolve(Config.from_file(CONFIG).updated(changes), dataset), dataset, get_backend("cpu"))
+    trainer = build_trainer(
+        resolve(Config.from_file(CONFIGS / f"cifar10_{name}.toml").updated(changes), dataset),
+        dataset,
+        get_backend("cpu"),
+    )
     whiten(trainer.model, dataset.images, dataset.mean, dataset.std)
     return trainer, dataset
 
 
 @pytest.mark.torch
-def test_six_steps_are_those_of_the_paper() -> None:
+@pytest.mark.parametrize(
+    ("name", "rate", "shrink", "convolutions"),
+    [("speedrun94", 11.5, 0.0153, 6), ("speedrun95", 10.0, 0.0153, 6), ("speedrun96", 9.0, 0.012, 9)],
+)
+def test_six_steps_are_those_of_the_paper(name: str, rate: float, shrink: float, convolutions: int) -> None:
     import torch
 
     from gpucnn.benchmarking.pytorch import to_torch
 
-    trainer, dataset = small_trainer()
+    trainer, dataset = small_trainer(name)
     theirs = to_torch(trainer.model).train()  # in float32, as ours
     pairs = list(zip(trainer.model.parameters().items(), theirs.parameters(), strict=True))
     norm, others = [], []
@@ -44,10 +52,10 @@ def test_six_steps_are_those_of_the_paper() -> None:
         tensor.requires_grad_(not parameter.frozen)
         if not parameter.frozen:
             (norm if parameter.group == "norm" else others).append(tensor)
-    assert [len(norm), len(others)] == [6, 8]  # shifts; six convolutions, the head, the first bias
+    assert [len(norm), len(others)] == [convolutions, convolutions + 2]  # shifts; besides, the head and the first bias
 
     scale = 1024 * (1 + 1 / (1 - 0.85))
-    lr, decay = 11.5 / scale, 0.0153 * 1024 / scale
+    lr, decay = rate / scale, shrink * 1024 / scale
     groups = [
         {"params": norm, "lr": 64 * lr, "weight_decay": decay / (64 * lr)},
         {"params": others, "lr": lr, "weight_decay": decay / lr},

@@ -1,7 +1,9 @@
 """Whole epochs of real image sizes on the double of CuPy: nothing waits inside them, and launches are bounded."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import fake_cuda
 import numpy as np
 import pytest
 import strict_cupy
@@ -13,8 +15,10 @@ from gpucnn.backend import Backend
 from gpucnn.data import Augmentation, Dataset, load_dataset
 from gpucnn.data.files import locate
 from gpucnn.data.registry import DATASETS
+from gpucnn.graph import WARMUP
 from gpucnn.kernels.gpu import launch
 from gpucnn.precision import FLOAT16, FLOAT32, Policy
+from gpucnn.schedules import one_cycle
 from gpucnn.trainer import Trainer
 
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}
@@ -27,6 +31,8 @@ BOUNDS = {
     ("kernels", "resnet20"): 320,
     ("float16", "lenet5"): 62,
     ("float16", "resnet20"): 333,
+    ("graph", "lenet5"): 7,  # and the graph's own
+    ("graph", "resnet20"): 9,
 }
 """Launches of a step with its batch, at most; docs/gpu.md states them."""
 
@@ -51,6 +57,7 @@ def epoch(
         optim.SGD(0.01, momentum=0.9, nesterov=True, weight_decay=5e-4),
         backend=backend,
         batch_size=batch_size,
+        schedule=one_cycle(0.01, 100),
         augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect") if data.image_shape[2] == 3 else None,
         mean=data.mean,
         std=data.std,
@@ -93,6 +100,20 @@ def test_an_epoch_of_kernels(model: str, way: str, policy: Policy, monkeypatch: 
     assert {file for file, _ in launcher.kernels} >= {"augment.cu", "loss.cu", "optim.cu", "sums.cu"}
 
 
+@pytest.mark.parametrize("policy", [FLOAT32, FLOAT16], ids=["float32", "float16"])
+@pytest.mark.parametrize("model", SHAPES)
+def test_an_epoch_of_graphs(model: str, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = CountingLauncher()
+    monkeypatch.setattr(launch, "launcher", launcher)
+    monkeypatch.setattr(strict_cupy, "cuda", fake_cuda.cuda, raising=False)
+    monkeypatch.setattr(strict_cupy, "get_default_memory_pool", fake_cuda.MemoryPool, raising=False)
+    backend = replace(counted_gpu(launcher), uncapturable=list)
+    counts, _ = epoch(model, noise(SHAPES[model], 72), backend, 8, policy)
+    replayed = counts[WARMUP + 1 :]
+    assert len(replayed) == 5
+    assert max(replayed) <= BOUNDS["graph", model] < min(counts[: WARMUP + 1])
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("model", SHAPES)
 def test_real_images_go_the_same_way(model: str) -> None:
@@ -108,7 +129,7 @@ def test_real_images_go_the_same_way(model: str) -> None:
 def test_the_page_states_the_bounds() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for model in SHAPES:
-        numbers = (str(BOUNDS[way, model]) for way in ("kernels", "float16", "as written"))
+        numbers = (str(BOUNDS[way, model]) for way in ("kernels", "float16", "as written", "graph"))
         assert f"| `{model}` | {' | '.join(numbers)} |" in text
 
 

@@ -21,7 +21,7 @@ def test_a_view_is_a_window_of_the_padded_image(down: int, right: int, mirror: b
     np.testing.assert_array_equal(got, wanted[:, :, ::-1] if mirror else wanted)
 
 
-def test_six_views_are_the_papers() -> None:
+def test_views_are_the_papers() -> None:
     # half of the weight on the image and its mirror image, a quarter on each of two corners of the padded one
     x = RNG.standard_normal((3, 6, 6, 2))
     w = RNG.standard_normal((72, 4))
@@ -36,6 +36,8 @@ def test_six_views_are_the_papers() -> None:
     wanted = 0.5 * both(x) + 0.25 * both(padded[:, :6, :6]) + 0.25 * both(padded[:, 2:, 2:])
     np.testing.assert_allclose(mean_over_views(model, x, VIEWS["multicrop"]), wanted, atol=1e-12)
     np.testing.assert_allclose(mean_over_views(model, x, VIEWS["flip"]), both(x), atol=1e-12)
+    still = 0.5 * model(x) + 0.25 * model(padded[:, :6, :6]) + 0.25 * model(padded[:, 2:, 2:])
+    np.testing.assert_allclose(mean_over_views(model, x, VIEWS["shift"]), still, atol=1e-12)
     np.testing.assert_array_equal(mean_over_views(model, x, VIEWS["none"]), model(x))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import averages, losses, metrics, optim, precision
+from gpucnn import averages, losses, metrics, muon, optim, precision
 from gpucnn.backend import Backend
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
@@ -99,6 +99,7 @@ class OnCublas:
         linear.linear,
         linear.linear_input_grad,
         linear.linear_weight_grad,
+        muon.muon_update,
     )
 
     def __init__(self) -> None:
@@ -108,6 +109,16 @@ class OnCublas:
         """An op runs as it is written."""
         if op in self.ops:
             self.names.add(op.__name__)
+
+    def noting(self, op: Op) -> Op:
+        """An op that has no kernel, noted whenever it runs."""
+
+        @wraps(op)
+        def note_and_run(*args: Any) -> Any:
+            self.note(op)
+            return op(*args)
+
+        return note_and_run
 
     def take(self) -> list[str]:
         """Which ran since this was last asked."""
@@ -294,12 +305,12 @@ COVERS: dict[Op, Callable[..., bool]] = {
     ),
     losses.softmax_cross_entropy: scored,
     metrics.count_correct: scored,
-    optim.sgd_update: lambda w, g, lr, *numbers: flat(w, g) and number(lr, np.float32) and host(*numbers),
-    optim.momentum_update: lambda w, g, v, lr, *numbers: flat(w, g, v) and number(lr, np.float32) and host(*numbers),
+    optim.sgd_update: lambda w, g, lr, *numbers: flat(w, g) and number(lr, np.float64) and host(*numbers),
+    optim.momentum_update: lambda w, g, v, lr, *numbers: flat(w, g, v) and number(lr, np.float64) and host(*numbers),
     optim.adam_update: lambda w, g, m, v, lr, *numbers: (
-        flat(w, g, m, v) and number(lr, np.float32) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
+        flat(w, g, m, v) and number(lr, np.float64) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
-    averages.lerp: lambda a, w, share: flat(a, w) and number(share, np.float32),
+    averages.lerp: lambda a, w, share: flat(a, w) and number(share, np.float64),
     precision.unscale: lambda g, finite, scale: flags(g, g, finite) and number(scale, np.float32) and is_array(scale),
     precision.keep: flags,
     precision.adapt: lambda scale, good, finite, interval: (
@@ -351,6 +362,7 @@ def gpu_backend(index: int = 0) -> Backend:
     kernels = {
         **{op: on_cudnn(op, kernel, noted) for op, kernel in convolutions().items()},
         **{op: guarded(op, kernel, noted) for op, kernel in table().items()},
+        muon.muon_update: noted.noting(muon.muon_update),
     }
     how = {"copy_to_host": cupy.asnumpy, "synchronous": False, "uncapturable": noted.take}
     return Backend(f"gpu:{index}", cupy, kernels, **how)

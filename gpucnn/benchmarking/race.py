@@ -145,8 +145,10 @@ class Result:
     ratios: dict[str, tuple[float, float, float]]  # baseline -> (minimum, median, maximum)
 
 
-def contenders(task: Task, *, tuned: bool = True) -> list[Contender]:
-    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc; on a GPU where ours is."""
+def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> list[Contender]:
+    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc and by torch.compile;
+    on a GPU where ours is.
+    """
     found = [Contender("gpucnn", task)]
     device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
     if find_spec("torch"):
@@ -155,6 +157,8 @@ def contenders(task: Task, *, tuned: bool = True) -> list[Contender]:
             found.append(Contender(f"pytorch {layout}", theirs))
             if tuned:
                 found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
+            if compiled:
+                found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
     return found
 
 
@@ -167,8 +171,9 @@ def race(racers: list[Contender], rounds: int) -> Result:
         racer.stop()
     ours = racers[0]
     baselines = {
-        "default malloc": [r for r in racers[1:] if not r.environment],
+        "default malloc": [r for r in racers[1:] if not r.environment and not r.task.compiled],
         "tuned malloc": [r for r in racers[1:] if r.environment],
+        "compiled": [r for r in racers[1:] if r.task.compiled],
     }
     return Result(
         task=ours.task,

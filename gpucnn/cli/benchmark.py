@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
+    parser.add_argument(
+        "--compiled", action="store_true", help="race PyTorch by torch.compile too (needs a C++ compiler)"
+    )
     parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")
     parser.add_argument("--cold", action="store_true", help="no race: our start with no compiled kernels and with them")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     results = []
     for task in tasks:
-        results.append(race(contenders(task, tuned=not args.no_tuned), args.rounds))
+        results.append(race(contenders(task, tuned=not args.no_tuned, compiled=args.compiled), args.rounds))
         if not args.json:
             print(table(results[-1], args.rounds), flush=True)
     if args.json:
@@ -108,5 +111,6 @@ def table(result: Result, rounds: int) -> str:
             f"{result.peak_mib[name]:6.0f} MiB peak   {result.first_step[name]:5.1f} s from start to first step"
         )
     for name, (low, mid, high) in result.ratios.items():
-        lines.append(f"  gpucnn / pytorch eager, best layout, {name}: {mid:.2f} ({low:.2f} to {high:.2f})")
+        way = name if name == "compiled" else f"eager, {name}"
+        lines.append(f"  gpucnn / pytorch {way}, best layout: {mid:.2f} ({low:.2f} to {high:.2f})")
     return "\n".join(lines)

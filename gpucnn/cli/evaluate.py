@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tta",
         choices=list(VIEWS),
         default="none",
-        help="average over views of each image: flip (2) or multicrop (6); default: none",
+        help="average over views of each image: flip (2), shift (3) or multicrop (6); default: none",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_data_options(parser)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
     parser.add_argument(
-        "--tta", choices=list(VIEWS), default="none", help="average over views of each image: flip (2), multicrop (6)"
+        "--tta", choices=list(VIEWS), default="none", help="average over views: flip (2), shift (3), multicrop (6)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_device_options(parser)

@@ -11,10 +11,16 @@ QUIET_SECONDS = 20.0  # where there is no terminal, a long epoch speaks up this 
 
 
 class Display:
-    """Prints to standard output; the bar goes to standard error."""
+    """Prints to standard output; the bar goes to standard error.
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    Args:
+        epochs: of the whole run.
+        max_steps: where it ends if that is earlier; 0 says nothing.
+    """
+
+    def __init__(self, epochs: int, max_steps: int = 0) -> None:
+        self.epochs, self.max_steps = epochs, max_steps
+        self.end = float(epochs)  # of the run, in epochs
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None
         self.last_line = monotonic()
@@ -22,6 +28,8 @@ class Display:
 
     def interval(self, report: IntervalReport) -> None:
         """The epoch under way."""
+        if self.max_steps:
+            self.end = min(self.epochs, self.max_steps / report.batches)
         if self.terminal:
             self._draw(report)
         elif monotonic() - self.last_line > QUIET_SECONDS and report.batch < report.batches:
@@ -58,7 +66,7 @@ class Display:
             f"train loss {report.train_loss:.4f}  acc {report.train_accuracy:.4f}   "
             f"test loss {report.test_loss:.4f}  acc {report.test_accuracy:.4f}{'*' if best else ' '}  "
             f"{report.seconds:.1f} s  {report.images_per_second:,.0f} images/s"
-            f"{left((self.epochs - report.epoch) * report.seconds) if warm else ''}"
+            f"{left((self.end - report.epoch) * report.seconds) if warm else ''}"
         )
 
     def line(self, text: str) -> None:

@@ -46,7 +46,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--ema": ("train.ema", float, "decay of a moving average of the weights, which evaluation uses (0: none)"),
     "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
-    "--tta": ("train.tta", str, "views per test image in an evaluation more at the end: none, flip or multicrop"),
+    "--tta": ("train.tta", str, "views per test image, once more at the end: none, flip, shift or multicrop"),
     "--opt": ("optimizer.name", str, "sgd, muon, adam or adamw"),
     "--lr": ("optimizer.lr", float, "learning rate"),
     "--momentum": ("optimizer.momentum", float, "momentum of sgd and muon"),
@@ -162,7 +162,7 @@ def train_in(
     about: dict[str, Any],
 ) -> int:
     """The loop, with everything that must outlive it written to the folder."""
-    display = Display(config.train.epochs)
+    display = Display(config.train.epochs, config.train.max_steps)
     stable = stable_part(about)
     try:
         with stopping_on_signals(trainer) as received:

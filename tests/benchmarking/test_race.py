@@ -38,6 +38,22 @@ def test_a_race_says_everything_of_everyone() -> None:
     assert 0 < low <= middle <= high
 
 
+def test_compiled_pytorch_is_a_baseline_of_its_own(monkeypatch) -> None:
+    monkeypatch.setattr(race, "find_spec", lambda name: True)
+    names = [racer.name for racer in race.contenders(TASK, tuned=False, compiled=True)]
+    assert names[1:3] == ["pytorch contiguous", "pytorch contiguous, compiled"]
+    assert len(names) == 5
+    racers = [
+        Contender("ours", TASK),
+        Contender("eager", TASK),
+        Contender("compiled", replace(TASK, compiled="default")),
+    ]
+    for racer in racers:  # none of them PyTorch
+        racer.task = replace(racer.task, framework="reference")
+    result = race.race(racers, 1)
+    assert set(result.ratios) == {"default malloc", "compiled"}
+
+
 def test_the_first_step_is_timed_from_the_start_of_the_process(tmp_path: Path) -> None:
     # an interpreter that takes its time, long before any of our code runs
     (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(1.5)\n")

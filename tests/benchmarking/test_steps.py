@@ -224,8 +224,7 @@ def test_our_work_on_a_gpu_is_a_graph_after_its_warm_up(monkeypatch, capsys) -> 
         first, warm = map(json.loads, capsys.readouterr().out.splitlines())
         assert first["steps"] == 1
         assert warm["graphs"] == graphs
-        assert (warm["launches"] < 10) == bool(graphs)
-        assert warm["launches"] > 0
+        assert (warm["launches"] == 0) == bool(graphs)  # the whole step is in it
 
 
 class Pool:

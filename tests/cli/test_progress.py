@@ -3,7 +3,7 @@
 import pytest
 
 from gpucnn.cli.progress import Display, left
-from gpucnn.trainer import EpochReport
+from gpucnn.trainer import EpochReport, IntervalReport
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,10 @@ def test_a_short_first_epoch_promises_nothing(
     for epoch in (1, 2, 5):
         display.epoch(EpochReport(epoch, 1.0, 0.5, 1.0, 0.5, 0.1, seconds, 100.0), best=False)
     assert ["min left" in line for line in capsys.readouterr().out.splitlines()] == told
+
+
+def test_a_run_that_ends_within_an_epoch_is_over_sooner(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(epochs=10, max_steps=250)
+    display.interval(IntervalReport(1, 100, 100, 1.0, 0.5, 100.0))
+    display.epoch(EpochReport(1, 1.0, 0.5, 1.0, 0.5, 0.1, 600.0, 100.0), best=False)
+    assert capsys.readouterr().out.endswith("  15 min left\n")

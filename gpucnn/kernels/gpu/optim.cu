@@ -8,8 +8,8 @@
 
 template <int V>
 __global__ void sgd(float* __restrict__ w, const float* __restrict__ g, index_t n, double lr,
-                    const float* __restrict__ lr_at, float decay) {
-    const float rate = lr_at ? *lr_at : float(lr);
+                    const double* __restrict__ lr_at, float decay) {
+    const float rate = float(lr_at ? *lr_at : lr);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
         float weight[W], grad[W];
@@ -23,8 +23,8 @@ __global__ void sgd(float* __restrict__ w, const float* __restrict__ g, index_t 
 
 template <int V, bool NESTEROV>
 __global__ void momentum(float* __restrict__ w, const float* __restrict__ g, float* __restrict__ velocity, index_t n,
-                         double lr, const float* __restrict__ lr_at, float mu, float decay) {
-    const float rate = lr_at ? *lr_at : float(lr);
+                         double lr, const double* __restrict__ lr_at, float mu, float decay) {
+    const float rate = float(lr_at ? *lr_at : lr);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
         float weight[W], grad[W], speed[W];
@@ -44,8 +44,8 @@ __global__ void momentum(float* __restrict__ w, const float* __restrict__ g, flo
 
 template <int V>
 __global__ void lerp(float* __restrict__ a, const float* __restrict__ w, index_t n, double share,
-                     const float* __restrict__ share_at) {
-    const float part = share_at ? *share_at : float(share);
+                     const double* __restrict__ share_at) {
+    const float part = float(share_at ? *share_at : share);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
         float average[W], weight[W];
@@ -69,12 +69,12 @@ __device__ inline double power(double base, index_t exponent) {
 // step counts from 1.  What all elements share is worked out once a block, in float64.
 template <int V>
 __global__ void adam(float* __restrict__ w, const float* __restrict__ g, float* __restrict__ m,
-                     float* __restrict__ v2, index_t n, double lr, const float* __restrict__ lr_at, double beta1,
+                     float* __restrict__ v2, index_t n, double lr, const double* __restrict__ lr_at, double beta1,
                      double beta2, double eps, double weight_decay, bool decoupled, index_t step,
                      const index_t* __restrict__ step_at) {
     __shared__ float shared[3];
     if (threadIdx.x == 0) {
-        const double rate = lr_at ? double(*lr_at) : lr;
+        const double rate = lr_at ? *lr_at : lr;
         const index_t t = step_at ? *step_at : step;
         shared[0] = float(decoupled ? 1.0 - rate * weight_decay : 1.0);
         shared[1] = float(rate / (1.0 - power(beta1, t)));

@@ -95,7 +95,7 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
         (metrics.count_correct, (ONES[2, 3], np.zeros(2))),
         (optim.sgd_update, (ONES[3,], ONES[4,], 0.1, 0.0)),
         (optim.sgd_update, (np.ones(6, np.float32)[::2], ONES[3,], 0.1, 0.0)),
-        (optim.sgd_update, (ONES[3,], ONES[3,], ARRAY, 0.0)),
+        (optim.sgd_update, (ONES[3,], ONES[3,], np.ones((), np.float32), 0.0)),
         (optim.adam_update, (*[ONES[3,]] * 4, 0.1, 0.9, 0.99, 1e-8, 0.0, False, np.ones((), np.int32))),
         (augment.gather_normalize, (np.ones((2, 4, 4, 3), np.int32), np.zeros(2, int), ONES[3,], ONES[3,])),
         (augment.gather_normalize, (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2), ONES[3,], ONES[3,])),
@@ -124,10 +124,10 @@ def test_arguments_by_name_are_looked_at_too(emulator) -> None:
 
 # op -> the arguments that may be 0-d arrays, and of which type
 DEVICE_NUMBERS = {
-    optim.sgd_update: {2: np.float32},
-    averages.lerp: {2: np.float32},
-    optim.momentum_update: {3: np.float32},
-    optim.adam_update: {4: np.float32, 10: np.int64},
+    optim.sgd_update: {2: np.float64},
+    averages.lerp: {2: np.float64},
+    optim.momentum_update: {3: np.float64},
+    optim.adam_update: {4: np.float64, 10: np.int64},
     dropout.dropout: {4: np.int64},
 }
 
