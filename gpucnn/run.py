@@ -73,6 +73,8 @@ class RunDirectory:
         """The lock falls with the process, however it ends."""
         try:
             flock(self._lock, LOCK_EX | LOCK_NB)
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             owner = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
             raise GpucnnError(
@@ -80,8 +82,6 @@ class RunDirectory:
             ) from None
         except OSError as error:
             raise GpucnnError(f"cannot lock {self.path}: {error.strerror}; choose another --output") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def begin(self, config: str, about: Mapping[str, Any], epoch: int = 0, *, tensorboard: bool = False) -> None:
         """Write settings and environment; the log keeps its rows up to ``epoch``, the checkpoint's."""

@@ -249,6 +249,15 @@ def test_killed_and_resumed_again_and_again(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_a_disk_too_full_for_the_lock_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(GpucnnError, match=r"cannot lock .*: No space left on device; choose another --output"):
+        RunDirectory(tmp_path)
+
+
 # -- finding ------------------------------------------------------------------------------------------------
 
 

@@ -168,12 +168,12 @@ def train_in(
         with stopping_on_signals(trainer) as received:
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
                 best = report.epoch == trainer.progress.best_epoch
-                display.epoch(report, best=best)
                 folder.append_metrics(asdict(report))
                 checkpoint = take(trainer, config, stable, train.digest)
-                folder.save_last(checkpoint)
-                if best:
+                if best:  # first: a run that goes on from last.h5 does not come by this epoch again
                     folder.save_best(checkpoint)
+                folder.save_last(checkpoint)
+                display.epoch(report, best=best)
     except NotANumberError as error:
         saved = folder.save_batch(error.batch) if error.batch else None
         raise NotANumberError(f"{error}; the batch is in {saved}" if saved else str(error)) from None
@@ -280,5 +280,7 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
         f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, "
         f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
     )
-    display.line(f"saved  {folder / 'best.h5'}, {folder / 'last.h5'}, {folder / 'metrics.jsonl'}")
-    display.line(f"next   gpucnn evaluate --checkpoint {folder / 'best.h5'}")
+    files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
+    if files:  # a run that goes on in another folder has best.h5 there once it is better than it was
+        display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")
+        display.line(f"next   gpucnn evaluate --checkpoint {files[0]}")

@@ -1,6 +1,7 @@
 """``gpucnn train`` from the outside: files, output, exit codes, resuming, signals."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+from gpucnn import run
 from gpucnn.cli.main import main
 from gpucnn.config import Config
+from gpucnn.errors import GpucnnError
 
 FILES = {"metrics.jsonl", "metrics.csv", "best.h5", "last.h5", "config.toml", "env.json"}
 KEYS = {
@@ -189,6 +192,41 @@ def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(tm
     assert train("--epochs", 1, "--output", path, "--resume", "auto") == 0
     assert train("--epochs", 2, "--output", path, "--resume", "auto") == 0
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["last.h5", "best.h5"])
+def test_a_disk_that_is_full_between_two_saves_loses_neither(
+    name: str, four_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever of the epoch's two files does not find room: the resumed run has both, and said nothing before."""
+    real = run.save_checkpoint
+
+    def full(path: Path, *words: object, **options: object) -> None:
+        if path.name == name:
+            raise GpucnnError(f"could not save {path}: No space left on device")
+        real(path, *words, **options)
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr(run, "save_checkpoint", full)
+    assert train("--epochs", 4, "--output", folder) == 1
+    assert "epoch 1/4" not in capsys.readouterr().out
+    monkeypatch.setattr(run, "save_checkpoint", real)
+    assert train("--epochs", 4, "--output", folder, "--resume", "auto") == 0
+    for saved in ("last.h5", "best.h5"):
+        assert (folder / saved).read_bytes() == (four_epochs / saved).read_bytes()
+
+
+def test_what_is_said_to_be_saved_is_there(
+    four_epochs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that goes on in another folder, first with nothing to do, then for an epoch that is worse."""
+    words = ["--resume", four_epochs / "last.h5", "--force", "--output", tmp_path / "new"]
+    for more in ([], ["--epochs", 5, "--lr", 1, "--clip-grad", 1]):
+        assert train(*words, *more) == 0
+        named = re.findall(rf"{re.escape(str(tmp_path))}\S+\.(?:h5|jsonl)", capsys.readouterr().out)
+        assert [path for path in named if not Path(path).exists()] == []
+    assert f"{tmp_path / 'new' / 'last.h5'}" in named
+    assert not (tmp_path / "new" / "best.h5").exists()
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
