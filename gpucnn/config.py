@@ -158,7 +158,7 @@ class Config:
         """Raises UsageError for bad TOML, unknown names and values of the wrong type."""
         try:
             tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{origin} is not valid TOML: {error}") from None
         return cls().updated(tables)
 
@@ -191,7 +191,7 @@ class Config:
             raise UsageError(f"--set {assignment}: write section.key=value, as in --set optimizer.lr=0.1")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text.strip()
         for key in reversed(keys):
             value = {key: value}
@@ -204,6 +204,11 @@ class Config:
             value = getattr(getattr(self, section), key)
             if not (isfinite(value) and value >= minimum):
                 raise UsageError(f"{name} = {value}: give a number >= {minimum}")
+        for name, most in AT_MOST.items():
+            section, key = name.split(".")
+            value = getattr(getattr(self, section), key)
+            if value > most:
+                raise UsageError(f"{name} = {value}: give a number <= {most}")
         for name, allowed in CHOICES.items():
             section, key = name.split(".")
             value = getattr(getattr(self, section), key)
@@ -218,6 +223,9 @@ class Config:
                 raise UsageError(f"{name} = {value}: give a number in [0, 1)")
         for group, rule in self.optimizer.groups.items():
             _check_group(f"optimizer.groups.{group}", group, rule)
+        if self.optimizer.eps == 0.0:
+            raise UsageError("optimizer.eps = 0.0: give a number > 0, as 1e-8")
+        _check_milestones(self.schedule.milestones)
         _check_knots(self.schedule.knots)
 
     def to_toml(self) -> str:
@@ -242,14 +250,35 @@ POSITIVE: dict[str, float] = {
     "optimizer.lr": 0,
     "optimizer.momentum": 0,
     "optimizer.weight_decay": 0,
+    "optimizer.beta1": 0,
+    "optimizer.beta2": 0,
+    "optimizer.eps": 0,
     "optimizer.newton_schulz_steps": 1,
     "schedule.warmup_epochs": 0,
+    "schedule.gamma": 0,
     "schedule.peak": 0,
+    "schedule.start": 0,
+    "schedule.final": 0,
     "run.threads": 0,
     "run.log_interval": 1,
 }
 
-BELOW_ONE = ("train.smoothing", "train.ema", "train.lookahead_decay", "optimizer.momentum")
+EPOCHS = 1e9  # more than any run has; times the steps of an epoch it is still a number
+
+AT_MOST: dict[str, float] = {
+    "train.seed": 2**63 - 1,  # a checkpoint has 64 bits for it
+    "schedule.warmup_epochs": EPOCHS,
+    "schedule.peak": 1,
+}
+
+BELOW_ONE = (
+    "train.smoothing",
+    "train.ema",
+    "train.lookahead_decay",
+    "optimizer.momentum",
+    "optimizer.beta1",
+    "optimizer.beta2",
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "train.amp": ("off", "fp16"),
@@ -269,8 +298,16 @@ def _check_group(name: str, group: str, rule: GroupConfig) -> None:
         value = getattr(rule, key)
         if value is not None and not (isfinite(value) and value >= 0):
             raise UsageError(f"{name}.{key} = {value}: give a number >= 0")
+    if rule.epochs > EPOCHS:
+        raise UsageError(f"{name}.epochs = {rule.epochs}: give a number <= {EPOCHS:g}")
     if not (rule.momentum or 0.0) < 1.0:
         raise UsageError(f"{name}.momentum = {rule.momentum}: give a number in [0, 1)")
+
+
+def _check_milestones(milestones: tuple[float, ...]) -> None:
+    for epoch in milestones:
+        if not 0 <= epoch <= EPOCHS:
+            raise UsageError(f"schedule.milestones: {epoch} is no epoch, a number in [0, {EPOCHS:g}]")
 
 
 def _check_knots(knots: tuple[tuple[float, ...], ...]) -> None:

@@ -259,6 +259,8 @@ class Adam(Optimizer):
         super().__init__(lr, weight_decay, groups)
         if odd := [group for group, rule in self.rules.items() if rule.momentum is not None]:
             raise UsageError(f"the group {odd[0]!r} has a momentum, but Adam has none: leave it out, or use SGD")
+        if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0 and eps > 0.0):
+            raise UsageError(f"beta1={beta1}, beta2={beta2}, eps={eps}: give two numbers in [0, 1) and one > 0")
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def update(self, group: str, part: slice, lr: Any, step: Any) -> None:

@@ -9,6 +9,7 @@ from gpucnn.averages import EMA, Average, Lookahead
 from gpucnn.backend import Backend
 from gpucnn.config import Config, GroupConfig
 from gpucnn.data import Dataset, split_validation
+from gpucnn.data.loader import check as check_loader
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
 from gpucnn.muon import Muon
@@ -110,8 +111,9 @@ def build_policy(config: Config, backend: Backend) -> Policy:
 
 
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
-    """The trainer of a resolved config, at step 0."""
+    """The trainer of a resolved config, at step 0; raises UsageError where no epoch can be made of the images."""
     t, d = config.train, config.data
+    check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation())
     count = len(train.labels) / t.batch_size
     steps_per_epoch = int(count) if t.drop_last else ceil(count)
     return Trainer(

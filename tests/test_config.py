@@ -65,6 +65,20 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("data.crop_mode=zeros", "data.crop_mode = 'zeros': did you mean 'zero'?"),
         ("data.cutout=-1", "data.cutout = -1: give the side of a square in pixels"),
         ("optimizer.momentum=1", "optimizer.momentum = 1.0"),
+        ("optimizer.beta1=1", "optimizer.beta1 = 1.0: give a number in [0, 1)"),
+        ("optimizer.beta2=nan", "optimizer.beta2 = nan: give a number >= 0"),
+        ("optimizer.eps=0", "optimizer.eps = 0.0: give a number > 0"),
+        ("optimizer.eps=-1e-8", "optimizer.eps = -1e-08: give a number >= 0"),
+        ("train.seed=9223372036854775808", "train.seed = 9223372036854775808: give a number <= 9223372036854775807"),
+        ("schedule.gamma=nan", "schedule.gamma = nan: give a number >= 0"),
+        ("schedule.start=inf", "schedule.start = inf: give a number >= 0"),
+        ("schedule.final=-0.1", "schedule.final = -0.1: give a number >= 0"),
+        ("schedule.peak=1.5", "schedule.peak = 1.5: give a number <= 1"),
+        ("schedule.warmup_epochs=1e308", "schedule.warmup_epochs = 1e+308: give a number <= "),
+        ("schedule.milestones=[8, nan]", "schedule.milestones: nan is no epoch"),
+        ("schedule.milestones=[inf]", "schedule.milestones: inf is no epoch"),
+        ("schedule.milestones=[-1]", "schedule.milestones: -1.0 is no epoch"),
+        ("optimizer.groups.norm.epochs=1e308", "optimizer.groups.norm.epochs = 1e+308: give a number <= "),
         ("train.smoothing=1.0", "train.smoothing = 1.0"),
         ("train.reduction=total", "train.reduction = 'total': known are mean, sum"),
         ("optimizer.groups.nrom.lr=2", "unknown config key optimizer.groups.nrom: did you mean 'norm'?"),
@@ -116,6 +130,9 @@ def test_bad_files_are_usage_errors(tmp_path: Path) -> None:
     bad.write_text("[train\n")
     with pytest.raises(UsageError, match="not valid TOML"):
         Config.from_file(bad)
+    for deep in (f"a = {'[' * 9999}", f"a = {'9' * 9999}"):
+        with pytest.raises(UsageError, match="not valid TOML"):
+            Config.from_toml(deep)
     with pytest.raises(UsageError, match="cannot read the config"):
         Config.from_file(tmp_path / "missing.toml")
     with pytest.raises(UsageError, match="must be a table"):

@@ -204,6 +204,9 @@ def test_decoupled_decay_takes_its_share_off_w_whatever_the_rate(backend) -> Non
         (lambda: GroupRule(momentum=1.0), "momentum=1.0"),
         (lambda: GroupRule(fade=True), "give steps as well"),
         (lambda: Adam(groups={"norm": GroupRule(momentum=0.5)}), "Adam has none"),
+        (lambda: Adam(beta1=1.0), "beta1=1.0"),
+        (lambda: Adam(beta2=-0.1), "beta2=-0.1"),
+        (lambda: Adam(eps=0.0), "eps=0.0"),
     ],
 )
 def test_rules_that_make_no_sense_are_named(make, message) -> None:

@@ -4,11 +4,13 @@ import re
 
 import pytest
 
+from gpucnn.backend import REFERENCE
 from gpucnn.config import Config
+from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.muon import Muon
 from gpucnn.optim import GroupRule
-from gpucnn.recipe import build_averages, build_optimizer, build_schedule, total_steps
+from gpucnn.recipe import build_averages, build_optimizer, build_schedule, build_trainer, resolve, total_steps
 
 GROUPS = """
 [optimizer]
@@ -52,6 +54,14 @@ def test_muon() -> None:
 def test_settings_that_contradict_each_other_are_named(toml: str, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         build_optimizer(Config.from_toml(toml), 10)
+
+
+@pytest.mark.parametrize("lookahead", [0, 5])
+def test_a_batch_larger_than_the_set_is_named_whatever_else_is_set(lookahead: int) -> None:
+    train, _ = load_dataset("digits")
+    settings = {"train": {"batch_size": 2000, "drop_last": True, "lookahead": lookahead}}
+    with pytest.raises(UsageError, match="batch_size = 2000 with drop_last leaves no batch of the 1437 images"):
+        build_trainer(resolve(Config().updated(settings), train), train, REFERENCE)
 
 
 def test_schedules_of_the_config_are_in_epochs() -> None:

@@ -30,7 +30,7 @@ def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[L
 def mlp(input_shape: Shape, num_classes: int, *, width: int = 256, depth: int = 2) -> Layer:
     """``depth`` hidden layers of ``width`` units with ReLU."""
     if not (1 <= width <= WIDEST and 0 <= depth <= DEEPEST):
-        raise UsageError(f"mlp with width = {width} and depth = {depth}: give at most {WIDEST} and {DEEPEST}")
+        raise UsageError(f"mlp with width = {width} and depth = {depth}: give 1 to {WIDEST} and 0 to {DEEPEST}")
     layers: list[Layer] = [Flatten()]
     fan_in = prod(input_shape)
     for _ in range(depth):
