@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,17 @@ def read_curves(path: Path) -> Curves:
         if not log.is_file():
             raise UsageError(f"{path} is no run: give a run folder, its metrics.jsonl or a checkpoint")
         rows = read_rows(log)
-        columns = {key: [row[key] for row in rows if key in row] for key in (rows[0] if rows else ())}
+        columns = {key: [_number(row.get(key)) for row in rows] for key in (rows[0] if rows else ())}
     if not columns.get("epoch"):
         raise UsageError(f"{path} has no epoch in its log yet: wait for the first one to end")
+    if missing := sorted({f"{part}_{kind}" for part in ("train", "test") for kind in AXES} - columns.keys()):
+        raise UsageError(f"{path} has no column {missing[0]!r}: give a run folder, its metrics.jsonl or a checkpoint")
     return Curves(name, columns)
+
+
+def _number(value: Any) -> float:
+    """What was no number stands as null in a log."""
+    return value if isinstance(value, int | float) else nan
 
 
 def save_curves(path: Path, runs: Sequence[Curves]) -> None:
@@ -91,15 +99,14 @@ def _legend(figure: Any, runs: Sequence[Curves]) -> None:
 
 
 def _labelled(run: Curves) -> str:
-    last = run.columns.get("test_accuracy", [None])[-1]
-    return run.name if last is None else f"{run.name}: {100 * last:.2f} %"
+    return f"{run.name}: {100 * run.columns['test_accuracy'][-1]:.2f} %"
 
 
 def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
-    """(epoch, value) of what can be drawn: a log has null where a number was none, and zero has no logarithm."""
-    pairs = zip(run.columns["epoch"], run.columns.get(column, ()), strict=False)
-    values = [(e, v if kind == "loss" else 1.0 - v) for e, v in pairs if isinstance(v, int | float)]
-    return [(e, v) for e, v in values if v > 0.0]
+    """(epoch, value) of what can be drawn: not what is no number, and zero has no logarithm."""
+    pairs = zip(run.columns["epoch"], run.columns[column], strict=True)
+    values = [(e, v if kind == "loss" else 1.0 - v) for e, v in pairs]
+    return [(e, v) for e, v in values if 0.0 < v < inf]
 
 
 def _cycle(count: int) -> list[str]:

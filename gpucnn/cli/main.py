@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 from gpucnn import __version__
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(words[:1]).parse_args(words)
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding does not know
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(module(args.command).run(args))
     except GpucnnError as error:
@@ -72,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return fail(args, error, DeviceError.exit_code, f"{what}: use a smaller batch")
         if isinstance(error, MemoryError):
             return fail(args, error, 1, "out of memory: use a smaller --batch-size")
+        if isinstance(error, OSError):
+            where = f"{error.filename}: " if error.filename else ""
+            return fail(args, error, 1, f"{where}{error.strerror or error}: check name, rights and free space")
         raise
 
 

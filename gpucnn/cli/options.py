@@ -6,7 +6,7 @@ import sys
 from gpucnn.backend import Backend
 from gpucnn.backends import get_backend, gpu_problem
 from gpucnn.environment import usable_cores
-from gpucnn.errors import DeviceError
+from gpucnn.errors import DeviceError, UsageError
 from gpucnn.memory import MemoryLimit, memory_limit
 
 
@@ -73,7 +73,9 @@ def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str
 
 
 def set_threads(threads: int) -> None:
-    """Bound the CPU engine's threads; 0 means the cores that this process may use."""
+    """Bound the CPU engine's threads; 0 means the cores that this process may use; UsageError for fewer."""
+    if threads < 0:
+        raise UsageError(f"--threads {threads}: give at least 1, or 0 for all cores it may use")
     from gpucnn.backends import cpu
 
     cpu.set_threads(threads or usable_cores())

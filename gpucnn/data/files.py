@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpucnn.data.dataset import Dataset
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, UsageError
 
 MIB = 2**20
 GZIP_MAGIC = b"\x1f\x8b"
@@ -68,9 +68,20 @@ class Source:
 
 
 def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """The data directories, in the order in which they are searched; they need not exist."""
-    named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), Path.home() / ".cache" / "gpucnn"]
-    return [Path(place).expanduser() for place in named if place]
+    """The data directories, in the order in which they are searched; they need not exist.
+
+    Raises UsageError where one names the home of a user that is not known.
+    """
+    named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), "~/.cache/gpucnn"]
+    return [expanded(place) for place in named if place]
+
+
+def expanded(place: str | os.PathLike[str]) -> Path:
+    """A path with a ``~`` or ``~name`` in front replaced by that user's home."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise UsageError(f"data folder {place}: no home of that user is known: write the path out") from None
 
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:

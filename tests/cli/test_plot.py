@@ -45,6 +45,18 @@ def test_points_are_the_logged_numbers(tmp_path: Path) -> None:
     assert curves._points(run, "test_accuracy", "accuracy") == [(1, pytest.approx(0.1)), (2, pytest.approx(0.05))]
 
 
+def test_a_last_number_that_was_none_is_said_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_log(tmp_path / "run", [row(1), row(2, test_loss=None, train_accuracy=None)])
+    assert main(["plot", str(run), "--out", str(tmp_path / "x.png")]) == 0
+    assert "train loss 0.5000   test loss nan   test accuracy 0.9500" in capsys.readouterr().out
+
+
+def test_a_log_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_log(tmp_path / "run", [{"epoch": 1, "train_loss": 1.0}])
+    assert main(["plot", str(run), "--out", str(tmp_path / "x.png")]) == 2
+    assert "has no column 'test_accuracy'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("what", "reason"),
     [("nothing", "is no run"), ("empty", "no epoch in its log yet")],
