@@ -14,6 +14,7 @@ from math import inf, log
 
 from gpucnn.data import Dataset
 from gpucnn.errors import NotANumberError, UsageError
+from gpucnn.layers.whitening import whiten
 from gpucnn.trainer import Trainer
 
 SMOOTHING = 0.9
@@ -61,6 +62,8 @@ def range_test(trainer: Trainer, train: Dataset, *, low: float, high: float, ste
     rates = exponential(low, high, steps)
     trainer.schedule = lambda step: rates[min(step, steps - 1)]
     trainer.mean, trainer.std = trainer.mean or train.mean, trainer.std or train.std
+    if trainer.clock.step == 0:
+        whiten(trainer.model, train.images, trainer.mean, trainer.std)  # as training does
     batches = trainer.loader(train, training=True)
     losses: list[float] = []
     lowest, total, seen = inf, 0.0, 0
@@ -83,7 +86,8 @@ def range_test(trainer: Trainer, train: Dataset, *, low: float, high: float, ste
 
 def _concluded(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     if len(losses) < LEAST:
-        raise UsageError(f"the loss exploded at a rate of {rates[len(losses) - 1]:g} already: start lower, with --from")
+        rate = rates[max(len(losses) - 1, 0)]
+        raise UsageError(f"the loss exploded at a rate of {rate:g} already: start lower, with --from")
     rates = rates[: len(losses)]
     smoothed = smooth(losses)
     bottom = min(range(len(smoothed)), key=smoothed.__getitem__)

@@ -9,6 +9,7 @@ import pytest
 from gpucnn import Trainer, load_dataset, models, optim
 from gpucnn.cli.main import main
 from gpucnn.errors import UsageError
+from gpucnn.layers import Flatten, Linear, Sequential, Whitening
 from gpucnn.range_test import _concluded, exponential, range_test, smooth
 
 
@@ -60,6 +61,35 @@ def test_a_range_that_shows_nothing_is_refused(how: dict[str, float], reason: st
     train, _ = load_dataset("digits")
     with pytest.raises(UsageError, match=reason):
         range_test(trainer(), train, **how)
+
+
+def test_filters_are_made_from_the_images_as_in_training() -> None:
+    train, _ = load_dataset("digits")
+    made = []
+    for tried in (True, False):
+        layers = Sequential(Whitening(1), Flatten(), Linear(8 * 7 * 7, 10))
+        trainer = Trainer(layers, optim.SGD(0.01), batch_size=128, max_steps=1)
+        if tried:
+            range_test(trainer, train, low=1e-4, high=1e-3, steps=8)
+        else:
+            list(trainer.fit(train, train, epochs=1))
+        made.append(layers.state_dict()["0.weight"])
+    np.testing.assert_array_equal(*made)
+
+
+def test_a_first_step_that_is_no_number_names_its_rate() -> None:
+    with pytest.raises(UsageError, match=r"at a rate of 0\.5 already"):
+        _concluded([0.5, 1.0, 2.0], [])
+
+
+@pytest.mark.parametrize("name", ["range", "range.xyz", "nowhere/range.png", "folder.png"])
+def test_a_place_for_no_picture_is_refused_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.setattr("gpucnn.cli.find_lr.range_test", None)
+    assert main(["find-lr", "--model", "mlp", "--device", "reference", "--out", str(tmp_path / name)]) == 2
+    assert f"--out {tmp_path / name}" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_rate_and_saves_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,15 @@ import argparse
 import json
 from dataclasses import asdict
 
+from gpucnn import models
 from gpucnn.backends import get_backend
 from gpucnn.benchmarking import explain
 from gpucnn.benchmarking.contender import Task, our_trainer
 from gpucnn.benchmarking.race import WORKLOADS, Result, cold_and_warm, contenders, race
-from gpucnn.cli.options import set_threads
+from gpucnn.cli.options import check_threads, set_threads
+from gpucnn.cli.parity import parsed
 from gpucnn.environment import environment, usable_cores
+from gpucnn.errors import UsageError
 from gpucnn.typing import Shape
 
 PRECISIONS = {"off": "float32", "fp16": "float16"}
@@ -44,9 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Race the workloads one after the other."""
+    if args.batch_size < 1 or args.rounds < 1:
+        raise UsageError(f"--batch-size {args.batch_size} --rounds {args.rounds}: give at least 1 of each")
+    check_threads(args.threads)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
     if args.model:
-        cases = [(args.model, tuple(int(size) for size in args.input_shape.split("x")))]
+        cases = [(args.model, parsed(args.input_shape))]
+        models.build(*cases[0])  # a wrong name is said here, not by a contender's process
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
     threads = args.threads or usable_cores()

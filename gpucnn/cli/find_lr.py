@@ -4,9 +4,11 @@ import argparse
 from pathlib import Path
 
 from gpucnn.cli.options import choose_backend
+from gpucnn.cli.plot import check_picture
 from gpucnn.cli.train import add_recipe_arguments, settings
 from gpucnn.curves import save_range_test
 from gpucnn.data import load_dataset
+from gpucnn.errors import UsageError
 from gpucnn.range_test import range_test
 from gpucnn.recipe import build_trainer, resolve, split
 
@@ -17,19 +19,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="low", type=float, default=1e-5, metavar="RATE", help="first rate (1e-5)")
     parser.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="last rate (10)")
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps between them (200)")
-    parser.add_argument("--out", type=Path, default=Path("find_lr.png"), metavar="FILE", help="the plot, a PNG")
+    parser.add_argument("--out", type=Path, default=Path("find_lr.png"), metavar="FILE", help="PNG, SVG or PDF")
 
 
 def run(args: argparse.Namespace) -> int:
     """Raise the rate until the loss explodes, and print where it fell fastest."""
+    check_picture(args.out)  # before it is worked for
     config = settings(args)
-    backend, _ = choose_backend(config.run.device, config.run.strict_device, config.run.threads)
+    backend, _ = choose_backend(
+        config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
+    )
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, _ = split(config, train, test)
     config = resolve(config, train)
     found = range_test(build_trainer(config, train, backend), train, low=args.low, high=args.high, steps=args.steps)
     title = f"{config.model.name} on {train.name}, {config.optimizer.name}, batch {config.train.batch_size}"
-    save_range_test(args.out, found, title)
+    try:
+        save_range_test(args.out, found, title)
+    except OSError as error:
+        raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
     print(f"{title}: {len(found.rates)} steps, rates {found.rates[0]:g} to {found.rates[-1]:.3g}")
     print(f"loss   falls fastest at lr {found.steepest:.2g}, is lowest at {found.lowest:.2g}")
     print(f"try    --lr {found.lowest / 10:.2g}, a tenth of that; the peak of a schedule with warm-up may be higher")

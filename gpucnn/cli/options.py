@@ -72,10 +72,15 @@ def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str
         return get_backend("cpu"), str(error)
 
 
-def set_threads(threads: int) -> None:
-    """Bound the CPU engine's threads; 0 means the cores that this process may use; UsageError for fewer."""
+def check_threads(threads: int) -> None:
+    """Raises UsageError for a number below 0."""
     if threads < 0:
         raise UsageError(f"--threads {threads}: give at least 1, or 0 for all cores it may use")
+
+
+def set_threads(threads: int) -> None:
+    """Bound the CPU engine's threads; 0 means the cores that this process may use."""
+    check_threads(threads)
     from gpucnn.backends import cpu
 
     cpu.set_threads(threads or usable_cores())

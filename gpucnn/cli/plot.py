@@ -17,10 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_picture(out: Path) -> None:
+    """Raises UsageError where no picture can be put there under this name."""
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out {out}: the name must end in {', '.join(FORMATS)}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise UsageError(f"--out {out}: {'this is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Draw, and say for each run where it ended."""
-    if args.out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out {args.out}: the name must end in {', '.join(FORMATS)}")
+    check_picture(args.out)
     runs = [read_curves(path) for path in args.runs]
     try:
         save_curves(args.out, runs)

@@ -47,13 +47,19 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
 def outcome(folder: Path) -> dict[str, Any]:
     """A run's accuracy and losses at its last epoch, never its best one, and the minutes of all epochs.
 
-    ``tta_accuracy`` as well where it used views.
+    ``tta_accuracy`` as well where it used views after that epoch.
+
+    Raises:
+        UsageError: the run's log is gone.
     """
-    rows = read_rows(folder / "metrics.jsonl")
+    log, result = folder / "metrics.jsonl", folder / RESULT
+    rows = read_rows(log) if log.exists() else []
+    if not rows:
+        raise UsageError(f"{log} has no epoch: put the run's log back, or remove {folder} to train that seed again")
     found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
     found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
-    result = folder / RESULT
-    return found | ({"tta_accuracy": json.loads(result.read_text())["test_accuracy"]} if result.exists() else {})
+    views = json.loads(result.read_text()) if result.exists() else {}
+    return found | ({"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {})
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -69,11 +75,16 @@ def spread(found: Sequence[float]) -> dict[str, float]:
     return {"mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
 
 
+def number(value: float | None) -> str:
+    """Four digits; a log has null where a loss was no number."""
+    return "none" if value is None else f"{value:.4f}"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line per seed, then the mean."""
     lines = ["seed   epochs   test loss   test accuracy   minutes"]
     lines += [
-        f"{row['seed']:>4}   {row['epoch']:>6}   {row['test_loss']:>9.4f}   "
+        f"{row['seed']:>4}   {row['epoch']:>6}   {number(row['test_loss']):>9}   "
         f"{100 * row['test_accuracy']:>11.2f} %   {row['minutes']:>7.1f}"
         for row in rows
     ]

@@ -52,9 +52,26 @@ def test_a_home_that_is_not_known_is_one_line(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("command", ["evaluate", "parity", "benchmark"])
 def test_threads_below_0_are_refused_by_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    more = {"evaluate": ["--checkpoint", "last.h5"], "benchmark": ["--explain", "-w", "a"]}.get(command, [])
+    more = ["--checkpoint", "last.h5"] if command == "evaluate" else []
     assert main([command, "--threads", "-1", *more]) == 2
     assert "--threads -1: give at least 1, or 0" in only_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "mlp", "--input-shape", "28"], "--input-shape '28': give height, width and channels"),
+        (["--model", "mlp", "--input-shape", "0x8x1"], "--input-shape '0x8x1': give height, width and channels"),
+        (["--model", "mlq"], "unknown model 'mlq': did you mean 'mlp'?"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--rounds", "0"], "--rounds 0"),
+    ],
+)
+def test_a_race_that_cannot_be_run_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", *words]) == 2
+    assert message in only_error(capsys)
 
 
 def test_a_name_that_the_terminal_cannot_write_is_written_in_escapes(

@@ -6,8 +6,10 @@ from statistics import mean, stdev
 
 import pytest
 
+from gpucnn.cli import repeat
 from gpucnn.cli import train as train_command
 from gpucnn.cli.main import main
+from gpucnn.errors import UsageError
 
 QUICK = ["train", "--device", "reference", "--model", "mlp", "--epochs", "2", "--seed", "3"]
 
@@ -60,6 +62,26 @@ def test_a_stopped_repetition_goes_on_and_keeps_what_is_done(tmp_path: Path, mon
     assert main([*words, "--resume", "auto"]) == 0
     assert (tmp_path / "seed-3" / "last.h5").read_bytes() == before
     assert len(json.loads((tmp_path / "repeat.json").read_text())["runs"]) == 2
+
+
+def test_views_of_an_earlier_epoch_do_not_count(tmp_path: Path) -> None:
+    words = [*QUICK, "--repeat", "2", "--output", str(tmp_path), "--resume", "auto"]
+    assert main([*words, "--tta", "flip"]) == 0
+    assert main([*words, "--epochs", "3", "--tta", "none"]) == 0
+    assert json.loads((tmp_path / "seed-3" / "result.json").read_text())["epoch"] == 2
+    found = json.loads((tmp_path / "repeat.json").read_text())
+    assert "tta" not in found
+    assert [row["epoch"] for row in found["runs"]] == [3, 3]
+
+
+def test_a_loss_that_is_no_number_does_not_lose_the_summary(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"epoch": 1, "train_loss": 1.0, "test_loss": null, "test_accuracy": 0.1, "seconds": 6.0}\n')
+    rows = [{"seed": 0, **repeat.outcome(tmp_path)}]
+    assert repeat.table(rows).splitlines()[1].split() == ["0", "1", "none", "10.00", "%", "0.1"]
+    log.unlink()
+    with pytest.raises(UsageError, match="has no epoch"):
+        repeat.outcome(tmp_path)
 
 
 @pytest.mark.parametrize(
