@@ -48,13 +48,17 @@ def newton_schulz(m: Array, steps: int) -> Array:
     return x.T if tall else x
 
 
-def muon_update(w: Array, g: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, steps: int) -> None:
-    """One step for w (F,C); g and velocity are alike; w and velocity change in place."""
+def muon_update(w: Array, g: Array, velocity: Array, lr: Any, momentum: float, nesterov: bool, steps: int) -> None:
+    """One step for w (F,C); g and velocity are alike; w and velocity change in place.
+
+    ``lr`` is a number, or float64 () on the device; either way it counts in the dtype of w.
+    """
     velocity *= momentum
     velocity += g
     direction = g + momentum * velocity if nesterov else velocity
     w *= w.shape[0] ** 0.5 / (norm(w) + SMALLEST)
-    w -= lr * newton_schulz(direction, steps)
+    rate = lr.astype(w.dtype) if hasattr(lr, "astype") else lr  # a float64 array would draw all else after it
+    w -= rate * newton_schulz(direction, steps)
 
 
 class Muon(SGD):

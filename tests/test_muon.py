@@ -5,7 +5,7 @@ import pytest
 
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Flatten, Linear, Sequential
-from gpucnn.muon import Muon, newton_schulz
+from gpucnn.muon import Muon, muon_update, newton_schulz
 from gpucnn.optim import SGD, GroupRule
 
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -92,6 +92,18 @@ def test_steps_are_those_of_a_loop_in_numpy(nesterov, backend) -> None:
                 np.testing.assert_allclose(ours[name].reshape(w[name].shape), w[name], atol=1e-6)
             else:
                 np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_a_rate_on_the_device_gives_the_bits_of_one_on_the_host() -> None:
+    rng = np.random.default_rng(2)
+    w, g = rng.standard_normal((2, 6, 20)).astype(np.float32)
+    found = []
+    for rate in (0.1, np.array(0.1)):
+        ours, velocity = w.copy(), np.zeros_like(w)
+        muon_update(ours, g, velocity, rate, 0.6, True, 3)
+        assert ours.dtype == np.float32
+        found.append(ours)
+    np.testing.assert_array_equal(*found)
 
 
 def test_no_step_waits_for_the_device() -> None:

@@ -56,13 +56,14 @@ def symmetric(padding: Padding) -> tuple[int, int]:
 
 
 def to_torch(layer: ours.Layer) -> nn.Module:
-    """A torch module that computes what an initialised layer computes, on (N,C,H,W)."""
+    """A torch module that computes what an initialised layer computes, on (N,C,H,W); what is frozen has no gradient."""
     module = _module(layer)
     with torch.no_grad():
         for parameter, name in _weights(layer):
             value = torch.from_numpy(layer.backend.to_host(parameter.data).copy())
             target = getattr(module if not isinstance(module, nn.Sequential) else module[0], name)
             target.copy_(value.permute(0, 3, 1, 2) if value.ndim == 4 else value)
+            target.requires_grad_(not parameter.frozen)
     return module
 
 

@@ -169,6 +169,17 @@ def test_pytorch_has_what_only_a_gpu_calls() -> None:
             assert hasattr(module, name), name
 
 
+def test_pytorch_computes_no_gradient_that_we_leave_out() -> None:
+    pytest.importorskip("torch")
+    from gpucnn.benchmarking.pytorch import to_torch
+
+    ours = models.build("speedrun94", (16, 16, 3)).initialize()
+    theirs = to_torch(ours).parameters()
+    frozen = [parameter.frozen for parameter in ours.parameters().values()]
+    assert any(frozen)
+    assert [not tensor.requires_grad for tensor in theirs] == frozen
+
+
 def test_pytorch_in_mixed_precision_learns_as_in_float32() -> None:
     torch = pytest.importorskip("torch")
     from gpucnn.benchmarking import pytorch
