@@ -13,6 +13,7 @@ falls asleep on a semaphore; the caller rings before the next job.
 import os
 import threading
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -184,14 +185,15 @@ def fork(mail, entry, room):
     join(mail)
 
 
-LAUNCHER = """
-def {name}(mail, room, code, *args):
+def launch_kernel(mail, room, code, *args):
+    """Fork a kernel with these arguments; False where its code is not known yet."""
     entry = make_entry(code, args, room)
     if entry == 0:
         return False
     fork(mail, entry, room)
     return True
-"""
+
+
 _launchers: dict[Any, Callable[..., bool]] = {}
 
 
@@ -201,9 +203,8 @@ def launcher(kernel: Any) -> Callable[..., bool]:
         function = kernel.py_func
         # Numba keeps compiled functions on disk by name and line: each launcher needs a name of its own
         name = f"launch_{function.__module__.rpartition('.')[2]}_{function.__name__}"
-        scope = dict(globals())
-        exec(compile(LAUNCHER.format(name=name), __file__, "exec"), scope)
-        _launchers[kernel] = jit(scope[name])
+        code = launch_kernel.__code__.replace(co_name=name, co_qualname=name)
+        _launchers[kernel] = jit(FunctionType(code, globals(), name))
     return _launchers[kernel]
 
 
