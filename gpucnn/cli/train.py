@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -181,10 +181,11 @@ def train_in(
         display.close()
     if received:
         folder.save_last(take(trainer, config, stable, train.digest))
-        display.line(
-            f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
-            f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
-        )
+        with suppress(OSError):
+            display.line(
+                f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
+                f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
+            )
         return 130 if received[0] is signal.SIGINT else 143
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
@@ -210,7 +211,8 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         trainer.stop_requested = True
         for kind, handler in before.items():
             signal.signal(kind, handler)
-        print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
+        with suppress(OSError):  # Ctrl-C ends a pipeline's other commands too: nobody may be reading
+            print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -249,6 +249,22 @@ def test_a_signal_saves_and_the_resumed_run_has_the_same_bits(
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_signal_saves_where_nobody_reads_the_output_any_more(four_epochs: Path, tmp_path: Path) -> None:
+    """As with ``gpucnn train 2>&1 | tee log``: Ctrl-C ends both."""
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "gpucnn.cli.main", *QUICK, "--epochs", "4", "--output", str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in child.stdout:
+        if line.startswith("epoch 1/4"):
+            child.stdout.close()
+            time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            break
+    assert child.wait(timeout=60) == 130
+    assert main(["train", "--resume", str(path)]) == 0
+    assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
+
+
 WITHOUT_NUMBA = """
 import sys
 from importlib.machinery import PathFinder
