@@ -19,7 +19,7 @@ from gpucnn.cli.repeat import repeat
 from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
-from gpucnn.errors import NotANumberError
+from gpucnn.errors import GpucnnError, NotANumberError
 from gpucnn.memory import memory_explained
 from gpucnn.models import MODELS
 from gpucnn.recipe import build_trainer, resolve, split
@@ -175,8 +175,7 @@ def train_in(
                 folder.save_last(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
-        saved = folder.save_batch(error.batch) if error.batch else None
-        raise NotANumberError(f"{error}; the batch is in {saved}" if saved else str(error)) from None
+        raise NotANumberError(f"{error}{kept(folder, error)}") from None
     finally:
         display.close()
     if received:
@@ -191,6 +190,16 @@ def train_in(
     if config.train.tta != "none":
         look_again(display, trainer, test, config.train.tta, folder)
     return 0
+
+
+def kept(folder: RunDirectory, error: NotANumberError) -> str:
+    """Keep the batch that led to a number that is none -> what to add to the message."""
+    if not error.batch:
+        return ""
+    try:
+        return f"; the batch is in {folder.save_batch(error.batch)}"
+    except GpucnnError as reason:
+        return f"; {reason}"
 
 
 def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:

@@ -156,6 +156,20 @@ def test_bad_input_is_one_line_and_its_exit_code(
     assert message in errors[0]
 
 
+def test_no_room_for_the_batch_does_not_hide_what_was_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: run.RunDirectory, batch: object) -> Path:
+        raise GpucnnError("could not save the batch: No space left on device")
+
+    monkeypatch.setattr(run.RunDirectory, "save_batch", full)
+    with np.errstate(all="ignore"):
+        assert train("--model", "mlp", "--lr", "1e30", "--output", tmp_path / "run") == 5
+    said = capsys.readouterr().err
+    assert "is not a number" in said
+    assert "No space left" in said
+
+
 def test_a_missing_gpu_is_said_loudly_and_recorded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from gpucnn.backends import gpu_problem
 
