@@ -19,6 +19,8 @@ from gpucnn.typing import Shape
 LATER = {"loss_scale", "good_steps"}
 """Of a trainer's progress, what the first checkpoints do not hold."""
 
+REMEDY = "go on from last.h5 of a run with the same settings (what gpucnn export made is for evaluation)"
+
 Expected = dict[str, dict[str, tuple[Shape, str]]]
 
 
@@ -47,13 +49,15 @@ def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
     names = set(trainer.optimizer.state_names)
     if set(checkpoint.optimizer) != names:
         raise CheckpointError(
-            f"the checkpoint holds optimiser state {sorted(checkpoint.optimizer)}, this run needs {sorted(names)}"
+            f"the checkpoint holds optimiser state {sorted(checkpoint.optimizer)}, this run needs {sorted(names)}: "
+            f"{REMEDY}"
         )
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
     averages = {average.name: average for average in trainer.averages}
     if set(checkpoint.averages) != set(averages):
         raise CheckpointError(
-            f"the checkpoint holds the averages {sorted(checkpoint.averages)}, this run needs {sorted(averages)}"
+            f"the checkpoint holds the averages {sorted(checkpoint.averages)}, this run needs {sorted(averages)}: "
+            f"{REMEDY}"
         )
     for name, average in averages.items():
         average.load_state_dict(checkpoint.averages[name])

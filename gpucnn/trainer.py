@@ -241,7 +241,8 @@ class Trainer:
         progress.step = self.clock.step
         progress.loss_scale, progress.good_steps = self.precision.state()  # sync
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
-        return progress.batch == len(batches) or self.out_of_steps(), rate
+        # more where a run goes on, by force, with larger batches
+        return progress.batch >= len(batches) or self.out_of_steps(), rate
 
     def close_epoch(self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float) -> EpochReport:
         """Count the epoch, remember the best one, and report."""

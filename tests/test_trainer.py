@@ -133,6 +133,14 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
     assert second.progress == whole.progress
 
 
+def test_an_epoch_that_goes_on_with_larger_batches_than_are_left_of_it_is_over() -> None:
+    first = tiny_trainer()
+    next(iter(first.fit(images(), images(), epochs=1)))
+    second = tiny_trainer(batch_size=30)  # 2 batches an epoch
+    second.restore(replace(first.progress, batch=3))  # of the second epoch
+    assert [report.epoch for report in second.fit(images(), images(), epochs=3)] == [2, 3]
+
+
 @pytest.mark.parametrize("last", [3, 4, 6])
 def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) -> None:
     trainer = tiny_trainer(max_steps=last)

@@ -5,11 +5,12 @@ out of memory, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 from gpucnn import __version__
 from gpucnn.errors import DeviceError, GpucnnError
@@ -61,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding does not know
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return int(module(args.command).run(args))
+        code = int(module(args.command).run(args))
+        if not code:
+            sys.stdout.flush()  # what was printed may not have been written before
+        return code
     except GpucnnError as error:
         return fail(args, error, error.exit_code)
     except KeyboardInterrupt:
@@ -89,5 +93,15 @@ def fail(args: argparse.Namespace, error: BaseException, code: int, message: str
     return code
 
 
+def command(argv: Sequence[str] | None = None) -> NoReturn:
+    """``main`` as a process, with its exit code even where the output cannot be written."""
+    code = main(argv)
+    try:
+        sys.stdout.flush()
+    except OSError:  # at its end Python would try again, and make the code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -76,7 +76,7 @@ def prepare(path: Path, config: Config, invert: bool) -> tuple[Array, str]:
 
 def looks_inverted(image: Array, config: Config) -> bool:
     """Whether a grey picture is mostly white where the model's training pictures were mostly black."""
-    return config.model.input_shape[2] == 1 and bool(image.mean() > 127.5 and config.data.mean[0] < 0.5)
+    return config.model.input_shape[2] == 1 and bool(image.mean() > 127.5 and max(config.data.mean, default=1.0) < 0.5)
 
 
 def likeliest(shares: Array, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """How a run shows itself: a bar with loss, accuracy and images/s on a terminal, plain lines elsewhere."""
 
 import sys
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -33,11 +34,12 @@ class Display:
         if self.terminal:
             self._draw(report)
         elif monotonic() - self.last_line > QUIET_SECONDS and report.batch < report.batches:
-            self.line(
-                f"epoch {report.epoch}/{self.epochs}   batch {report.batch}/{report.batches}   "
-                f"loss {report.loss:.4f}   accuracy {report.accuracy:.4f}   "
-                f"{report.images_per_second:,.0f} images/s"
-            )
+            with suppress(OSError):  # no reason to end an epoch unsaved
+                self.line(
+                    f"epoch {report.epoch}/{self.epochs}   batch {report.batch}/{report.batches}   "
+                    f"loss {report.loss:.4f}   accuracy {report.accuracy:.4f}   "
+                    f"{report.images_per_second:,.0f} images/s"
+                )
 
     def _draw(self, report: IntervalReport) -> None:
         from tqdm import tqdm

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from statistics import mean, stdev
@@ -36,6 +37,11 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
         one.resume = args.resume if checkpoints(one.output) else None
         print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
         if code := once(one):
+            with suppress(OSError):  # as where one run is stopped: nobody may be reading
+                print(
+                    f"       and with the other seeds by the same command with --resume auto --output {root}",
+                    flush=True,
+                )
             return code
         rows.append({"seed": number, **outcome(one.output)})
     print("\n" + table(rows))

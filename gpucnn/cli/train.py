@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from gpucnn.cli.repeat import repeat
 from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.environment import environment, stable_part
-from gpucnn.errors import NotANumberError
+from gpucnn.errors import GpucnnError, NotANumberError
 from gpucnn.memory import memory_explained
 from gpucnn.models import MODELS
 from gpucnn.recipe import build_trainer, resolve, split
@@ -175,21 +175,31 @@ def train_in(
                 folder.save_last(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
-        saved = folder.save_batch(error.batch) if error.batch else None
-        raise NotANumberError(f"{error}; the batch is in {saved}" if saved else str(error)) from None
+        raise NotANumberError(f"{error}{kept(folder, error)}") from None
     finally:
         display.close()
     if received:
         folder.save_last(take(trainer, config, stable, train.digest))
-        display.line(
-            f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
-            f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
-        )
+        with suppress(OSError):
+            display.line(
+                f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
+                f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
+            )
         return 130 if received[0] is signal.SIGINT else 143
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
         look_again(display, trainer, test, config.train.tta, folder)
     return 0
+
+
+def kept(folder: RunDirectory, error: NotANumberError) -> str:
+    """Keep the batch that led to a number that is none -> what to add to the message."""
+    if not error.batch:
+        return ""
+    try:
+        return f"; the batch is in {folder.save_batch(error.batch)}"
+    except GpucnnError as reason:
+        return f"; {reason}"
 
 
 def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
@@ -210,7 +220,8 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         trainer.stop_requested = True
         for kind, handler in before.items():
             signal.signal(kind, handler)
-        print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
+        with suppress(OSError):  # Ctrl-C ends a pipeline's other commands too: nobody may be reading
+            print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -64,7 +64,9 @@ def test_a_run_cannot_go_on_from_it(trained, tmp_path: Path, capsys) -> None:
     out = tmp_path / "model.h5"
     assert main(["export", "--checkpoint", str(trained.path), "--out", str(out)]) == 0
     assert main(["train", "--resume", str(out), "--epochs", "3", "--output", str(tmp_path / "run")]) == 4
-    assert "optimiser state" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "optimiser state" in said
+    assert "go on from last.h5 of a run with the same settings" in said
 
 
 def test_other_names_and_files_that_are_there_are_refused(trained, tmp_path: Path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def test_a_disk_too_full_for_the_output_is_one_line(
     monkeypatch.setattr(sys, "stdout", Full())
     assert main(["data", "list"]) == 1
     assert "No space left on device" in only_error(capsys)
+
+
+@pytest.mark.parametrize(("full", "said"), [(True, "No space left on device"), (False, "")], ids=["disk", "pipe"])
+def test_output_that_cannot_be_written_ends_in_1(full: bool, said: str) -> None:
+    if full:
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+    words = [sys.executable, "-m", "gpucnn.cli.main", "data", "list"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    child = subprocess.run(words, stdout=target, stderr=subprocess.PIPE, text=True, env=buffered)
+    os.close(target)
+    assert child.returncode == 1
+    assert len(child.stderr.splitlines()) == bool(said)
+    assert said in child.stderr
 
 
 def test_a_home_that_is_not_known_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

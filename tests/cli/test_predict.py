@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from gpucnn.cli.main import main
+from gpucnn.cli.predict import looks_inverted
+from gpucnn.config import Config
 from gpucnn.snapshot import load_trained
 
 
@@ -111,6 +113,13 @@ def test_a_bad_file_is_one_line_that_names_it(trained, digit_file, tmp_path: Pat
     assert captured.out == ""
     assert name in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_model_that_does_not_say_what_it_saw_gives_no_hint() -> None:
+    config = Config().updated({"model": {"input_shape": [8, 8, 1]}})
+    white = np.full((8, 8, 1), 255, np.uint8)
+    assert not looks_inverted(white, config)
+    assert looks_inverted(white, config.updated({"data": {"mean": [0.1]}}))
 
 
 def test_words_that_make_no_sense_exit_2(trained, digit_file) -> None:

@@ -1,5 +1,8 @@
 """What a run says of itself: how long it will take."""
 
+import io
+import sys
+
 import pytest
 
 from gpucnn.cli.progress import Display, left
@@ -29,3 +32,16 @@ def test_a_run_that_ends_within_an_epoch_is_over_sooner(capsys: pytest.CaptureFi
     display.interval(IntervalReport(1, 100, 100, 1.0, 0.5, 100.0))
     display.epoch(EpochReport(1, 1.0, 0.5, 1.0, 0.5, 0.1, 600.0, 100.0), best=False)
     assert capsys.readouterr().out.endswith("  15 min left\n")
+
+
+def test_a_line_that_nobody_reads_does_not_end_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    display = Display(epochs=1)
+    display.terminal, display.last_line = False, -1e9
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        display.line("it would be written")
+    display.interval(IntervalReport(1, 50, 100, 1.0, 0.5, 100.0))

@@ -46,7 +46,9 @@ def test_a_single_run_with_that_seed_is_the_same(tmp_path: Path) -> None:
     assert one.read_bytes() == several.read_bytes()
 
 
-def test_a_stopped_repetition_goes_on_and_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_repetition_goes_on_and_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = train_command.run_once
     calls = []
 
@@ -57,6 +59,7 @@ def test_a_stopped_repetition_goes_on_and_keeps_what_is_done(tmp_path: Path, mon
     monkeypatch.setattr(train_command, "run_once", stopped)
     words = [*QUICK, "--repeat", "2", "--output", str(tmp_path)]
     assert main(words) == 130
+    assert f"the same command with --resume auto --output {tmp_path}" in capsys.readouterr().out
     assert not (tmp_path / "repeat.json").exists()
     before = (tmp_path / "seed-3" / "last.h5").read_bytes()
     assert main([*words, "--resume", "auto"]) == 0

@@ -156,6 +156,20 @@ def test_bad_input_is_one_line_and_its_exit_code(
     assert message in errors[0]
 
 
+def test_no_room_for_the_batch_does_not_hide_what_was_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: run.RunDirectory, batch: object) -> Path:
+        raise GpucnnError("could not save the batch: No space left on device")
+
+    monkeypatch.setattr(run.RunDirectory, "save_batch", full)
+    with np.errstate(all="ignore"):
+        assert train("--model", "mlp", "--lr", "1e30", "--output", tmp_path / "run") == 5
+    said = capsys.readouterr().err
+    assert "is not a number" in said
+    assert "No space left" in said
+
+
 def test_a_missing_gpu_is_said_loudly_and_recorded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from gpucnn.backends import gpu_problem
 
@@ -247,6 +261,22 @@ def test_a_signal_saves_and_the_resumed_run_has_the_same_bits(
     assert main(["train", "--resume", str(path)]) == 0
     assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_signal_saves_where_nobody_reads_the_output_any_more(four_epochs: Path, tmp_path: Path) -> None:
+    """As with ``gpucnn train 2>&1 | tee log``: Ctrl-C ends both."""
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "gpucnn.cli.main", *QUICK, "--epochs", "4", "--output", str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in child.stdout:
+        if line.startswith("epoch 1/4"):
+            child.stdout.close()
+            time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            break
+    assert child.wait(timeout=60) == 130
+    assert main(["train", "--resume", str(path)]) == 0
+    assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
 
 
 WITHOUT_NUMBA = """
