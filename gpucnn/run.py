@@ -156,7 +156,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> Path | None:
-    """The checkpoint to go on from: of ``root`` itself where it is a run, else of the newest run in it.
+    """The checkpoint to go on from: of ``root`` itself where it is a run, else of the run in it that saved last.
 
     A damaged last.h5 is passed over for previous.h5, then best.h5, then the run before, and ``tell`` is told
     so (standard error, where not given).
@@ -172,8 +172,13 @@ def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> 
     runs = [root]
     if not checkpoints(root) and root.is_dir():
         folders = (path for path in root.iterdir() if path.is_dir())
-        runs = sorted(folders, key=lambda path: natural_order(path.name), reverse=True)
+        runs = sorted(folders, key=lambda path: (saved_at(path), natural_order(path.name)), reverse=True)
     return first_sound((path for run in runs for path in checkpoints(run)), tell)
+
+
+def saved_at(run: Path) -> int:
+    """When a run last saved a checkpoint, in nanoseconds; 0 where it has none."""
+    return max((path.stat().st_mtime_ns for path in checkpoints(run)), default=0)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -279,11 +279,14 @@ def test_the_newest_run_with_a_checkpoint_is_found(tmp_path: Path) -> None:
     assert find_latest(tmp_path / "nowhere") is None
     assert find_latest(tmp_path) is None
     for name in ("run-9", "run-10", "run-2"):
-        a_run(tmp_path / name, 1)
+        os.utime(a_run(tmp_path / name, 1) / "last.h5", (1, 1))  # at once: the later name counts
     (tmp_path / "run-11").mkdir()  # died before its first checkpoint
     (tmp_path / "notes.txt").write_text("")
     assert find_latest(tmp_path) == tmp_path / "run-10" / "last.h5"
     assert find_latest(tmp_path / "run-2") == tmp_path / "run-2" / "last.h5"
+    os.utime(a_run(tmp_path / "mine", 1) / "last.h5", (2, 2))
+    os.utime(tmp_path / "run-9" / "last.h5", (3, 3))  # gone on with after all others
+    assert find_latest(tmp_path) == tmp_path / "run-9" / "last.h5"
 
 
 def test_a_damaged_one_is_passed_over_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """``gpucnn COMMAND``: runs the command's file and turns expected failures into one line and an exit code.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 data or checksum, 4 bad checkpoint, 5 not a number, 6 GPU missing or
-out of memory, 130 Ctrl-C, 143 SIGTERM.
+out of memory, 129 lost terminal, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import argparse

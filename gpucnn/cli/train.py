@@ -119,7 +119,7 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or go on with a run, once or several times; returns 0, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Train, or go on with a run, once or several times; returns 0, or 128 and the signal that ended it."""
     if args.repeat == 1:
         return run_once(args)
     config = settings(args)
@@ -185,7 +185,7 @@ def train_in(
                 f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
                 f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
             )
-        return 130 if received[0] is signal.SIGINT else 143
+        return 128 + received[0]
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
         look_again(display, trainer, test, config.train.tta, folder)
@@ -212,7 +212,10 @@ def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, fold
 
 @contextmanager
 def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
-    """The first Ctrl-C or SIGTERM ends the run after the step under way; the second one at once."""
+    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the step under way; the second one at once.
+
+    A lost terminal is none to a run that was told to outlive it (``nohup``).
+    """
     received: list[signal.Signals] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -223,7 +226,10 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         with suppress(OSError):  # Ctrl-C ends a pipeline's other commands too: nobody may be reading
             print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
-    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+    kinds = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        kinds.append(signal.SIGHUP)
+    before = {kind: signal.signal(kind, stop) for kind in kinds}
     try:
         yield received
     finally:

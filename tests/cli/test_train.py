@@ -243,7 +243,7 @@ def test_what_is_said_to_be_saved_is_there(
     assert not (tmp_path / "new" / "best.h5").exists()
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_the_resumed_run_has_the_same_bits(
     kind: signal.Signals, code: int, four_epochs: Path, tmp_path: Path
 ) -> None:
@@ -261,6 +261,19 @@ def test_a_signal_saves_and_the_resumed_run_has_the_same_bits(
     assert main(["train", "--resume", str(path)]) == 0
     assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_run_under_nohup_outlives_its_terminal(four_epochs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    command = ["nohup", sys.executable, "-m", "gpucnn.cli.main", *QUICK, "--epochs", "4", "--output", str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        if line.startswith("epoch 1/4"):
+            child.send_signal(signal.SIGHUP)
+            break
+    child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
 
 
 def test_a_signal_saves_where_nobody_reads_the_output_any_more(four_epochs: Path, tmp_path: Path) -> None:
