@@ -157,8 +157,11 @@ def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
 def test_muon_multiplies_on_cublas_and_is_no_graph(cuda, capsys) -> None:
     noted = OnCublas()
     kernels = {**GRAPHS.kernels, muon_update: noted.noting(muon_update)}
-    one = trainer(Muon(0.1), backend=replace(GRAPHS, kernels=kernels, uncapturable=noted.take))
-    list(one.fit(images(), images(), epochs=2))
+    backend = replace(GRAPHS, kernels=kernels, uncapturable=noted.take)
+    one, plain = (trainer(Muon(0.1), backend=backend, cuda_graph=mode) for mode in ("auto", "off"))
+    for each in (one, plain):
+        list(each.fit(images(), images(), epochs=2))
+    assert everything(one) == everything(plain)
     assert "begin" not in cuda
     assert capsys.readouterr().err == "gpucnn: no CUDA graph: muon_update on cuBLAS cannot be part of one\n"
 
@@ -183,13 +186,25 @@ def test_without_graphs_steps_are_eager_or_the_wish_is_refused(backend) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("policy", [FLOAT32, Policy("float16", interval=3)], ids=["float32", "float16"])
-def test_on_a_gpu_replayed_steps_are_the_bits_of_eager_ones(policy, monkeypatch) -> None:
+@pytest.mark.parametrize("changes", [{}, {"clip_grad": 0.5, "ema": 0.9}], ids=["plain", "clipped and averaged"])
+def test_on_a_gpu_replayed_steps_are_the_bits_of_eager_ones(changes, policy, monkeypatch) -> None:
     monkeypatch.undo()
     gpu, ends = get_backend("gpu"), []
     for mode in ("off", "on"):
-        one = trainer(backend=gpu, cuda_graph=mode, policy=policy)
+        one = trainer(backend=gpu, cuda_graph=mode, policy=policy, **changes)
         list(one.fit(images(), images(), epochs=6))
         ends.append((everything(one), one.progress))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_muon_is_the_same_with_and_without_the_wish_for_graphs(monkeypatch) -> None:
+    monkeypatch.undo()
+    ends = []
+    for mode in ("off", "auto"):
+        one = trainer(Muon(0.1), backend=get_backend("gpu"), cuda_graph=mode)
+        list(one.fit(images(), images(), epochs=2))
+        ends.append(everything(one))
     assert ends[0] == ends[1]
 
 
