@@ -7,8 +7,9 @@ are, and changes weights, state and sums where they lie; so every replay sees ne
 of the same step run eagerly.  Steps that do other things, as one in which Lookahead returns or a group of parameters is
 held, are graphs of their own.
 
-Memory: what is allocated during the recording comes from a pool of the recording's own, which is kept with it: a graph
-holds addresses, and nobody else may be given them.
+Memory: what is allocated while recording comes from a pool of the recorder's own, which is kept with its graphs: they
+hold addresses, and nobody else may be given them.  Graphs do share it, and cuDNN's scratch memory, since they run one
+after the other and none reads what another has left there.
 """
 
 import sys
@@ -56,6 +57,8 @@ class Recorder:
 
     def __init__(self, compute: Compute, backend: Backend, clock: Clock, *, strict: bool) -> None:
         self.compute, self.backend, self.clock, self.strict = compute, backend, clock, strict
+        self.cuda = backend.xp.cuda
+        self.stream, self.pool = self.cuda.Stream(non_blocking=True), self.cuda.MemoryPool()
         self.recordings: dict[Any, Recording] = {}
         self.numbers: dict[str, tuple[float, Array]] = {}  # name -> its value, and where the device reads it
         self.refused = False
@@ -71,7 +74,8 @@ class Recorder:
             return
         key = (x.shape, x.dtype, labels.shape, labels.dtype, pace.kind)
         if key not in self.recordings:
-            self.recordings[key] = Recording(self.backend.xp.cuda, x, labels, self.room())
+            self.pool.set_limit(size=self.room())
+            self.recordings[key] = Recording(self.cuda, self.stream, self.pool, x, labels)
         recording = self.recordings[key]
         pace = pace.by(self.tell, self.clock.tell_device(self.backend.xp))
         recording.take(x, labels)
@@ -93,10 +97,9 @@ class Recorder:
         return place
 
     def room(self) -> int:
-        """Bytes that another recording may take where memory is limited; 0 where it is not."""
-        everything = self.backend.xp.get_default_memory_pool()
-        taken = [pool.total_bytes() for pool in (everything, *(r.pool for r in self.recordings.values()))]
-        return max(everything.get_limit() - sum(taken), 1) if everything.get_limit() else 0
+        """Bytes that recordings may take in all where memory is limited; 0 where it is not."""
+        others = self.backend.xp.get_default_memory_pool()
+        return max(others.get_limit() - others.total_bytes(), 1) if others.get_limit() else 0
 
     def refuse(self, reason: str) -> None:
         """Compute eagerly from now on."""
@@ -110,18 +113,16 @@ class Recorder:
 
 
 class Recording:
-    """One computation on batches of one shape: its arrays, its memory, and its graph once there is one.
+    """One computation on batches of one shape: its arrays, and its graph once there is one.
 
     Args:
         cuda: ``cupy.cuda``.
-        room: bytes that it may take; 0 sets no limit.
+        stream, pool: on which it is recorded, and whose memory it takes.
     """
 
-    def __init__(self, cuda: Any, x: Array, labels: Array, room: int) -> None:
-        self.cuda = cuda
+    def __init__(self, cuda: Any, stream: Any, pool: Any, x: Array, labels: Array) -> None:
+        self.cuda, self.stream, self.pool = cuda, stream, pool
         self.x, self.labels = x.copy(), labels.copy()
-        self.stream, self.pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
-        self.pool.set_limit(size=room)
         self.runs = 0
         self.graph: Any = None
 

@@ -99,14 +99,14 @@ def our_work(task: Task) -> Work:
     step = infer if task.mode == "eval" else train
     if backend.synchronous:
         return Work(step, clock)
-    recordings = trainer.compute.recordings if isinstance(trainer.compute, Recorder) else {}
+    recorder = trainer.compute if isinstance(trainer.compute, Recorder) else None
 
     def held() -> float:
-        pools = [backend.xp.get_default_memory_pool(), *(recording.pool for recording in recordings.values())]
+        pools = [backend.xp.get_default_memory_pool(), *([recorder.pool] if recorder else [])]
         return sum(float(pool.total_bytes()) for pool in pools) / 2**20
 
     def graphs() -> int:
-        return sum(recording.graph is not None for recording in recordings.values())
+        return sum(recording.graph is not None for recording in recorder.recordings.values()) if recorder else 0
 
     return Work(step, clock, held, graphs=graphs, on_gpu=True)
 
