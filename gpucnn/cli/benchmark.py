@@ -9,8 +9,7 @@ from gpucnn.backends import get_backend
 from gpucnn.benchmarking import explain
 from gpucnn.benchmarking.contender import Task, our_trainer
 from gpucnn.benchmarking.race import WORKLOADS, Result, cold_and_warm, contenders, race
-from gpucnn.cli.options import check_threads, set_threads
-from gpucnn.cli.parity import parsed
+from gpucnn.cli.options import check_threads, set_threads, shape_from
 from gpucnn.environment import environment, usable_cores
 from gpucnn.errors import UsageError
 from gpucnn.typing import Shape
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     check_threads(args.threads)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
     if args.model:
-        cases = [(args.model, parsed(args.input_shape))]
+        cases = [(args.model, shape_from(args.input_shape))]
         models.build(*cases[0])  # a wrong name is said here, not by a contender's process
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]

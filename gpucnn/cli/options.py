@@ -8,6 +8,7 @@ from gpucnn.backends import get_backend, gpu_problem
 from gpucnn.environment import usable_cores
 from gpucnn.errors import DeviceError, UsageError
 from gpucnn.memory import MemoryLimit, memory_limit
+from gpucnn.typing import Shape
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,14 @@ def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str
             file=sys.stderr,
         )
         return get_backend("cpu"), str(error)
+
+
+def shape_from(text: str) -> Shape:
+    """--input-shape 28x28x1 -> (28, 28, 1)."""
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise UsageError(f"--input-shape {text!r}: give height, width and channels, as in 28x28x1")
+    return tuple(int(size) for size in sizes)
 
 
 def check_threads(threads: int) -> None:

@@ -12,7 +12,7 @@ from itertools import groupby
 from gpucnn import models
 from gpucnn.backends import get_backend
 from gpucnn.benchmarking.race import WORKLOADS
-from gpucnn.cli.options import set_threads
+from gpucnn.cli.options import set_threads, shape_from
 from gpucnn.environment import environment
 from gpucnn.errors import UsageError
 from gpucnn.parity import Parity, compare
@@ -65,19 +65,11 @@ def cases(model: str | None, input_shape: str | None) -> list[tuple[str, Shape]]
     """(model, shape of its images), checked: a wrong name or shape must not wait for its turn."""
     found = []
     for name in [model] if model else models.MODELS:
-        shape = parsed(input_shape) if input_shape else SHAPES.get(name, USUAL_SHAPE)
+        shape = shape_from(input_shape) if input_shape else SHAPES.get(name, USUAL_SHAPE)
         parameters = models.build(name, shape).parameters().values()
         if model or sum(parameter.size for parameter in parameters) <= SMALL:
             found.append((name, shape))
     return found
-
-
-def parsed(text: str) -> Shape:
-    """28x28x1 -> (28, 28, 1)."""
-    sizes = text.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise UsageError(f"--input-shape {text!r}: give height, width and channels, as in 28x28x1")
-    return tuple(int(size) for size in sizes)
 
 
 # -- for people ---------------------------------------------------------------------------------------
