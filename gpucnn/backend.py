@@ -24,6 +24,8 @@ class Backend:
         uncapturable: names of ops that ran since it was last called and cannot be part of a CUDA graph; None where
             there are no graphs.
         half: worth training on in float16; the CPU's kernels know float32 alone.
+        set_tf32: lets convolutions of float32 round their factors to 10 bits of fraction, or not; None where they
+            never do.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Backend:
     copy_to_host: Callable[[Array], Array] = np.asarray
     synchronous: bool = True
     half: bool = True
+    set_tf32: Callable[[bool], None] | None = None
     uncapturable: Callable[[], list[str]] | None = None
 
     def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

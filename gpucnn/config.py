@@ -16,6 +16,7 @@ from gpucnn.data.augmentation import Augmentation
 from gpucnn.errors import UsageError, closest
 from gpucnn.memory import memory_limit
 from gpucnn.parameter import GROUPS
+from gpucnn.precision import POLICIES
 from gpucnn.views import VIEWS
 
 Option = bool | int | float | str
@@ -81,7 +82,7 @@ class TrainConfig:
     ema: float = 0.0  # decay of a moving average of the weights, which evaluation then uses; 0: none
     lookahead: int = 0  # steps between two returns of the weights to slow ones; 0: none
     lookahead_decay: float = 0.95  # what a step leaves of the slow weights, at the end of the run
-    amp: str = "off"  # mixed precision on a GPU: "fp16" computes in float16, with float32 weights
+    amp: str = "off"  # on a GPU: "fp16" computes in float16 with float32 weights, "tf32" rounds in convolutions
     patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
     tta: str = "none"  # views to average over, once more in the end: flip, shift or multicrop
     max_steps: int = 0  # the run and its schedule end with this step, within an epoch perhaps; 0: with the epochs
@@ -281,7 +282,7 @@ BELOW_ONE = (
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "train.amp": ("off", "fp16"),
+    "train.amp": tuple(POLICIES),
     "run.cuda_graph": ("auto", "on", "off"),
     "train.reduction": ("mean", "sum"),
     "train.tta": tuple(VIEWS),

@@ -38,11 +38,18 @@ class Policy:
 
     Attributes:
         compute: of activations, and of weights in products: "float32" or "float16".
+        tf32: convolutions of float32 may round their factors to 10 bits of fraction, as a GPU's tensor cores do;
+            what they add up stays float32.
         interval: finite gradients in a row before S is doubled.
     """
 
     compute: str = "float32"
     interval: int = 2000
+    tf32: bool = False
+
+    def suits(self, backend: Backend) -> bool:
+        """Whether a backend has a use for it; the CPU's kernels compute in float32 alone."""
+        return (self.compute == "float32" or backend.half) and (not self.tf32 or backend.set_tf32 is not None)
 
     def bind(self, backend: Backend, examples: int = 1) -> "SinglePrecision":
         """This policy at work on a backend.
@@ -52,17 +59,20 @@ class Policy:
                 as a sum is larger.
 
         Raises:
-            UsageError: the backend does not compute in float16.
+            UsageError: the backend does not compute like that.
         """
+        if not self.suits(backend):
+            kind = "TF32" if self.tf32 else self.compute
+            raise UsageError(f"the {backend.name} backend does not compute in {kind}: leave out train.amp (--amp)")
+        if backend.set_tf32:
+            backend.set_tf32(self.tf32)
         if self.compute == "float32":
             return SinglePrecision()
-        if not backend.half:
-            raise UsageError(f"the {backend.name} backend does not compute in float16: leave out train.amp = 'fp16'")
         return MixedPrecision(self, backend, 2.0 ** floor(log2(max(FIRST / examples, SMALLEST))))
 
 
-FLOAT32, FLOAT16 = Policy(), Policy("float16")
-POLICIES = {"off": FLOAT32, "fp16": FLOAT16}
+FLOAT32, FLOAT16, TF32 = Policy(), Policy("float16"), Policy(tf32=True)
+POLICIES = {"off": FLOAT32, "fp16": FLOAT16, "tf32": TF32}
 """Setting ``train.amp`` -> policy."""
 
 

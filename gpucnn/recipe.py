@@ -106,8 +106,9 @@ def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
 
 
 def build_policy(config: Config, backend: Backend) -> Policy:
-    """Float32 as well where mixed precision is asked for and the backend has no use for it."""
-    return POLICIES[config.train.amp] if backend.half else FLOAT32
+    """Float32 as well where another precision is asked for and the backend has no use for it."""
+    policy = POLICIES[config.train.amp]
+    return policy if policy.suits(backend) else FLOAT32
 
 
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:

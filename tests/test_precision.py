@@ -14,7 +14,7 @@ from gpucnn.data import Dataset
 from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, ReLU, Sequential
 from gpucnn.models.resnet import resnet
-from gpucnn.precision import FIRST, FLOAT16, FLOAT32, LARGEST, SMALLEST, Policy, adapt
+from gpucnn.precision import FIRST, FLOAT16, FLOAT32, LARGEST, SMALLEST, TF32, Policy, adapt
 from gpucnn.recipe import build_trainer, resolve
 from gpucnn.snapshot import put_back, take
 from gpucnn.trainer import Trainer
@@ -170,6 +170,21 @@ def test_the_cpu_says_that_it_does_not_use_it() -> None:
     assert build_trainer(config, data, REFERENCE).precision.forgives
     with pytest.raises(UsageError, match=r"train\.amp = 'bf16'"):
         Config().updated({"train": {"amp": "bf16"}})
+
+
+def test_tf32_is_asked_of_backends_that_have_it() -> None:
+    asked: list[bool] = []
+    rounding = replace(REFERENCE, set_tf32=asked.append)
+    for policy in (TF32, FLOAT32):
+        trainer(policy, backend=rounding)
+    assert asked == [True, False]
+    with pytest.raises(UsageError, match="reference backend does not compute in TF32"):
+        trainer(TF32)
+    data = images()
+    config = resolve(Config().updated({"train": {"amp": "tf32"}}), data)
+    build_trainer(config, data, rounding)
+    build_trainer(config, data, REFERENCE)  # says so in a run's first lines
+    assert asked == [True, False, True]
 
 
 def test_the_scale_is_in_the_checkpoint_and_older_ones_begin_anew(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from math import prod
 from typing import Any
@@ -140,6 +141,16 @@ def on_cudnn(op: Op, kernel: Op, noted: OnCublas | None = None) -> Op:
         return op(*args, **kwargs)
 
     return choose
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let convolutions of float32 use tensor cores from now on, or not; ``GPUCNN_TF32=1`` allows it in any case."""
+    from gpucnn.kernels.gpu import library
+    from gpucnn.kernels.gpu.options import Options
+
+    wanted = replace(library.options(), tf32=allowed or Options.from_environment().tf32)
+    if wanted != library.options():
+        library.configure(wanted)
 
 
 def convolution_engine() -> str:
@@ -364,7 +375,7 @@ def gpu_backend(index: int = 0) -> Backend:
         **{op: guarded(op, kernel, noted) for op, kernel in table().items()},
         muon.muon_update: noted.noting(muon.muon_update),
     }
-    how = {"copy_to_host": cupy.asnumpy, "synchronous": False, "uncapturable": noted.take}
+    how = {"copy_to_host": cupy.asnumpy, "synchronous": False, "uncapturable": noted.take, "set_tf32": set_tf32}
     return Backend(f"gpu:{index}", cupy, kernels, **how)
 
 

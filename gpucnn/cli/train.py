@@ -22,6 +22,7 @@ from gpucnn.environment import environment, stable_part
 from gpucnn.errors import GpucnnError, NotANumberError
 from gpucnn.memory import memory_explained
 from gpucnn.models import MODELS
+from gpucnn.precision import POLICIES
 from gpucnn.recipe import build_trainer, resolve, split
 from gpucnn.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.run import RUNS, RunDirectory, new_path
@@ -44,7 +45,7 @@ FLAGS: dict[str, tuple[str, type, str]] = {
     "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
     "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
     "--ema": ("train.ema", float, "decay of a moving average of the weights, which evaluation uses (0: none)"),
-    "--amp": ("train.amp", str, "mixed precision on a GPU: off, or fp16"),
+    "--amp": ("train.amp", str, "precision on a GPU: off, fp16 (mixed) or tf32"),
     "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
     "--tta": ("train.tta", str, "views per test image, once more at the end: none, flip, shift or multicrop"),
     "--opt": ("optimizer.name", str, "sgd, muon, adam or adamw"),
@@ -249,7 +250,7 @@ def introduce(
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
-    if config.train.amp != "off" and not trainer.backend.half:
+    if not POLICIES[config.train.amp].suits(trainer.backend):
         print(f"amp    not used: {trainer.backend.name} computes in float32, --amp {config.train.amp} is for a GPU")
     print(
         f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "

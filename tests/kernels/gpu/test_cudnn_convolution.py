@@ -122,6 +122,16 @@ def test_what_cudnn_does_not_cover_runs_as_the_op_is_written(doubles, change, re
     assert doubles[0].launched == []
 
 
+def test_tf32_may_be_allowed_by_a_run_or_for_all_runs(monkeypatch) -> None:
+    monkeypatch.setattr(library, "_options", [])
+    for allowed in (True, False):
+        gpu.set_tf32(allowed)
+        assert library.options() == library.Options(tf32=allowed)
+    monkeypatch.setenv("GPUCNN_TF32", "1")
+    gpu.set_tf32(False)
+    assert library.options().tf32
+
+
 def test_what_runs_on_cublas_is_noted_since_no_cuda_graph_can_hold_it(doubles) -> None:
     noted = gpu.OnCublas()
     chosen = gpu.on_cudnn(conv2d, fast.conv2d, noted)
