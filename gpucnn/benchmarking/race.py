@@ -146,9 +146,7 @@ class Result:
 
 
 def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> list[Contender]:
-    """Ours, and PyTorch in both layouts where it is installed, each also with tuned malloc and by torch.compile;
-    on a GPU where ours is.
-    """
+    """Ours, and PyTorch, if installed, on the same device in both layouts, also with tuned malloc and compiled."""
     found = [Contender("gpucnn", task)]
     device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
     if find_spec("torch"):
