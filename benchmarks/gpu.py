@@ -278,7 +278,7 @@ def cells(case: Case, row: Row) -> list[str]:
         f"{middle:.3f} ({min(times):.3f} to {max(times):.3f})",
         f"{1e3 * case.batch_size / middle:,.0f}",
         "" if row.share is None else f"{row.share:.1%}",
-        " and ".join([*([str(row.launches)] if row.launches else []), *(["a graph"] if row.graphs else [])]),
+        " and ".join(filter(None, [str(row.launches or ""), "a graph" if row.graphs else ""])),
         f"{row.device_mib:,.0f} MiB" if row.device_mib else "",
         ratio,
     ]

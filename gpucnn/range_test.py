@@ -14,7 +14,6 @@ from math import inf, log
 
 from gpucnn.data import Dataset
 from gpucnn.errors import NotANumberError, UsageError
-from gpucnn.layers.whitening import whiten
 from gpucnn.trainer import Trainer
 
 SMOOTHING = 0.9
@@ -61,9 +60,7 @@ def range_test(trainer: Trainer, train: Dataset, *, low: float, high: float, ste
         raise UsageError(f"steps = {steps}: give at least {LEAST}")
     rates = exponential(low, high, steps)
     trainer.schedule = lambda step: rates[min(step, steps - 1)]
-    trainer.mean, trainer.std = trainer.mean or train.mean, trainer.std or train.std
-    if trainer.clock.step == 0:
-        whiten(trainer.model, train.images, trainer.mean, trainer.std)  # as training does
+    trainer.prepare(train)
     batches = trainer.loader(train, training=True)
     losses: list[float] = []
     lowest, total, seen = inf, 0.0, 0

@@ -199,10 +199,7 @@ class Trainer:
 
         Ends early by ``patience`` or ``max_steps``, or after the step during which ``stop_requested`` was set.
         """
-        self.mean, self.std = self.mean or train.mean, self.std or train.std
-        self.model.output_shape(train.image_shape)
-        if self.clock.step == 0:
-            whiten(self.model, train.images, self.mean, self.std)
+        self.prepare(train)
         batches = self.loader(train, training=True)
         test_batches = self.loader(test, training=False)
         while self.progress.epoch < epochs and not self.ended() and not self.stop_requested:
@@ -214,6 +211,13 @@ class Trainer:
             tested = self.test(test_batches)
             seconds = perf_counter() - start
             yield self.close_epoch(trained, tested, seconds, rate)
+
+    def prepare(self, train: Dataset) -> None:
+        """What comes before the first step: statistics, shapes checked, filters that are made from images."""
+        self.mean, self.std = self.mean or train.mean, self.std or train.std
+        self.model.output_shape(train.image_shape)
+        if self.clock.step == 0:
+            whiten(self.model, train.images, self.mean, self.std)
 
     def train_epoch(self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None) -> tuple[bool, float]:
         """The rest of the epoch under way -> (whether it was finished, images per second)."""

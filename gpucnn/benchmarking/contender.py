@@ -102,7 +102,7 @@ def our_work(task: Task) -> Work:
     recorder = trainer.compute if isinstance(trainer.compute, Recorder) else None
 
     def held() -> float:
-        pools = [backend.xp.get_default_memory_pool(), *([recorder.pool] if recorder else [])]
+        pools = [backend.xp.get_default_memory_pool()] + ([recorder.pool] if recorder else [])
         return sum(float(pool.total_bytes()) for pool in pools) / 2**20
 
     def graphs() -> int:

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gpucnn.cli.options import choose_backend
-from gpucnn.cli.plot import check_picture
+from gpucnn.cli.options import check_picture, choose_backend
 from gpucnn.cli.train import add_recipe_arguments, settings
 from gpucnn.curves import save_range_test
 from gpucnn.data import load_dataset

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from gpucnn.backend import Backend
 from gpucnn.backends import get_backend, gpu_problem
@@ -9,6 +10,9 @@ from gpucnn.environment import usable_cores
 from gpucnn.errors import DeviceError, UsageError
 from gpucnn.memory import MemoryLimit, memory_limit
 from gpucnn.typing import Shape
+
+FORMATS = (".png", ".svg", ".pdf")
+"""What curves can be drawn as."""
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +75,14 @@ def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str
             file=sys.stderr,
         )
         return get_backend("cpu"), str(error)
+
+
+def check_picture(out: Path) -> None:
+    """Raises UsageError where no picture can be put there under this name."""
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out {out}: the name must end in {', '.join(FORMATS)}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise UsageError(f"--out {out}: {'this is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
 
 
 def shape_from(text: str) -> Shape:

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
+from gpucnn.cli.options import check_picture
 from gpucnn.curves import read_curves, save_curves
 from gpucnn.errors import UsageError
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,14 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="PNG, SVG or PDF (default: curves.png)"
     )
-
-
-def check_picture(out: Path) -> None:
-    """Raises UsageError where no picture can be put there under this name."""
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out {out}: the name must end in {', '.join(FORMATS)}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"--out {out}: {'this is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
 
 
 def run(args: argparse.Namespace) -> int:
