@@ -7,7 +7,7 @@ from outcomes import doubled, outcome, parts, sparse, turned
 from test_emulator import Inline
 
 from gpucnn import averages, losses, metrics, optim, random
-from gpucnn.backends import gpu
+from gpucnn.backends import covers, gpu
 from gpucnn.data import augment
 from gpucnn.kernels.gpu import linear as kernel
 from gpucnn.kernels.gpu.launch import Grid
@@ -60,8 +60,8 @@ def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
 @pytest.mark.parametrize("op", [op for op, places in STORED.items() if len(places) > 1], ids=lambda op: op.__name__)
 def test_two_storages_in_one_call_run_as_the_op_is_written(op, emulator) -> None:
     first, second, *rest = third(op)
-    assert gpu.supports(op, first, second, *rest)
-    assert not gpu.supports(op, first.astype(np.float16), second, *rest)
+    assert covers.supports(op, first, second, *rest)
+    assert not covers.supports(op, first.astype(np.float16), second, *rest)
 
 
 ARRAY = np.array(1.0)
@@ -112,7 +112,7 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
     ],
 )
 def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:
-    assert not gpu.supports(op, *args)
+    assert not covers.supports(op, *args)
 
 
 def test_arguments_by_name_are_looked_at_too(emulator) -> None:
