@@ -105,17 +105,18 @@ def line_of(count: int) -> Grid:
     return Grid((min(ceil_div(max(count, 1), BLOCK), BLOCKS), 1), (BLOCK, 1))
 
 
-def table_of(rows: int, columns: int, each: int = 1) -> Grid:
+def table_of(rows: int, columns: int, each: int = 1, waves: int = 1) -> Grid:
     """Blocks over rows and columns, as ``columns.cuh`` explains them.
 
     Args:
         rows, columns: of the array, columns in vectors.
         each: rows for a thread before there is another block.
+        waves: how many times the usual limit of blocks there may be.
     """
     tiles = ceil_div(columns, TILE)
     across = ceil_div(columns, tiles)
     down = min(BLOCK // across, rows)
-    blocks = min(ceil_div(rows, down * each), max(BLOCKS // tiles, 1))
+    blocks = min(ceil_div(rows, down * each), max(BLOCKS * waves // tiles, 1))
     return Grid((tiles, blocks), (across, down))
 
 
