@@ -14,6 +14,7 @@ from gpucnn.kernels.gpu import (
     optim,
     pooling,
     precision,
+    stem,
     sums,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "optim",
     "pooling",
     "precision",
+    "stem",
     "sums",
 ]
 
@@ -43,6 +45,7 @@ MODULES = (
     pooling.AVERAGE,
     pooling.MAXIMUM,
     precision.MODULE,
+    stem.MODULE,
     sums.MODULE,
 )
 """Every ``.cu`` file, for whoever compiles them all."""
