@@ -7,7 +7,7 @@ from outcomes import doubled, outcome, parts, sparse, turned
 from test_emulator import Inline
 
 from gpucnn import averages, losses, metrics, optim, random
-from gpucnn.backends import gpu
+from gpucnn.backends import covers, gpu
 from gpucnn.data import augment
 from gpucnn.kernels.gpu import linear as kernel
 from gpucnn.kernels.gpu.launch import Grid
@@ -60,8 +60,8 @@ def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
 @pytest.mark.parametrize("op", [op for op, places in STORED.items() if len(places) > 1], ids=lambda op: op.__name__)
 def test_two_storages_in_one_call_run_as_the_op_is_written(op, emulator) -> None:
     first, second, *rest = third(op)
-    assert gpu.supports(op, first, second, *rest)
-    assert not gpu.supports(op, first.astype(np.float16), second, *rest)
+    assert covers.supports(op, first, second, *rest)
+    assert not covers.supports(op, first.astype(np.float16), second, *rest)
 
 
 ARRAY = np.array(1.0)
@@ -112,7 +112,7 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
     ],
 )
 def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:
-    assert not gpu.supports(op, *args)
+    assert not covers.supports(op, *args)
 
 
 def test_arguments_by_name_are_looked_at_too(emulator) -> None:
@@ -169,16 +169,18 @@ def test_relu_hides_nothing(shape, value, emulator) -> None:
     assert np.isnan(KERNELS[dropout.dropout](np.full(9, np.nan, np.float32), 0.5, 1, 2, 3)).all()
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16"])
 @pytest.mark.parametrize("c", [1, 6, 16, 17])
 @pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 2), (1, 1))])
-def test_max_pooling_treats_nan_as_the_op_does(c, kernel, stride, emulator) -> None:
+def test_max_pooling_treats_nan_as_the_op_does(kind, c, kernel, stride, emulator) -> None:
     how = (kernel, stride, ((1, 0), (0, 1)) if stride == (1, 1) else ((0, 0), (0, 0)))
     for pixel in range(0, 36, 5):
-        x = np.random.default_rng(pixel).standard_normal((1, 6, 6, c)).astype(np.float32)
+        x = np.random.default_rng(pixel).standard_normal((1, 6, 6, c)).astype(kind)
         x.reshape(36, c)[pixel] = np.nan
         x.reshape(36, c)[35 - pixel] = -np.inf
         y = pooling.max_pool2d(x, *how)
         np.testing.assert_array_equal(KERNELS[pooling.max_pool2d](x, *how), y)
+        np.testing.assert_array_equal(KERNELS[joined.relu_max_pool2d](x, *how), joined.relu_max_pool2d(x, *how))
         dy = np.ones_like(y)
         np.testing.assert_array_equal(
             KERNELS[pooling.max_pool2d_grad](dy, x, *how), pooling.max_pool2d_grad(dy, x, *how)
