@@ -29,7 +29,7 @@ __device__ inline index_t count_rows(Rows mine) {
 }
 
 constexpr int CHUNK = 64;  // rows summed in float32 before they go into a float64 total
-constexpr int AHEAD = 4;   // rows of a thread that are on their way at a time; CHUNK is a multiple of it
+constexpr int AHEAD = 4;   // loads that a thread has under way at a time; CHUNK is a multiple of it
 
 // A thread's next rows as they are stored, `stride` elements apart: all loads are on their way before the first value
 // is used, also where fewer than AHEAD rows are left and `rest` stands in for the others.
