@@ -53,8 +53,6 @@ __device__ inline Pack<T, V> pack_at(const T* from) {
     return *reinterpret_cast<const Pack<T, V>*>(from);
 }
 
-constexpr int AHEAD = 4;  // loads that a thread has under way, along a line of a window
-
 template <class T, int V, bool RELU>
 __global__ void max_pool(const T* __restrict__ x, index_t rows, int columns, int channels, WINDOW_PARAMETERS,
                          T* __restrict__ y) {
