@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -46,6 +47,7 @@ CASES = [
 ]
 LAST_TESTS = "tests/kernels/gpu/test_cudnn_gpu.py"
 """They time every engine of many convolutions: after all the others, so that these are not waiting for them."""
+TEST_PROCESSES = 12
 SMOKE_CASES = [Case("lenet5", (28, 28, 1), 2), Case("no_such_model", CIFAR, 2)]
 COMPILE_MODES = ("default", "reduce-overhead")
 SMOKE = "A smoke run on a CPU: it shows that the plumbing works, and no figure here says anything of a GPU."
@@ -160,12 +162,15 @@ class Session:
 def run_tests(session: Session) -> None:
     """pytest -m gpu, with what failed; what is cut off has counts of what was done by then.
 
-    Here a warning is none of our business: packages and versions are those of the machine at hand.
+    Several processes share the GPU where pytest-xdist is installed: most of the time goes into compiling.  Here a
+    warning is none of our business: packages and versions are those of the machine at hand.
     """
     if session.args.data_dir:
         os.environ["GPUCNN_DATA_DIR"] = session.args.data_dir
     words = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider"]
     words += ["-W", "default", "--continue-on-collection-errors"]
+    if find_spec("xdist"):
+        words += ["-n", str(min(usable_cores(), TEST_PROCESSES))]
     whole = [["tests", f"--ignore={LAST_TESTS}"], [LAST_TESTS]]
     parts = []
     for which in [["tests/test_random.py"]] if session.args.smoke else whole:
@@ -178,14 +183,16 @@ def run_tests(session: Session) -> None:
 
 def outcome(code: int | None, output: str) -> str:
     """What came of a run of pytest: a line of counts, what failed, and how."""
-    done = re.findall(r"^(tests/.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", output, flags=re.MULTILINE)
+    found = re.findall(r"^(tests/.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", output, flags=re.MULTILINE)
+    others = re.findall(r"^\[gw\d+\].*? (PASSED|FAILED|ERROR|SKIPPED|XFAIL) (tests/.*?) *$", output, flags=re.MULTILINE)
+    done = found + [(name, result) for result, name in others]
     counts = Counter(result for _, result in done)
     summary = ", ".join(f"{count} {result.lower()}" for result, count in counts.items()) or last_line(output)
     if code is None:
         summary += ", and then its time was over"
     wrong = "\n".join(f"- `{name}`" for name, result in done if result in ("FAILED", "ERROR"))
     details = "\n".join(
-        found[:20000] for title in ("ERRORS", "FAILURES") if (found := output.partition(f"= {title} =")[2])
+        text[:20000] for title in ("ERRORS", "FAILURES") if (text := output.partition(f"= {title} =")[2])
     )
     shown = f"```\n{details}\n```" if details else ""
     return "\n\n".join(filter(None, [f"exit code {code}, {summary}", wrong, shown]))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpucnn.backend import REFERENCE, Backend, array_module
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import lecun_normal
 from gpucnn.layers.base import Layer
@@ -21,18 +22,44 @@ from gpucnn.layers.conv2d import Conv2D
 from gpucnn.layers.windows import as_pair, view_windows
 from gpucnn.typing import Array, Pair
 
-IMAGES, AT_ONCE = 5000, 250  # that filters are made from, and that are laid out as patches at a time
+IMAGES, AT_ONCE = 5000, 50  # that filters are made from, and that are laid out as patches at a time
 
 
-def patch_covariance(x: Array, kernel: Pair) -> Array:
-    """(W1)  images x (N,H,W,C) -> S (K,K) of all their patches, K = KH KW C in that order; on the host, in float64."""
-    k = kernel[0] * kernel[1] * x.shape[3]
-    total, count = np.zeros((k, k)), 0
-    for start in range(0, len(x), AT_ONCE):
-        patches = view_windows(x[start : start + AT_ONCE].astype(np.float64), kernel, (1, 1)).reshape(-1, k)
-        total += patches.T @ patches
+def patch_sums(images: Array, kernel: Pair) -> tuple[int, Array, Array]:
+    """Of all patches q of images uint8 (N,H,W,C), K = KH KW C numbers each: m, sum q (K,), sum q q^T (K,K).
+
+    In float64, where sums of so many bytes are exact: no order of adding changes a bit, so a GPU may do it.
+    """
+    k = kernel[0] * kernel[1] * images.shape[3]
+    xp = array_module(images)
+    count, sums, products = 0, xp.zeros(k), xp.zeros((k, k))
+    for start in range(0, len(images), AT_ONCE):
+        some = images[start : start + AT_ONCE].astype("float64")
+        patches = view_windows(some, kernel, (1, 1)).reshape(-1, k)
         count += len(patches)
-    return total / count
+        sums += patches.sum(axis=0)
+        products += patches.T @ patches
+    return count, sums, products
+
+
+def patch_covariance(
+    images: Array, kernel: Pair, mean: Sequence[float], std: Sequence[float], backend: Backend = REFERENCE
+) -> Array:
+    """(W1)  images uint8 (N,H,W,C) -> S (K,K) of all patches as the layer sees them, on the host, in float64.
+
+    It sees p = a q + b of a patch q of bytes, so  sum p p^T = a a^T sum q q^T + a sum q b^T + b (a sum q)^T + m b b^T.
+
+    Args:
+        mean, std: per channel, on a 0..1 scale.
+        backend: adds the patches up.
+    """
+    count, *device = patch_sums(backend.to_device(images), kernel)
+    sums, products = map(backend.to_host, device)  # sync
+    taps = kernel[0] * kernel[1]
+    a = np.tile(1.0 / (255.0 * np.array(std)), taps)  # (K,)
+    b = np.tile(-np.array(mean) / np.array(std), taps)
+    mixed = np.outer(a * sums, b)
+    return (np.outer(a, a) * products + mixed + mixed.T) / count + np.outer(b, b)
 
 
 def whitening_filters(covariance: Array, eps: float) -> Array:
@@ -73,11 +100,15 @@ class Whitening(Conv2D):
         )
         self.eps = eps
 
-    def fit(self, x: Array) -> None:
-        """Make the filters from images x (N,H,W,C) on the host, as the layer will see them."""
-        if x.ndim != 4 or x.shape[3] != self.in_channels:
-            raise ShapeError(f"Whitening(in_channels={self.in_channels}) cannot be fitted to images of {x.shape}")
-        filters = whitening_filters(patch_covariance(x, self.kernel_size), self.eps)
+    def fit(self, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Make the filters from images uint8 (N,H,W,C) on the host; ``mean``, ``std`` per channel, on a 0..1 scale.
+
+        Raises:
+            ShapeError: images with other channels.
+        """
+        if images.ndim != 4 or images.shape[3] != self.in_channels:
+            raise ShapeError(f"Whitening(in_channels={self.in_channels}) cannot be fitted to images of {images.shape}")
+        filters = whitening_filters(patch_covariance(images, self.kernel_size, mean, std, self.backend), self.eps)
         self.weight.data[...] = self.backend.to_device(filters.reshape(self.weight.shape).astype(np.float32))
 
 
@@ -91,4 +122,4 @@ def whiten(model: Layer, images: Array, mean: Sequence[float], std: Sequence[flo
     """
     for _, layer in model.named_layers():
         if isinstance(layer, Whitening):
-            layer.fit((images[:IMAGES] / 255.0 - np.array(mean)) / np.array(std))
+            layer.fit(images[:IMAGES], mean, std)

@@ -78,6 +78,12 @@ assert 1 == 2"""
         assert line in text
 
 
+def test_several_processes_report_in_another_form(script) -> None:
+    output = "[gw0] [ 33%] PASSED tests/a.py::test_one[x y] \n[gw11] [ 66%] FAILED tests/a.py::test_two\nnoise\n"
+    text = script.outcome(1, output)
+    assert text == "exit code 1, 1 passed, 1 failed\n\n- `tests/a.py::test_two`"
+
+
 def test_a_program_that_is_not_there_is_said_before_anything_runs(script, capsys) -> None:
     with pytest.raises(SystemExit):
         script.main(["--torch-python", "/no/such/python"])

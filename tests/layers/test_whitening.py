@@ -27,16 +27,22 @@ def patches_by_loops(x: np.ndarray) -> np.ndarray:
     return np.array([x[k, i : i + 2, j : j + 2].ravel() for k in range(n) for i in range(h - 1) for j in range(w - 1)])
 
 
-def test_the_covariance_is_that_of_all_patches_without_a_mean() -> None:
-    x = RNG.standard_normal((3, 5, 4, 3)) + 1.0
-    p = patches_by_loops(x)
-    np.testing.assert_allclose(patch_covariance(x, KERNEL), p.T @ p / len(p), rtol=1e-12)
+MEAN, STD = (0.5, 0.4, 0.6), (0.2, 0.3, 0.25)
 
 
-def test_many_images_are_laid_out_a_few_at_a_time() -> None:
-    x = RNG.standard_normal((601, 3, 3, 1))
-    p = patches_by_loops(x)
-    np.testing.assert_allclose(patch_covariance(x, KERNEL), p.T @ p / len(p), rtol=1e-12)
+@pytest.mark.parametrize("count", [3, 121])  # 121: more than are laid out at once
+def test_the_covariance_is_that_of_all_patches_without_a_mean(backend, count) -> None:
+    images = smooth(count)
+    p = patches_by_loops((images / 255.0 - MEAN) / STD)
+    np.testing.assert_allclose(patch_covariance(images, KERNEL, MEAN, STD, backend), p.T @ p / len(p), rtol=1e-11)
+
+
+def test_every_backend_makes_the_same_filters_to_the_bit(backend) -> None:
+    """On other machines too: the sums are exact, and the rest is done on the host."""
+    images = smooth(60)
+    np.testing.assert_array_equal(
+        patch_covariance(images, KERNEL, MEAN, STD, backend), patch_covariance(images, KERNEL, MEAN, STD)
+    )
 
 
 def test_filtered_patches_have_the_identity_as_covariance() -> None:
@@ -69,12 +75,11 @@ def test_signs_do_not_depend_on_the_library() -> None:
 
 def test_the_layer_whitens_what_it_sees(backend) -> None:
     images = smooth(30)
-    mean, std = (0.5, 0.4, 0.6), (0.2, 0.3, 0.25)
     layer = Whitening(3, eps=1e-6).initialize(0, backend)
     before = backend.to_host(layer.weight.data).copy()
-    whiten(layer, images, mean, std)
+    whiten(layer, images, MEAN, STD)
     assert (backend.to_host(layer.weight.data) != before).any()
-    x = ((images / 255.0 - mean) / std).astype(np.float32)
+    x = ((images / 255.0 - MEAN) / STD).astype(np.float32)
     y = backend.to_host(layer(backend.to_device(x)))
     assert y.shape == (30, 8, 7, 24)
     responses = y.reshape(-1, 24)[:, :12].astype(np.float64)
@@ -104,7 +109,7 @@ def test_the_first_images_are_enough() -> None:
 
 def test_images_of_another_kind_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"Whitening\(in_channels=3\)"):
-        Whitening(3).initialize().fit(np.zeros((2, 4, 4, 1)))
+        Whitening(3).initialize().fit(np.zeros((2, 4, 4, 1), dtype=np.uint8), MEAN, STD)
 
 
 def data() -> Dataset:

@@ -10,48 +10,33 @@
 #include "columns.cuh"
 #include "channels.cuh"
 
-// Count, mean and sum of squared deviations of the values of V channels; two sets merge without cancellation
-// (Chan, Golub and LeVeque 1979).
-template <int V>
+// Count, mean and sum of squared deviations; two sets merge without cancellation (Chan, Golub and LeVeque 1979).
 struct Moments {
-    double count, mean[V], squares[V];
+    double count, mean, squares;
 
-    __device__ inline void merge(double n, const double (&means)[V], const double (&squared)[V]) {
-        if (n == 0) return;
-        const double all = count + n, share = n / all, both = count * share;
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-            const double apart = means[v] - mean[v];
-            mean[v] += apart * share;
-            squares[v] += squared[v] + apart * apart * both;
-        }
+    __device__ inline void merge(const Moments& other) {
+        if (other.count == 0) return;
+        const double all = count + other.count, share = other.count / all, apart = other.mean - mean;
+        mean += apart * share;
+        squares += other.squares + apart * apart * count * share;
         count = all;
     }
 
     // Merges down the block's rows, always in the same order; threads of row 0 hold the result.
     __device__ inline void merge_rows() {
-        __shared__ double counts[BLOCK], shared[2 * V * BLOCK];
+        __shared__ double shared[3 * BLOCK];
         const int at = threadIdx.y * blockDim.x + threadIdx.x;
         for (int rows = blockDim.y; rows > 1;) {
             const int half = (rows + 1) / 2;
             if (int(threadIdx.y) >= half && int(threadIdx.y) < rows) {
-                counts[at] = count;
-#pragma unroll
-                for (int v = 0; v < V; ++v) {
-                    shared[2 * v * BLOCK + at] = mean[v];
-                    shared[(2 * v + 1) * BLOCK + at] = squares[v];
-                }
+                shared[at] = count;
+                shared[BLOCK + at] = mean;
+                shared[2 * BLOCK + at] = squares;
             }
             __syncthreads();
             if (int(threadIdx.y) + half < rows) {
-                const int other = at + half * blockDim.x;
-                double means[V], squared[V];
-#pragma unroll
-                for (int v = 0; v < V; ++v) {
-                    means[v] = shared[2 * v * BLOCK + other];
-                    squared[v] = shared[(2 * v + 1) * BLOCK + other];
-                }
-                merge(counts[other], means, squared);
+                const int below = at + half * blockDim.x;
+                merge({shared[below], shared[BLOCK + below], shared[2 * BLOCK + below]});
             }
             __syncthreads();
             rows = half;
@@ -60,46 +45,51 @@ struct Moments {
 };
 
 // x -> partial (slabs, 2, width): mean and squared deviations of each slab of rows.
-// A chunk of rows is summed in float32 relative to its own first row, so digits survive |mean| >> std.
+// Sums are of distances from the slab's own first row, so digits survive |mean| >> std.
 template <class T, int V>
 __global__ void moments(const T* __restrict__ x, index_t rows, int width, double* __restrict__ partial) {
     const int column = tile_column() * V;
-    Moments<V> total = {};
+    const index_t start = rows * blockIdx.y / gridDim.y, stop = rows * (blockIdx.y + 1) / gridDim.y;
+    double total[2 * V] = {};
+    float first[V];
     if (column < width) {
-        const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
-        index_t left = count_rows(mine);
-        for (index_t row = mine.first; left > 0; left -= CHUNK) {
-            const int chunk = int(left < CHUNK ? left : CHUNK);
-            float first[V], sum[V] = {}, squares[V] = {};
-            load<V>(x + row * width + column, first);
-#pragma unroll 2
-            for (int k = 0; k < chunk; ++k, row += mine.step) {
-                float value[V];
-                load<V>(x + row * width + column, value);
+        const Pack<T, V> pivot = *reinterpret_cast<const Pack<T, V>*>(x + start * width + column);
 #pragma unroll
-                for (int v = 0; v < V; ++v) {
-                    const float d = value[v] - first[v];
-                    sum[v] += d;
-                    squares[v] += d * d;
+        for (int v = 0; v < V; ++v) first[v] = widen(pivot.lane[v]);
+        const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
+        const index_t stride = mine.step * width;
+        const T* at = x + mine.first * width + column;
+        index_t left = count_rows(mine);
+        while (left > 0) {
+            float sum[V] = {}, squares[V] = {};
+            for (int done = 0; done < CHUNK && left > 0; done += AHEAD, left -= AHEAD, at += AHEAD * stride) {
+                Pack<T, V> next[AHEAD];
+                load_rows<V>(at, stride, left, pivot, next);
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k) {
+#pragma unroll
+                    for (int v = 0; v < V; ++v) {
+                        const float d = widen(next[k].lane[v]) - first[v];
+                        sum[v] += d;
+                        squares[v] += d * d;
+                    }
                 }
             }
-            double means[V], squared[V];
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                const double offset = double(sum[v]) / chunk;
-                means[v] = first[v] + offset;
-                squared[v] = squares[v] - sum[v] * offset;
+                total[v] += sum[v];
+                total[V + v] += squares[v];
             }
-            total.merge(chunk, means, squared);
         }
     }
-    total.merge_rows();
+    sum_rows(total);
     if (threadIdx.y == 0 && column < width) {
         double* out = partial + index_t(blockIdx.y) * 2 * width + column;
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            out[v] = total.mean[v];
-            out[width + v] = total.squares[v];
+            const double offset = total[v] / double(stop - start);
+            out[v] = first[v] + offset;
+            out[width + v] = total[V + v] - total[v] * offset;
         }
     }
 }
@@ -108,18 +98,17 @@ __global__ void moments(const T* __restrict__ x, index_t rows, int width, double
 __global__ void finish_moments(const double* __restrict__ partial, int slabs, index_t rows, int width,
                                float* __restrict__ mean, float* __restrict__ var) {
     const int column = tile_column();
-    Moments<1> total = {};
+    Moments total = {};
     if (column < width) {
         for (index_t slab = threadIdx.y; slab < slabs; slab += blockDim.y) {
             const double* in = partial + slab * 2 * width + column;
-            const double means[1] = {in[0]}, squared[1] = {in[width]};
-            total.merge(double(rows * (slab + 1) / slabs - rows * slab / slabs), means, squared);
+            total.merge({double(rows * (slab + 1) / slabs - rows * slab / slabs), in[0], in[width]});
         }
     }
     total.merge_rows();
     if (threadIdx.y == 0 && column < width) {
-        const double biased = total.squares[0] / double(rows);
-        mean[column] = float(total.mean[0]);
+        const double biased = total.squares / double(rows);
+        mean[column] = float(total.mean);
         var[column] = float(biased < 0 ? 0 : biased);
     }
 }
@@ -132,15 +121,21 @@ __global__ void normalize(const T* __restrict__ x, const float* __restrict__ sca
     if (column >= width) return;
     const Channels<V> channels(mean, var, scale, shift, eps, column);
     const Rows mine = interleaved_rows(rows);
-    for (index_t row = mine.first; row < mine.stop; row += mine.step) {
-        float value[V];
-        load<V>(x + row * width + column, value);
+    const index_t stride = mine.step * width;
+    index_t at = mine.first * width + column;
+    for (index_t left = count_rows(mine); left > 0; left -= AHEAD, at += AHEAD * stride) {
+        Pack<T, V> next[AHEAD];
+        load_rows<V>(x + at, stride, left, {}, next);
 #pragma unroll
-        for (int v = 0; v < V; ++v) {
-            const float z = channels.value(value[v], v);
-            value[v] = RELU && z < 0 ? 0.0f : z;  // not fmaxf: NaN has to stay NaN
+        for (int k = 0; k < AHEAD; ++k) {
+            float value[V];
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const float z = channels.value(widen(next[k].lane[v]), v);
+                value[v] = RELU && z < 0 ? 0.0f : z;  // not fmaxf: NaN has to stay NaN
+            }
+            if (k < left) store<V>(y + at + k * stride, value);
         }
-        store<V>(y + row * width + column, value);
     }
 }
 
@@ -155,20 +150,23 @@ __global__ void grad_sums(const T* __restrict__ dy, const T* __restrict__ x, con
     if (column < width) {
         const Channels<V> channels(mean, var, scale, shift, eps, column);
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
-        index_t left = count_rows(mine);
-        for (index_t row = mine.first; left > 0; left -= CHUNK) {
-            const int chunk = int(left < CHUNK ? left : CHUNK);
+        const index_t stride = mine.step * width;
+        index_t left = count_rows(mine), at = mine.first * width + column;
+        while (left > 0) {
             float sum[V] = {}, products[V] = {};
-#pragma unroll 2
-            for (int k = 0; k < chunk; ++k, row += mine.step) {
-                float d[V], value[V];
-                load<V>(dy + row * width + column, d);
-                load<V>(x + row * width + column, value);
+            for (int done = 0; done < CHUNK && left > 0; done += AHEAD, left -= AHEAD, at += AHEAD * stride) {
+                Pack<T, V> above[AHEAD], next[AHEAD];  // zeros below the last row add nothing
+                load_rows<V>(dy + at, stride, left, {}, above);
+                load_rows<V>(x + at, stride, left, {}, next);
 #pragma unroll
-                for (int v = 0; v < V; ++v) {
-                    const float dz = RELU && !(channels.value(value[v], v) > 0) ? 0.0f : d[v];
-                    sum[v] += dz;
-                    products[v] += dz * ((value[v] - channels.mean[v]) * channels.inv[v]);
+                for (int k = 0; k < AHEAD; ++k) {
+#pragma unroll
+                    for (int v = 0; v < V; ++v) {
+                        const float value = widen(next[k].lane[v]), d = widen(above[k].lane[v]);
+                        const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : d;
+                        sum[v] += dz;
+                        products[v] += dz * ((value - channels.mean[v]) * channels.inv[v]);
+                    }
                 }
             }
 #pragma unroll
@@ -190,24 +188,30 @@ __global__ void grad_apply(const T* __restrict__ dy, const T* __restrict__ x, co
     const int column = tile_column() * V;
     if (column >= width) return;
     const Channels<V> channels(mean, var, scale, shift, eps, column);
-    float mean_dz[V], mean_product[V];
+    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat)
 #pragma unroll
     for (int v = 0; v < V; ++v) {
         mean_dz[v] = sums[column + v] / float(rows);
-        mean_product[v] = sums[width + column + v] / float(rows);
+        pull[v] = channels.inv[v] * (sums[width + column + v] / float(rows));
     }
     const Rows mine = interleaved_rows(rows);
-    for (index_t row = mine.first; row < mine.stop; row += mine.step) {
-        float d[V], value[V];
-        load<V>(dy + row * width + column, d);
-        load<V>(x + row * width + column, value);
+    const index_t stride = mine.step * width;
+    index_t at = mine.first * width + column;
+    for (index_t left = count_rows(mine); left > 0; left -= AHEAD, at += AHEAD * stride) {
+        Pack<T, V> above[AHEAD], next[AHEAD];
+        load_rows<V>(dy + at, stride, left, {}, above);
+        load_rows<V>(x + at, stride, left, {}, next);
 #pragma unroll
-        for (int v = 0; v < V; ++v) {
-            const float dz = RELU && !(channels.value(value[v], v) > 0) ? 0.0f : d[v];
-            const float xhat = (value[v] - channels.mean[v]) * channels.inv[v];
-            d[v] = channels.slope[v] * (dz - mean_dz[v] - xhat * mean_product[v]);
+        for (int k = 0; k < AHEAD; ++k) {
+            float d[V];
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const float value = widen(next[k].lane[v]);
+                const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : widen(above[k].lane[v]);
+                d[v] = channels.slope[v] * (dz - mean_dz[v] - (value - channels.mean[v]) * pull[v]);
+            }
+            if (k < left) store<V>(dx + at + k * stride, d);
         }
-        store<V>(dx + row * width + column, d);
     }
 }
 

@@ -6,8 +6,20 @@ float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellatio
 
 import numpy as np
 
-from gpucnn.kernels.gpu.compile import Module, instances
-from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, line_of, outer, table_of, vectors
+from gpucnn.kernels.gpu.compile import QUADS, Module, instances
+from gpucnn.kernels.gpu.launch import (
+    NULL,
+    ROWS_EACH,
+    SLABS,
+    contiguous,
+    empty,
+    launch,
+    line_of,
+    outer,
+    quads,
+    table_of,
+    tall,
+)
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array
 
@@ -16,14 +28,14 @@ WITH_RELU = {False: "false", True: "true"}
 MODULE = Module(
     "batchnorm.cu",
     [
-        *instances("moments"),
+        *instances("moments", wide=QUADS),
         "finish_moments",
         "move_running",
         *(
             name
             for kernel in ("normalize", "grad_sums", "grad_apply")
             for relu in WITH_RELU.values()
-            for name in instances(kernel, relu)
+            for name in instances(kernel, relu, wide=QUADS)
         ),
     ],
 )
@@ -32,22 +44,21 @@ MODULE = Module(
 def statistics(x: Array) -> tuple[Array, Array]:
     """x (..., C), contiguous -> mean and biased variance (C,)."""
     rows, width = outer(x.shape), x.shape[-1]
-    storage, wide = vectors(width, x)
-    grid = table_of(rows, width // wide, ROWS_EACH)
+    storage, wide = quads(width, x)
+    grid = table_of(rows, width // wide, ROWS_EACH, SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2, width), "float64")
     launch(MODULE, f"moments<{storage}>", grid, x, np.int64(rows), np.int32(width), partial)
     mean, var = empty((width,), "float32"), empty((width,), "float32")
-    grid = table_of(slabs, width)
-    grid = grid._replace(blocks=(grid.blocks[0], 1))
-    launch(MODULE, "finish_moments", grid, partial, np.int32(slabs), np.int64(rows), np.int32(width), mean, var)
+    numbers = (np.int32(slabs), np.int64(rows), np.int32(width))
+    launch(MODULE, "finish_moments", tall(slabs, width), partial, *numbers, mean, var)
     return mean, var
 
 
 def _normalize(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
     rows, width = outer(x.shape), x.shape[-1]
     y = empty(x.shape, x.dtype)
-    storage, wide = vectors(width, x, y)
+    storage, wide = quads(width, x, y)
     channels = (scale, shift, mean, var)
     numbers = (np.float32(eps), np.int64(rows), np.int32(width))
     grid = table_of(rows, width // wide)
@@ -74,12 +85,12 @@ def _grad(
     relu = shift is not None
     rows, width = outer(x.shape), x.shape[-1]
     dx = empty(x.shape, x.dtype)
-    storage, wide = vectors(width, dy, x, dx)
+    storage, wide = quads(width, dy, x, dx)
     kind = f"<{storage}, {WITH_RELU[relu]}>"
     channels = (scale, NULL if shift is None else contiguous(shift), mean, var)
     numbers = (np.float32(eps), np.int64(rows), np.int32(width))
 
-    grid = table_of(rows, width // wide, ROWS_EACH)
+    grid = table_of(rows, width // wide, ROWS_EACH, SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2 * width), "float64")
     launch(MODULE, "grad_sums" + kind, grid, dy, x, *channels, *numbers, partial)

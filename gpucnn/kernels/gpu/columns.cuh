@@ -29,6 +29,19 @@ __device__ inline index_t count_rows(Rows mine) {
 }
 
 constexpr int CHUNK = 64;  // rows summed in float32 before they go into a float64 total
+constexpr int AHEAD = 4;   // loads that a thread has under way at a time; CHUNK is a multiple of it
+
+// A thread's next rows as they are stored, `stride` elements apart: all loads are on their way before the first value
+// is used, also where fewer than AHEAD rows are left and `rest` stands in for the others.
+template <int V, class T>
+__device__ inline void load_rows(const T* at, index_t stride, index_t left, const Pack<T, V>& rest,
+                                 Pack<T, V> (&rows)[AHEAD]) {
+#pragma unroll
+    for (int k = 0; k < AHEAD; ++k) {
+        rows[k] = rest;
+        if (k < left) rows[k] = *reinterpret_cast<const Pack<T, V>*>(at + k * stride);
+    }
+}
 
 // Totals down the block's rows, always in the same order; threads of row 0 hold them afterwards.
 template <int V>

@@ -18,6 +18,7 @@ Kernel = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
 """(grid, block, arguments), as CuPy's RawKernel"""
 
 VECTORS = {"float32": "float, 4", "float16": "__half, 8"}
+QUADS = {"float32": "float, 4", "float16": "__half, 4"}
 SCALARS = {"float32": "float, 1", "float16": "__half, 1"}
 TYPES = {"float32": "float", "float16": "__half"}
 """Storage, and how many values are loaded at once, as template arguments."""
@@ -59,11 +60,11 @@ def flattened(file: str, text: str) -> str:
     return f'#line 1 "{file}"\n' + HEADER.sub(paste, text)
 
 
-def instances(kernel: str, *extra: str) -> list[str]:
+def instances(kernel: str, *extra: str, wide: dict[str, str] = VECTORS) -> list[str]:
     """A kernel for both storage types, by vectors and one by one; ``extra`` are further template arguments.
 
     >>> instances("map", "true")
     ['map<float, 4, true>', 'map<__half, 8, true>', 'map<float, 1, true>', 'map<__half, 1, true>']
     """
-    storages = (*VECTORS.values(), *SCALARS.values())
+    storages = (*wide.values(), *SCALARS.values())
     return [f"{kernel}<{', '.join((storage, *extra))}>" for storage in storages]

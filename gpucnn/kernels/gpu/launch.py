@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from gpucnn.backend import array_module
-from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
+from gpucnn.kernels.gpu.compile import QUADS, SCALARS, VECTORS, Module
 from gpucnn.typing import Array, Shape
 
 BLOCK = 256  # threads of a block at most
 BLOCKS = 1024  # of a grid at most; kernels stride over the rest, so every GPU adds in the same order
 TILE = 64  # columns of a block at most
+FEW = 4  # columns of a block where one has to go down all rows: 32 bytes of float64
+SLABS = 384  # pieces of a long sum at most: three blocks on each multiprocessor of an H100
 ROWS_EACH = 16  # rows of a thread before a reduction takes another block
 VECTOR_BYTES = 16
 
@@ -100,23 +102,38 @@ def vectors(columns: int, *arrays: Array) -> tuple[str, int]:
     return VECTORS[kind.name], wide
 
 
+def quads(columns: int, *arrays: Array) -> tuple[str, int]:
+    """The same with four values at a time whatever the storage, for kernels that hold much for each of them."""
+    kind = arrays[0].dtype
+    if columns % 4 or not aligned(4 * kind.itemsize, *arrays):
+        return SCALARS[kind.name], 1
+    return QUADS[kind.name], 4
+
+
 def line_of(count: int) -> Grid:
     """Threads in a row, one for each of ``count`` pieces of work, up to the limit of blocks."""
     return Grid((min(ceil_div(max(count, 1), BLOCK), BLOCKS), 1), (BLOCK, 1))
 
 
-def table_of(rows: int, columns: int, each: int = 1) -> Grid:
+def table_of(rows: int, columns: int, each: int = 1, most: int = BLOCKS) -> Grid:
     """Blocks over rows and columns, as ``columns.cuh`` explains them.
 
     Args:
         rows, columns: of the array, columns in vectors.
         each: rows for a thread before there is another block.
+        most: blocks at most.
     """
     tiles = ceil_div(columns, TILE)
     across = ceil_div(columns, tiles)
     down = min(BLOCK // across, rows)
-    blocks = min(ceil_div(rows, down * each), max(BLOCKS // tiles, 1))
+    blocks = min(ceil_div(rows, down * each), max(most // tiles, 1))
     return Grid((tiles, blocks), (across, down))
+
+
+def tall(rows: int, columns: int) -> Grid:
+    """One block down all rows, few columns wide: for the last step of a sum, when there are not many rows left."""
+    across = min(columns, FEW)
+    return Grid((ceil_div(columns, across), 1), (across, min(BLOCK // across, rows)))
 
 
 def number(value: Any, kind: type[np.generic]) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 //
 // Rows of the grid are lines of the output (for gradients: of the input), columns are pixels times vectors of channels.
 // Gradients gather: a thread owns a pixel and asks every window over it, so no two threads write to one place and the
-// sum has one order.  The usual windows, 2x2 that tile the image, go four pixels to a thread instead.
+// sum has one order.  The usual windows, 2x2 that tile the image, have kernels of their own, four pixels to a thread.
 // The border counts as minus infinity.  NaN wins forward, and then nobody does backward.
 // RELU: of max(x, 0), which commutes with the maximum; backward the maximum has to be above 0.
 
@@ -12,6 +12,47 @@
 
 #define LOWEST __int_as_float(int(0xff800000u))  // minus infinity
 
+// Forward, values stay as they are stored: a maximum rounds nothing, and loads in flight take few registers.
+
+template <class T, int V>
+__device__ inline Pack<T, V> filled(float value) {
+    Pack<T, V> pack;
+#pragma unroll
+    for (int v = 0; v < V; ++v) narrow(value, pack.lane[v]);
+    return pack;
+}
+
+// The larger one, lane by lane: NaN where either is NaN, of zeros with different signs either.
+template <int V>
+__device__ inline Pack<float, V> larger(const Pack<float, V>& a, const Pack<float, V>& b) {
+    Pack<float, V> best;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+        best.lane[v] = b.lane[v] > a.lane[v] || b.lane[v] != b.lane[v] ? b.lane[v] : a.lane[v];
+    }
+    return best;
+}
+
+// Two lanes an instruction.
+template <int V>
+__device__ inline Pack<__half, V> larger(const Pack<__half, V>& a, const Pack<__half, V>& b) {
+    Pack<__half, V> best;
+    if constexpr (V % 2 == 0) {
+        const __half2 *left = reinterpret_cast<const __half2*>(&a), *right = reinterpret_cast<const __half2*>(&b);
+#pragma unroll
+        for (int v = 0; v < V / 2; ++v) reinterpret_cast<__half2*>(&best)[v] = __hmax2_nan(left[v], right[v]);
+    } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v) best.lane[v] = __hmax_nan(a.lane[v], b.lane[v]);
+    }
+    return best;
+}
+
+template <class T, int V>
+__device__ inline Pack<T, V> pack_at(const T* from) {
+    return *reinterpret_cast<const Pack<T, V>*>(from);
+}
+
 template <class T, int V, bool RELU>
 __global__ void max_pool(const T* __restrict__ x, index_t rows, int columns, int channels, WINDOW_PARAMETERS,
                          T* __restrict__ y) {
@@ -19,28 +60,48 @@ __global__ void max_pool(const T* __restrict__ x, index_t rows, int columns, int
     const int column = tile_column();
     if (column >= columns) return;
     const int j = column / channels, channel = column % channels;
+    const int before = j * s.sw - s.left, first = max(before, 0), stop = min(before + s.kw, s.w);
     const Rows mine = interleaved_rows(rows);
     for (index_t row = mine.first; row < mine.stop; row += mine.step) {
         const index_t image = quotient(row, s.down);
-        const int above = int(row - image * s.down) * s.sh - s.top, before = j * s.sw - s.left;
-        float best[V];
-#pragma unroll
-        for (int v = 0; v < V; ++v) best[v] = LOWEST;
+        const int above = int(row - image * s.down) * s.sh - s.top;
+        const T* pixels = x + image * s.h * s.w * channels * V;
+        Pack<T, V> best = filled<T, V>(RELU ? 0.0f : LOWEST);
         for (int p = max(above, 0); p < min(above + s.kh, s.h); ++p) {
-            for (int q = max(before, 0); q < min(before + s.kw, s.w); ++q) {
-                float value[V];
-                load<V>(x + (((image * s.h + p) * s.w + q) * channels + channel) * V, value);
+            for (int q = first; q < stop; q += AHEAD) {
+                Pack<T, V> tap[AHEAD];
 #pragma unroll
-                for (int v = 0; v < V; ++v) {
-                    if (value[v] > best[v] || value[v] != value[v]) best[v] = value[v];
+                for (int k = 0; k < AHEAD; ++k) {
+                    tap[k] = filled<T, V>(LOWEST);
+                    if (q + k < stop) tap[k] = pack_at<T, V>(pixels + ((p * s.w + q + k) * channels + channel) * V);
                 }
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k) best = larger(best, tap[k]);
             }
         }
-        if (RELU) {
-#pragma unroll
-            for (int v = 0; v < V; ++v) best[v] = best[v] < 0 ? 0.0f : best[v];
-        }
-        store<V>(y + (row * columns + column) * V, best);
+        *reinterpret_cast<Pack<T, V>*>(y + (row * columns + column) * V) = best;
+    }
+}
+
+// 2x2 windows that tile the image: a thread's four loads are under way at once, in as many threads as a GPU holds.
+// Rows are lines of whole windows; an odd line or column at the end is in none.
+template <class T, int V, bool RELU>
+__global__ void __launch_bounds__(BLOCK, 8)
+    max_pool_2x2(const T* __restrict__ x, index_t rows, int columns, int channels, int h, int w, T* __restrict__ y) {
+    const int column = tile_column();
+    if (column >= columns) return;
+    const int j = column / channels, channel = column % channels, lines = h / 2;
+    const int pixel = channels * V, line = w * pixel;
+    const Rows mine = interleaved_rows(rows);
+    for (index_t row = mine.first; row < mine.stop; row += mine.step) {
+        const index_t image = quotient(row, lines);
+        const int i = int(row - image * lines);
+        const T* at = x + image * h * line + (2 * i * line + 2 * j * pixel + channel * V);
+        const Pack<T, V> a = pack_at<T, V>(at), b = pack_at<T, V>(at + pixel);
+        const Pack<T, V> c = pack_at<T, V>(at + line), d = pack_at<T, V>(at + line + pixel);
+        Pack<T, V> best = larger(larger(a, b), larger(c, d));
+        if (RELU) best = larger(best, filled<T, V>(0.0f));
+        *reinterpret_cast<Pack<T, V>*>(y + (row * columns + column) * V) = best;
     }
 }
 

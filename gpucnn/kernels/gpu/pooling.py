@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module, instances
-from gpucnn.kernels.gpu.launch import contiguous, empty, launch, table_of, vectors
+from gpucnn.kernels.gpu.launch import BLOCKS, contiguous, empty, launch, table_of, vectors
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -14,7 +14,7 @@ MAXIMUM = Module(
     "max_pool.cu",
     [
         name
-        for kernel in ("max_pool", "max_pool_grad", "max_pool_2x2_grad")
+        for kernel in ("max_pool", "max_pool_2x2", "max_pool_grad", "max_pool_2x2_grad")
         for relu in WITH_RELU.values()
         for name in instances(kernel, relu)
     ],
@@ -22,6 +22,7 @@ MAXIMUM = Module(
 AVERAGE = Module("avg_pool.cu", [*instances("avg_pool"), *instances("avg_pool_grad"), *instances("spread")])
 
 NO_PADDING = ((0, 0), (0, 0))
+WAVES = 16  # of the usual limit of blocks: without sums there is no order to keep, and short blocks end together
 
 
 def pooled_size(size: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
@@ -60,7 +61,17 @@ def _pool(module: Module, name: str, x: Array, kernel: Pair, stride: Pair, paddi
 
 def pooled_maximum(x: Array, kernel: Pair, stride: Pair, padding: Padding, *, relu: bool) -> Array:
     """x (N,H,W,C) -> y (N,H',W',C), of max(x, 0) where ``relu``."""
-    return _pool(MAXIMUM, "max_pool", x, kernel, stride, padding, WITH_RELU[relu])
+    if not tiled(kernel, stride, padding):
+        return _pool(MAXIMUM, "max_pool", x, kernel, stride, padding, WITH_RELU[relu])
+    x = contiguous(x)
+    n, h, w, c = x.shape
+    y = empty((n, h // 2, w // 2, c), x.dtype)
+    storage, wide = vectors(c, x, y)
+    rows, columns, channels = n * (h // 2), w // 2 * (c // wide), c // wide
+    sizes = (np.int64(rows), np.int32(columns), np.int32(channels), np.int32(h), np.int32(w))
+    grid = table_of(rows, columns, most=BLOCKS * WAVES)
+    launch(MAXIMUM, f"max_pool_2x2<{storage}, {WITH_RELU[relu]}>", grid, x, *sizes, y)
+    return y
 
 
 def maximum_gradient(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Padding, *, relu: bool) -> Array:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
-from gpucnn.kernels.gpu.launch import ROWS_EACH, contiguous, empty, launch, outer, table_of, vectors
+from gpucnn.kernels.gpu.launch import ROWS_EACH, contiguous, empty, launch, outer, table_of, tall, vectors
 from gpucnn.typing import Array, Shape
 
 OUTPUTS = {"float32": "float", "float16": "__half", "float64": "double", "int64": "index_t"}
@@ -31,8 +31,10 @@ def column_sums(x: Array, segments: int, factor: float, dtype: Any, shape: Shape
     rows, width = x.shape
     storage, wide = vectors(width, x) if x.dtype != np.float64 else ("double, 1", 1)
     out = empty(shape, dtype)
-    grid = table_of(ceil_rows(rows, segments), width // wide)
-    grid = grid._replace(blocks=(grid.blocks[0], min(segments, 65535)))
+    grid = tall(rows, width // wide)
+    if segments > 1:
+        grid = table_of(ceil_rows(rows, segments), width // wide)
+        grid = grid._replace(blocks=(grid.blocks[0], min(segments, 65535)))
     name = f"column_sums<{storage}, {OUTPUTS[np.dtype(dtype).name]}>"
     launch(MODULE, name, grid, x, np.int64(rows), np.int32(width), np.int64(segments), np.float64(factor), out)
     return out

@@ -137,6 +137,10 @@ def _wide_and_long() -> Iterator[Sample]:
         make = lambda s, dy=dy, x=x: (s(*dy), np.round(s(*x)), *overlapping)  # noqa: E731
         yield Sample(pooling.max_pool2d_grad, f"overlapping,{channels}", make)
         yield Sample(joined.relu_max_pool2d_grad, f"overlapping,{channels}", make)
+        large = ((3, 6), (2, 1), ((2, 1), (3, 4)))  # lines of more values than a thread loads at once
+        make = lambda s, x=x, large=large: (s(*x), *large)  # noqa: E731
+        yield Sample(pooling.max_pool2d, f"large,{channels}", make)
+        yield Sample(joined.relu_max_pool2d, f"large,{channels}", make)
         yield Sample(
             pooling.avg_pool2d_grad, f"overlapping,{channels}", lambda s, dy=dy, x=x: (s(*dy), x, *overlapping)
         )

@@ -8,7 +8,7 @@ import nvrtc
 import pytest
 
 from gpucnn.kernels.gpu import MODULES
-from gpucnn.kernels.gpu.compile import FOLDER, OPTIONS, SCALARS, VECTORS
+from gpucnn.kernels.gpu.compile import FOLDER, OPTIONS, QUADS, SCALARS, VECTORS
 from gpucnn.kernels.gpu.launch import BLOCK
 
 BY_FILE = {module.file: module for module in MODULES}
@@ -51,13 +51,15 @@ def test_nothing_lives_in_memory_that_belongs_in_registers(file, architecture) -
 
 
 @each_source
-def test_vectors_are_one_access_of_sixteen_bytes(file, architecture) -> None:
+def test_vectors_are_one_access(file, architecture) -> None:
     done = compiled(file, architecture)
     for name, lowered in done.lowered.items():
         body = done.body(lowered)
         assert body
-        loads, stores = (re.findall(rf"\b{what}\.global\S*\.v4\.\S*32\b", body) for what in ("ld", "st"))
-        wide = any(vector in name for vector in VECTORS.values()) or re.search(r"<4\b", name)
+        lanes = r"v4\.\S*16" if QUADS["float16"] in name else r"v4\.\S*32"
+        loads, stores = (re.findall(rf"\b{what}\.global\S*\.{lanes}\b", body) for what in ("ld", "st"))
+        vectors = (*VECTORS.values(), *QUADS.values())
+        wide = any(vector in name for vector in vectors) or re.search(r"<4\b", name)
         if wide:
             assert loads or file in BYTEWISE, f"{name} loads value by value"
             # sums and statistics leave one value a channel, a check one a block

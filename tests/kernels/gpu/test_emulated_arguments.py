@@ -174,16 +174,18 @@ def test_relu_hides_nothing(shape, value, emulator) -> None:
     assert np.isnan(KERNELS[dropout.dropout](np.full(9, np.nan, np.float32), 0.5, 1, 2, 3)).all()
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16"])
 @pytest.mark.parametrize("c", [1, 6, 16, 17])
 @pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 2), (1, 1))])
-def test_max_pooling_treats_nan_as_the_op_does(c, kernel, stride, emulator) -> None:
+def test_max_pooling_treats_nan_as_the_op_does(kind, c, kernel, stride, emulator) -> None:
     how = (kernel, stride, ((1, 0), (0, 1)) if stride == (1, 1) else ((0, 0), (0, 0)))
     for pixel in range(0, 36, 5):
-        x = np.random.default_rng(pixel).standard_normal((1, 6, 6, c)).astype(np.float32)
+        x = np.random.default_rng(pixel).standard_normal((1, 6, 6, c)).astype(kind)
         x.reshape(36, c)[pixel] = np.nan
         x.reshape(36, c)[35 - pixel] = -np.inf
         y = pooling.max_pool2d(x, *how)
         np.testing.assert_array_equal(KERNELS[pooling.max_pool2d](x, *how), y)
+        np.testing.assert_array_equal(KERNELS[joined.relu_max_pool2d](x, *how), joined.relu_max_pool2d(x, *how))
         dy = np.ones_like(y)
         np.testing.assert_array_equal(
             KERNELS[pooling.max_pool2d_grad](dy, x, *how), pooling.max_pool2d_grad(dy, x, *how)

@@ -43,3 +43,16 @@ inline __half __float2half_rn(float x) {
     }
     return {std::uint16_t(sign | half)};
 }
+
+// sm_80's maxima: NaN where either is NaN.
+inline __half __hmax_nan(__half a, __half b) {
+    const float left = __half2float(a), right = __half2float(b);
+    if (left != left || right != right) return {0x7fff};
+    return right > left ? b : a;
+}
+
+struct alignas(4) __half2 {
+    __half x, y;
+};
+
+inline __half2 __hmax2_nan(__half2 a, __half2 b) { return {__hmax_nan(a.x, b.x), __hmax_nan(a.y, b.y)}; }
