@@ -15,6 +15,7 @@ from gpucnn.kernels.gpu import (
     optim,
     pooling,
     precision,
+    stem,
     sums,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "optim",
     "pooling",
     "precision",
+    "stem",
     "sums",
 ]
 
@@ -46,6 +48,7 @@ MODULES = (
     pooling.AVERAGE,
     pooling.MAXIMUM,
     precision.MODULE,
+    stem.MODULE,
     sums.MODULE,
 )
 """Every ``.cu`` file, for whoever compiles them all."""

@@ -1,9 +1,9 @@
-"""Convolution and its gradients on cuDNN: what it computes, what it leaves to the op, and the three kernels."""
+"""Convolution and its gradients on cuDNN: what it computes, what it leaves to others, and the three kernels."""
 
 from collections.abc import Callable
 from typing import Any
 
-from gpucnn.kernels.gpu import library
+from gpucnn.kernels.gpu import library, stem
 from gpucnn.kernels.gpu.geometry import DGRAD, FPROP, WGRAD, Geometry
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -40,7 +40,7 @@ REQUESTS: dict[str, Callable[..., Request]] = {
 
 
 def plan(op: str, *args: Any, **kwargs: Any) -> str:
-    """Which way an op goes with these arguments: "cudnn fprop", "cudnn dgrad" ..., or ``SECOND_CHOICE``.
+    """Which way an op goes with these arguments: "cudnn fprop", "cudnn dgrad" ..., "stem.cu", or ``SECOND_CHOICE``.
 
     Asks and computes nothing.
 
@@ -48,6 +48,8 @@ def plan(op: str, *args: Any, **kwargs: Any) -> str:
         op: "conv2d", "conv2d_input_grad" or "conv2d_weight_grad"; the others are what it would be called with.
     """
     geometry, arrays = REQUESTS[op](*args, **kwargs)
+    if stem.supports(geometry, arrays):
+        return stem.PLAN
     if refusal(geometry, arrays):
         return SECOND_CHOICE
     if not geometry.bias:
@@ -58,16 +60,18 @@ def plan(op: str, *args: Any, **kwargs: Any) -> str:
 def engine() -> str:
     """What computes convolutions on the current GPU, in one line for people."""
     plans = library.current()
+    first = f"; few channels forward by {stem.PLAN}" if library.options().stem else ""
     if isinstance(plans, str):
-        return f"{SECOND_CHOICE}: {plans}"
+        return f"{SECOND_CHOICE}: {plans}{first}"
     about, options = plans.cache.environment, plans.options
     chosen = "the fastest engines by timing" if options.autotune else "engines by its heuristics"
-    return f"cuDNN {about.cudnn}, frontend {about.frontend}: {chosen}, {options}"
+    return f"cuDNN {about.cudnn}, frontend {about.frontend}: {chosen}, {options}{first}"
 
 
 def supports(op: str, *args: Any, **kwargs: Any) -> bool:
     """Whether the kernel of this name covers these arguments; ``plan`` for programs."""
-    return not refusal(*REQUESTS[op](*args, **kwargs))
+    request = REQUESTS[op](*args, **kwargs)
+    return stem.supports(*request) or not refusal(*request)
 
 
 def refusal(geometry: Geometry, arrays: tuple[Array, ...]) -> str:
@@ -94,6 +98,8 @@ def refusal(geometry: Geometry, arrays: tuple[Array, ...]) -> str:
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:
     """x (N,H,W,C), w (F,KH,KW,C), b (F,) or None -> y (N,H',W',F)."""
     geometry, arrays = forward(x, w, b, stride, padding)
+    if stem.supports(geometry, arrays):
+        return stem.conv2d(x, w, b, stride, padding)
     if b is None or not library.plans().find(geometry).refusal:
         return compute(geometry, arrays)
     y = compute(geometry._replace(bias=False), (x, w))

@@ -1,4 +1,4 @@
-"""How cuDNN may compute: a few switches, from the environment or from a program."""
+"""How convolutions may be computed: a few switches, from the environment or from a program."""
 
 import os
 from collections.abc import Mapping
@@ -11,13 +11,14 @@ SWITCHES = {
     "tf32": "GPUCNN_TF32",
     "deterministic": "GPUCNN_DETERMINISTIC",
     "autotune": "GPUCNN_AUTOTUNE",
+    "stem": "GPUCNN_STEM",
 }
 WORKSPACE = "GPUCNN_WORKSPACE_MIB"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which of cuDNN's engines may be used, and how one is chosen.
+    """Which of cuDNN's engines may be used, how one is chosen, and what a kernel of ours does in its place.
 
     Attributes:
         cudnn: whether it is used at all.
@@ -27,6 +28,7 @@ class Options:
         autotune: time the engines when a shape is first computed, and keep the fastest; else take the first that
             cuDNN's heuristics name.
         workspace_mib: engines that want more scratch memory than this are left out.
+        stem: convolutions of few channels run forward on ``stem.cu``.
     """
 
     cudnn: bool = True
@@ -34,6 +36,7 @@ class Options:
     deterministic: bool = True
     autotune: bool = True
     workspace_mib: int = 512
+    stem: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Options":

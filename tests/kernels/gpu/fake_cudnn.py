@@ -315,6 +315,7 @@ def install(monkeypatch, tmp_path, **settings) -> tuple[Cudnn, Cupy]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for variable in ("GPUCNN_CUDNN", "GPUCNN_TF32", "GPUCNN_DETERMINISTIC", "GPUCNN_AUTOTUNE", "GPUCNN_WORKSPACE_MIB"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GPUCNN_STEM", "0")  # that every convolution is cuDNN's
     monkeypatch.setattr(library, "_opened", {})
     monkeypatch.setattr(library, "_options", [])
     return cudnn, cupy

@@ -209,6 +209,36 @@ SAMPLES = [
     *_wide_and_long(),
 ]
 
+# (N,H,W,C), filters, kernel, padding: runs of eight pixels and ends of them, vectors of filters and single ones, more
+# border than image, one line under a filter and many
+FIRST_LAYERS = [
+    ((2, 9, 11, 3), 24, (2, 2), ((0, 0), (0, 0))),
+    ((3, 6, 8, 3), 64, (3, 3), ((1, 1), (1, 1))),
+    ((2, 7, 9, 1), 6, (5, 5), ((2, 2), (2, 2))),
+    ((2, 5, 20, 1), 8, (10, 3), ((6, 5), (0, 3))),
+    ((1, 2, 2, 1), 16, (2, 2), ((1, 1), (1, 1))),
+    ((2, 6, 17, 1), 32, (5, 5), ((2, 2), (2, 2))),
+    ((2, 4, 5, 3), 5, (2, 3), ((0, 0), (0, 0))),
+    ((2, 4, 5, 3), 3, (5, 2), ((3, 1), (1, 0))),
+    ((2, 4, 5, 1), 3, (16, 2), ((6, 7), (0, 1))),
+    ((1, 4, 5, 1), 3, (1, 3), ((0, 0), (1, 1))),
+    ((1, 1, 1, 3), 8, (3, 3), ((4, 3), (3, 4))),
+]
+
+
+def _first_layers() -> Iterator[Sample]:
+    for x_shape, f, kernel, padding in FIRST_LAYERS:
+        label = f"{'x'.join(map(str, x_shape))},{f},{kernel},{padding}"
+        for bias in (True, False):
+            make = lambda s, a=x_shape, f=f, kernel=kernel, padding=padding, bias=bias: (  # noqa: E731
+                s(*a), s(f, *kernel, a[3]), s(f) if bias else None, (1, 1), padding,
+            )  # fmt: skip
+            yield Sample(conv2d.conv2d, label if bias else f"no bias,{label}", make)
+
+
+STEMS = list(_first_layers())
+"""Convolutions that go to ``stem.cu``; their op is no row of the table, since it chooses among libraries too."""
+
 
 def halved(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same arguments stored in float16, where the op's kernel has a choice."""

@@ -15,7 +15,7 @@ BY_FILE = {module.file: module for module in MODULES}
 ARCHITECTURES = ("sm_80", "sm_90")
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 REGISTERS = 128  # at most: two blocks of 256 threads then fit into the 65,536 of a multiprocessor
-BYTEWISE = ("augment.cu",)  # reads uint8: its wide accesses are stores
+VALUE_BY_VALUE = ("augment.cu", "stem.cu")  # read uint8, or pixels of no vector: their wide accesses are stores
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.missing()))
 
@@ -61,7 +61,7 @@ def test_vectors_are_one_access(file, architecture) -> None:
         vectors = (*VECTORS.values(), *QUADS.values())
         wide = any(vector in name for vector in vectors) or re.search(r"<4\b", name)
         if wide:
-            assert loads or file in BYTEWISE, f"{name} loads value by value"
+            assert loads or file in VALUE_BY_VALUE, f"{name} loads value by value"
             # sums and statistics leave one value a channel, a check one a block
             assert stores or re.search("sums|moments|finite_blocks", name), f"{name} stores value by value"
         elif any(scalar in name for scalar in SCALARS.values()):

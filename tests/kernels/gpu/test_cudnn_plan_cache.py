@@ -121,15 +121,16 @@ def test_the_folder_follows_the_desktops_rule(tmp_path, monkeypatch) -> None:
 
 
 def test_options_by_the_environment() -> None:
-    assert Options.from_environment({}) == Options(True, False, True, True, 512)
+    assert Options.from_environment({}) == Options(True, False, True, True, 512, True)
     told = {
         "GPUCNN_CUDNN": "0",
         "GPUCNN_TF32": "1",
         "GPUCNN_DETERMINISTIC": "0",
         "GPUCNN_AUTOTUNE": "0",
         "GPUCNN_WORKSPACE_MIB": "64",
+        "GPUCNN_STEM": "0",
     }
-    assert Options.from_environment(told) == Options(False, True, False, False, 64)
+    assert Options.from_environment(told) == Options(False, True, False, False, 64, False)
     assert Options.from_environment({"GPUCNN_TF32": ""}) == Options()
     assert str(Options(tf32=True)) == "tf32=1 deterministic=1 workspace=512"
 

@@ -4,12 +4,12 @@ import inspect
 
 import numpy as np
 import pytest
-from gpu_samples import EXACT, SAMPLES, STORED, TABLE, close, halved, result_types, stored_between
+from gpu_samples import EXACT, SAMPLES, STEMS, STORED, TABLE, close, halved, result_types, stored_between
 from outcomes import doubled, outcome
 
 from gpucnn.backends import covers, gpu
 from gpucnn.data.augment import gather_augment
-from gpucnn.kernels.gpu import MODULES, augment, launch
+from gpucnn.kernels.gpu import MODULES, augment, launch, stem
 
 KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
 LOOSE = 2e-2  # of float16 that is rounded once more on the way: other maxima may win
@@ -112,6 +112,9 @@ def test_every_instance_is_run(recorder) -> None:
             if sample.op is gather_augment:
                 images, index, flip, shift, *rest = args
                 augment.gather(images, index, (flip, shift), *rest, dtype="float16")
+    for sample in STEMS:
+        for kind in ("float32", "float16"):
+            stem.conv2d(*(a.astype(kind) if isinstance(a, np.ndarray) else a for a in sample.arguments()))
     for op in TABLE:
         for sample in some(op):
             for args in (sample.arguments(), halved(op, sample.arguments())):
