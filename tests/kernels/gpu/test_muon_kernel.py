@@ -8,6 +8,7 @@ from outcomes import outcome
 
 from gpucnn import muon
 from gpucnn.backends import covers, get_backend, gpu
+from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu import cudnn_graph, library, products
 from gpucnn.kernels.gpu import muon as kernel
 from gpucnn.kernels.gpu.options import Options
@@ -184,13 +185,17 @@ def test_on_a_gpu_products_are_right_by_every_engine(sides, device) -> None:
         chosen = plan.engine
         listed = cudnn_graph.names(plan.graph)
         buildable = [i for i in range(len(listed)) if cudnn_graph.buildable(plans.cudnn, plan.graph, i)]
-        assert buildable
-        try:
-            for index in buildable:
-                plan.take(index, listed[index])
-                close(device.to_host(multiply(*moved)), wanted, 5e-3)
-        finally:
-            plan.take(listed.index(chosen), chosen)
+        right = 0
+        for index in buildable:
+            plan.take(index, listed[index])
+            try:
+                got = multiply(*moved)
+            except DeviceError:  # listed, but it does not start: timing passes over it too
+                continue
+            close(device.to_host(got), wanted, 5e-3)
+            right += 1
+        plan.take(listed.index(chosen), chosen)
+        assert right
 
 
 @pytest.mark.gpu
