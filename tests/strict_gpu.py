@@ -16,6 +16,7 @@ from gpucnn.backends import gpu
 from gpucnn.kernels.gpu import stem
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.conv2d import REQUESTS
+from gpucnn.kernels.gpu.geometry import Geometry
 from gpucnn.kernels.gpu.launch import NULL, Grid
 
 BORDER = 512  # bytes: CuPy's memory begins on a multiple of them
@@ -58,8 +59,22 @@ def convolution(launcher: CountingLauncher, name: str) -> Any:
     return count
 
 
-def counted_gpu(launcher: CountingLauncher) -> Backend:
+def product(launcher: CountingLauncher) -> Any:
+    """Stands for ``conv2d.compute`` where it multiplies matrices: 1x1 filters over pixels in a line."""
+
+    def count(geometry: Geometry, arrays: tuple[strict_cupy.ndarray, ...]) -> strict_cupy.ndarray:
+        for array, shape in zip(arrays, geometry.input_shapes, strict=True):
+            assert (array.dtype, array.shape) == (geometry.dtype, tuple(side for side in shape if side > 1))
+            assert array.flags.c_contiguous
+        strict_cupy.launches += 1
+        launcher.kernels["product", geometry.op] += 1
+        return launcher.empty(geometry.output_shape, geometry.dtype)
+
+    return count
+
+
+def counted_gpu(launcher: CountingLauncher, noted: gpu.OnCublas | None = None) -> Backend:
     """The backend ``gpu`` with its table; for the time that ``launch.launcher`` is this launcher."""
-    kernels = {op: gpu.guarded(op, kernel) for op, kernel in gpu.table().items()}
+    kernels = {op: gpu.guarded(op, kernel, noted) for op, kernel in gpu.table().items()}
     kernels |= {op: convolution(launcher, op.__name__) for op in gpu.convolutions()}
     return Backend("counted", strict_cupy, kernels, copy_to_host=strict_cupy.asnumpy, synchronous=False, half=True)

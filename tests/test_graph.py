@@ -12,17 +12,19 @@ from gpucnn import averages, optim, schedules
 from gpucnn.averages import EMA, Lookahead
 from gpucnn.backend import REFERENCE
 from gpucnn.backends import get_backend
-from gpucnn.backends.gpu import OnCublas
+from gpucnn.backends.gpu import OnCublas, guarded, table
 from gpucnn.config import Config
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.errors import DeviceError, UsageError
 from gpucnn.graph import WARMUP
+from gpucnn.kernels.gpu import muon as muon_kernel
+from gpucnn.kernels.gpu import products
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Linear, ReLU, Residual, Sequential
 from gpucnn.muon import Muon, muon_update
 from gpucnn.precision import FLOAT32, Policy
 from gpucnn.trainer import Trainer
 
-READING = (averages.lerp, optim.sgd_update, optim.momentum_update, optim.adam_update)
+READING = (averages.lerp, optim.sgd_update, optim.momentum_update, optim.adam_update, muon_update)
 """Ops whose kernels read their numbers when they run."""
 
 GRAPHS = replace(STRICT, kernels={op: strict_cupy.kernel(op) for op in READING}, uncapturable=list)
@@ -77,6 +79,7 @@ def everything(one: Trainer) -> dict[str, bytes]:
         # 12 steps of 8 images and 6 of 6, of which the first three of each are eager
         (lambda: optim.SGD(0.1, momentum=0.9, nesterov=True), {}, (2, 12)),
         (lambda: optim.AdamW(1e-2, weight_decay=0.1), {"clip_grad": 0.5}, (2, 12)),
+        (lambda: Muon(0.1), {"policy": Policy("float16", interval=3)}, (2, 12)),
         (lambda: optim.SGD(0.1, momentum=0.9), {"policy": Policy("float16", interval=3)}, (2, 12)),
         # Lookahead returns in every other step: 6 + 6 of 8 images, 3 + 3 of 6
         (lambda: optim.SGD(0.1, momentum=0.9), {"ema": 0.9}, (2, 6)),
@@ -84,7 +87,7 @@ def everything(one: Trainer) -> dict[str, bytes]:
         (lambda: optim.SGD(0.1, groups={"filter": optim.GroupRule(steps=7)}), {"clip_grad": 0.5}, (2, 5)),
         (lambda: optim.SGD(0.1), {"augmentation": Augmentation(mixup=0.5, cutmix=1.0), "reduction": "sum"}, (2, 12)),
     ],
-    ids=["nesterov", "adamw", "float16", "averages", "held filters", "mixed images"],
+    ids=["nesterov", "adamw", "muon", "float16", "averages", "held filters", "mixed images"],
 )
 def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, recorded, cuda) -> None:
     ends = []
@@ -156,9 +159,10 @@ def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
         list(trainer(backend=refusing, cuda_graph="on").fit(images(), images(), epochs=1))
 
 
-def test_muon_multiplies_on_cublas_and_is_no_graph(cuda, capsys) -> None:
+def test_muon_without_cudnn_multiplies_on_cublas_and_is_no_graph(cuda, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(products, "refusal", lambda *geometries: "it is switched off")
     noted = OnCublas()
-    kernels = {**GRAPHS.kernels, muon_update: noted.noting(muon_update)}
+    kernels = {**GRAPHS.kernels, muon_update: guarded(muon_update, table()[muon_update], noted)}
     backend = replace(GRAPHS, kernels=kernels, uncapturable=noted.take)
     one, plain = (trainer(Muon(0.1), backend=backend, cuda_graph=mode) for mode in ("auto", "off"))
     for each in (one, plain):
@@ -200,13 +204,16 @@ def test_on_a_gpu_replayed_steps_are_the_bits_of_eager_ones(changes, policy, mon
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_muon_is_the_same_with_and_without_the_wish_for_graphs(monkeypatch) -> None:
+@pytest.mark.parametrize("policy", [FLOAT32, Policy("float16", interval=3)], ids=["float32", "float16"])
+def test_on_a_gpu_muons_replayed_steps_are_the_bits_of_eager_ones(policy, monkeypatch) -> None:
     monkeypatch.undo()
+    if refusal := muon_kernel.refusal((4, 9)):
+        pytest.skip(refusal)
     ends = []
-    for mode in ("off", "auto"):
-        one = trainer(Muon(0.1), backend=get_backend("gpu"), cuda_graph=mode)
-        list(one.fit(images(), images(), epochs=2))
-        ends.append(everything(one))
+    for mode in ("off", "on"):
+        one = trainer(Muon(0.1), backend=get_backend("gpu"), cuda_graph=mode, policy=policy)
+        list(one.fit(images(), images(), epochs=6))
+        ends.append((everything(one), one.progress))
     assert ends[0] == ends[1]
 
 

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import strict_cupy
 from strict_cupy import STRICT
-from strict_gpu import CountingLauncher, counted_gpu
+from strict_gpu import CountingLauncher, counted_gpu, product
 
 from gpucnn import models, optim
 from gpucnn.backend import Backend
+from gpucnn.backends.gpu import OnCublas
+from gpucnn.config import Config
 from gpucnn.data import Augmentation, Dataset, load_dataset
 from gpucnn.data.files import locate
 from gpucnn.data.registry import DATASETS
 from gpucnn.graph import WARMUP
-from gpucnn.kernels.gpu import launch
+from gpucnn.kernels.gpu import conv2d as cudnn
+from gpucnn.kernels.gpu import launch, products
 from gpucnn.precision import FLOAT16, FLOAT32, Policy
+from gpucnn.recipe import build_trainer, resolve
 from gpucnn.schedules import one_cycle
 from gpucnn.trainer import Trainer
 
@@ -39,7 +43,8 @@ BOUNDS = {
 DRAWS = {False: 109, True: 328}
 """Launches before the first batch: a shuffle of the whole set, and with augmentation its flips and crops."""
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "gpu.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "gpu.md"
 
 
 def noise(shape: tuple[int, ...], count: int) -> Dataset:
@@ -113,6 +118,32 @@ def test_an_epoch_of_graphs(model: str, policy: Policy, monkeypatch: pytest.Monk
     replayed = counts[WARMUP + 1 :]
     assert len(replayed) == 5
     assert max(replayed) <= BOUNDS["graph", model] < min(counts[: WARMUP + 1])
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_recipe_with_muon_is_a_graph(amp: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in a step is left to cuBLAS: six matrices, of three rounds each."""
+    launcher, noted = CountingLauncher(), OnCublas()
+    monkeypatch.setattr(launch, "launcher", launcher)
+    monkeypatch.setattr(cudnn, "compute", product(launcher))
+    monkeypatch.setattr(products, "refusal", lambda *geometries: "")
+    monkeypatch.setattr(strict_cupy, "cuda", fake_cuda.cuda, raising=False)
+    monkeypatch.setattr(strict_cupy, "get_default_memory_pool", fake_cuda.MemoryPool, raising=False)
+    data = noise((32, 32, 3), 10)
+    changes = {"train": {"batch_size": 2, "epochs": 1, "amp": amp}, "run": {"cuda_graph": "on"}}
+    config = Config.from_file(ROOT / "configs" / "cifar10_speedrun94_muon.toml").updated(changes)
+    backend = replace(counted_gpu(launcher, noted), uncapturable=noted.take)
+    trainer = build_trainer(resolve(config, data), data, backend)
+    trainer.model.train()
+    for x, labels in trainer.loader(data, training=True).epoch(0):
+        strict_cupy.reset()
+        trainer.train_step(x, labels)
+        assert strict_cupy.syncs == 0
+    (recording,) = trainer.compute.recordings.values()
+    assert recording.graph
+    steps = WARMUP + 1  # and the last one is a replay
+    assert launcher.kernels["muon.cu", "direction"] == launcher.kernels["muon.cu", "finish"] == 6 * steps
+    assert launcher.kernels["product", "fprop"] == 2 * launcher.kernels["product", "dgrad"] == 2 * 6 * 3 * steps
 
 
 @pytest.mark.data

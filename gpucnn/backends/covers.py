@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import averages, losses, metrics, optim, precision
+from gpucnn import averages, losses, metrics, muon, optim, precision
 from gpucnn.backends.cpu import alike, classes, lines
 from gpucnn.data import augment
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
@@ -108,6 +108,14 @@ def flat(w: Array, g: Array, *state: Array) -> bool:
     return bool(storage(w, g, *state) and w.dtype == np.float32 and alike(w, g, *state) and in_place)
 
 
+def orthogonalises(w: Array, g: Array, velocity: Array, lr: Any, *numbers: Any) -> bool:
+    """Float32 matrices of one shape, whose products in float16 cuDNN computes."""
+    from gpucnn.kernels.gpu import muon as kernel
+
+    matrices = flat(w, g, velocity) and w.ndim == 2 and w.size < 2**30
+    return bool(matrices and number(lr, np.float64) and host(*numbers) and not kernel.refusal(w.shape))
+
+
 COVERS: dict[Op, Callable[..., bool]] = {
     linear.linear: lambda x, w, b: products(lambda x, w: (len(x), len(w), x.shape[1]), x, w, b),
     linear.linear_input_grad: lambda dy, w: products(lambda dy, w: (len(dy), w.shape[1], len(w)), dy, w),
@@ -163,6 +171,7 @@ COVERS: dict[Op, Callable[..., bool]] = {
     optim.adam_update: lambda w, g, m, v, lr, *numbers: (
         flat(w, g, m, v) and number(lr, np.float64) and host(*numbers[:-1]) and number(numbers[-1], np.int64)
     ),
+    muon.muon_update: orthogonalises,
     averages.lerp: lambda a, w, share: flat(a, w) and number(share, np.float64),
     precision.unscale: lambda g, finite, scale: flags(g, g, finite) and number(scale, np.float32) and is_array(scale),
     precision.keep: flags,

@@ -63,6 +63,7 @@ def table() -> dict[Op, Op]:
         optim.sgd_update: fast.optim.sgd_update,
         optim.momentum_update: fast.optim.momentum_update,
         optim.adam_update: fast.optim.adam_update,
+        muon.muon_update: fast.muon.muon_update,
         averages.lerp: fast.optim.lerp,
         # mixed precision
         precision.unscale: fast.precision.unscale,
@@ -105,16 +106,6 @@ class OnCublas:
         """An op runs as it is written."""
         if op in self.ops:
             self.names.add(op.__name__)
-
-    def noting(self, op: Op) -> Op:
-        """An op that has no kernel, noted whenever it runs."""
-
-        @wraps(op)
-        def note_and_run(*args: Any) -> Any:
-            self.note(op)
-            return op(*args)
-
-        return note_and_run
 
     def take(self) -> list[str]:
         """Which ran since this was last asked."""
@@ -194,7 +185,6 @@ def gpu_backend(index: int = 0) -> Backend:
     kernels = {
         **{op: on_cudnn(op, kernel, noted) for op, kernel in convolutions().items()},
         **{op: guarded(op, kernel, noted) for op, kernel in table().items()},
-        muon.muon_update: noted.noting(muon.muon_update),
     }
     how = {"copy_to_host": cupy.asnumpy, "synchronous": False, "uncapturable": noted.take, "set_tf32": set_tf32}
     return Backend(f"gpu:{index}", cupy, kernels, **how)

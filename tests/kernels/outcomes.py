@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from kernel_samples import Op
 
-from gpucnn import averages, optim, precision
+from gpucnn import averages, muon, optim, precision
 from gpucnn.layers import batchnorm
 
 IN_PLACE = {
     optim.sgd_update: (0,),
     optim.momentum_update: (0, 2),
     optim.adam_update: (0, 2, 3),
+    muon.muon_update: (0, 2),
     batchnorm.move_running: (0, 1),
     averages.lerp: (0,),
     precision.unscale: (0, 1),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from emulator.emulator import COMPILER, Emulator, Recorder
+from host_products import multiply_on_the_host
 
 from gpucnn.kernels.gpu import launch
 
@@ -21,6 +22,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 def emulator(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """Kernels run on the CPU as long as a test runs."""
     monkeypatch.setattr(launch, "launcher", compiled)
+    multiply_on_the_host(monkeypatch)
     compiled.descending = False
     return compiled
 
@@ -29,4 +31,5 @@ def emulator(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Kernels are noted, and nothing runs."""
     monkeypatch.setattr(launch, "launcher", Recorder())
+    multiply_on_the_host(monkeypatch)
     return launch.launcher

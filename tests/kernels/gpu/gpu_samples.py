@@ -7,7 +7,7 @@ import numpy as np
 from kernel_samples import BIG, SMALL, Op, Sample
 from outcomes import is_float
 
-from gpucnn import losses, metrics, precision
+from gpucnn import losses, metrics, muon, precision
 from gpucnn.backends import gpu
 from gpucnn.data import augment
 from gpucnn.data.augmentation import CROP_MODES
@@ -185,11 +185,27 @@ def _mixed_precision() -> Iterator[Sample]:
         yield Sample(precision.adapt, f"{scale},{good},{finite}", make)
 
 
+# (F, C): wide, tall, square and single filters; sides that are multiples of eight and sides that are not
+MATRICES = [(16, 24), (9, 4), (5, 13), (24, 8), (1, 3), (8, 8), (12, 108), (40, 27)]
+
+
+def _matrices() -> Iterator[Sample]:
+    """Muon's, looking ahead and not."""
+    for shape in MATRICES:
+        for nesterov in (True, False):
+            numbers = (0.25, 0.6, nesterov, 3)
+            make = lambda s, a=shape, numbers=numbers: (s(*a), 100 * s(*a), 30 * s(*a), *numbers)  # noqa: E731
+            yield Sample(muon.muon_update, f"{'x'.join(map(str, shape))},nesterov={nesterov}", make)
+    still = np.zeros((2, 3, 4), np.float32)
+    yield Sample(muon.muon_update, "no gradient", lambda s: (s(3, 4), *still, 0.25, 0.6, True, 1))
+
+
 SAMPLES = [
     *(sample for sample in SMALL + BIG if sample.op in TABLE),
     *_batches(),
     *_products(),
     *_mixed_precision(),
+    *_matrices(),
     *_wide_and_long(),
 ]
 
@@ -244,7 +260,9 @@ def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
 
 
 def stored_between(op: Op, args: tuple[Any, ...]) -> bool:
-    """Whether a kernel rounds what lies between two of its steps to float16, as two layers would."""
+    """Whether a kernel rounds what lies between two of its steps to float16, as two layers would, or always."""
+    if op is muon.muon_update:
+        return True
     normalised = op.__name__.startswith("batchnorm_relu_max_pool")
     return normalised and args[0].dtype == np.float16 and args[-3:] != ((2, 2), (2, 2), ((0, 0), (0, 0)))
 

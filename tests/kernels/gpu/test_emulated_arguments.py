@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from gpu_samples import SAMPLES, STORED, TABLE, close
+from gpu_samples import SAMPLES, STORED, TABLE, close, stored_between
 from outcomes import doubled, outcome, parts, sparse, turned
 from test_emulator import Inline
 
-from gpucnn import averages, losses, metrics, optim, random
+from gpucnn import averages, losses, metrics, muon, optim, random
 from gpucnn.backends import covers, gpu
 from gpucnn.data import augment
 from gpucnn.kernels.gpu import linear as kernel
@@ -31,7 +31,7 @@ def test_strided_views_are_as_good_as_arrays(op, spread, emulator) -> None:
     views = [spread(a) if isinstance(a, np.ndarray) else a for a in args]
     got = parts(op, views, KERNELS[op](*views))  # of their own memory, not of a copy that happens to be contiguous
     for part, whole in zip(got, wanted, strict=True):
-        close(part, whole)
+        close(part, whole, 2e-2 * stored_between(op, args))
 
 
 @each_op
@@ -97,6 +97,10 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
         (optim.sgd_update, (np.ones(6, np.float32)[::2], ONES[3,], 0.1, 0.0)),
         (optim.sgd_update, (ONES[3,], ONES[3,], np.ones((), np.float32), 0.0)),
         (optim.adam_update, (*[ONES[3,]] * 4, 0.1, 0.9, 0.99, 1e-8, 0.0, False, np.ones((), np.int32))),
+        (muon.muon_update, (*[ONES[3,]] * 3, 0.1, 0.6, True, 3)),
+        (muon.muon_update, (ONES[2, 3], ONES[2, 4], ONES[2, 3], 0.1, 0.6, True, 3)),
+        (muon.muon_update, (ONES[2, 3], ONES[2, 3], np.ones((3, 2), np.float32).T, 0.1, 0.6, True, 3)),
+        (muon.muon_update, (*[ONES[2, 3]] * 3, np.ones((), np.float32), 0.6, True, 3)),
         (augment.gather_normalize, (np.ones((2, 4, 4, 3), np.int32), np.zeros(2, int), ONES[3,], ONES[3,])),
         (augment.gather_normalize, (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2), ONES[3,], ONES[3,])),
         (
@@ -129,6 +133,7 @@ DEVICE_NUMBERS = {
     optim.momentum_update: {3: np.float64},
     optim.adam_update: {4: np.float64, 10: np.int64},
     dropout.dropout: {4: np.int64},
+    muon.muon_update: {3: np.float64},
 }
 
 

@@ -26,7 +26,7 @@ def test_a_kernel_takes_what_its_op_takes(op) -> None:
 
 
 @each_op
-def test_every_row_has_a_rule_and_samples_that_it_covers(op) -> None:
+def test_every_row_has_a_rule_and_samples_that_it_covers(op, recorder) -> None:
     assert op in covers.COVERS
     mine = [sample for sample in SAMPLES if sample.op is op]
     assert len(mine) >= 3

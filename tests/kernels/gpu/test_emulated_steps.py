@@ -8,7 +8,8 @@ from gpucnn import models, optim
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.backends import gpu
 from gpucnn.data import Augmentation, Dataset
-from gpucnn.layers import Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, Linear, Sequential
+from gpucnn.layers import Conv2D, Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, Linear, Sequential
+from gpucnn.muon import Muon
 from gpucnn.precision import FLOAT16, FLOAT32
 from gpucnn.trainer import Trainer
 
@@ -27,6 +28,10 @@ def dropping(shape):
 
 def averaging(shape):
     return Sequential(GlobalAvgPool2D(), Linear(shape[2], 10))
+
+
+def filtering(shape):
+    return Sequential(Conv2D(shape[2], 12, 3), LeakyReLU(0.1), Conv2D(12, 10, 2), GlobalAvgPool2D(), Linear(10, 10))
 
 
 def weights(model, shape, optimizer, backend, policy=FLOAT32) -> dict[str, np.ndarray]:
@@ -63,6 +68,15 @@ def test_training_ends_where_the_reference_ends(model, shape, optimizer, emulato
     for name, wanted in weights(model, shape, optimizer, REFERENCE).items():
         distance = np.linalg.norm(got[name] - wanted) / max(np.linalg.norm(wanted), 1e-3)
         assert distance < 1e-3, name
+
+
+def test_muons_filters_end_where_the_references_end(emulator) -> None:
+    """Within 1 percent of their length: their directions are made orthogonal in float16; the rest is not."""
+    emulator.launched.clear()
+    got = weights(filtering, (6, 5, 3), lambda: Muon(0.02), EMULATED)
+    assert {"direction<4, true>", "polynomial", "finish<false>"} <= {name for _, name in emulator.launched}
+    for name, wanted in weights(filtering, (6, 5, 3), lambda: Muon(0.02), REFERENCE).items():
+        assert np.linalg.norm(got[name] - wanted) < 1e-2 * max(np.linalg.norm(wanted), 0.1), name
 
 
 @pytest.mark.parametrize("model", ["mnist_cnn", "resnet20"])

@@ -10,6 +10,7 @@ import inspect
 import json
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from kernel_samples import ASYMMETRIC, CONVOLUTIONS
 
 from gpucnn import models
-from gpucnn.kernels.gpu import cudnn_graph
+from gpucnn.kernels.gpu import cudnn_graph, muon
 from gpucnn.kernels.gpu.geometry import DGRAD, FPROP, WGRAD, Geometry
 from gpucnn.kernels.gpu.options import Options
 from gpucnn.kernels.gpu.plans import Plan
@@ -107,6 +108,16 @@ def cases() -> dict[str, tuple]:
 CASES = cases()
 
 
+def products() -> set[Geometry]:
+    """Muon's, for the matrices of the nets that are trained with it, and some small ones."""
+    matrices = {(9, 4), (5, 13), (1, 1)}
+    for name in ("speedrun94", "speedrun95", "speedrun96"):
+        weights = [layer.weight for layer, _ in convolutions_of(name, (32, 32, 3))]
+        matrices |= {(w.shape[0], prod(w.shape[1:])) for w in weights if w.group == "filter"}
+    assert {(64, 216), (64, 576), (256, 576), (256, 2304), (512, 4608)} <= matrices
+    return {geometry for shape in matrices for geometry in muon.geometries(shape)}
+
+
 def test_the_models_have_the_convolutions_that_they_have() -> None:
     count = {
         name: sum(case.startswith(f"{name} ") for case in CASES) for name in [*models.MODELS, "speedrun", "sample"]
@@ -151,6 +162,20 @@ def test_cudnn_has_plans(h100, case, mode) -> None:
             all_engines = engines(plan)
             plan.graph.deselect_numeric_notes([cudnn.numerical_note.TENSOR_CORE])
             assert len(engines(plan)) < len(all_engines), f"{plan.geometry}: no engine uses tensor cores"
+
+
+@needs_wheels
+@pytest.mark.parametrize("geometry", sorted(products(), key=str), ids=str)
+def test_cudnn_multiplies_matrices(h100, geometry) -> None:
+    import cudnn
+
+    plan = Plan(cudnn, geometry, Options(), **h100)
+    assert plan.refusal == ""
+    found = engines(plan)
+    assert found
+    plan.take(found[0], cudnn_graph.names(plan.graph)[found[0]])
+    plan.graph.deselect_numeric_notes([cudnn.numerical_note.TENSOR_CORE])
+    assert len(engines(plan)) < len(found), "no engine uses tensor cores"
 
 
 @needs_wheels

@@ -1,0 +1,84 @@
+"""Muon's update on the GPU, without cuBLAS: matrix products on cuDNN, the rest by kernels; all of it in a CUDA graph.
+
+Weights, gradients and velocities are float32, norms float64 inside.  Newton-Schulz is float16 with sums in float32,
+whatever the net is trained in: it brings singular values anywhere between 0.68 and 1.21, so the last digits of what it
+works on count for nothing.  The norm of what is multiplied is 1 at most, and no entry leaves float16's range.
+
+In each step  X <- (a I + b A + c A^2) X  with  A = X X^T : the op's polynomial, in three products.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpucnn.kernels.gpu import products
+from gpucnn.kernels.gpu.compile import Module
+from gpucnn.kernels.gpu.geometry import Geometry
+from gpucnn.kernels.gpu.launch import ceil_div, contiguous, empty, launch, line_of, number, vectors
+from gpucnn.typing import Array, Shape
+
+COEFFICIENTS, SMALLEST = (3.4445, -4.7750, 2.0315), 1e-7  # as in gpucnn/muon.py
+WIDTHS, TRUTHS = (4, 1), ("false", "true")
+
+MODULE = Module(
+    "muon.cu",
+    [
+        *(f"direction<{wide}, {nesterov}>" for wide in WIDTHS for nesterov in TRUTHS),
+        *(f"start<{nesterov}, {tall}>" for nesterov in TRUTHS for tall in TRUTHS),
+        "polynomial",
+        *(f"finish<{tall}>" for tall in TRUTHS),
+    ],
+)
+
+
+def padded(shape: Shape) -> tuple[int, int]:
+    """The shape of X for weights (F,C): the shorter side first, both multiples of 8 by zeros."""
+    height, width = (ceil_div(side, products.MULTIPLE) * products.MULTIPLE for side in sorted(shape))
+    return height, width
+
+
+def geometries(shape: Shape) -> list[Geometry]:
+    """The products for weights (F,C): X X^T, A A and the polynomial times X."""
+    height, width = padded(shape)
+    return [
+        products.nt_geometry(height, height, width),
+        products.nt_geometry(height, height, height),
+        products.nn_geometry(height, width, height),
+    ]
+
+
+def refusal(shape: Shape) -> str:
+    """Why weights (F,C) are not updated here; "" where they are."""
+    return products.refusal(*geometries(shape))
+
+
+def muon_update(w: Array, g: Array, velocity: Array, lr: Any, momentum: float, nesterov: bool, steps: int) -> None:
+    """One step for w (F,C); g and velocity are alike; w and velocity change in place."""
+    g = contiguous(g)
+    (rows, columns), (height, width) = w.shape, padded(w.shape)
+    tall, looking = TRUTHS[rows > columns], TRUTHS[bool(nesterov)]
+    sides, mu, tiny = (np.int32(rows), np.int32(columns)), np.float32(momentum), np.float64(SMALLEST)
+
+    _, wide = vectors(0, w, g, velocity)
+    grid = line_of(ceil_div(w.size, wide))
+    blocks = grid.blocks[0]
+    partial = empty((2, blocks), "float64")
+    launch(MODULE, f"direction<{wide}, {looking}>", grid, w, g, velocity, np.int64(w.size), mu, partial)
+
+    x = empty((height, width), "float16")
+    norms, size = (partial, np.int32(blocks), tiny), (np.int32(height), np.int32(width))
+    launch(MODULE, f"start<{looking}, {tall}>", line_of(x.size), g, velocity, mu, *norms, *sides, *size, x)
+    for _ in range(steps):
+        x = products.nn(polynomial(x), x)
+
+    numbers = (np.float64(rows**0.5), *number(lr, np.float64), *sides, np.int32(width))
+    launch(MODULE, f"finish<{tall}>", line_of(w.size), w, x, *norms, *numbers)
+
+
+def polynomial(x: Array) -> Array:
+    """X (R,C) -> a I + b A + c A^2 (R,R) with A = X X^T."""
+    gram = products.nt(x, x)
+    result = products.nt(gram, gram)  # A A: A is symmetric
+    numbers = (*map(np.float32, COEFFICIENTS), np.int32(len(x)))
+    launch(MODULE, "polynomial", line_of(ceil_div(result.size, products.MULTIPLE)), gram, *numbers, result)
+    return result
