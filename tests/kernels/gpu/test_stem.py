@@ -1,6 +1,7 @@
 """The first convolution of a net: on the CPU by the emulator and on a GPU, and which convolutions go that way."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ def stored(args, storage):
 
 def test_it_takes_what_the_op_takes() -> None:
     assert inspect.signature(stem.conv2d) == inspect.signature(conv2d)
+
+
+def test_limits_are_those_of_the_source() -> None:
+    for name in ("PIXELS", "TAPS", "FILTERS"):
+        assert re.search(rf"\b{name} = (\d+)\b", stem.MODULE.source)[1] == str(getattr(stem, name))
 
 
 @each_storage
