@@ -44,10 +44,41 @@ struct Moments {
     }
 };
 
+// Two sums for each of V channels: float32 over CHUNK rows, which go into float64 totals (2 V).
+template <int V>
+struct ChunkedSums {
+    double (&total)[2 * V];
+    float some[2 * V] = {};
+    int rows = 0;
+
+    __device__ inline explicit ChunkedSums(double (&to)[2 * V]) : total(to) {}
+
+    __device__ inline void add(int v, float one, float two) {
+        some[v] += one;
+        some[V + v] += two;
+    }
+
+    // After each batch.
+    __device__ inline void next() {
+        rows += AHEAD;
+        if (rows == CHUNK) flush();
+    }
+
+    __device__ inline void flush() {
+#pragma unroll
+        for (int i = 0; i < 2 * V; ++i) {
+            total[i] += some[i];
+            some[i] = 0;
+        }
+        rows = 0;
+    }
+};
+
 // x -> partial (slabs, 2, width): mean and squared deviations of each slab of rows.
 // Sums are of distances from the slab's own first row, so digits survive |mean| >> std.
 template <class T, int V>
-__global__ void moments(const T* __restrict__ x, index_t rows, int width, double* __restrict__ partial) {
+__global__ void __launch_bounds__(BLOCK, 4)
+    moments(const T* __restrict__ x, index_t rows, int width, double* __restrict__ partial) {
     const int column = tile_column() * V;
     const index_t start = rows * blockIdx.y / gridDim.y, stop = rows * (blockIdx.y + 1) / gridDim.y;
     double total[2 * V] = {};
@@ -57,30 +88,21 @@ __global__ void moments(const T* __restrict__ x, index_t rows, int width, double
 #pragma unroll
         for (int v = 0; v < V; ++v) first[v] = widen(pivot.lane[v]);
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
-        const index_t stride = mine.step * width;
-        const T* at = x + mine.first * width + column;
-        index_t left = count_rows(mine);
-        while (left > 0) {
-            float sum[V] = {}, squares[V] = {};
-            for (int done = 0; done < CHUNK && left > 0; done += AHEAD, left -= AHEAD, at += AHEAD * stride) {
-                Pack<T, V> next[AHEAD];
-                load_rows<V>(at, stride, left, pivot, next);
+        ChunkedSums<V> sums(total);
+        batches(mine, [&](auto whole, index_t row) {
+            Pack<T, V> next[AHEAD];
+            load_rows<decltype(whole)::value>(x, width, column, mine, row, pivot, next);
 #pragma unroll
-                for (int k = 0; k < AHEAD; ++k) {
+            for (int k = 0; k < AHEAD; ++k) {
 #pragma unroll
-                    for (int v = 0; v < V; ++v) {
-                        const float d = widen(next[k].lane[v]) - first[v];
-                        sum[v] += d;
-                        squares[v] += d * d;
-                    }
+                for (int v = 0; v < V; ++v) {
+                    const float d = widen(next[k].lane[v]) - first[v];
+                    sums.add(v, d, d * d);
                 }
             }
-#pragma unroll
-            for (int v = 0; v < V; ++v) {
-                total[v] += sum[v];
-                total[V + v] += squares[v];
-            }
-        }
+            sums.next();
+        });
+        sums.flush();
     }
     sum_rows(total);
     if (threadIdx.y == 0 && column < width) {
@@ -100,10 +122,24 @@ __global__ void finish_moments(const double* __restrict__ partial, int slabs, in
     const int column = tile_column();
     Moments total = {};
     if (column < width) {
-        for (index_t slab = threadIdx.y; slab < slabs; slab += blockDim.y) {
-            const double* in = partial + slab * 2 * width + column;
-            total.merge({double(rows * (slab + 1) / slabs - rows * slab / slabs), in[0], in[width]});
-        }
+        const Rows mine = segment_rows(slabs, 1, 0);
+        batches(mine, [&](auto whole, index_t slab) {
+            constexpr bool WHOLE = decltype(whole)::value;
+            double means[AHEAD], squares[AHEAD];
+#pragma unroll
+            for (int k = 0; k < AHEAD; ++k) {
+                const double* in = partial + (slab + k * mine.step) * 2 * width + column;
+                const bool there = within<WHOLE>(mine, slab, k);
+                means[k] = there ? in[0] : 0;
+                squares[k] = there ? in[width] : 0;
+            }
+#pragma unroll
+            for (int k = 0; k < AHEAD; ++k) {
+                const index_t one = slab + k * mine.step;
+                const index_t count = quotient(rows * (one + 1), slabs) - quotient(rows * one, slabs);
+                if (within<WHOLE>(mine, slab, k)) total.merge({double(count), means[k], squares[k]});
+            }
+        });
     }
     total.merge_rows();
     if (threadIdx.y == 0 && column < width) {
@@ -114,18 +150,18 @@ __global__ void finish_moments(const double* __restrict__ partial, int slabs, in
 }
 
 template <class T, int V, bool RELU>
-__global__ void normalize(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,
-                          const float* __restrict__ mean, const float* __restrict__ var, float eps, index_t rows,
-                          int width, T* __restrict__ y) {
+__global__ void __launch_bounds__(BLOCK, 4)
+    normalize(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,
+              const float* __restrict__ mean, const float* __restrict__ var, float eps, index_t rows,
+              int width, T* __restrict__ y) {
     const int column = tile_column() * V;
     if (column >= width) return;
     const Channels<V> channels(mean, var, scale, shift, eps, column);
     const Rows mine = interleaved_rows(rows);
-    const index_t stride = mine.step * width;
-    index_t at = mine.first * width + column;
-    for (index_t left = count_rows(mine); left > 0; left -= AHEAD, at += AHEAD * stride) {
+    batches(mine, [&](auto whole, index_t row) {
+        constexpr bool WHOLE = decltype(whole)::value;
         Pack<T, V> next[AHEAD];
-        load_rows<V>(x + at, stride, left, {}, next);
+        load_rows<WHOLE>(x, width, column, mine, row, {}, next);
 #pragma unroll
         for (int k = 0; k < AHEAD; ++k) {
             float value[V];
@@ -134,57 +170,51 @@ __global__ void normalize(const T* __restrict__ x, const float* __restrict__ sca
                 const float z = channels.value(widen(next[k].lane[v]), v);
                 value[v] = RELU && z < 0 ? 0.0f : z;  // not fmaxf: NaN has to stay NaN
             }
-            if (k < left) store<V>(y + at + k * stride, value);
+            if (within<WHOLE>(mine, row, k)) store<V>(y + (row + k * mine.step) * width + column, value);
         }
-    }
+    });
 }
 
 // dy, x -> partial (slabs, 2, width): sums of dz and of dz xhat over each slab; dz is dy where ReLU let z through.
 template <class T, int V, bool RELU>
-__global__ void grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-                          const float* __restrict__ shift, const float* __restrict__ mean,
-                          const float* __restrict__ var, float eps, index_t rows, int width,
-                          double* __restrict__ partial) {
+__global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
+    grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
+              const float* __restrict__ shift, const float* __restrict__ mean,
+              const float* __restrict__ var, float eps, index_t rows, int width,
+              double* __restrict__ partial) {
     const int column = tile_column() * V;
     double total[2 * V] = {};
     if (column < width) {
         const Channels<V> channels(mean, var, scale, shift, eps, column);
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
-        const index_t stride = mine.step * width;
-        index_t left = count_rows(mine), at = mine.first * width + column;
-        while (left > 0) {
-            float sum[V] = {}, products[V] = {};
-            for (int done = 0; done < CHUNK && left > 0; done += AHEAD, left -= AHEAD, at += AHEAD * stride) {
-                Pack<T, V> above[AHEAD], next[AHEAD];  // zeros below the last row add nothing
-                load_rows<V>(dy + at, stride, left, {}, above);
-                load_rows<V>(x + at, stride, left, {}, next);
+        ChunkedSums<V> sums(total);
+        batches(mine, [&](auto whole, index_t row) {
+            Pack<T, V> above[AHEAD], next[AHEAD];  // zeros where there is no row add nothing
+            load_rows<decltype(whole)::value>(dy, width, column, mine, row, {}, above);
+            load_rows<decltype(whole)::value>(x, width, column, mine, row, {}, next);
 #pragma unroll
-                for (int k = 0; k < AHEAD; ++k) {
+            for (int k = 0; k < AHEAD; ++k) {
 #pragma unroll
-                    for (int v = 0; v < V; ++v) {
-                        const float value = widen(next[k].lane[v]), d = widen(above[k].lane[v]);
-                        const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : d;
-                        sum[v] += dz;
-                        products[v] += dz * ((value - channels.mean[v]) * channels.inv[v]);
-                    }
+                for (int v = 0; v < V; ++v) {
+                    const float value = widen(next[k].lane[v]), d = widen(above[k].lane[v]);
+                    const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : d;
+                    sums.add(v, dz, dz * ((value - channels.mean[v]) * channels.inv[v]));
                 }
             }
-#pragma unroll
-            for (int v = 0; v < V; ++v) {
-                total[v] += sum[v];
-                total[V + v] += products[v];
-            }
-        }
+            sums.next();
+        });
+        sums.flush();
     }
     write_pairs<V>(total, column, width, partial);
 }
 
 // dx = scale / sqrt(var + eps) * (dz - mean(dz) - xhat mean(dz xhat)); sums (2, width) are dshift and dscale.
 template <class T, int V, bool RELU>
-__global__ void grad_apply(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-                           const float* __restrict__ shift, const float* __restrict__ mean,
-                           const float* __restrict__ var, const float* __restrict__ sums, float eps, index_t rows,
-                           int width, T* __restrict__ dx) {
+__global__ void __launch_bounds__(BLOCK, 3)
+    grad_apply(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
+               const float* __restrict__ shift, const float* __restrict__ mean,
+               const float* __restrict__ var, const float* __restrict__ sums, float eps, index_t rows,
+               int width, T* __restrict__ dx) {
     const int column = tile_column() * V;
     if (column >= width) return;
     const Channels<V> channels(mean, var, scale, shift, eps, column);
@@ -195,12 +225,11 @@ __global__ void grad_apply(const T* __restrict__ dy, const T* __restrict__ x, co
         pull[v] = channels.inv[v] * (sums[width + column + v] / float(rows));
     }
     const Rows mine = interleaved_rows(rows);
-    const index_t stride = mine.step * width;
-    index_t at = mine.first * width + column;
-    for (index_t left = count_rows(mine); left > 0; left -= AHEAD, at += AHEAD * stride) {
+    batches(mine, [&](auto whole, index_t row) {
+        constexpr bool WHOLE = decltype(whole)::value;
         Pack<T, V> above[AHEAD], next[AHEAD];
-        load_rows<V>(dy + at, stride, left, {}, above);
-        load_rows<V>(x + at, stride, left, {}, next);
+        load_rows<WHOLE>(dy, width, column, mine, row, {}, above);
+        load_rows<WHOLE>(x, width, column, mine, row, {}, next);
 #pragma unroll
         for (int k = 0; k < AHEAD; ++k) {
             float d[V];
@@ -210,9 +239,9 @@ __global__ void grad_apply(const T* __restrict__ dy, const T* __restrict__ x, co
                 const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : widen(above[k].lane[v]);
                 d[v] = channels.slope[v] * (dz - mean_dz[v] - (value - channels.mean[v]) * pull[v]);
             }
-            if (k < left) store<V>(dx + at + k * stride, d);
+            if (within<WHOLE>(mine, row, k)) store<V>(dx + (row + k * mine.step) * width + column, d);
         }
-    }
+    });
 }
 
 // running = keep running + share batch; the variance has a share of its own.

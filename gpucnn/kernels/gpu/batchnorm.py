@@ -10,7 +10,6 @@ from gpucnn.kernels.gpu.compile import QUADS, Module, instances
 from gpucnn.kernels.gpu.launch import (
     NULL,
     ROWS_EACH,
-    SLABS,
     contiguous,
     empty,
     launch,
@@ -23,6 +22,8 @@ from gpucnn.kernels.gpu.launch import (
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array
 
+MOMENT_SLABS, GRADIENT_SLABS = 512, 384
+"""Pieces of a sum at most: as many blocks as an H100 holds at once, four or three on each of 132 multiprocessors."""
 WITH_RELU = {False: "false", True: "true"}
 
 MODULE = Module(
@@ -45,7 +46,7 @@ def statistics(x: Array) -> tuple[Array, Array]:
     """x (..., C), contiguous -> mean and biased variance (C,)."""
     rows, width = outer(x.shape), x.shape[-1]
     storage, wide = quads(width, x)
-    grid = table_of(rows, width // wide, ROWS_EACH, SLABS)
+    grid = table_of(rows, width // wide, ROWS_EACH, MOMENT_SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2, width), "float64")
     launch(MODULE, f"moments<{storage}>", grid, x, np.int64(rows), np.int32(width), partial)
@@ -90,7 +91,7 @@ def _grad(
     channels = (scale, NULL if shift is None else contiguous(shift), mean, var)
     numbers = (np.float32(eps), np.int64(rows), np.int32(width))
 
-    grid = table_of(rows, width // wide, ROWS_EACH, SLABS)
+    grid = table_of(rows, width // wide, ROWS_EACH, GRADIENT_SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2 * width), "float64")
     launch(MODULE, "grad_sums" + kind, grid, dy, x, *channels, *numbers, partial)

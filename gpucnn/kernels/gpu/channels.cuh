@@ -9,10 +9,9 @@ struct Channels {
                                float eps, int column) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            const float root = sqrtf(vars[column + v] + eps);
             mean[v] = means[column + v];
-            inv[v] = 1.0f / root;
-            slope[v] = scales[column + v] / root;
+            inv[v] = rsqrtf(vars[column + v] + eps);
+            slope[v] = scales[column + v] * inv[v];
             shift[v] = shifts ? shifts[column + v] : 0.0f;
         }
     }

@@ -31,15 +31,37 @@ __device__ inline index_t count_rows(Rows mine) {
 constexpr int CHUNK = 64;  // rows summed in float32 before they go into a float64 total
 constexpr int AHEAD = 4;   // loads that a thread has under way at a time; CHUNK is a multiple of it
 
-// A thread's next rows as they are stored, `stride` elements apart: all loads are on their way before the first value
-// is used, also where fewer than AHEAD rows are left and `rest` stands in for the others.
-template <int V, class T>
-__device__ inline void load_rows(const T* at, index_t stride, index_t left, const Pack<T, V>& rest,
-                                 Pack<T, V> (&rows)[AHEAD]) {
+template <bool TRUE>
+struct Truth {
+    static constexpr bool value = TRUE;
+};
+
+// A thread's rows in batches of AHEAD: body(Truth<true>(), row) for those that begin with row, and
+// body(Truth<false>(), row) where the last one is not whole.  A condition on a load has the compiler wait for one after
+// the other: whole batches are free of them.
+template <class Body>
+__device__ inline void batches(Rows mine, Body body) {
+    index_t row = mine.first;
+    for (; row + (AHEAD - 1) * mine.step < mine.stop; row += AHEAD * mine.step) body(Truth<true>(), row);
+    if (row < mine.stop) body(Truth<false>(), row);
+}
+
+// The k-th row of a batch is there.
+template <bool WHOLE>
+__device__ inline bool within(Rows mine, index_t row, int k) {
+    return WHOLE || row + k * mine.step < mine.stop;
+}
+
+// A batch of rows of x (rows, width), from `column` on, as they are stored; `rest` stands in for those that are not there.
+template <bool WHOLE, int V, class T>
+__device__ inline void load_rows(const T* x, int width, int column, Rows mine, index_t row, const Pack<T, V>& rest,
+                                 Pack<T, V> (&to)[AHEAD]) {
 #pragma unroll
     for (int k = 0; k < AHEAD; ++k) {
-        rows[k] = rest;
-        if (k < left) rows[k] = *reinterpret_cast<const Pack<T, V>*>(at + k * stride);
+        to[k] = rest;
+        if (within<WHOLE>(mine, row, k)) {
+            to[k] = *reinterpret_cast<const Pack<T, V>*>(x + (row + k * mine.step) * width + column);
+        }
     }
 }
 

@@ -17,7 +17,6 @@ BLOCK = 256  # threads of a block at most
 BLOCKS = 1024  # of a grid at most; kernels stride over the rest, so every GPU adds in the same order
 TILE = 64  # columns of a block at most
 FEW = 4  # columns of a block where one has to go down all rows: 32 bytes of float64
-SLABS = 384  # pieces of a long sum at most: three blocks on each multiprocessor of an H100
 ROWS_EACH = 16  # rows of a thread before a reduction takes another block
 VECTOR_BYTES = 16
 

@@ -31,6 +31,7 @@ static uint3 gridDim, blockDim, blockIdx, threadIdx;
 using std::max;
 using std::min;
 
+static inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __int_as_float(int x) {
     float value;
