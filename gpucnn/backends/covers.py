@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn import averages, losses, metrics, muon, optim, precision
 from gpucnn.backends.cpu import alike, classes, lines
-from gpucnn.data import augment
+from gpucnn.data import augment, colour, warp
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.layers.windows import output_size
 from gpucnn.typing import Array, Padding, Pair, Shape
@@ -66,10 +66,24 @@ def scored(logits: Array, labels: Array, smoothing: float = 0.0) -> bool:
     return storage(logits) and logits.ndim == 2 and classes(logits, labels) and host(smoothing)
 
 
+def bytes_of(images: Array) -> bool:
+    """Pixels (N,H,W,C)."""
+    return bool(images.dtype == np.uint8 and images.ndim == 4 and images.size and prod(images.shape[1:]) < 2**31)
+
+
+def some(index: Array) -> bool:
+    """Integers (B,), at least one."""
+    return bool(index.dtype.kind in "iu" and index.ndim == 1 and index.size)
+
+
+def single(*arrays: tuple[Array, Shape]) -> bool:
+    """Float32 arrays of these shapes."""
+    return all(array.dtype == np.float32 and array.shape == shape for array, shape in arrays)
+
+
 def gathers(images: Array, index: Array, *values: Array) -> bool:
     """Pixels (N,H,W,C), integers (B,), float32 per channel."""
-    pixels = images.dtype == np.uint8 and images.ndim == 4 and images.size and prod(images.shape[1:]) < 2**31
-    return bool(pixels and index.dtype.kind in "iu" and index.ndim == 1 and index.size and channels(images, *values))
+    return bytes_of(images) and some(index) and channels(images, *values)
 
 
 def shifts(images: Array, index: Array, flip: Array, shift: Array, crop: int, crop_mode: str) -> bool:
@@ -83,6 +97,27 @@ def shifts(images: Array, index: Array, flip: Array, shift: Array, crop: int, cr
 def covers_squares(index: Array, centre: Array | None = None, cutout: int = 0) -> bool:
     """A pixel for each image, where a square is covered."""
     return not cutout or (centre is not None and centre.dtype.kind in "iu" and centre.shape == (len(index), 2))
+
+
+def draws_noise(index: Array, shape: Shape, seed: int, stream: int, step: int) -> bool:
+    """Numbers of some images, and a plane that a 32-bit place reaches."""
+    return some(index) and host(*shape, seed, stream, step) and 0 < prod(shape[:2]) < 2**30
+
+
+def smooths(noise: Array, alpha: float, sigma: float) -> bool:
+    """Float32 planes and weights that both fit into shared memory."""
+    from gpucnn.kernels.gpu import warp as kernel
+
+    planes = noise.dtype == np.float32 and noise.ndim == 4 and noise.size and prod(noise.shape[2:]) <= kernel.PLANE
+    few = host(alpha, sigma) and min(kernel.reach_of(sigma), max(noise.shape[2:]) - 1) < kernel.DISTANCES
+    return bool(planes and few)
+
+
+def warps(images: Array, index: Array, matrix: Array, field: Array | None, border: str) -> bool:
+    """Bytes, numbers of some images, a float32 matrix for each, and displacements of each pixel."""
+    if not (bytes_of(images) and some(index) and single((matrix, (len(index), 2, 2)))):
+        return False
+    return field is None or single((field, (len(index), 2, *images.shape[1:3])))
 
 
 def products(layout: Callable[..., tuple[int, int, int]], a: Array, b: Array, *bias: Array | None) -> bool:
@@ -185,6 +220,12 @@ COVERS: dict[Op, Callable[..., bool]] = {
         gathers(images, index, mean, inv_std)
         and shifts(images, index, flip, shift, crop, crop_mode)
         and covers_squares(index, *square)
+    ),
+    warp.noise_planes: draws_noise,
+    warp.smooth: smooths,
+    warp.warp: warps,
+    colour.jitter: lambda pixels, *factors: (
+        bytes_of(pixels) and single(*((factor, pixels.shape[:1]) for factor in factors))
     ),
 }
 """Op -> whether its kernel takes these arguments: kernels read by address and must not be given anything else."""

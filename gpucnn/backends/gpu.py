@@ -9,7 +9,7 @@ from typing import Any
 from gpucnn import averages, losses, metrics, muon, optim, precision
 from gpucnn.backend import Backend
 from gpucnn.backends.covers import supports
-from gpucnn.data import augment
+from gpucnn.data import augment, colour, warp
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 from gpucnn.memory import MemoryLimit
 
@@ -72,6 +72,10 @@ def table() -> dict[Op, Op]:
         # batches
         augment.gather_normalize: fast.augment.gather_normalize,
         augment.gather_augment: fast.augment.gather_augment,
+        warp.noise_planes: fast.warp.noise_planes,
+        warp.smooth: fast.warp.smooth,
+        warp.warp: fast.warp.warp,
+        colour.jitter: fast.colour.jitter,
     }
 
 

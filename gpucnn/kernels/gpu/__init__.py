@@ -6,6 +6,7 @@ Importing this needs no CuPy and no GPU; the first launch does.
 from gpucnn.kernels.gpu import (
     augment,
     batchnorm,
+    colour,
     dropout,
     elementwise,
     joined,
@@ -17,11 +18,13 @@ from gpucnn.kernels.gpu import (
     precision,
     stem,
     sums,
+    warp,
 )
 
 __all__ = [
     "augment",
     "batchnorm",
+    "colour",
     "dropout",
     "elementwise",
     "joined",
@@ -33,11 +36,13 @@ __all__ = [
     "precision",
     "stem",
     "sums",
+    "warp",
 ]
 
 MODULES = (
     augment.MODULE,
     batchnorm.MODULE,
+    colour.MODULE,
     dropout.MODULE,
     elementwise.MODULE,
     joined.MODULE,
@@ -50,5 +55,6 @@ MODULES = (
     precision.MODULE,
     stem.MODULE,
     sums.MODULE,
+    warp.MODULE,
 )
 """Every ``.cu`` file, for whoever compiles them all."""

@@ -9,7 +9,7 @@ from outcomes import is_float
 
 from gpucnn import losses, metrics, muon, precision
 from gpucnn.backends import gpu
-from gpucnn.data import augment
+from gpucnn.data import augment, colour, warp
 from gpucnn.data.augmentation import CROP_MODES
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
 
@@ -78,6 +78,9 @@ EXACT = {
     precision.adapt,
     augment.gather_normalize,
     augment.gather_augment,
+    warp.noise_planes,
+    warp.warp,
+    colour.jitter,
 }
 """Ops that round nothing, or whose kernels round as they do, in the same order: the same bits in float32."""
 
@@ -110,6 +113,39 @@ def _batches() -> Iterator[Sample]:
                     yield Sample(augment.gather_augment, f"{label},{crop},{mode}", make)
                     make = lambda s, covered=covered, mode=mode: covered(s, mode)  # noqa: E731
                     yield Sample(augment.gather_augment, f"{label},{crop},{mode},cutout", make)
+
+
+# (N,H,W,C), B, alpha, sigma: planes that fill no block, or more than one; a Gaussian wider than the image, or a pixel
+DISTORTED = [
+    ((4, 7, 6, 3), 5, 34.0, 1.3),
+    ((3, 5, 9, 1), 2, 2.0, 6.0),
+    ((2, 1, 4, 4), 3, 8.0, 0.1),
+    ((2, 28, 28, 1), 17, 34.0, 4.0),
+    ((2, 64, 64, 3), 1, 5.0, 100.0),
+]
+
+
+def _distorted() -> Iterator[Sample]:
+    """Displacements, places far outside, and other light."""
+    for shape, count, alpha, sigma in DISTORTED:
+        label = f"{'x'.join(map(str, shape))},{count}"
+        planes = (count, 2, *shape[1:3])
+        make = lambda s, a=planes, how=(alpha, sigma): (s.rng.uniform(-1, 1, a).astype(np.float32), *how)  # noqa: E731
+        yield Sample(warp.smooth, f"{label},{alpha},{sigma}", make)
+
+        def light(s, a=(count, *shape[1:])):
+            factors = (s.rng.uniform(0, 2, a[0]).astype(np.float32) for _ in range(2))
+            return s.rng.integers(0, 256, a).astype(np.uint8), *factors
+
+        yield Sample(colour.jitter, label, light)
+        for border in CROP_MODES:
+
+            def far(s, a=shape, count=count, border=border, planes=planes):
+                images, index = s.rng.integers(0, 256, a).astype(np.uint8), s.rng.integers(-a[0], a[0], count)
+                field = s(*planes) * np.float32(10.0) ** s.rng.integers(-3, 4, planes).astype(np.float32)
+                return images, index, s(count, 2, 2), field, border
+
+            yield Sample(warp.warp, f"far,{label},{border}", far)
 
 
 def _wide_and_long() -> Iterator[Sample]:
@@ -203,6 +239,7 @@ def _matrices() -> Iterator[Sample]:
 SAMPLES = [
     *(sample for sample in SMALL + BIG if sample.op in TABLE),
     *_batches(),
+    *_distorted(),
     *_products(),
     *_mixed_precision(),
     *_matrices(),
@@ -249,6 +286,8 @@ def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
     """What its kernel's results have to be stored in."""
     if op is metrics.count_correct:
         return [np.dtype("int64")]
+    if op in (warp.warp, colour.jitter):
+        return [np.dtype("uint8")]
     single = np.dtype("float32")
     if op in OTHER_RESULTS:
         return [single, *map(np.dtype, OTHER_RESULTS[op])]
@@ -267,9 +306,15 @@ def stored_between(op: Op, args: tuple[Any, ...]) -> bool:
     return normalised and args[0].dtype == np.float16 and args[-3:] != ((2, 2), (2, 2), ((0, 0), (0, 0)))
 
 
+TOLERANCES = {np.dtype("float16"): 1e-3, np.dtype("float32"): 2e-5, np.dtype("uint8"): 5e-3}
+
+
 def close(got: np.ndarray, wanted: np.ndarray, tolerance: float = 0.0) -> None:
-    """Near the op in float64: to 2e-5 of the largest value in float32, to 1e-3 (two roundings) in float16."""
+    """Near the op in float64: to 2e-5 of the largest value in float32, to 1e-3 (two roundings) in float16.
+
+    A byte that is rounded in float32 may be the next one.
+    """
     assert got.shape == wanted.shape
-    tolerance = tolerance or {np.dtype("float16"): 1e-3, np.dtype("float32"): 2e-5}.get(got.dtype, 0)
+    tolerance = tolerance or TOLERANCES.get(got.dtype, 0)
     distance = np.abs(got.astype(np.float64) - wanted).max()
     assert distance <= tolerance * np.abs(wanted).max(), f"{distance} from {np.abs(wanted).max()}"

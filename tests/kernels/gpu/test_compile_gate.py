@@ -15,7 +15,7 @@ BY_FILE = {module.file: module for module in MODULES}
 ARCHITECTURES = ("sm_80", "sm_90")
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 REGISTERS = 128  # at most: two blocks of 256 threads then fit into the 65,536 of a multiprocessor
-VALUE_BY_VALUE = ("augment.cu", "stem.cu")  # read uint8, or pixels of no vector: their wide accesses are stores
+VALUE_BY_VALUE = ("augment.cu", "stem.cu", "warp.cu")  # read uint8, or pixels of no vector: wide stores alone
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.missing()))
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from gpu_samples import SAMPLES, STORED, TABLE, close, stored_between
-from outcomes import doubled, outcome, parts, sparse, turned
+from outcomes import doubled, is_float, outcome, parts, sparse, turned
 from test_emulator import Inline
 
 from gpucnn import averages, losses, metrics, muon, optim, random
 from gpucnn.backends import covers, gpu
-from gpucnn.data import augment
+from gpucnn.data import augment, colour, warp
 from gpucnn.kernels.gpu import linear as kernel
 from gpucnn.kernels.gpu.launch import Grid
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
@@ -47,7 +47,7 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(op, emulator) -> None:
             np.testing.assert_array_equal(array, old)
 
 
-@each_op
+@pytest.mark.parametrize("op", [op for op in TABLE if any(map(is_float, third(op)))], ids=lambda op: op.__name__)
 def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
     args = doubled(third(op))
     emulator.launched.clear()
@@ -66,6 +66,7 @@ def test_two_storages_in_one_call_run_as_the_op_is_written(op, emulator) -> None
 
 ARRAY = np.array(1.0)
 ONES = {shape: np.ones(shape, np.float32) for shape in [(3,), (4,), (2, 3), (2, 4), (2, 4, 4, 3), (2, 2, 2, 3)]}
+BYTES = np.ones((2, 4, 4, 3), np.uint8)
 TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
 
 
@@ -113,6 +114,19 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
             (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2, int), np.ones(2, bool), np.ones((2, 2), int), 1, "zero")
             + (ONES[3,], ONES[3,], np.ones((1, 2), int), 2),
         ),
+        (warp.noise_planes, (np.zeros(2), (3, 4, 1), 1, 2, 3)),
+        (warp.noise_planes, (np.zeros(2, int), (3, 4, 1), 1, 2, np.array(3))),  # a step on the device
+        (warp.smooth, (np.ones((2, 2, 64, 65), np.float32), 34.0, 4.0)),  # more than shared memory holds
+        (warp.smooth, (np.ones((1, 2, 1, 300), np.float32), 34.0, 64.0)),
+        (warp.smooth, (np.ones((2, 4, 3), np.float32), 34.0, 4.0)),
+        (warp.smooth, (ONES[2, 2, 2, 3], ARRAY, 4.0)),
+        (warp.warp, (BYTES, np.zeros(2), np.ones((2, 2, 2), np.float32), None, "zero")),
+        (warp.warp, (BYTES, np.zeros(2, int), np.ones((1, 2, 2), np.float32), None, "zero")),
+        (warp.warp, (BYTES, np.zeros(2, int), *[np.ones((2, 2, 2), np.float32)] * 2, "zero")),
+        (warp.warp, (ONES[2, 4, 4, 3], np.zeros(2, int), np.ones((2, 2, 2), np.float32), None, "zero")),
+        (colour.jitter, (BYTES, ONES[3,], ONES[3,])),
+        (colour.jitter, (BYTES, np.ones(2, np.float32), np.ones(2))),
+        (colour.jitter, (BYTES[0], ONES[4,], ONES[4,])),
     ],
 )
 def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:

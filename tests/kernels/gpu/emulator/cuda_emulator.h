@@ -38,6 +38,7 @@ static inline float __int_as_float(int x) {
     std::memcpy(&value, &x, 4);
     return value;
 }
+static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }
 

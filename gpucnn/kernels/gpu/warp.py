@@ -1,0 +1,63 @@
+"""Warped pictures on the device: noise, its smoothing, and the look-up of pixels, a launch each."""
+
+from math import exp, prod
+
+import numpy as np
+
+from gpucnn.kernels.gpu import launch as launching
+from gpucnn.kernels.gpu.compile import Module
+from gpucnn.kernels.gpu.launch import BLOCK, NULL, ceil_div, contiguous, empty, launch, line_of, table_of
+from gpucnn.typing import Array, Shape
+
+MODULE = Module("warp.cu", ["noise<4>", "noise<1>", "smooth", "warp<1>", "warp<3>", "warp<0>"])
+MASK = 0xFFFFFFFF
+PER_BLOCK = 4  # words of a Philox block
+PLANE = 4096  # pixels that smooth keeps in shared memory
+DISTANCES = 256  # weights that it keeps there
+FEW_CHANNELS = (1, 3)  # have an instance of their own
+WAVES = 16  # of the usual limit of blocks: nothing is summed, and short blocks end together
+
+
+def noise_planes(index: Array, shape: Shape, seed: int, stream: int, step: int) -> Array:
+    """Numbers of [-1, 1) that belong to images ``index`` (B,), of the shape (H,W,...): float32 (B,2,H,W)."""
+    h, w, *_ = shape
+    index = contiguous(index).astype("int64", copy=False)
+    y = empty((len(index), 2, h, w), "float32")
+    size = 2 * h * w
+    each = ceil_div(size, PER_BLOCK)
+    words = (seed & MASK, seed >> 32 & MASK, stream & MASK, step & MASK)
+    count = len(index) * each
+    sizes = (np.int64(count), np.int32(each), np.int32(size))
+    name = f"noise<{1 if size % PER_BLOCK else PER_BLOCK}>"
+    launch(MODULE, name, line_of(count), index, *sizes, *map(np.uint32, words), y)
+    return y
+
+
+def reach_of(sigma: float) -> int:
+    """The largest distance, in pixels, that has a weight."""
+    return int(4.0 * sigma + 0.5)
+
+
+def smooth(noise: Array, alpha: float, sigma: float) -> Array:
+    """Displacements alpha G_H U G_W in pixels, of planes U: (B,2,H,W) -> (B,2,H,W), G a Gaussian of sigma pixels."""
+    noise = contiguous(noise)
+    h, w = noise.shape[2:]
+    y, count, reach = empty(noise.shape, noise.dtype), prod(noise.shape[:2]), reach_of(sigma)
+    total = sum(exp(-0.5 * (d / sigma) ** 2) for d in range(-reach, reach + 1))
+    sizes = (np.int64(count), np.int32(h), np.int32(w), np.int32(min(reach, max(h, w) - 1)))
+    numbers = (np.float32(alpha), np.float64(sigma), np.float64(total))
+    launch(MODULE, "smooth", line_of(count * BLOCK), noise, *sizes, *numbers, y)
+    return y
+
+
+def warp(images: Array, index: Array, matrix: Array, field: Array | None, border: str) -> Array:
+    """Images u8 (N,H,W,C), index (B,), matrices (B,2,2), displacements (B,2,H,W) or none -> u8 (B,H,W,C)."""
+    images, matrix = contiguous(images), contiguous(matrix)
+    n, h, w, c = images.shape
+    index = contiguous(index).astype("int64", copy=False)
+    moved = NULL if field is None else contiguous(field)
+    y, rows = empty((len(index), h, w, c), "uint8"), len(index) * h
+    sizes = (np.int64(rows), np.int32(h), np.int32(w), np.int32(c))
+    name, grid = f"warp<{c if c in FEW_CHANNELS else 0}>", table_of(rows, w, most=WAVES * launching.BLOCKS)
+    launch(MODULE, name, grid, images, np.int64(n), index, matrix, moved, np.bool_(border == "reflect"), *sizes, y)
+    return y
