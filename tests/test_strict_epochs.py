@@ -31,9 +31,9 @@ REAL = {"lenet5": "mnist", "resnet20": "cifar10"}
 BOUNDS = {
     ("as written", "lenet5"): 194,
     ("as written", "resnet20"): 1329,
-    ("kernels", "lenet5"): 49,
+    ("kernels", "lenet5"): 50,
     ("kernels", "resnet20"): 320,
-    ("float16", "lenet5"): 62,
+    ("float16", "lenet5"): 63,
     ("float16", "resnet20"): 333,
     ("graph", "lenet5"): 7,  # and the graph's own
     ("graph", "resnet20"): 9,

@@ -7,6 +7,20 @@
 #include "vector.cuh"
 
 constexpr int TILE = 32, SIDE = 16;  // a tile's rows and columns; threads along either
+constexpr int PARTS = TILE * TILE / (SIDE * SIDE);  // values of a tile that a thread brings
+
+// Where in the two tiles the values go that a thread brings; neighbours in a block are neighbours in memory.
+struct Place {
+    int along_a, row, along_b, column;
+
+    __device__ inline Place(int part, int thread, bool a_turned, bool b_turned) {
+        const int at = part * SIDE * SIDE + thread, fast = at % TILE, slow = at / TILE;
+        along_a = a_turned ? slow : fast;
+        row = a_turned ? fast : slow;
+        along_b = b_turned ? fast : slow;
+        column = b_turned ? slow : fast;
+    }
+};
 
 // A_TURNED: a lies in memory as (k, m); B_TURNED: b lies as (n, k).
 template <class T, bool A_TURNED, bool B_TURNED, class Out>
@@ -18,18 +32,27 @@ __global__ void product(const T* __restrict__ a, const T* __restrict__ b, const 
     for (index_t work = blockIdx.y; work < (m + TILE - 1) / TILE * splits; work += gridDim.y) {
         const index_t top = work / splits * TILE, split = work % splits;
         const index_t stop = k * (split + 1) / splits;
-        float sum[2][2] = {};
-        for (index_t depth = k * split / splits; depth < stop; depth += TILE) {
+        float sum[2][2] = {}, next_row[PARTS], next_column[PARTS];
+        // what a thread brings into the tiles from `depth` on
+        const auto fetch = [&](index_t depth) {
 #pragma unroll
-            for (int part = 0; part < TILE * TILE; part += SIDE * SIDE) {
-                const int fast = (part + thread) % TILE, slow = (part + thread) / TILE;  // neighbours in memory
-                const int along_a = A_TURNED ? slow : fast, row = A_TURNED ? fast : slow;
-                const index_t i = top + row, p = depth + along_a;
-                rows[along_a][row] = i < m && p < stop ? widen(a[A_TURNED ? p * m + i : i * k + p]) : 0.0f;
-                const int along_b = B_TURNED ? fast : slow, column = B_TURNED ? slow : fast;
-                const index_t j = left + column, q = depth + along_b;
-                columns[along_b][column] = j < n && q < stop ? widen(b[B_TURNED ? j * k + q : q * n + j]) : 0.0f;
+            for (int part = 0; part < PARTS; ++part) {
+                const Place at(part, thread, A_TURNED, B_TURNED);
+                const index_t i = top + at.row, p = depth + at.along_a, j = left + at.column, q = depth + at.along_b;
+                next_row[part] = i < m && p < stop ? widen(a[A_TURNED ? p * m + i : i * k + p]) : 0.0f;
+                next_column[part] = j < n && q < stop ? widen(b[B_TURNED ? j * k + q : q * n + j]) : 0.0f;
             }
+        };
+        const index_t start = k * split / splits;
+        fetch(start);
+        for (index_t depth = start; depth < stop; depth += TILE) {
+#pragma unroll
+            for (int part = 0; part < PARTS; ++part) {
+                const Place at(part, thread, A_TURNED, B_TURNED);
+                rows[at.along_a][at.row] = next_row[part];
+                columns[at.along_b][at.column] = next_column[part];
+            }
+            if (depth + TILE < stop) fetch(depth + TILE);  // on its way while these are multiplied
             __syncthreads();
 #pragma unroll 8
             for (int p = 0; p < TILE; ++p) {

@@ -16,7 +16,7 @@ from gpucnn.typing import Array, Shape
 BLOCK = 256  # threads of a block at most
 BLOCKS = 1024  # of a grid at most; kernels stride over the rest, so every GPU adds in the same order
 TILE = 64  # columns of a block at most
-FEW = 4  # columns of a block where one has to go down all rows: 32 bytes of float64
+FEW = 4  # columns at least of a block that goes down all rows: 32 bytes of float64
 ROWS_EACH = 16  # rows of a thread before a reduction takes another block
 VECTOR_BYTES = 16
 
@@ -130,9 +130,10 @@ def table_of(rows: int, columns: int, each: int = 1, most: int = BLOCKS) -> Grid
 
 
 def tall(rows: int, columns: int) -> Grid:
-    """One block down all rows, few columns wide: for the last step of a sum, when there are not many rows left."""
-    across = min(columns, FEW)
-    return Grid((ceil_div(columns, across), 1), (across, min(BLOCK // across, rows)))
+    """Blocks down all rows, as narrow as there are rows enough: for the last step of a sum."""
+    down = min(BLOCK // FEW, rows)
+    across = min(BLOCK // down, TILE, columns)
+    return Grid((ceil_div(columns, across), 1), (across, down))
 
 
 def number(value: Any, kind: type[np.generic]) -> tuple[Any, Any]:

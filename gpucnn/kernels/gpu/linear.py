@@ -25,7 +25,7 @@ MODULE = Module(
 
 MOST = 1 << 26  # multiply-adds of a product that is computed here
 BUSY = 128  # blocks that a GPU should have to do
-DEEP = 256  # steps of k that are worth a block of their own
+DEEP = 64  # steps of k that are worth a block of their own
 
 
 def plan(m: int, n: int, k: int) -> str:
