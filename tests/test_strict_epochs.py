@@ -16,6 +16,7 @@ from gpucnn.backends.gpu import OnCublas
 from gpucnn.config import Config
 from gpucnn.data import Augmentation, Dataset, load_dataset
 from gpucnn.data.files import locate
+from gpucnn.data.loader import Loader
 from gpucnn.data.registry import DATASETS
 from gpucnn.graph import WARMUP
 from gpucnn.kernels.gpu import conv2d as cudnn
@@ -42,6 +43,9 @@ BOUNDS = {
 
 DRAWS = {False: 109, True: 328}
 """Launches before the first batch: a shuffle of the whole set, and with augmentation its flips and crops."""
+
+DISTORTED = {"as written": 311, "kernels": 13}
+"""Launches of a batch that is turned, scaled, bent and put in another light, at most; docs/gpu.md states them."""
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gpu.md"
@@ -144,6 +148,33 @@ def test_a_recipe_with_muon_is_a_graph(amp: str, monkeypatch: pytest.MonkeyPatch
     steps = WARMUP + 1  # and the last one is a replay
     assert launcher.kernels["muon.cu", "direction"] == launcher.kernels["muon.cu", "finish"] == 6 * steps
     assert launcher.kernels["product", "fprop"] == 2 * launcher.kernels["product", "dgrad"] == 2 * 6 * 3 * steps
+
+
+def distorted(backend: Backend) -> list[int]:
+    """Launches of each batch after the first one, in front of which everything is drawn; none may wait."""
+    data = noise((28, 28, 1), 12)
+    light = {"brightness": 0.2, "contrast": 0.2}
+    how = Augmentation(rotation=10.0, scale=0.1, elastic=34.0, crop=1, cutout=4, **light)
+    loader = Loader(data, 4, backend=backend, mean=data.mean, std=data.std, shuffle=True, augmentation=how)
+    counts = []
+    for _ in loader.epoch(0):
+        counts.append(strict_cupy.launches)
+        assert strict_cupy.syncs == 0
+        strict_cupy.reset()
+    return counts[1:]
+
+
+def test_batches_that_are_distorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    strict_cupy.reset()
+    assert max(distorted(STRICT)) <= DISTORTED["as written"]
+    launcher = CountingLauncher()
+    monkeypatch.setattr(launch, "launcher", launcher)
+    assert max(distorted(counted_gpu(launcher))) <= DISTORTED["kernels"]
+    for name in ("noise", "smooth", "warp"):
+        assert launcher.kernels["warp.cu", name] == 3
+    assert launcher.kernels["colour.cu", "jitter"] == 3
+    numbers = "{kernels} launches in place of {as written}".format(**DISTORTED)
+    assert numbers in " ".join(PAGE.read_text(encoding="utf-8").split())
 
 
 @pytest.mark.data

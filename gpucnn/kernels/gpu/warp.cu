@@ -109,8 +109,7 @@ __global__ void __launch_bounds__(BLOCK, 4)
     for (index_t row = mine.first; row < mine.stop; row += mine.step) {
         const index_t b = quotient(row, h);
         const int line = int(row - b * h);
-        index_t image = index[b];
-        if (image < 0 || image >= count) image = ((image % count) + count) % count;  // as CuPy indexes
+        index_t image = index[b];  // looked at below: a branch on it here would have the other loads wait for it
         const float* m = matrix + 4 * b;
         const float i = __fsub_rn(float(line), down);
         float u = __fadd_rn(__fadd_rn(__fmul_rn(m[0], i), __fmul_rn(m[1], j)), down);
@@ -120,6 +119,7 @@ __global__ void __launch_bounds__(BLOCK, 4)
             u = __fadd_rn(u, d[0]);
             v = __fadd_rn(v, d[index_t(h) * w]);
         }
+        if (image < 0 || image >= count) image = ((image % count) + count) % count;  // as CuPy indexes
         const float top = floorf(u), left = floorf(v), f = __fsub_rn(u, top), g = __fsub_rn(v, left);
         const index_t r = whole(top), s = whole(left);
         const Place line0 = on_line(r, h, reflect), line1 = on_line(r + 1, h, reflect);

@@ -1,5 +1,6 @@
 """Warped pictures on the device: noise, its smoothing, and the look-up of pixels, a launch each."""
 
+from functools import lru_cache
 from math import exp, prod
 
 import numpy as np
@@ -38,14 +39,20 @@ def reach_of(sigma: float) -> int:
     return int(4.0 * sigma + 0.5)
 
 
+@lru_cache(maxsize=16)
+def total_of(sigma: float) -> float:
+    """What the weights of all distances add up to, before they are divided by it."""
+    reach = reach_of(sigma)
+    return sum(exp(-0.5 * (d / sigma) ** 2) for d in range(-reach, reach + 1))
+
+
 def smooth(noise: Array, alpha: float, sigma: float) -> Array:
     """Displacements alpha G_H U G_W in pixels, of planes U: (B,2,H,W) -> (B,2,H,W), G a Gaussian of sigma pixels."""
     noise = contiguous(noise)
     h, w = noise.shape[2:]
-    y, count, reach = empty(noise.shape, noise.dtype), prod(noise.shape[:2]), reach_of(sigma)
-    total = sum(exp(-0.5 * (d / sigma) ** 2) for d in range(-reach, reach + 1))
-    sizes = (np.int64(count), np.int32(h), np.int32(w), np.int32(min(reach, max(h, w) - 1)))
-    numbers = (np.float32(alpha), np.float64(sigma), np.float64(total))
+    y, count, reach = empty(noise.shape, noise.dtype), prod(noise.shape[:2]), min(reach_of(sigma), max(h, w) - 1)
+    sizes = (np.int64(count), np.int32(h), np.int32(w), np.int32(reach))
+    numbers = (np.float32(alpha), np.float64(sigma), np.float64(total_of(sigma)))
     launch(MODULE, "smooth", line_of(count * BLOCK), noise, *sizes, *numbers, y)
     return y
 
