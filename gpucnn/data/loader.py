@@ -78,7 +78,7 @@ class Loader:
         Where the augmentation mixes images, labels are rows of probabilities, float32 (B,K).
         The same (seed, epoch) gives the same batches, however often and wherever it starts.
         """
-        order, draws, mixes = self.ahead.pop(epoch, None) or self.chances(epoch)
+        order, draws, mixes = self.ahead.get(epoch) or self.chances(epoch)
         for batch in range(start, len(self)):
             index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
             x, labels = self.gather(index, draws, epoch), self.labels[index]
