@@ -84,7 +84,8 @@ def epoch(
         counts.append(strict_cupy.launches - before)
         before = strict_cupy.launches
     assert strict_cupy.syncs == 0
-    counts[0] -= DRAWS[trainer.augmentation is not None]
+    for batch in (0, -1):  # of this epoch, and of the next one with the last batch
+        counts[batch] -= DRAWS[trainer.augmentation is not None]
     return counts, trainer.metrics.read()[0]
 
 

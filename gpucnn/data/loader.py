@@ -61,6 +61,7 @@ class Loader:
         self.labels = backend.to_device(dataset.labels.astype(np.int64))  # (N,)
         self.mean = backend.to_device(np.array(mean, dtype=np.float32))  # (C,)
         self.inv_std = backend.to_device((1.0 / np.array(std)).astype(np.float32))  # (C,)
+        self.ahead: dict[int, tuple[Array, Draws | None, list[Mix]]] = {}  # of the epoch that is next
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -77,15 +78,21 @@ class Loader:
         Where the augmentation mixes images, labels are rows of probabilities, float32 (B,K).
         The same (seed, epoch) gives the same batches, however often and wherever it starts.
         """
+        order, draws, mixes = self.ahead.get(epoch) or self.chances(epoch)
+        for batch in range(start, len(self)):
+            index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
+            x, labels = self.gather(index, draws, epoch), self.labels[index]
+            if batch == len(self) - 1 and (self.shuffle or self.augmentation) and not self.backend.synchronous:
+                self.ahead = {epoch + 1: self.chances(epoch + 1)}  # while the device has steps left to do
+            yield self.mix(x, labels, mixes[batch]) if mixes else (x, labels)
+
+    def chances(self, epoch: int) -> tuple[Array, Draws | None, list[Mix]]:
+        """All that chance decides for an epoch: the order of the images (N,), their augmentation, what is mixed."""
         xp, n = self.backend.xp, self.size
         order = xp.arange(n)
         if self.shuffle:
             order = permutation(n, seed=self.seed, stream=SHUFFLE, step=epoch, xp=xp)
-        draws, mixes = self.draw(epoch), self.draw_mixes(epoch)
-        for batch in range(start, len(self)):
-            index = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # (B,)
-            x, labels = self.gather(index, draws, epoch), self.labels[index]
-            yield self.mix(x, labels, mixes[batch]) if mixes else (x, labels)
+        return order, self.draw(epoch), self.draw_mixes(epoch)
 
     def draw(self, epoch: int) -> Draws | None:
         """What chance decides for every image of the set in an epoch."""

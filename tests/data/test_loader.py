@@ -111,6 +111,17 @@ def test_an_epoch_goes_on_where_it_stopped(start: int, augmentation: Augmentatio
         assert np.array_equal(labels, wanted_labels)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 1, 0)])
+def test_what_is_drawn_ahead_is_what_the_epoch_would_draw(order: tuple[int, ...]) -> None:
+    """A device that runs ahead is given the next epoch's chances with the last batch, wanted or not."""
+    running = make(backend=replace(REFERENCE, synchronous=False), shuffle=True, augmentation=MOVED)
+    for epoch in order:
+        found = joined(running, epoch)
+        assert list(running.ahead) == [epoch + 1]
+        for part, wanted in zip(found, joined(make(shuffle=True, augmentation=MOVED), epoch), strict=True):
+            np.testing.assert_array_equal(part, wanted)
+
+
 def test_seeds_and_epochs_differ() -> None:
     orders = {
         tuple(joined(make(shuffle=True, seed=seed), epoch)[1].tolist()) for seed in (0, 1, 2**40) for epoch in (0, 1, 2)
