@@ -38,9 +38,9 @@ def counted() -> Iterator[Counter[str]]:
     found: Counter[str] = Counter()
     launcher, run = launch.launcher, Plans.run
 
-    def run_and_count(plans: Plans, geometry: Geometry, pointers: list[int]) -> None:
+    def run_and_count(plans: Plans, geometry: Geometry, pointers: list[int], result: Array) -> None:
         found[CUDNN] += 1
-        run(plans, geometry, pointers)
+        run(plans, geometry, pointers, result)
 
     launch.launcher = Counting(launcher, found)
     Plans.run = run_and_count  # type: ignore[method-assign, assignment]

@@ -130,16 +130,16 @@ def test_launches_are_counted_and_only_inside(monkeypatch) -> None:
     from gpucnn.kernels.gpu.plans import Plans
     from gpucnn.layers.activations import relu
 
-    monkeypatch.setattr(Plans, "run", lambda plans, geometry, pointers: None)
+    monkeypatch.setattr(Plans, "run", lambda plans, geometry, pointers, result: None)
     launcher = CountingLauncher()
     monkeypatch.setattr(launch, "launcher", launcher)
     backend = counted_gpu(launcher)
     x = backend.to_device(np.ones((2, 4), np.float32))
     with counted() as found:
         backend.run(relu, x)
-        Plans.run(None, None, [])
+        Plans.run(None, None, [], None)
     backend.run(relu, x)
-    Plans.run(None, None, [])
+    Plans.run(None, None, [], None)
     assert dict(found) == {"elementwise.cu": 1, CUDNN: 1}
     assert launch.launcher is launcher
 

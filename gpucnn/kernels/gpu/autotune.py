@@ -1,10 +1,45 @@
-"""Which of several candidates is fastest, by timing them."""
+"""Which of several candidates are right, by their agreement, and which is fastest, by timing them."""
 
 from collections.abc import Callable, Iterable
 from math import inf
 
+from gpucnn.typing import Array
+
 HOPELESS = 1.5  # times the best time so far: a candidate that starts like this is not timed any further
 ROUNDS, BUDGET, MOST = 3, 2.0, 20  # rounds of a candidate, milliseconds of a round, executions in a round
+
+
+def agreeing(
+    candidates: Iterable[int], compute: Callable[[int], Array | None], tolerance: float
+) -> tuple[list[int], list[int]]:
+    """The candidates whose results are alike, where those are more than half or else the most; and the others.
+
+    A library may list an engine that computes something else for some shape.  Where results are zeros, or not finite,
+    there is nothing to compare.  Those that cannot be executed are in neither list.
+
+    Args:
+        compute: a candidate's result, valid until the next call; None where it cannot be executed.  # sync
+        tolerance: largest difference, as a share of the largest value.
+    """
+    running = [candidate for candidate in candidates if compute(candidate) is not None]
+    best: list[int] = []
+    for pivot in running:
+        result = compute(pivot)
+        assert result is not None
+        kept = result.copy()
+        largest = float(abs(kept).max())  # sync
+        if not 0.0 < largest < inf:
+            continue
+        same = [one for one in running if distance(compute(one), kept) <= tolerance * largest]
+        best = max(best, same, key=len)
+        if 2 * len(best) > len(running):
+            break
+    return best or running, [one for one in running if best and one not in best]
+
+
+def distance(result: Array | None, kept: Array) -> float:
+    """The largest difference; NaN where there is none.  # sync"""
+    return inf if result is None else float(abs(result - kept).max())
 
 
 def fastest(candidates: Iterable[int], measure: Callable[[int, int], float]) -> tuple[int, float]:

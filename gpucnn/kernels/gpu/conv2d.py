@@ -126,7 +126,7 @@ def compute(geometry: Geometry, arrays: tuple[Array, ...]) -> Array:
 
     result = cupy.empty(geometry.output_shape, geometry.dtype)
     packed = [pack(array) for array in arrays]  # held until the launch
-    library.plans().run(geometry, [array.data.ptr for array in (*packed, result)])
+    library.plans().run(geometry, [array.data.ptr for array in (*packed, result)], result)
     return result
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2  # 1 had engines that were not compared with others
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
 """Plans: for each convolution a checked cuDNN graph and, from its first call on, the engine that computes it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
 from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu import cudnn_graph
-from gpucnn.kernels.gpu.autotune import fastest
+from gpucnn.kernels.gpu.autotune import agreeing, fastest
 from gpucnn.kernels.gpu.geometry import Geometry
 from gpucnn.kernels.gpu.options import Options
 from gpucnn.kernels.gpu.plan_cache import Choice, PlanCache, notice
 from gpucnn.kernels.gpu.workspace import Workspace
+from gpucnn.typing import Array
+
+AGREEMENT = {"float32": 1e-3, "TF32": 2e-2, "float16": 2e-2}
+"""How far engines' results may lie apart, as a share of the largest value: they add in other orders."""
 
 
 class Plan:
@@ -95,11 +99,12 @@ class Plans:
                 notice(f"cuDNN does not compute {geometry}: {plan.refusal}")
         return plan
 
-    def run(self, geometry: Geometry, pointers: list[int]) -> None:
+    def run(self, geometry: Geometry, pointers: list[int], result: Array) -> None:
         """Compute a convolution that is not refused, on the current stream.
 
         Args:
             pointers: addresses of the op's arrays, then of its result; multiples of 16.
+            result: that array.
 
         Raises:
             DeviceError: the stream is being captured, and this shape was never computed before.
@@ -111,10 +116,10 @@ class Plans:
                 self.cudnn.set_stream(handle=self.handle, stream=stream.ptr)
                 self.stream = stream.ptr
             if not plan.engine:
-                self.choose(plan, pointers, stream)
+                self.choose(plan, pointers, result, stream)
             plan.execute(pointers, self.workspace.address(plan.workspace, stream), self.handle)
 
-    def choose(self, plan: Plan, pointers: list[int], stream: Any) -> None:
+    def choose(self, plan: Plan, pointers: list[int], result: Array, stream: Any) -> None:
         """Give the plan its engine: the one found fastest before, or now, or the heuristics' first."""
         if stream.is_capturing():
             raise DeviceError(
@@ -129,7 +134,7 @@ class Plans:
             known = self.cache.get(key)
             index = names.index(known.engine) if known and known.engine in names else -1
             if index < 0 or not cudnn_graph.buildable(self.cudnn, plan.graph, index):
-                index = self.time(plan, names, key, pointers, stream)
+                index = self.time(plan, names, key, pointers, result, stream)
         if index < 0:
             raise DeviceError(
                 f"none of cuDNN's {len(names)} engines for {plan.geometry} can be used: raise GPUCNN_WORKSPACE_MIB="
@@ -137,8 +142,10 @@ class Plans:
             )
         plan.take(index, names[index])
 
-    def time(self, plan: Plan, names: Sequence[str], key: str, pointers: list[int], stream: Any) -> int:
+    def time(self, plan: Plan, names: Sequence[str], key: str, pointers: list[int], result: Array, stream: Any) -> int:
         """The number of the fastest engine, by executing them all on these arrays; -1 where none can be.  # sync
+
+        Engines that give another result than most others are left out.
 
         Raises:
             MemoryError: CuPy's, where none can be and one would have, had there been room for its scratch memory.
@@ -169,10 +176,30 @@ class Plans:
             stop.synchronize()  # sync
             return float(self.cuda.get_elapsed_time(start, stop)) / executions
 
-        index, milliseconds = fastest(candidates, measure)
+        def compute(index: int) -> Array | None:
+            return None if measure(index, 1) == inf else result
+
+        right = self.right(plan.geometry, names, candidates, compute)
+        index, milliseconds = fastest(right, measure)
         if index < 0 and full:
             raise full[0]
         if index >= 0:
             workspace = int(graph.get_workspace_size_plan_at_index(index))
             self.cache.put(key, Choice(names[index], milliseconds, workspace, len(candidates)))
         return index
+
+    def right(
+        self, geometry: Geometry, names: Sequence[str], candidates: list[int], compute: Callable[[int], Array | None]
+    ) -> list[int]:
+        """The engines that agree, all where there is no memory to compare them; the others are named.  # sync"""
+        kind = "TF32" if self.options.tf32 and geometry.dtype.name == "float32" else geometry.dtype.name
+        try:
+            found, others = agreeing(candidates, compute, AGREEMENT[kind])
+        except MemoryError:
+            return candidates
+        if others:
+            notice(
+                f"not used for {geometry}: {', '.join(names[index] for index in others)}; {len(found)} other engines "
+                "of cuDNN agree on another result"
+            )
+        return found

@@ -22,10 +22,10 @@ class NotSupported(Exception):
 
 
 class Engine(SimpleNamespace):
-    """A candidate: name, notes, workspace, milliseconds, and whether it builds and starts."""
+    """A candidate: name, notes, workspace, milliseconds, and whether it builds and starts, and what it adds."""
 
-    def __init__(self, name: str, ms: float = 1.0, workspace: int = 0, notes=(), builds=True, starts=True) -> None:
-        super().__init__(name=name, ms=ms, workspace=workspace, notes=notes, builds=builds, starts=starts)
+    def __init__(self, name: str, ms=1.0, workspace=0, notes=(), builds=True, starts=True, adds=0.0) -> None:
+        super().__init__(name=name, ms=ms, workspace=workspace, notes=notes, builds=builds, starts=starts, adds=adds)
 
 
 ENGINES = [
@@ -209,7 +209,7 @@ class Graph:
         value = convolve(self.op, first.astype(float), second.astype(float), dims, self.how)
         if self.biased:
             value = value + self.biased.at(addresses[self.biased.uid])
-        out[...] = value
+        out[...] = value + engine.adds
 
 
 class Cudnn:

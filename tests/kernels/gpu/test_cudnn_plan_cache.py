@@ -6,7 +6,7 @@ import pytest
 
 from gpucnn.errors import UsageError
 from gpucnn.kernels.gpu.options import Options
-from gpucnn.kernels.gpu.plan_cache import Choice, Environment, PlanCache, default_folder
+from gpucnn.kernels.gpu.plan_cache import FORMAT, Choice, Environment, PlanCache, default_folder
 
 H100 = Environment("NVIDIA H100 80GB HBM3", 91900, "1.23.0")
 ONE, TWO = Choice("eng45_k2=4", 0.25, 0, 11), Choice("eng1", 1, 33_630_480, 4)
@@ -40,10 +40,10 @@ def test_another_gpu_or_version_has_another_file(tmp_path, other) -> None:
 
 def damaged() -> dict[str, str]:
     """What -> the text of a file."""
-    good = {"format": 1, "environment": vars(H100), "choices": {"a": vars(ONE)}}
+    good = {"format": FORMAT, "environment": vars(H100), "choices": {"a": vars(ONE)}}
     entry = vars(ONE)
     changes = {
-        "format": {**good, "format": 2},
+        "format": {**good, "format": FORMAT - 1},
         "another GPU": {**good, "environment": {**vars(H100), "gpu": "GTX 1080"}},
         "no choices": {**good, "choices": None},
         "a list": [good],

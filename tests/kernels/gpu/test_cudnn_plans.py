@@ -9,7 +9,7 @@ from fake_cudnn import Cudnn, Cupy, Engine, Stream, aligned
 from strict_cupy import OutOfMemoryError
 
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu.autotune import fastest
+from gpucnn.kernels.gpu.autotune import agreeing, fastest
 from gpucnn.kernels.gpu.geometry import FPROP, Geometry
 from gpucnn.kernels.gpu.options import Options
 from gpucnn.kernels.gpu.plan_cache import Choice, Environment, PlanCache
@@ -31,7 +31,7 @@ def opened(tmp_path, options=None, **settings) -> tuple[Plans, Cudnn, Cupy]:
 
 def used(plans: Plans) -> str:
     """The engine of a further call."""
-    plans.run(GEOMETRY, POINTERS)
+    plans.run(GEOMETRY, POINTERS, Y)
     return plans.cudnn.launched[-1][0]
 
 
@@ -52,13 +52,30 @@ def test_which_engine_is_chosen(tmp_path, options, engine) -> None:
     assert plans.find(GEOMETRY).engine == engine
 
 
+def test_an_engine_that_computes_something_else_is_not_chosen(tmp_path, capsys) -> None:
+    engines = [Engine("quick and wrong", 0.1, adds=0.5), Engine("right", 2.0), Engine("right too", 1.0)]
+    plans, _, _ = opened(tmp_path, engines=engines)
+    assert used(plans) == "right too"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
+    assert f"not used for {GEOMETRY}: quick and wrong; 2 other engines" in line
+
+
+def test_without_memory_to_compare_engines_they_are_timed_all_the_same(tmp_path, monkeypatch) -> None:
+    def no_room(*_):
+        raise OutOfMemoryError(1, 1, 1)
+
+    monkeypatch.setattr("gpucnn.kernels.gpu.autotune.distance", no_room)
+    plans, _, _ = opened(tmp_path)
+    assert used(plans) == "fast"
+
+
 def test_an_engine_is_timed_once_and_then_executed_alone(tmp_path, capsys) -> None:
     plans, cudnn, cupy = opened(tmp_path)
-    plans.run(GEOMETRY, POINTERS)
+    plans.run(GEOMETRY, POINTERS, Y)
     assert "timing cuDNN's engines" in capsys.readouterr().err
     launches, allocations = len(cudnn.launched), len(cupy.allocated)
     for _ in range(3):
-        plans.run(GEOMETRY, POINTERS)
+        plans.run(GEOMETRY, POINTERS, Y)
     assert [name for name, _ in cudnn.launched[launches:]] == ["fast"] * 3
     assert len(cupy.allocated) == allocations
     assert len(cudnn.graphs) == 1
@@ -66,7 +83,7 @@ def test_an_engine_is_timed_once_and_then_executed_alone(tmp_path, capsys) -> No
 
 
 def test_a_choice_is_found_again_by_the_next_process(tmp_path, capsys) -> None:
-    opened(tmp_path)[0].run(GEOMETRY, POINTERS)
+    opened(tmp_path)[0].run(GEOMETRY, POINTERS, Y)
     capsys.readouterr()
     plans, cudnn, _ = opened(tmp_path)
     assert used(plans) == "fast"
@@ -97,10 +114,10 @@ def test_choices_under_other_options_are_other_choices(tmp_path) -> None:
 def test_without_any_engine_that_starts_there_is_one_clear_line(tmp_path) -> None:
     plans, _, _ = opened(tmp_path, engines=[Engine("stubborn", starts=False)])
     with pytest.raises(DeviceError, match=r"none of cuDNN's 1 engines for fprop float32 .* GPUCNN_CUDNN=0"):
-        plans.run(GEOMETRY, POINTERS)
+        plans.run(GEOMETRY, POINTERS, Y)
     heuristic, _, _ = opened(tmp_path, Options(autotune=False), engines=[Engine("stubborn", starts=False)])
     with pytest.raises(DeviceError, match=r"cuDNN fails at fprop .* with stubborn: CUDNN_STATUS_EXECUTION_FAILED"):
-        heuristic.run(GEOMETRY, POINTERS)
+        heuristic.run(GEOMETRY, POINTERS, Y)
 
 
 def test_scratch_memory_that_does_not_fit_leaves_smaller_engines_or_says_so(tmp_path) -> None:
@@ -110,12 +127,12 @@ def test_scratch_memory_that_does_not_fit_leaves_smaller_engines_or_says_so(tmp_
     hungry, modest = Engine("hungry", 0.1, workspace=1 << 20), Engine("modest", 3.0)
     plans, cudnn, _ = opened(tmp_path, engines=[hungry, modest])
     plans.cuda.alloc = lambda size: full(size) if size > 1 else SimpleNamespace(ptr=16)
-    plans.run(GEOMETRY, POINTERS)
+    plans.run(GEOMETRY, POINTERS, Y)
     assert {name for name, _ in cudnn.launched} == {"modest"}
     plans, _, _ = opened(tmp_path / "other", engines=[hungry])
     plans.cuda.alloc = full
     with pytest.raises(OutOfMemoryError):
-        plans.run(GEOMETRY, POINTERS)
+        plans.run(GEOMETRY, POINTERS, Y)
 
 
 def test_a_frontend_without_the_quick_call_is_called_by_its_public_one(tmp_path, monkeypatch) -> None:
@@ -137,14 +154,14 @@ def test_tensors_in_another_order_than_declared_are_an_error(tmp_path, monkeypat
 
     monkeypatch.setattr(Graph, "_get_variant_pack_uids_sorted", lambda self: [1, 3])
     with pytest.raises(DeviceError, match=r"wants the tensors \[1, 3\]"):
-        opened(tmp_path)[0].run(GEOMETRY, POINTERS)
+        opened(tmp_path)[0].run(GEOMETRY, POINTERS, Y)
 
 
 def test_work_goes_to_the_current_stream(tmp_path) -> None:
     plans, cudnn, cupy = opened(tmp_path)
     for stream in (0, 5, 5, 0):
         cupy.current = Stream(stream)
-        plans.run(GEOMETRY, POINTERS)
+        plans.run(GEOMETRY, POINTERS, Y)
         assert cudnn.launched[-1] == ("fast", stream)
 
 
@@ -152,20 +169,20 @@ def test_nothing_is_chosen_during_a_capture(tmp_path) -> None:
     plans, cudnn, cupy = opened(tmp_path)
     cupy.current = Stream(5, capturing=True)
     with pytest.raises(DeviceError, match=r"no engine for fprop .* run the same step once before capturing"):
-        plans.run(GEOMETRY, POINTERS)
+        plans.run(GEOMETRY, POINTERS, Y)
     assert cudnn.launched == []
     cupy.current = Stream(5)
-    plans.run(GEOMETRY, POINTERS)
+    plans.run(GEOMETRY, POINTERS, Y)
     cupy.current = Stream(5, capturing=True)
     assert used(plans) == "fast"
 
 
 def test_scratch_memory_does_not_grow_during_a_capture(tmp_path) -> None:
     plans, _, cupy = opened(tmp_path)
-    plans.run(GEOMETRY, POINTERS)
+    plans.run(GEOMETRY, POINTERS, Y)
     cupy.current = Stream(5, capturing=True)  # a stream on which nothing ran yet
     with pytest.raises(DeviceError, match="needs 3000 bytes of workspace and this stream has 0"):
-        plans.run(GEOMETRY, POINTERS)
+        plans.run(GEOMETRY, POINTERS, Y)
 
 
 def test_a_workspace_grows_by_powers_of_two_and_keeps_what_it_outgrew() -> None:
@@ -186,6 +203,36 @@ def test_a_workspace_grows_by_powers_of_two_and_keeps_what_it_outgrew() -> None:
     assert workspace.address(256, one) == 2000
     with pytest.raises(DeviceError, match="before capturing"):
         workspace.address(257, one)
+
+
+RESULTS = {
+    0: [1.0, 8.0],  # alone
+    1: [4.0, -2.0],
+    2: None,  # does not start
+    3: [4.01, -2.0],
+    4: [np.nan, -2.0],
+    5: [3.99, -2.01],
+    6: [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "same", "others"),
+    [
+        ([0, 1, 2, 3, 4, 5], [1, 3, 5], [0, 4]),
+        ([1, 0], [1], [0]),  # one against one: the heuristics' first
+        ([0, 1, 3, 6, 4], [1, 3], [0, 6, 4]),  # no half: the most
+        ([6, 1, 3], [1, 3], [6]),
+        ([6, 6], [6, 6], []),  # zeros say nothing
+        ([2], [], []),
+        ([], [], []),
+    ],
+)
+def test_who_agrees(candidates, same, others) -> None:
+    def compute(candidate: int) -> np.ndarray | None:
+        return None if RESULTS[candidate] is None else np.array(RESULTS[candidate])
+
+    assert agreeing(candidates, compute, 0.01) == (same, others)
 
 
 def test_the_fastest_is_the_least_of_several_rounds() -> None:
