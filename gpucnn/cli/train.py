@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gpucnn import __version__
+from gpucnn.backend import Backend
 from gpucnn.benchmarking.explain import explain, stopwatch, table
 from gpucnn.cli.options import add_data_options, add_device_options, choose_backend, describe
 from gpucnn.cli.progress import Display
@@ -250,8 +251,8 @@ def introduce(
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
-    if not POLICIES[config.train.amp].suits(trainer.backend):
-        print(f"amp    not used: {trainer.backend.name} computes in float32, --amp {config.train.amp} is for a GPU")
+    if line := about_precision(trainer.backend, config.train.amp):
+        print(f"amp    {line}")
     print(
         f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
         f"{'validation' if config.data.validation else 'test'} images "
@@ -274,6 +275,15 @@ def introduce(
                 f"of {resumed.config.train.epochs}: the learning rate jumps"
             )
     print(f"run    {folder}", flush=True)
+
+
+def about_precision(backend: Backend, amp: str) -> str:
+    """What a user should know of ``train.amp`` on this backend; "" where there is nothing to say."""
+    if not POLICIES[amp].suits(backend):
+        return f"not used: {backend.name} computes in float32, --amp {amp} is for a GPU"
+    if amp == "off" and POLICIES["tf32"].suits(backend):
+        return "off: true float32; --amp fp16, or tf32 for convolutions, takes tensor cores, which all but small nets gain by"
+    return ""
 
 
 def compact(value: Any) -> str:

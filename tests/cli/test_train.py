@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from gpucnn import run
+from gpucnn.backend import REFERENCE
 from gpucnn.cli.main import main
+from gpucnn.cli.train import about_precision
 from gpucnn.config import Config
 from gpucnn.errors import GpucnnError
 
@@ -87,6 +90,12 @@ def test_settings_for_a_gpu_on_a_cpu(capsys: pytest.CaptureFixture[str], tmp_pat
     assert main([*quick, "--output", str(tmp_path / "graph"), "--cuda-graph", "on"]) == 2
     assert "the cpu backend has no CUDA graphs" in capsys.readouterr().err
     assert train("--epochs", 1, "--set", "train.max_steps=2", "--amp", "fp16", "--output", tmp_path / "half") == 0
+
+
+def test_on_a_gpu_float32_is_told_what_it_leaves_out() -> None:
+    gpu = replace(REFERENCE, set_tf32=lambda allowed: None)
+    assert about_precision(gpu, "off").startswith("off: true float32; --amp fp16")
+    assert about_precision(gpu, "fp16") == about_precision(REFERENCE, "off") == ""
 
 
 def test_a_run_may_end_within_an_epoch_and_look_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
