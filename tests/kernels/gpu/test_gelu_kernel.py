@@ -7,7 +7,7 @@ from gpucnn.kernels.gpu.compile import FOLDER
 
 
 def test_the_tail_is_as_near_as_the_source_says() -> None:
-    """The numbers of the source, in float64, beside erfc: what float32 and the quick quotient add is left to other tests."""
+    """Its numbers in float64 beside erfc; what float32 and the quick quotient add is for other tests."""
     source = (FOLDER / "elementwise.cu").read_text(encoding="utf-8")
     said = float(re.search(r"smallest relative error, ([\d.e-]+);", source)[1])
     body = source.partition("struct Normal<__half>")[2].partition("struct Gelu")[0]
