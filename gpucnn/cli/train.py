@@ -282,7 +282,7 @@ def about_precision(backend: Backend, amp: str) -> str:
     if not POLICIES[amp].suits(backend):
         return f"not used: {backend.name} computes in float32, --amp {amp} is for a GPU"
     if amp == "off" and POLICIES["tf32"].suits(backend):
-        return "off: true float32; --amp fp16, or tf32 for convolutions, is faster on all but small nets"
+        return "off: true float32; --amp fp16 is faster, and tf32 lets convolutions alone use tensor cores"
     return ""
 
 
