@@ -15,7 +15,8 @@ def agreeing(
     """The candidates whose results are alike, where those are more than half or else the most; and the others.
 
     A library may list an engine that computes something else for some shape.  Where results are zeros, or not finite,
-    there is nothing to compare.  Those that cannot be executed are in neither list.
+    there is nothing to compare.  Those that cannot be executed, or not again beside a copy of another result, are in
+    neither list.
 
     Args:
         compute: a candidate's result, valid until the next call; None where it cannot be executed.  # sync
@@ -23,23 +24,32 @@ def agreeing(
     """
     running = [candidate for candidate in candidates if compute(candidate) is not None]
     best: list[int] = []
+    lost: set[int] = set()  # for whose scratch memory there is no more room
     for pivot in running:
         result = compute(pivot)
-        assert result is not None
+        if result is None:
+            lost.add(pivot)
+            continue
         kept = result.copy()
         largest = float(abs(kept).max())  # sync
         if not 0.0 < largest < inf:
             continue
-        same = [one for one in running if distance(compute(one), kept) <= tolerance * largest]
+        same = []
+        for one in running:
+            result = compute(one)
+            if result is None:
+                lost.add(one)
+            elif distance(result, kept) <= tolerance * largest:
+                same.append(one)
         best = max(best, same, key=len)
         if 2 * len(best) > len(running):
             break
-    return best or running, [one for one in running if best and one not in best]
+    return best or running, [one for one in running if best and one not in best and one not in lost]
 
 
-def distance(result: Array | None, kept: Array) -> float:
-    """The largest difference; NaN where there is none.  # sync"""
-    return inf if result is None else float(abs(result - kept).max())
+def distance(result: Array, kept: Array) -> float:
+    """The largest difference; NaN where one of them has none.  # sync"""
+    return float(abs(result - kept).max())
 
 
 def fastest(candidates: Iterable[int], measure: Callable[[int, int], float]) -> tuple[int, float]:

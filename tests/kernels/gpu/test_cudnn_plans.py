@@ -235,6 +235,21 @@ def test_who_agrees(candidates, same, others) -> None:
     assert agreeing(candidates, compute, 0.01) == (same, others)
 
 
+@pytest.mark.parametrize(
+    ("fails", "same", "others"), [((0, 1), [1, 3], []), ((3, 1), [0], [1]), ((1, 1), [0], [3]), ((3, 2), [0], [1])]
+)
+def test_an_engine_without_room_beside_a_kept_result_is_said_to_be_neither(fails, same, others) -> None:
+    """``fails``: which one, and how often it runs before."""
+    runs = {0: 0, 1: 0, 3: 0}
+
+    def compute(candidate: int) -> np.ndarray | None:
+        runs[candidate] += 1
+        out = candidate == fails[0] and runs[candidate] > fails[1]
+        return None if out else np.array(RESULTS[candidate])
+
+    assert agreeing(runs, compute, 0.01) == (same, others)
+
+
 def test_the_fastest_is_the_least_of_several_rounds() -> None:
     noise = {0: [9, 3.0, 3.5, 3.0, 3.0], 1: [50, 2.5, 9.0, 2.0, 9.0], 2: [2, 2.9, 2.9, 2.9, 2.9]}
     asked = []
