@@ -104,10 +104,13 @@ class Whitening(Conv2D):
         """Make the filters from images uint8 (N,H,W,C) on the host; ``mean``, ``std`` per channel, on a 0..1 scale.
 
         Raises:
-            ShapeError: images with other channels.
+            ShapeError: images with other channels, or another count of means or deviations.
         """
         if images.ndim != 4 or images.shape[3] != self.in_channels:
             raise ShapeError(f"Whitening(in_channels={self.in_channels}) cannot be fitted to images of {images.shape}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != self.in_channels:
+                raise ShapeError(f"{name} = {tuple(values)}: give {self.in_channels} numbers, one per channel")
         filters = whitening_filters(patch_covariance(images, self.kernel_size, mean, std, self.backend), self.eps)
         self.weight.data[...] = self.backend.to_device(filters.reshape(self.weight.shape).astype(np.float32))
 

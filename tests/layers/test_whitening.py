@@ -112,6 +112,12 @@ def test_images_of_another_kind_are_refused() -> None:
         Whitening(3).initialize().fit(np.zeros((2, 4, 4, 1), dtype=np.uint8), MEAN, STD)
 
 
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), STD), (MEAN, (0.2, 0.3))])
+def test_statistics_of_another_number_of_channels_are_refused(mean, std) -> None:
+    with pytest.raises(ShapeError, match="give 3 numbers, one per channel"):
+        Whitening(3).initialize().fit(smooth(2), mean, std)
+
+
 def data() -> Dataset:
     return Dataset("smooth", smooth(24), (np.arange(24) % 2).astype(np.uint8), ("a", "b"))
 
