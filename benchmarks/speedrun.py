@@ -63,6 +63,8 @@ def main() -> int:
     parser.add_argument("--data-dir", metavar="DIR")
     parser.add_argument("--device", default="gpu")
     args = parser.parse_args()
+    if args.runs < 1:
+        parser.error("--runs: give at least 1")
     try:
         config = Config.from_file(args.config)
         for assignment in args.set:
