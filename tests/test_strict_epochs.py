@@ -42,7 +42,7 @@ BOUNDS = {
 """Launches of a step with its batch, at most; docs/gpu.md states them."""
 
 DRAWS = {False: 109, True: 328}
-"""Launches before the first batch: a shuffle of the whole set, and with augmentation its flips and crops."""
+"""Launches of an epoch's chances, before its first batch or with the last one before: a shuffle, flips and crops."""
 
 DISTORTED = {"as written": 311, "kernels": 13}
 """Launches of a batch that is turned, scaled, bent and put in another light, at most; docs/gpu.md states them."""

@@ -46,7 +46,7 @@ def statistics(x: Array) -> tuple[Array, Array]:
     """x (..., C), contiguous -> mean and biased variance (C,)."""
     rows, width = outer(x.shape), x.shape[-1]
     storage, wide = quads(width, x)
-    grid = table_of(rows, width // wide, ROWS_EACH, MOMENT_SLABS)
+    grid = table_of(rows, width // wide, ROWS_EACH, most=MOMENT_SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2, width), "float64")
     launch(MODULE, f"moments<{storage}>", grid, x, np.int64(rows), np.int32(width), partial)
@@ -91,7 +91,7 @@ def _grad(
     channels = (scale, NULL if shift is None else contiguous(shift), mean, var)
     numbers = (np.float32(eps), np.int64(rows), np.int32(width))
 
-    grid = table_of(rows, width // wide, ROWS_EACH, GRADIENT_SLABS)
+    grid = table_of(rows, width // wide, ROWS_EACH, most=GRADIENT_SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2 * width), "float64")
     launch(MODULE, "grad_sums" + kind, grid, dy, x, *channels, *numbers, partial)

@@ -15,6 +15,7 @@ from gpucnn.typing import Array, Shape
 
 BLOCK = 256  # threads of a block at most
 BLOCKS = 1024  # of a grid at most; kernels stride over the rest, so every GPU adds in the same order
+WAVES = 16  # times that limit where nothing is summed: there is no order to keep, and short blocks end together
 TILE = 64  # columns of a block at most
 FEW = 4  # columns at least of a block that goes down all rows: 32 bytes of float64
 ROWS_EACH = 16  # rows of a thread before a reduction takes another block
@@ -114,18 +115,22 @@ def line_of(count: int) -> Grid:
     return Grid((min(ceil_div(max(count, 1), BLOCK), BLOCKS), 1), (BLOCK, 1))
 
 
-def table_of(rows: int, columns: int, each: int = 1, most: int = BLOCKS) -> Grid:
+def table_of(rows: int, columns: int, each: int = 1, *, most: int | None = None, waves: bool = False) -> Grid:
     """Blocks over rows and columns, as ``columns.cuh`` explains them.
 
     Args:
         rows, columns: of the array, columns in vectors.
         each: rows for a thread before there is another block.
-        most: blocks at most.
+        most: blocks at most, where that is fewer than usual.
+        waves: more blocks than usual, for kernels that sum nothing.
     """
+    limit = BLOCKS * (WAVES if waves else 1)
+    if most is not None:
+        limit = min(limit, most)
     tiles = ceil_div(columns, TILE)
     across = ceil_div(columns, tiles)
     down = min(BLOCK // across, rows)
-    blocks = min(ceil_div(rows, down * each), max(most // tiles, 1))
+    blocks = min(ceil_div(rows, down * each), max(limit // tiles, 1))
     return Grid((tiles, blocks), (across, down))
 
 

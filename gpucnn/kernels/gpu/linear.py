@@ -5,8 +5,9 @@ A product of few multiply-adds is cheap however it is computed.  Larger ones sta
 
 import numpy as np
 
+from gpucnn.kernels.gpu import launch as launching
 from gpucnn.kernels.gpu.compile import TYPES, Module
-from gpucnn.kernels.gpu.launch import BLOCKS, NULL, Grid, ceil_div, contiguous, empty, launch
+from gpucnn.kernels.gpu.launch import NULL, Grid, ceil_div, contiguous, empty, launch
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array
 
@@ -46,7 +47,7 @@ def product(layout: str, a: Array, b: Array, bias: Array | None, m: int, n: int,
     out = a.dtype if splits == 1 else np.dtype("float32")
     c = empty((splits, m * n), out)
     name = f"product<{TYPES[a.dtype.name]}, {', '.join(LAYOUTS[layout])}, {TYPES[out.name]}>"
-    rows = min(ceil_div(m, TILE) * splits, BLOCKS)
+    rows = min(ceil_div(m, TILE) * splits, launching.BLOCKS)
     sizes = (np.int64(m), np.int64(n), np.int64(k), np.int32(splits))
     grid = Grid((ceil_div(n, TILE), rows), (SIDE, SIDE))
     launch(MODULE, name, grid, a, b, NULL if bias is None else contiguous(bias), *sizes, c)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module, instances
-from gpucnn.kernels.gpu.launch import BLOCKS, contiguous, empty, launch, table_of, vectors
+from gpucnn.kernels.gpu.launch import contiguous, empty, launch, table_of, vectors
 from gpucnn.kernels.gpu.sums import column_sums
 from gpucnn.typing import Array, Padding, Pair, Shape
 
@@ -22,7 +22,6 @@ MAXIMUM = Module(
 AVERAGE = Module("avg_pool.cu", [*instances("avg_pool"), *instances("avg_pool_grad"), *instances("spread")])
 
 NO_PADDING = ((0, 0), (0, 0))
-WAVES = 16  # of the usual limit of blocks: without sums there is no order to keep, and short blocks end together
 
 
 def pooled_size(size: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
@@ -69,8 +68,7 @@ def pooled_maximum(x: Array, kernel: Pair, stride: Pair, padding: Padding, *, re
     storage, wide = vectors(c, x, y)
     rows, columns, channels = n * (h // 2), w // 2 * (c // wide), c // wide
     sizes = (np.int64(rows), np.int32(columns), np.int32(channels), np.int32(h), np.int32(w))
-    grid = table_of(rows, columns, most=BLOCKS * WAVES)
-    launch(MAXIMUM, f"max_pool_2x2<{storage}, {WITH_RELU[relu]}>", grid, x, *sizes, y)
+    launch(MAXIMUM, f"max_pool_2x2<{storage}, {WITH_RELU[relu]}>", table_of(rows, columns, waves=True), x, *sizes, y)
     return y
 
 

@@ -5,7 +5,6 @@ from math import exp, prod
 
 import numpy as np
 
-from gpucnn.kernels.gpu import launch as launching
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.launch import BLOCK, NULL, ceil_div, contiguous, empty, launch, line_of, table_of
 from gpucnn.typing import Array, Shape
@@ -16,7 +15,6 @@ PER_BLOCK = 4  # words of a Philox block
 PLANE = 4096  # pixels that smooth keeps in shared memory
 DISTANCES = 256  # weights that it keeps there
 FEW_CHANNELS = (1, 3)  # have an instance of their own
-WAVES = 16  # of the usual limit of blocks: nothing is summed, and short blocks end together
 
 
 def noise_planes(index: Array, shape: Shape, seed: int, stream: int, step: int) -> Array:
@@ -65,6 +63,6 @@ def warp(images: Array, index: Array, matrix: Array, field: Array | None, border
     moved = NULL if field is None else contiguous(field)
     y, rows = empty((len(index), h, w, c), "uint8"), len(index) * h
     sizes = (np.int64(rows), np.int32(h), np.int32(w), np.int32(c))
-    name, grid = f"warp<{c if c in FEW_CHANNELS else 0}>", table_of(rows, w, most=WAVES * launching.BLOCKS)
+    name, grid = f"warp<{c if c in FEW_CHANNELS else 0}>", table_of(rows, w, waves=True)
     launch(MODULE, name, grid, images, np.int64(n), index, matrix, moved, np.bool_(border == "reflect"), *sizes, y)
     return y

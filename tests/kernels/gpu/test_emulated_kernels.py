@@ -97,9 +97,22 @@ def test_arrays_off_the_border_of_a_vector(op, kind, emulator) -> None:
             close(part, wanted, LOOSE * stored_between(op, args))
 
 
+def limit_blocks(monkeypatch, emulator) -> None:
+    """Two blocks share the rows of a grid at most; segments have blocks of their own."""
+    start = emulator.launch
+
+    def checked(module, name, grid, args) -> None:
+        assert grid.blocks[1] <= 2 or module.file == "sums.cu", name
+        start(module, name, grid, args)
+
+    monkeypatch.setattr(launch, "BLOCKS", 2)
+    monkeypatch.setattr(launch, "WAVES", 1)
+    monkeypatch.setattr(emulator, "launch", checked)
+
+
 @each_op
 def test_few_blocks_do_the_work_of_many(op, emulator, monkeypatch) -> None:
-    monkeypatch.setattr(launch, "BLOCKS", 2)
+    limit_blocks(monkeypatch, emulator)
     for sample in some(op):
         check(emulator, op, sample.arguments())
 

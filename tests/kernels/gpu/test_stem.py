@@ -8,10 +8,11 @@ import pytest
 from fake_cudnn import aligned, install
 from gpu_samples import STEMS, close
 from outcomes import doubled, sparse, turned
+from test_emulated_kernels import limit_blocks
 
 from gpucnn.backends import get_backend, gpu
 from gpucnn.kernels.gpu import conv2d as fast
-from gpucnn.kernels.gpu import launch, library, stem
+from gpucnn.kernels.gpu import library, stem
 from gpucnn.layers.conv2d import conv2d
 
 each_storage = pytest.mark.parametrize("storage", ["float32", "float16"])
@@ -56,7 +57,7 @@ def test_parity(sample, storage, emulator) -> None:
 def test_few_blocks_and_views(sample, storage, emulator, monkeypatch) -> None:
     args = stored(sample.arguments(), storage)
     wanted = stem.conv2d(*args)
-    monkeypatch.setattr(launch, "BLOCKS", 2)
+    limit_blocks(monkeypatch, emulator)
     for spread in (turned, sparse):
         views = [spread(a) if isinstance(a, np.ndarray) else a for a in args]
         np.testing.assert_array_equal(stem.conv2d(*views), wanted)
