@@ -1,6 +1,6 @@
 """The first convolution of a net, forward: few channels, so few products that tensor cores would wait for memory.
 
-Before cuDNN's tensor cores take one or three channels, it copies the images into more of them.  Here an output is
+Before cuDNN's tensor cores take one or three channels, it may copy the images into more of them.  Here an output is
 KH KW C multiply-adds, and two or four bytes to be written.  A GPU that does 30e12 multiply-adds a second in float32
 while it writes 4e12 bytes breaks even at 15 of them for a float16 output and at 30 for a float32 one.  So whitening by
 2x2x3 waits for memory, 3x3x3 in float16 for arithmetic, about twice as long; what has more than ``TAPS`` is left to
