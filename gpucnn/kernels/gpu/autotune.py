@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from math import inf
 
+import numpy as np
+
 from gpucnn.typing import Array
 
 HOPELESS = 1.5  # times the best time so far: a candidate that starts like this is not timed any further
@@ -14,9 +16,9 @@ def agreeing(
 ) -> tuple[list[int], list[int]]:
     """The candidates whose results are alike, where those are more than half or else the most; and the others.
 
-    A library may list an engine that computes something else for some shape.  Where results are zeros, or not finite,
-    there is nothing to compare.  Those that cannot be executed, or not again beside a copy of another result, are in
-    neither list.
+    A library may list an engine that computes something else for some shape.  Where results are zeros, too small to
+    have all their digits, or not finite, there is nothing to compare.  Those that cannot be executed, or not again
+    beside a copy of another result, are in neither list.
 
     Args:
         compute: a candidate's result, valid until the next call; None where it cannot be executed.  # sync
@@ -32,7 +34,7 @@ def agreeing(
             continue
         kept = result.copy()
         largest = float(abs(kept).max())  # sync
-        if not 0.0 < largest < inf:
+        if not np.finfo(kept.dtype).tiny <= largest < inf:
             continue
         same = []
         for one in running:

@@ -235,6 +235,14 @@ def test_who_agrees(candidates, same, others) -> None:
     assert agreeing(candidates, compute, 0.01) == (same, others)
 
 
+def test_below_the_normal_numbers_of_float16_last_digits_are_no_disagreement() -> None:
+    def compute(candidate: int) -> np.ndarray:
+        return np.array([candidate * 2.0**-24, 0.0], np.float16)
+
+    assert agreeing([20, 21, 23], compute, 0.01) == ([20, 21, 23], [])
+    assert agreeing([2000, 2001, 2100], compute, 0.01) == ([2000, 2001], [2100])
+
+
 @pytest.mark.parametrize(
     ("fails", "same", "others"), [((0, 1), [1, 3], []), ((3, 1), [0], [1]), ((1, 1), [0], [3]), ((3, 2), [0], [1])]
 )
