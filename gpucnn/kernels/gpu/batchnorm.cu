@@ -75,28 +75,37 @@ struct ChunkedSums {
 };
 
 // x -> partial (slabs, 2, width): mean and squared deviations of each slab of rows.
-// Sums are of distances from the slab's own first row, so digits survive |mean| >> std.
+// Sums are of distances from a value of the slab itself, so digits survive |mean| >> std: from the one in the middle of
+// its first, its last and one between, so that one value far out is not what all others are far from.
 template <class T, int V>
 __global__ void __launch_bounds__(BLOCK, 4)
     moments(const T* __restrict__ x, index_t rows, int width, double* __restrict__ partial) {
     const int column = tile_column() * V;
     const index_t start = rows * blockIdx.y / gridDim.y, stop = rows * (blockIdx.y + 1) / gridDim.y;
     double total[2 * V] = {};
-    float first[V];
+    float pivot[V];
     if (column < width) {
-        const Pack<T, V> pivot = *reinterpret_cast<const Pack<T, V>*>(x + start * width + column);
+        float last[V], between[V];
+        load<V>(x + start * width + column, pivot);
+        load<V>(x + (stop - 1) * width + column, last);
+        load<V>(x + (start + stop) / 2 * width + column, between);
+        Pack<T, V> rest;
 #pragma unroll
-        for (int v = 0; v < V; ++v) first[v] = widen(pivot.lane[v]);
+        for (int v = 0; v < V; ++v) {
+            const float low = fminf(pivot[v], last[v]), high = fmaxf(pivot[v], last[v]);
+            pivot[v] = fmaxf(low, fminf(high, between[v]));
+            narrow(pivot[v], rest.lane[v]);
+        }
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
         ChunkedSums<V> sums(total);
         batches(mine, [&](auto whole, index_t row) {
             Pack<T, V> next[AHEAD];
-            load_rows<decltype(whole)::value>(x, width, column, mine, row, pivot, next);
+            load_rows<decltype(whole)::value>(x, width, column, mine, row, rest, next);
 #pragma unroll
             for (int k = 0; k < AHEAD; ++k) {
 #pragma unroll
                 for (int v = 0; v < V; ++v) {
-                    const float d = widen(next[k].lane[v]) - first[v];
+                    const float d = widen(next[k].lane[v]) - pivot[v];
                     sums.add(v, d, d * d);
                 }
             }
@@ -110,7 +119,7 @@ __global__ void __launch_bounds__(BLOCK, 4)
 #pragma unroll
         for (int v = 0; v < V; ++v) {
             const double offset = total[v] / double(stop - start);
-            out[v] = first[v] + offset;
+            out[v] = pivot[v] + offset;
             out[width + v] = total[V + v] - total[v] * offset;
         }
     }
