@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
+import numpy as np
+
+from gpucnn.backend import array_module
 from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu import cudnn_graph
 from gpucnn.kernels.gpu.autotune import agreeing, fastest
@@ -16,6 +19,8 @@ from gpucnn.typing import Array
 
 AGREEMENT = {"float32": 1e-3, "TF32": 2e-2, "float16": 2e-2}
 """How far engines' results may lie apart, as a share of the largest value: they add in other orders."""
+PERIOD = 65521
+"""Of the numbers that engines are compared on; a prime, so that no side of an array divides it."""
 
 
 class Plan:
@@ -62,6 +67,17 @@ class Plan:
             raise DeviceError(
                 f"cuDNN fails at {self.geometry} with {self.engine}: {' '.join(str(error).split())}"
             ) from error
+
+
+def trial_arrays(geometry: Geometry, like: Array) -> list[Array]:
+    """Arrays as a convolution takes them, of numbers from -1 to 1, and one for its result; made as ``like`` is."""
+    xp = array_module(like)
+    numbers = np.arange(PERIOD, dtype=np.int64)
+    pattern = xp.asarray((numbers * numbers * 7919 % PERIOD / (PERIOD / 2) - 1.0).astype(geometry.dtype))
+    arrays = [xp.empty_like(like, shape=shape) for shape in (*geometry.input_shapes, geometry.output_shape)]
+    for number, array in enumerate(arrays[:-1]):
+        array[...] = xp.resize(xp.roll(pattern, 10007 * number), array.shape)
+    return arrays
 
 
 class Plans:
@@ -145,7 +161,7 @@ class Plans:
     def time(self, plan: Plan, names: Sequence[str], key: str, pointers: list[int], result: Array, stream: Any) -> int:
         """The number of the fastest engine, by executing them all on these arrays; -1 where none can be.  # sync
 
-        Engines that give another result than most others are left out.
+        Engines that give another result than most others, of numbers made up for it, are left out.
 
         Raises:
             MemoryError: CuPy's, where none can be and one would have, had there been room for its scratch memory.
@@ -155,10 +171,10 @@ class Plans:
             self.told = True
         graph = plan.graph
         candidates = [i for i in range(len(names)) if cudnn_graph.buildable(self.cudnn, graph, i)]
-        arrays = dict(enumerate(pointers, start=1))
         full: list[MemoryError] = []
 
-        def measure(index: int, executions: int) -> float:
+        def measure(index: int, executions: int, pointers: list[int] = pointers) -> float:
+            arrays = dict(enumerate(pointers, start=1))
             start, stop = self.cuda.Event(), self.cuda.Event()
             try:
                 scratch = self.cuda.alloc(
@@ -176,10 +192,14 @@ class Plans:
             stop.synchronize()  # sync
             return float(self.cuda.get_elapsed_time(start, stop)) / executions
 
-        def compute(index: int) -> Array | None:
-            return None if measure(index, 1) == inf else result
-
-        right = self.right(plan.geometry, names, candidates, compute)
+        try:
+            *_, made = trial = trial_arrays(plan.geometry, result)
+            places = [array.data.ptr for array in trial]
+            right = self.right(
+                plan.geometry, names, candidates, lambda index: None if measure(index, 1, places) == inf else made
+            )
+        except MemoryError:  # no room beside what is computed
+            right = candidates
         index, milliseconds = fastest(right, measure)
         if index < 0 and full:
             raise full[0]
@@ -191,12 +211,9 @@ class Plans:
     def right(
         self, geometry: Geometry, names: Sequence[str], candidates: list[int], compute: Callable[[int], Array | None]
     ) -> list[int]:
-        """The engines that agree, all where there is no memory to compare them; the others are named.  # sync"""
+        """The engines that agree; the others are named.  # sync"""
         kind = "TF32" if self.options.tf32 and geometry.dtype.name == "float32" else geometry.dtype.name
-        try:
-            found, others = agreeing(candidates, compute, AGREEMENT[kind])
-        except MemoryError:
-            return candidates
+        found, others = agreeing(candidates, compute, AGREEMENT[kind])
         if others:
             notice(
                 f"not used for {geometry}: {', '.join(names[index] for index in others)}; {len(found)} other engines "

@@ -13,7 +13,7 @@ from gpucnn.kernels.gpu.autotune import agreeing, fastest
 from gpucnn.kernels.gpu.geometry import FPROP, Geometry
 from gpucnn.kernels.gpu.options import Options
 from gpucnn.kernels.gpu.plan_cache import Choice, Environment, PlanCache
-from gpucnn.kernels.gpu.plans import Plans
+from gpucnn.kernels.gpu.plans import Plans, trial_arrays
 from gpucnn.kernels.gpu.workspace import Workspace
 
 GEOMETRY = Geometry(FPROP, (2, 4, 5, 3), (4, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), np.dtype("float32"))
@@ -52,12 +52,25 @@ def test_which_engine_is_chosen(tmp_path, options, engine) -> None:
     assert plans.find(GEOMETRY).engine == engine
 
 
+def test_engines_are_compared_on_numbers_of_their_own() -> None:
+    """An image of zeros, or a gradient that is not finite yet, says nothing of an engine."""
+    x, w, y = trial_arrays(GEOMETRY, Y)
+    assert (x.shape, w.shape, y.shape) == (GEOMETRY.x_shape, GEOMETRY.w_shape, GEOMETRY.y_shape)
+    assert {array.dtype for array in (x, w, y)} == {GEOMETRY.dtype}
+    for array in (x, w):
+        assert -1.0 <= array.min() < -0.5 < 0.5 < array.max() <= 1.0
+        assert len(np.unique(array)) > 0.9 * array.size
+    assert not np.isin(w, x).all()
+
+
 def test_an_engine_that_computes_something_else_is_not_chosen(tmp_path, capsys) -> None:
+    X[...] = 0.0
     engines = [Engine("quick and wrong", 0.1, adds=0.5), Engine("right", 2.0), Engine("right too", 1.0)]
     plans, _, _ = opened(tmp_path, engines=engines)
     assert used(plans) == "right too"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
     assert f"not used for {GEOMETRY}: quick and wrong; 2 other engines" in line
+    X[...] = 1.0
 
 
 def test_without_memory_to_compare_engines_they_are_timed_all_the_same(tmp_path, monkeypatch) -> None:
