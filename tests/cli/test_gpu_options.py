@@ -119,7 +119,7 @@ def test_the_record_names_gpu_driver_and_libraries(cupy: Cupy, monkeypatch, tmp_
             "cuda_runtime": "12.9",
             "cudnn": None,
             "cudnn_frontend": None,
-            "convolutions": "im2col + cublas: this test has no cuDNN",
+            "convolutions": "im2col + cublas: this test has no cuDNN; few channels forward by stem.cu",
         }
     assert json.loads(json.dumps(about)) == about
     assert stable_part(about)["gpu"] == about["gpu"]
