@@ -12,16 +12,22 @@ from math import prod
 import numpy as np
 
 from gpucnn.kernels.gpu import library
-from gpucnn.kernels.gpu.compile import Module, instances
+from gpucnn.kernels.gpu.compile import QUADS, VECTORS, Module, instances
 from gpucnn.kernels.gpu.geometry import FPROP, Geometry
-from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, table_of, vectors
+from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, quads, table_of, vectors
 from gpucnn.typing import Array, Padding, Pair
 
 PLAN = "stem.cu"
 LINES = ((2, 1), (3, 1), (5, 1), (2, 3), (3, 3))
 """Width of a filter, channels: what is kept in registers is a constant of the source."""
 
-MODULE = Module(PLAN, [name for line in LINES for name in instances("stem", *map(str, line))])
+LONG = (3, 3)
+"""So much of it that a thread has registers for four filters beside it, not for eight."""
+
+MODULE = Module(
+    PLAN,
+    [name for line in LINES for name in instances("stem", *map(str, line), wide=QUADS if line == LONG else VECTORS)],
+)
 
 TAPS, FILTERS = 32, 64  # of a filter, and how many, at most: they lie in shared memory
 PIXELS = 8  # neighbours that a thread computes: a factor is read once for all of them
@@ -54,7 +60,7 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) 
     geometry = Geometry(FPROP, x.shape, w.shape, stride, padding, x.dtype)
     n, down, across, _ = geometry.y_shape
     y = empty(geometry.y_shape, x.dtype)
-    storage, wide = vectors(f, y)
+    storage, wide = quads(f, y) if (kw, c) == LONG else vectors(f, y)
     rows, columns = n * down, ceil_div(across, PIXELS) * (f // wide)
     sizes = (f, h, width, down, across, kh, padding[0][0], padding[1][0])
     numbers = (np.int64(rows), np.int32(columns), *map(np.int32, sizes))
