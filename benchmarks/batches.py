@@ -17,10 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpucnn.backends import get_backend
-from gpucnn.cli.options import set_threads
 from gpucnn.data import Augmentation, Dataset, Loader
-from gpucnn.environment import environment, usable_cores
+from gpucnn.devices import get_backend
+from gpucnn.devices.cores import usable_cores
+from gpucnn.devices.select import set_threads
+from gpucnn.runs.environment import environment
 
 TURN = 10  # batches
 SHAPES = {"CIFAR": (32, 32, 3), "MNIST": (28, 28, 1)}

@@ -27,12 +27,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpucnn import models
-from gpucnn.backends import gpu_problem
-from gpucnn.benchmarking.contender import Task
-from gpucnn.benchmarking.page import Page, table
-from gpucnn.benchmarking.race import WORKLOADS, Contender
-from gpucnn.benchmarking.steps import Case, Field, Row, run_cases
-from gpucnn.environment import usable_cores
+from gpucnn.bench.race import WORKLOADS, Contender
+from gpucnn.bench.report import Page, table
+from gpucnn.bench.steps import Case, Field, Row, run_cases
+from gpucnn.bench.task import Task
+from gpucnn.devices import gpu_problem
+from gpucnn.devices.cores import usable_cores
 from gpucnn.errors import DeviceError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,7 +269,7 @@ def legend(field: Field, rounds: int) -> str:
     theirs = ", ".join(filter(None, [how, field.versions()]))
     return (
         f"{rounds} rounds. PyTorch: {theirs}. The share is of the card's arithmetic peak for the contender's precision "
-        "(`gpucnn/benchmarking/peaks.py`), with three times the forward pass's operations. Launches are our kernels "
+        "(`gpucnn/bench/peaks.py`), with three times the forward pass's operations. Launches are our kernels "
         "and calls of cuDNN by the host in one step, without what CuPy starts itself. GPU memory: what is held."
     )
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpucnn.backends import get_backend
-from gpucnn.benchmarking.contender import Task, batch, our_trainer
+from gpucnn.bench.contender import batch, our_trainer
+from gpucnn.bench.task import Task
+from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
 
 WARMUP, STEPS = 5, 3

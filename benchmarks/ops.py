@@ -23,11 +23,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpucnn import layers, models
-from gpucnn.backends import get_backend
-from gpucnn.benchmarking.contender import Task, say
-from gpucnn.benchmarking.race import PAUSE, TUNED_MALLOC, WORKLOADS, Contender, paired
-from gpucnn.cli.options import set_threads
-from gpucnn.environment import environment, usable_cores
+from gpucnn.bench.contender import say
+from gpucnn.bench.race import PAUSE, TUNED_MALLOC, WORKLOADS, Contender, paired
+from gpucnn.bench.task import Task
+from gpucnn.devices import get_backend
+from gpucnn.devices.cores import usable_cores
+from gpucnn.devices.select import set_threads
+from gpucnn.runs.environment import environment
 
 ROUND_SECONDS = 0.1
 WARMUP = 3
@@ -127,7 +129,7 @@ def their_part(case: Case, batch: int, part: str, layout: str) -> Callable[[], A
     """The same of PyTorch's layer."""
     import torch
 
-    from gpucnn.benchmarking.pytorch import to_torch
+    from gpucnn.bench.pytorch import to_torch
 
     order = torch.channels_last if layout == "channels_last" else torch.contiguous_format
 

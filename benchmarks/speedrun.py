@@ -15,11 +15,11 @@ from time import perf_counter
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpucnn.backend import Backend
-from gpucnn.backends import get_backend
-from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
+from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
-from gpucnn.recipe import build_trainer, resolve, split
+from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.runs.config import Config
 
 
 @dataclass(frozen=True)

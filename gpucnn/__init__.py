@@ -1,14 +1,14 @@
 """gpucnn: a convolutional-network trainer that reads like a lecture, on NumPy and CuPy."""
 
-from gpucnn import layers, losses, models, optim, schedules
+from gpucnn import layers, losses, models, optim
 from gpucnn.backend import REFERENCE, Backend
-from gpucnn.backends import get_backend
 from gpucnn.data import Augmentation, Dataset, Loader, load_dataset
+from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
-from gpucnn.summary import summary
-from gpucnn.trainer import EpochReport, Trainer
-
-__version__ = "0.1.0"
+from gpucnn.models.summary import summary
+from gpucnn.optim import schedules
+from gpucnn.training.trainer import EpochReport, Trainer
+from gpucnn.version import __version__
 
 __all__ = [
     "REFERENCE",
@@ -19,6 +19,7 @@ __all__ = [
     "GpucnnError",
     "Loader",
     "Trainer",
+    "__version__",
     "get_backend",
     "layers",
     "load_dataset",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ The lecture takes two steps: Softmax (or Sigmoid), then the loss on probabilitie
 
 from gpucnn.backend import array_module, sum_type
 from gpucnn.layers.activations import sigmoid
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 SMALLEST = 1e-30  # probabilities below it count as it: log 0 is minus infinity
 

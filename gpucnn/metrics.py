@@ -1,7 +1,7 @@
 """Loss and accuracy while they run: sums that stay on the device and are read once in a while."""
 
 from gpucnn.backend import Backend
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 
 def count_correct(logits: Array, labels: Array) -> Array:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

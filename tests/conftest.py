@@ -7,7 +7,7 @@ import pytest
 from strict_cupy import STRICT
 
 from gpucnn.backend import REFERENCE, Backend
-from gpucnn.backends import get_backend, gpu_problem
+from gpucnn.devices import get_backend, gpu_problem
 
 
 @pytest.fixture(params=["reference", "cpu", "strict", pytest.param("gpu", marks=pytest.mark.gpu)])

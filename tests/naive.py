@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from gpucnn.typing import Array, Padding, Pair
+from gpucnn.types import Array, Padding, Pair
 
 
 def pixel(x: Array, n: int, row: int, column: int, c: int) -> float:

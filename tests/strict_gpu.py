@@ -12,11 +12,11 @@ import numpy as np
 import strict_cupy
 
 from gpucnn.backend import Backend
-from gpucnn.backends import gpu
+from gpucnn.devices import gpu
 from gpucnn.kernels.gpu import stem
 from gpucnn.kernels.gpu.compile import Module
-from gpucnn.kernels.gpu.conv2d import REQUESTS
-from gpucnn.kernels.gpu.geometry import Geometry
+from gpucnn.kernels.gpu.cudnn.conv2d import REQUESTS
+from gpucnn.kernels.gpu.cudnn.geometry import Geometry
 from gpucnn.kernels.gpu.launch import NULL, Grid
 
 BORDER = 512  # bytes: CuPy's memory begins on a multiple of them

@@ -20,11 +20,11 @@ from itertools import count
 import h5py
 import numpy as np
 
-from gpucnn import __version__
 from gpucnn.checkpoint.envelope import USER_BLOCK
 from gpucnn.checkpoint.structure import Entry
 from gpucnn.errors import CheckpointError, NotANumberError, UsageError
-from gpucnn.typing import Array
+from gpucnn.types import Array
+from gpucnn.version import __version__
 
 FORMAT = "gpucnn-checkpoint"
 FORMAT_VERSION = 1

@@ -4,19 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpucnn.checkpoint.contents import (
-    FORMAT,
-    Checkpoint,
-    Number,
-    check_finite,
-    read_array,
-    read_number,
-    read_text,
-)
+from gpucnn.checkpoint.contents import FORMAT, Checkpoint, Number, check_finite, read_array, read_number, read_text
 from gpucnn.checkpoint.migrations import Attributes, migrate
 from gpucnn.checkpoint.structure import Entry, Tree, parse_image
 from gpucnn.errors import CheckpointError, NotANumberError
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""

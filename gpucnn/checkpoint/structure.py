@@ -15,7 +15,7 @@ from math import prod
 
 from gpucnn.checkpoint.envelope import USER_BLOCK
 from gpucnn.errors import CheckpointError
-from gpucnn.typing import Shape
+from gpucnn.types import Shape
 
 UNDEFINED = 2**64 - 1
 MAX_STRUCTURES = 50_000

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucnn import viz
 from gpucnn.backend import REFERENCE
 from gpucnn.cli.train import add_recipe_arguments, settings
-from gpucnn.config import Config
 from gpucnn.data import Augmentation, Dataset, Loader, load_dataset
-from gpucnn.data.mixing import Mix
+from gpucnn.data.augment.mixing import Mix
 from gpucnn.errors import UsageError
-from gpucnn.recipe import split
-from gpucnn.typing import Array
-from gpucnn.viz import Column
+from gpucnn.plots import feature_maps
+from gpucnn.plots.feature_maps import Column
+from gpucnn.runs.build import split
+from gpucnn.runs.config import Config
+from gpucnn.types import Array
 
 MOST = 40  # rows and columns
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         names = [train.classes[label] for label in train.labels[index]]
-        viz.save_columns(args.out, f"{train.name}, augmented", how.summary(), names, columns)
+        feature_maps.save_columns(args.out, f"{train.name}, augmented", how.summary(), names, columns)
     except OSError as error:
         raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
     print(f"{args.out}   {len(index)} training images of {train.name} in the first {args.columns} epochs")

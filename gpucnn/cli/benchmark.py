@@ -5,14 +5,17 @@ import json
 from dataclasses import asdict
 
 from gpucnn import models
-from gpucnn.backends import get_backend
-from gpucnn.benchmarking import explain
-from gpucnn.benchmarking.contender import Task, our_trainer
-from gpucnn.benchmarking.race import WORKLOADS, Result, cold_and_warm, contenders, race
-from gpucnn.cli.options import check_threads, set_threads, shape_from
-from gpucnn.environment import environment, usable_cores
+from gpucnn.bench import profiler
+from gpucnn.bench.contender import our_trainer
+from gpucnn.bench.race import WORKLOADS, Result, cold_and_warm, contenders, race
+from gpucnn.bench.task import Task
+from gpucnn.cli.options import shape_from
+from gpucnn.devices import get_backend
+from gpucnn.devices.cores import usable_cores
+from gpucnn.devices.select import check_threads, set_threads
 from gpucnn.errors import UsageError
-from gpucnn.typing import Shape
+from gpucnn.runs.environment import environment
+from gpucnn.types import Shape
 
 PRECISIONS = {"off": "float32", "fp16": "float16"}
 """--amp -> what a task calls it."""
@@ -80,13 +83,13 @@ def explain_all(tasks: list[Task], as_json: bool) -> None:
     found = []
     for task in tasks:
         set_threads(task.threads)
-        trainer = our_trainer(task, explain.stopwatch(get_backend(task.framework)))
-        found.append(explain.explain(trainer, task.input_shape, 10, mode=task.mode))
+        trainer = our_trainer(task, profiler.stopwatch(get_backend(task.framework)))
+        found.append(profiler.explain(trainer, task.input_shape, 10, mode=task.mode))
         if not as_json:
-            print(f"{title(task)}\n{explain.table(found[-1])}\n", flush=True)
+            print(f"{title(task)}\n{profiler.table(found[-1])}\n", flush=True)
     if as_json:
         pairs = zip(tasks, found, strict=True)
-        print(json.dumps([{"task": asdict(task), "ops": explain.as_json(rows)} for task, rows in pairs]))
+        print(json.dumps([{"task": asdict(task), "ops": profiler.as_json(rows)} for task, rows in pairs]))
 
 
 def time_starts(tasks: list[Task], as_json: bool) -> None:

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from gpucnn.cli.options import add_data_dir
-from gpucnn.data.files import locate, search_places
+from gpucnn.data.files.sources import locate, search_places
+from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
-from gpucnn.data.verify import verify
 from gpucnn.errors import DataError
 
 HELP = "download, verify and list data sets"

@@ -14,9 +14,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from gpucnn import __version__
 from gpucnn.backend import Backend
-from gpucnn.environment import usable_cores
+from gpucnn.devices.cores import usable_cores
+from gpucnn.version import __version__
 
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
 
@@ -158,15 +158,15 @@ def gpu() -> dict[str, Any]:
 
 def backend_report() -> dict[str, Any]:
     """What ``--device auto`` is, why it is not a GPU, and what its kernels replace."""
-    from gpucnn import backends
+    from gpucnn import devices
 
     try:
-        reason = backends.gpu_problem() or ""
+        reason = devices.gpu_problem() or ""
     except Exception as error:  # CuPy may be broken in ways that nobody has seen yet
         reason = f"CuPy is broken ({one_line(error)}): reinstall it, {GPU_EXTRA}"
-    chosen = attempt(lambda: backends.get_backend("cpu" if reason else "gpu"))
+    chosen = attempt(lambda: devices.get_backend("cpu" if reason else "gpu"))
     unusable = "" if isinstance(chosen, Backend) else chosen["problem"]
-    backend = backends.get_backend("reference") if unusable else chosen
+    backend = devices.get_backend("reference") if unusable else chosen
     return {
         "auto": backend.name,
         "why_not_gpu": reason,
@@ -178,20 +178,20 @@ def backend_report() -> dict[str, Any]:
 
 
 def cpu_problem() -> str | None:
-    from gpucnn.backends import cpu
+    from gpucnn.devices import cpu
 
     return cpu.problem()
 
 
 def about_device() -> dict[str, Any]:
     """The GPU that ``auto`` takes, as CuPy sees it."""
-    from gpucnn.backends import gpu
+    from gpucnn.devices import gpu
 
     return gpu.about(0)
 
 
 def convolution_engine() -> str:
-    from gpucnn.backends import gpu
+    from gpucnn.devices import gpu
 
     return gpu.convolution_engine()
 
@@ -208,7 +208,7 @@ def qualified(function: Any) -> str:
 
 def data_report(data_dir: str | None) -> dict[str, Any]:
     """Where data sets are looked for, and which are there; ``gpucnn data verify`` reads them."""
-    from gpucnn.data.files import search_places
+    from gpucnn.data.files.sources import search_places
     from gpucnn.data.registry import DATASETS
 
     folders = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in search_places(data_dir)]
@@ -217,7 +217,7 @@ def data_report(data_dir: str | None) -> dict[str, Any]:
 
 def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
     """Whether a data set is here, and where."""
-    from gpucnn.data.files import locate
+    from gpucnn.data.files.sources import locate
     from gpucnn.data.registry import DATASETS
 
     source = DATASETS[name]
@@ -229,8 +229,8 @@ def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
 
 def caches() -> dict[str, Any]:
     """Folders that gpucnn fills by itself."""
-    from gpucnn.data.files import download_place
-    from gpucnn.kernels.gpu.plan_cache import default_folder
+    from gpucnn.data.files.sources import download_place
+    from gpucnn.kernels.gpu.cudnn.plan_cache import default_folder
 
     return {
         "data sets": str(download_place()),
@@ -241,7 +241,7 @@ def caches() -> dict[str, Any]:
 
 def kernel_cache() -> dict[str, Any]:
     """Where compiled kernels lie, the hash of the sources they are of, how many functions there are, and MiB."""
-    from gpucnn.kernels.cpu import compile as compiling
+    from gpucnn.kernels.cpu.engine import compile as compiling
 
     files = compiling.compiled()
     return {

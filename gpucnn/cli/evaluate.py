@@ -13,14 +13,14 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from gpucnn.cli.options import add_data_options, add_device_options, backend_from
-from gpucnn.config import Config
 from gpucnn.data import Dataset, Loader, load_dataset
 from gpucnn.errors import UsageError
-from gpucnn.evaluation import evaluate
-from gpucnn.recipe import check_data, split
-from gpucnn.snapshot import load_trained
-from gpucnn.typing import Array
-from gpucnn.views import VIEWS
+from gpucnn.inference.evaluate import evaluate
+from gpucnn.inference.tta import VIEWS
+from gpucnn.runs.build import check_data, split
+from gpucnn.runs.config import Config
+from gpucnn.runs.state import load_trained
+from gpucnn.types import Array
 
 WIDE = 12  # classes; with more, the confusion matrix does not fit on 80 columns
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.checkpoint import save_checkpoint
 from gpucnn.errors import UsageError
-from gpucnn.snapshot import load_trained
+from gpucnn.runs.state import load_trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

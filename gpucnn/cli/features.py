@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import demo, viz
 from gpucnn.cli.options import add_data_options
-from gpucnn.config import Config
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
-from gpucnn.inference import class_names, class_shares, normalise
+from gpucnn.inference.activations import trace
+from gpucnn.inference.image_files import fit, grey, open_image
+from gpucnn.inference.predict import class_names, class_shares, normalise
 from gpucnn.layers import Dropout, Flatten, Residual
-from gpucnn.pictures import fit, grey, open_image
-from gpucnn.recipe import check_data
-from gpucnn.snapshot import load_trained
-from gpucnn.trace import trace
-from gpucnn.typing import Array
-from gpucnn.viz import Stage
+from gpucnn.plots import feature_maps, lecture_demo
+from gpucnn.plots.feature_maps import Stage
+from gpucnn.runs.build import check_data
+from gpucnn.runs.config import Config
+from gpucnn.runs.state import load_trained
+from gpucnn.types import Array
 
 LARGEST = 1024  # pixels on the long side of a photograph: enough to see, and quick
 
@@ -45,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
         return look_inside(args)
     photo, title = photograph(args.image)
     print(title)
-    print(f"8 random filters: np.random.seed({demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1")
-    kernels, stages = demo.run(photo)
+    print(f"8 random filters: np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1")
+    kernels, stages = lecture_demo.run(photo)
     folder = make_folder(args.out)
     for stage in stages:
         path = folder / f"{stage.name}.png"
-        viz.save_grid(path, stage)
+        feature_maps.save_grid(path, stage)
         tell(path, stage)
-    viz.save_overview(folder / "overview.png", photo, kernels, stages, demo.SHOWN)
+    feature_maps.save_overview(folder / "overview.png", photo, kernels, stages, lecture_demo.SHOWN)
     print(f"{folder / 'overview.png'}   the whole story on one page")
     return 0
 
@@ -74,7 +74,7 @@ def sample() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise viz.missing(error) from None
+        raise feature_maps.missing(error) from None
     from sklearn.datasets import load_sample_image
 
     return Image.fromarray(load_sample_image("china.jpg"))
@@ -100,11 +100,11 @@ def look_inside(args: argparse.Namespace) -> int:
     for number, stage in enumerate(stages):
         path = folder / f"{number:02d}_{stage.name}_{stage.kind.split()[0]}.png"
         if number == len(stages) - 1:
-            viz.save_bars(path, stage, class_names(config), class_shares(y, model)[0])
+            feature_maps.save_bars(path, stage, class_names(config), class_shares(y, model)[0])
         elif stage.values.ndim == 1:
-            viz.save_units(path, stage)
+            feature_maps.save_units(path, stage)
         else:
-            viz.save_grid(path, stage, noun="channel")
+            feature_maps.save_grid(path, stage, noun="channel")
         tell(path, stage)
     if same:
         print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
@@ -137,5 +137,5 @@ def make_folder(folder: Path) -> Path:
 def tell(path: Path, stage: Stage) -> None:
     """A line about a picture that was written."""
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
-    hidden = f", {channels - viz.LIMIT} channels not shown" if channels > viz.LIMIT else ""
+    hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
     print(f"{path}   {stage.shape}, {stage.span}{hidden}")

@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from gpucnn.cli.options import check_picture, choose_backend
+from gpucnn.cli.options import check_picture
 from gpucnn.cli.train import add_recipe_arguments, settings
-from gpucnn.curves import save_range_test
 from gpucnn.data import load_dataset
+from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError
-from gpucnn.range_test import range_test
-from gpucnn.recipe import build_trainer, resolve, split
+from gpucnn.plots.learning_curves import save_range_test
+from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.training.lr_finder import range_test
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,8 @@ import argparse
 import json
 from dataclasses import asdict
 
+from gpucnn.checks.gradcheck import LAYERS, LOSSES, TOLERANCE, check_all
 from gpucnn.errors import UsageError
-from gpucnn.gradcheck import LAYERS, LOSSES, TOLERANCE, check_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

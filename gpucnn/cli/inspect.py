@@ -12,8 +12,8 @@ import numpy as np
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
 from gpucnn.checkpoint.structure import Entry
-from gpucnn.run import natural_order
-from gpucnn.typing import Array
+from gpucnn.runs.directory import natural_order
+from gpucnn.types import Array
 
 HELP = "what a checkpoint holds"
 

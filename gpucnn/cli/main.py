@@ -12,9 +12,9 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
-from gpucnn import __version__
+from gpucnn.devices.gpu_memory import exhausted
 from gpucnn.errors import DeviceError, GpucnnError
-from gpucnn.memory import exhausted
+from gpucnn.version import __version__
 
 COMMANDS = {
     "train": "train a model, or go on with a run",

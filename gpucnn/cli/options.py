@@ -1,15 +1,12 @@
 """Flags that several commands share."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from gpucnn.backend import Backend
-from gpucnn.backends import get_backend, gpu_problem
-from gpucnn.environment import usable_cores
-from gpucnn.errors import DeviceError, UsageError
-from gpucnn.memory import MemoryLimit, memory_limit
-from gpucnn.typing import Shape
+from gpucnn.devices.select import choose_backend
+from gpucnn.errors import UsageError
+from gpucnn.types import Shape
 
 FORMATS = (".png", ".svg", ".pdf")
 """What curves can be drawn as."""
@@ -39,44 +36,6 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores it may use)")
 
 
-def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: str = "") -> tuple[Backend, str]:
-    """The backend asked for -> (backend, why it is another one, or "").
-
-    Where no GPU can be used it is replaced by the CPU with one loud line, unless ``strict``.
-
-    Args:
-        limit: how much of a GPU's memory may be taken, as ``memory_limit`` reads it.
-
-    Raises:
-        DeviceError: there are GPUs, but not the one asked for; or there is none and that is an error.
-    """
-    bound = memory_limit(limit)
-    backend, reason = found_backend(device, strict, threads)
-    if bound != MemoryLimit() and not backend.synchronous:
-        from gpucnn.backends import gpu
-
-        gpu.limit_memory(bound)
-    return backend, reason
-
-
-def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str]:
-    """``choose_backend`` without a limit."""
-    set_threads(threads)
-    if device == "auto":
-        reason = gpu_problem() or ""
-        return get_backend("cpu" if reason else "gpu"), reason
-    try:
-        return get_backend(device), ""
-    except DeviceError as error:
-        if strict or gpu_problem() is None:  # a wrong number among GPUs that are there is a slip
-            raise
-        print(
-            f"gpucnn: WARNING: --device {device} was asked for, but {error}; RUNNING ON THE CPU INSTEAD",
-            file=sys.stderr,
-        )
-        return get_backend("cpu"), str(error)
-
-
 def check_picture(out: Path) -> None:
     """Raises UsageError where no picture can be put there under this name."""
     if out.suffix.lower() not in FORMATS:
@@ -93,20 +52,6 @@ def shape_from(text: str) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-def check_threads(threads: int) -> None:
-    """Raises UsageError for a number below 0."""
-    if threads < 0:
-        raise UsageError(f"--threads {threads}: give at least 1, or 0 for all cores it may use")
-
-
-def set_threads(threads: int) -> None:
-    """Bound the CPU engine's threads; 0 means the cores that this process may use."""
-    check_threads(threads)
-    from gpucnn.backends import cpu
-
-    cpu.set_threads(threads or usable_cores())
-
-
 def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
     """``choose_backend`` from the shared flags."""
     return choose_backend(args.device or "auto", bool(args.strict_device), args.threads or 0, args.memory_limit or "")
@@ -114,7 +59,7 @@ def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
 
 def describe(backend: Backend) -> str:
     """A backend for people: its name and how many ops have kernels, or why none has."""
-    from gpucnn.backends import cpu
+    from gpucnn.devices import cpu
 
     kernels = f"{len(backend.kernels)} kernels" if backend.kernels else "no kernels, ops run as written"
     if backend.name == "cpu" and (reason := cpu.problem()):

@@ -10,15 +10,16 @@ from functools import partial
 from itertools import groupby
 
 from gpucnn import models
-from gpucnn.backends import get_backend
-from gpucnn.benchmarking.race import WORKLOADS
-from gpucnn.cli.options import set_threads, shape_from
-from gpucnn.environment import environment
+from gpucnn.bench.race import WORKLOADS
+from gpucnn.checks.parity import Parity, compare
+from gpucnn.checks.parity.layerwise import Difference
+from gpucnn.checks.parity.whole import Deviation
+from gpucnn.cli.options import shape_from
+from gpucnn.devices import get_backend
+from gpucnn.devices.select import set_threads
 from gpucnn.errors import UsageError
-from gpucnn.parity import Parity, compare
-from gpucnn.parity.layerwise import Difference
-from gpucnn.parity.whole import Deviation
-from gpucnn.typing import Shape
+from gpucnn.runs.environment import environment
+from gpucnn.types import Shape
 
 SMALL = 2_000_000  # parameters: larger models only when they are asked for
 SHAPES: dict[str, Shape] = dict(WORKLOADS.values())

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from gpucnn.cli.options import check_picture
-from gpucnn.curves import read_curves, save_curves
 from gpucnn.errors import UsageError
+from gpucnn.plots.learning_curves import read_curves, save_curves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

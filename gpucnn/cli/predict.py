@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn.cli.options import add_device_options, backend_from
-from gpucnn.config import Config
-from gpucnn.inference import class_names, class_shares, normalise
-from gpucnn.pictures import fit, open_image
-from gpucnn.snapshot import load_trained
-from gpucnn.typing import Array
-from gpucnn.views import VIEWS, mean_over_views
+from gpucnn.inference.image_files import fit, open_image
+from gpucnn.inference.predict import class_names, class_shares, normalise
+from gpucnn.inference.tta import VIEWS, mean_over_views
+from gpucnn.runs.config import Config
+from gpucnn.runs.state import load_trained
+from gpucnn.types import Array
 
 BAR = 40  # characters of a bar that stands for certainty
 BATCH = 64  # images that are open at a time

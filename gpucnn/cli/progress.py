@@ -5,7 +5,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from gpucnn.trainer import EpochReport, IntervalReport
+from gpucnn.training.trainer import EpochReport, IntervalReport
 
 WARM = 60.0  # seconds; a first epoch that took longer says how long the others will take
 QUIET_SECONDS = 20.0  # where there is no terminal, a long epoch speaks up this often

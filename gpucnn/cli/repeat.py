@@ -11,8 +11,8 @@ from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
 from gpucnn.errors import UsageError
-from gpucnn.run import RESULT, RUNS, checkpoints, new_path
-from gpucnn.runlog import read_rows
+from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
+from gpucnn.runs.log import read_rows
 
 
 def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argparse.Namespace], int]) -> int:

@@ -11,24 +11,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gpucnn import __version__
 from gpucnn.backend import Backend
-from gpucnn.benchmarking.explain import explain, stopwatch, table
-from gpucnn.cli.options import add_data_options, add_device_options, choose_backend, describe
+from gpucnn.bench.profiler import explain, stopwatch, table
+from gpucnn.cli.options import add_data_options, add_device_options, describe
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
-from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
-from gpucnn.environment import environment, stable_part
+from gpucnn.devices.gpu_memory import memory_explained
+from gpucnn.devices.select import choose_backend
 from gpucnn.errors import GpucnnError, NotANumberError
-from gpucnn.memory import memory_explained
 from gpucnn.models import MODELS
-from gpucnn.precision import POLICIES
-from gpucnn.recipe import build_trainer, resolve, split
-from gpucnn.resume import Resumed, find_resumed, refuse_changes
-from gpucnn.run import RUNS, RunDirectory, new_path
-from gpucnn.snapshot import put_back, take
-from gpucnn.trainer import Trainer
+from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.runs.config import Config
+from gpucnn.runs.directory import RUNS, RunDirectory, new_path
+from gpucnn.runs.environment import environment, stable_part
+from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
+from gpucnn.runs.state import put_back, take
+from gpucnn.training.precision import POLICIES
+from gpucnn.training.trainer import Trainer
+from gpucnn.version import __version__
 
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 

@@ -1,6 +1,6 @@
 """Data sets by name, and the way of their images to the model."""
 
-from gpucnn.data.augmentation import Augmentation
+from gpucnn.data.augment.settings import Augmentation
 from gpucnn.data.dataset import Dataset, split_validation
 from gpucnn.data.loader import Loader
 from gpucnn.data.registry import DATASETS, load_dataset

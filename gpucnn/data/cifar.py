@@ -16,11 +16,11 @@ import numpy as np
 
 from gpucnn.data.classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.files import DAMAGED, MIB, RemoteFile, Source, open_bytes, read_up_to, replace_hint
-from gpucnn.data.pickles import as_images, as_labels, read_pickle
-from gpucnn.data.tar import read_members
+from gpucnn.data.files.pickles import as_images, as_labels, read_pickle
+from gpucnn.data.files.sources import DAMAGED, MIB, RemoteFile, Source, open_bytes, read_up_to, replace_hint
+from gpucnn.data.files.tar import read_members
 from gpucnn.errors import DataError
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 PIXELS = 3 * 32 * 32
 SLACK = 32  # a pickle's bytes per record beyond the pixels: labels, file names

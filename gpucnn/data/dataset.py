@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.errors import DataError, UsageError
 from gpucnn.random import permutation, stream_id
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 CHUNK = 2048  # images whose pixels are counted at once: bincount makes 8 bytes of each
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gpucnn.backend import REFERENCE, Backend
-from gpucnn.data.augment import gather_augment, gather_normalize
-from gpucnn.data.augmentation import ELASTIC, Augmentation, Draws, draw
-from gpucnn.data.colour import jitter
+from gpucnn.data.augment.colour import jitter
+from gpucnn.data.augment.crop_flip import gather_augment, gather_normalize
+from gpucnn.data.augment.mixing import Mix, cutmix, draw_mixes, mixed_labels, mixup
+from gpucnn.data.augment.settings import ELASTIC, Augmentation, Draws, draw
+from gpucnn.data.augment.warp import noise_planes, smooth, warp
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.mixing import Mix, cutmix, draw_mixes, mixed_labels, mixup
-from gpucnn.data.warp import noise_planes, smooth, warp
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.random import permutation, stream_id
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 SHUFFLE = stream_id("shuffle")
 

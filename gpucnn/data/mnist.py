@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.files import RemoteFile, Source
-from gpucnn.data.idx import read_idx
+from gpucnn.data.files.idx import read_idx
+from gpucnn.data.files.sources import RemoteFile, Source
 from gpucnn.errors import DataError
 
 NAMES = (

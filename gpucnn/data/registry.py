@@ -6,8 +6,8 @@ from pathlib import Path
 from gpucnn.data.cifar import CIFAR10, CIFAR100
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.digits import load_digits
-from gpucnn.data.download import download as fetch
-from gpucnn.data.files import Source, download_place, locate, search_places
+from gpucnn.data.files.download import download as fetch
+from gpucnn.data.files.sources import Source, download_place, locate, search_places
 from gpucnn.data.mnist import FASHION_MNIST, MNIST
 from gpucnn.data.synthetic import load_synthetic
 from gpucnn.errors import DataError, UsageError, closest

@@ -5,7 +5,7 @@ import numpy as np
 from gpucnn.data.dataset import Dataset
 from gpucnn.errors import UsageError
 from gpucnn.random import bits, integers, stream_id
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 def load_synthetic(

@@ -13,7 +13,7 @@ from math import prod
 
 from gpucnn.backend import array_module
 from gpucnn.layers.base import Layer
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 def relu(x: Array) -> Array:

@@ -5,9 +5,9 @@ from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.errors import CheckpointError, UsageError
-from gpucnn.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
+from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
 from gpucnn.random import Clock, stream_id
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 class Layer:

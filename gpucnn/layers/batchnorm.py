@@ -18,11 +18,11 @@ from math import prod
 
 from gpucnn.backend import array_module, sum_type
 from gpucnn.errors import ShapeError
-from gpucnn.initializers import ones, zeros
 from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
-from gpucnn.parameter import Buffer, Parameter
-from gpucnn.typing import Array, Shape
+from gpucnn.layers.initializers import ones, zeros
+from gpucnn.layers.parameter import Buffer, Parameter
+from gpucnn.types import Array, Shape
 
 
 def channel_mean(x: Array) -> Array:

@@ -10,8 +10,8 @@ from gpucnn.backend import Backend
 from gpucnn.errors import ShapeError
 from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
-from gpucnn.layers.joined import join
-from gpucnn.typing import Array, Shape
+from gpucnn.layers.fusion import join
+from gpucnn.types import Array, Shape
 
 
 def add(a: Array, b: Array) -> Array:
@@ -35,7 +35,7 @@ class Sequential(Layer):
         return self.layers
 
     def steps(self) -> list[Layer]:
-        """What runs one after the other: the layers, some of them joined (``joined.py``)."""
+        """What runs one after the other: the layers, some of them joined (``fusion.py``)."""
         if self._steps is None or self._steps[0] is not self.backend:
             self._steps = self.backend, join(list(self.layers.values()))
         return self._steps[1]

@@ -15,11 +15,11 @@ All windows of X laid out as the rows of one matrix ("im2col") turn each of thes
 
 from gpucnn.backend import sum_type
 from gpucnn.errors import ShapeError
-from gpucnn.initializers import he_normal, zeros
 from gpucnn.layers.base import Layer
+from gpucnn.layers.initializers import he_normal, zeros
+from gpucnn.layers.parameter import Initializer, Parameter
 from gpucnn.layers.windows import add_windows, as_padding, as_pair, crop, output_size, pad, view_windows
-from gpucnn.parameter import Initializer, Parameter
-from gpucnn.typing import Array, Padding, Pair, Shape
+from gpucnn.types import Array, Padding, Pair, Shape
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:

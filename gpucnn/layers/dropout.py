@@ -13,7 +13,7 @@ from gpucnn import random
 from gpucnn.backend import array_module
 from gpucnn.errors import UsageError
 from gpucnn.layers.base import Layer
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 def dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> Array:

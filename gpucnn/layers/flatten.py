@@ -7,7 +7,7 @@
 from math import prod
 
 from gpucnn.layers.base import Layer
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 class Flatten(Layer):

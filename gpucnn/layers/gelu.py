@@ -11,7 +11,7 @@ from math import pi, prod, sqrt
 from gpucnn.backend import array_module, sum_type
 from gpucnn.errors import UsageError
 from gpucnn.layers.base import Layer
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 # (1 + 2z) e^{z^2} erfc(z) for z >= 0 as a Chebyshev series in s = (z - 3.75) / (z + 3.75), interpolated at
 # the Chebyshev nodes of degree 20; 4e-15 relative to SciPy's erfcx over the whole range.

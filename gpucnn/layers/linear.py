@@ -8,11 +8,11 @@ Z = X W^T + b.
 """
 
 from gpucnn.errors import ShapeError
-from gpucnn.initializers import he_normal, zeros
 from gpucnn.layers.base import Layer
 from gpucnn.layers.conv2d import bias_grad
-from gpucnn.parameter import Initializer, Parameter
-from gpucnn.typing import Array, Shape
+from gpucnn.layers.initializers import he_normal, zeros
+from gpucnn.layers.parameter import Initializer, Parameter
+from gpucnn.types import Array, Shape
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:

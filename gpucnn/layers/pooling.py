@@ -14,7 +14,7 @@ from gpucnn.backend import array_module, sum_type
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.windows import as_padding, as_pair, crop, output_size, pad, view_taps
-from gpucnn.typing import Array, Padding, Pair, Shape
+from gpucnn.types import Array, Padding, Pair, Shape
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:

@@ -6,7 +6,7 @@ In front of a softmax it sets how sharp the probabilities are at first, and how 
 from math import prod
 
 from gpucnn.layers.base import Layer
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 def scaled(x: Array, factor: float) -> Array:

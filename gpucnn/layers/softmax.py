@@ -10,7 +10,7 @@ from math import prod
 
 from gpucnn.backend import array_module, sum_type
 from gpucnn.layers.base import Layer
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 
 def softmax(z: Array) -> Array:

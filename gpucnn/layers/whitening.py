@@ -16,11 +16,11 @@ import numpy as np
 
 from gpucnn.backend import REFERENCE, Backend, array_module
 from gpucnn.errors import ShapeError
-from gpucnn.initializers import lecun_normal
 from gpucnn.layers.base import Layer
 from gpucnn.layers.conv2d import Conv2D
+from gpucnn.layers.initializers import lecun_normal
 from gpucnn.layers.windows import as_pair, view_windows
-from gpucnn.typing import Array, Pair
+from gpucnn.types import Array, Pair
 
 IMAGES, AT_ONCE = 5000, 50  # that filters are made from, and that are laid out as patches at a time
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from gpucnn.backend import array_module
 from gpucnn.errors import ShapeError
-from gpucnn.typing import Array, Padding, Pair, Shape
+from gpucnn.types import Array, Padding, Pair, Shape
 
 
 def as_pair(value: int | Pair, what: str, minimum: int) -> Pair:

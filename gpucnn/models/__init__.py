@@ -11,7 +11,7 @@ from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet9, resnet18, resnet20
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.models.wide_resnet import wide_resnet
-from gpucnn.typing import Shape
+from gpucnn.types import Shape
 
 MODELS: dict[str, Callable[..., Layer]] = {
     "lenet5": lenet5,

@@ -4,7 +4,7 @@ Max pooling stands where the original averages.
 """
 
 from gpucnn.layers import Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
-from gpucnn.typing import Shape
+from gpucnn.types import Shape
 
 
 def lenet5(input_shape: Shape, num_classes: int) -> Layer:

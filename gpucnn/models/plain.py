@@ -3,18 +3,8 @@
 from math import prod
 
 from gpucnn.errors import UsageError
-from gpucnn.layers import (
-    BatchNormReLU,
-    Conv2D,
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool2D,
-    ReLU,
-    Sequential,
-)
-from gpucnn.typing import Shape
+from gpucnn.layers import BatchNormReLU, Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
+from gpucnn.types import Shape
 
 WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint names its model, and must not make a huge one
 

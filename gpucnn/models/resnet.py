@@ -15,7 +15,7 @@ from gpucnn.layers import (
     Sequential,
 )
 from gpucnn.models.plain import conv_bn_relu
-from gpucnn.typing import Shape
+from gpucnn.types import Shape
 
 
 def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:

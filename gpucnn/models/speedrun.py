@@ -4,7 +4,6 @@ Fixed filters that whiten 2x2 patches, three groups of convolutions that start a
 is left of the image.  Batch norm has no scale to learn, so the logits get a fixed one.
 """
 
-from gpucnn.initializers import dirac, fan_in_uniform, unit_uniform
 from gpucnn.layers import (
     GELU,
     BatchNorm,
@@ -18,7 +17,8 @@ from gpucnn.layers import (
     Sequential,
     Whitening,
 )
-from gpucnn.typing import Shape
+from gpucnn.layers.initializers import dirac, fan_in_uniform, unit_uniform
+from gpucnn.types import Shape
 
 
 def conv(in_channels: int, out_channels: int) -> Layer:

@@ -2,7 +2,7 @@
 
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNormReLU, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, Residual, Sequential
-from gpucnn.typing import Shape
+from gpucnn.types import Shape
 
 DEEPEST, WIDEST = 202, 64  # a checkpoint names its model, and must not make a huge one
 

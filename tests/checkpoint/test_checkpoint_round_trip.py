@@ -16,14 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpucnn.checkpoint import (
-    Checkpoint,
-    CheckpointFile,
-    load_checkpoint,
-    migrations,
-    open_checkpoint,
-    save_checkpoint,
-)
+from gpucnn.checkpoint import Checkpoint, CheckpointFile, load_checkpoint, migrations, open_checkpoint, save_checkpoint
 from gpucnn.errors import CheckpointError, NotANumberError, UsageError
 
 NAMES = st.text(alphabet="abcxyz._019", min_size=1, max_size=20).filter(lambda name: name.strip("."))

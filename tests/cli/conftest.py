@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from gpucnn.checkpoint import save_checkpoint
-from gpucnn.cli.options import choose_backend
-from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
-from gpucnn.recipe import build_trainer, resolve, split
-from gpucnn.snapshot import take
-from gpucnn.trainer import EpochReport
+from gpucnn.devices.select import choose_backend
+from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.runs.config import Config
+from gpucnn.runs.state import take
+from gpucnn.training.trainer import EpochReport
 
 
 @dataclass(frozen=True)

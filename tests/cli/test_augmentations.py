@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpucnn import viz
 from gpucnn.backend import REFERENCE
 from gpucnn.cli.augmentations import drawn, some_of_each_class
 from gpucnn.cli.main import main
-from gpucnn.config import Config
 from gpucnn.data import Dataset, load_dataset
-from gpucnn.recipe import build_trainer, resolve
+from gpucnn.plots import feature_maps
+from gpucnn.runs.build import build_trainer, resolve
+from gpucnn.runs.config import Config
 
 
 def test_a_sheet_of_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     sheets = []
-    monkeypatch.setattr(viz, "save_columns", lambda *args, real=viz.save_columns: (sheets.append(args), real(*args)))
+    monkeypatch.setattr(
+        feature_maps, "save_columns", lambda *args, real=feature_maps.save_columns: (sheets.append(args), real(*args))
+    )
     words = ["--set", "data.rotation=20", "--set", "data.crop=1", "--columns", "3", "--images", "5"]
     assert main(["augmentations", *words, "--out", str(tmp_path / "new" / "sheet.png")]) == 0
     with Image.open(tmp_path / "new" / "sheet.png") as image:

@@ -8,7 +8,7 @@ import pytest
 
 from gpucnn.cli.main import main
 from gpucnn.data import DATASETS, Dataset
-from gpucnn.data.files import RemoteFile, Source
+from gpucnn.data.files.sources import RemoteFile, Source
 
 Out = pytest.CaptureFixture[str]
 

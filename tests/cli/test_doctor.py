@@ -75,7 +75,7 @@ def test_data_sets_are_looked_for_in_order(capsys, monkeypatch, tmp_path: Path) 
 
 def test_the_kernels_cache_is_described(capsys, monkeypatch, tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    from gpucnn.kernels.cpu import compile as compiling
+    from gpucnn.kernels.cpu.engine import compile as compiling
 
     folder = tmp_path / "kernels-0123456789abcdef"
     monkeypatch.setattr(compiling, "CACHE", folder)
@@ -95,7 +95,7 @@ def test_the_kernels_cache_is_described(capsys, monkeypatch, tmp_path: Path) -> 
 
 def test_the_kernels_cache_is_the_one_that_is_used(capsys) -> None:
     pytest.importorskip("numba")
-    from gpucnn.backends import cpu
+    from gpucnn.devices import cpu
 
     if reason := cpu.problem():
         pytest.skip(reason)

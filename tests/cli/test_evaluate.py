@@ -10,7 +10,7 @@ import pytest
 
 from gpucnn.cli.evaluate import as_text, confusions
 from gpucnn.cli.main import main
-from gpucnn.snapshot import load_trained
+from gpucnn.runs.state import load_trained
 
 
 def evaluate(capsys, *words: object) -> dict:

@@ -10,7 +10,7 @@ import pytest
 
 from gpucnn.checkpoint import load_checkpoint
 from gpucnn.cli.main import main
-from gpucnn.snapshot import expected_tensors
+from gpucnn.runs.state import expected_tensors
 
 
 def evaluated(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:

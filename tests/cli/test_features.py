@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpucnn import demo, viz
 from gpucnn.cli.main import main
-from gpucnn.pictures import open_image
+from gpucnn.inference.image_files import open_image
+from gpucnn.plots import feature_maps, lecture_demo
 
 STAGES = ("conv", "relu", "max_pool", "avg_pool")
 
@@ -41,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stages_are_the_lecture_by_seven_loops() -> None:
     photo = np.random.default_rng(0).random((5, 7))
-    kernels, stages = demo.run(photo)
+    kernels, stages = lecture_demo.run(photo)
     np.random.seed(24)  # noqa: NPY002  (the slides' own words)
     wanted = np.random.randn(8, 3, 3) * np.sqrt(2 / 9)  # noqa: NPY002
     np.testing.assert_allclose(kernels, wanted)
@@ -63,7 +63,7 @@ def test_stages_are_the_lecture_by_seven_loops() -> None:
 
 def test_a_filter_that_sums_to_nearly_zero_finds_edges() -> None:
     photo = scene() / 255.0
-    _, stages = demo.run(photo)
+    _, stages = lecture_demo.run(photo)
     inner = np.abs(stages[0].values[1:-1, 1:-1])
     edge = gradient(photo) > 0.05
     contrast = inner[edge].mean(axis=0) / inner[~edge].mean(axis=0)  # (8,)
@@ -80,7 +80,7 @@ def test_the_photograph_that_comes_along_shows_its_edges() -> None:
     photo, title = photograph(None)
     assert photo.shape == (427, 640)
     assert "427 x 640" in title
-    _, stages = demo.run(photo)
+    _, stages = lecture_demo.run(photo)
     edges = gradient(photo)
     assert correlation(stages[1].values[1:-1, 1:-1, 7], edges) > 0.1
     assert correlation(np.abs(stages[0].values[1:-1, 1:-1, 6]), edges) > 0.2
@@ -88,7 +88,7 @@ def test_the_photograph_that_comes_along_shows_its_edges() -> None:
 
 @pytest.mark.parametrize("number", range(4))
 def test_each_tile_shows_its_channel(pictures: Path, number) -> None:
-    _, stages = demo.run(scene() / 255.0)
+    _, stages = lecture_demo.run(scene() / 255.0)
     sheet = np.asarray(Image.open(pictures / f"{STAGES[number]}.png").convert("L"), dtype=float)
     values = stages[number].values
     height, width = values.shape[:2]
@@ -97,7 +97,7 @@ def test_each_tile_shows_its_channel(pictures: Path, number) -> None:
     for f in range(8):
         x, y = 12 + f % 4 * (tile_w + 12), 74 + f // 4 * (tile_h + 20 + 12)
         tile = sheet[y : y + tile_h, x : x + tile_w]
-        low, high = viz.grey_scale(values[:, :, f])
+        low, high = feature_maps.grey_scale(values[:, :, f])
         shown = Image.fromarray(np.clip((values[:, :, f] - low) / (high - low), 0, 1).astype(np.float32))
         wanted = np.asarray(shown.resize((tile_w, tile_h), Image.Resampling.BILINEAR))
         if wanted.std() < 0.02:  # a filter that this scene leaves dark
@@ -148,20 +148,20 @@ def test_an_image_file_goes_through_a_trained_model(trained, digit_file, tmp_pat
 
 def test_more_than_64_channels_are_counted_not_drawn(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((8, 8, 70))
-    viz.save_grid(tmp_path / "all.png", viz.Stage("x", "many", values))
-    viz.save_grid(tmp_path / "capped.png", viz.Stage("x", "many", values[:, :, :64]))
+    feature_maps.save_grid(tmp_path / "all.png", feature_maps.Stage("x", "many", values))
+    feature_maps.save_grid(tmp_path / "capped.png", feature_maps.Stage("x", "many", values[:, :, :64]))
     sizes = {open_image(tmp_path / name).size for name in ("all.png", "capped.png")}
     assert len(sizes) == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 16, 32, 64])
 def test_sheets_have_full_rows(count) -> None:
-    assert count % viz.best_columns(count, 1.0) == 0
+    assert count % feature_maps.best_columns(count, 1.0) == 0
 
 
 def test_a_flat_picture_has_a_scale() -> None:
     for value in (0.0, 3.0, -2.0):
-        low, high = viz.grey_scale(np.full((4, 4), value))
+        low, high = feature_maps.grey_scale(np.full((4, 4), value))
         assert np.isfinite([low, high]).all()
         assert low < high
 

@@ -11,13 +11,14 @@ import strict_cupy
 from strict_cupy import OutOfMemoryError
 
 from gpucnn.backend import Backend
-from gpucnn.backends import get_backend, gpu
 from gpucnn.cli.main import main
-from gpucnn.cli.options import choose_backend
-from gpucnn.environment import environment, stable_part
+from gpucnn.devices import get_backend, gpu
+from gpucnn.devices.select import choose_backend
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu import device, library
-from gpucnn.trainer import Trainer
+from gpucnn.kernels.gpu import device
+from gpucnn.kernels.gpu.cudnn import library
+from gpucnn.runs.environment import environment, stable_part
+from gpucnn.training.trainer import Trainer
 
 
 class Cupy:
@@ -127,9 +128,9 @@ def test_the_record_names_gpu_driver_and_libraries(cupy: Cupy, monkeypatch, tmp_
 
 
 def test_cudnn_is_in_the_record(cupy: Cupy, monkeypatch) -> None:
-    from gpucnn.kernels.gpu.options import Options
-    from gpucnn.kernels.gpu.plan_cache import Environment, PlanCache
-    from gpucnn.kernels.gpu.plans import Plans
+    from gpucnn.kernels.gpu.cudnn.options import Options
+    from gpucnn.kernels.gpu.cudnn.plan_cache import Environment, PlanCache
+    from gpucnn.kernels.gpu.cudnn.plans import Plans
 
     cupy.cuda.alloc = None
     plans = Plans(None, 0, cupy.cuda, 0, PlanCache(Environment("Double 1", 91900, "1.23.0")), Options())

@@ -8,7 +8,7 @@ import pytest
 
 from gpucnn.checkpoint import Checkpoint, save_checkpoint
 from gpucnn.cli.main import main
-from gpucnn.config import Config
+from gpucnn.runs.config import Config
 
 
 @pytest.fixture

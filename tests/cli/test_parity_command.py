@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gpucnn.backend import Backend
-from gpucnn.backends import gpu_problem
 from gpucnn.cli import parity
 from gpucnn.cli.main import main
+from gpucnn.devices import gpu_problem
 from gpucnn.layers.conv2d import conv2d_input_grad, conv2d_weight_grad
 
 LENET = ["parity", "--model", "lenet5", "-b", "2"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpucnn import curves
 from gpucnn.cli.main import main
+from gpucnn.plots import learning_curves
 
 
 def write_log(folder: Path, rows: list[dict[str, float | None]]) -> Path:
@@ -35,14 +35,19 @@ def test_runs_are_drawn_beside_each_other(
     if suffix == "png":
         picture = np.asarray(Image.open(out).convert("RGB")).reshape(-1, 3)
         drawn = {tuple(color) for color in picture}
-        wanted = [tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in curves.COLORS[:2]]
+        wanted = [tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in learning_curves.COLORS[:2]]
         assert drawn.issuperset(wanted)  # both runs' colours are on the page
 
 
 def test_points_are_the_logged_numbers(tmp_path: Path) -> None:
-    run = curves.read_curves(write_log(tmp_path / "run", [row(1), row(2, test_loss=None), row(3, test_accuracy=1.0)]))
-    assert curves._points(run, "test_loss", "loss") == [(1, 2.0), (3, pytest.approx(2 / 3))]
-    assert curves._points(run, "test_accuracy", "accuracy") == [(1, pytest.approx(0.1)), (2, pytest.approx(0.05))]
+    run = learning_curves.read_curves(
+        write_log(tmp_path / "run", [row(1), row(2, test_loss=None), row(3, test_accuracy=1.0)])
+    )
+    assert learning_curves._points(run, "test_loss", "loss") == [(1, 2.0), (3, pytest.approx(2 / 3))]
+    assert learning_curves._points(run, "test_accuracy", "accuracy") == [
+        (1, pytest.approx(0.1)),
+        (2, pytest.approx(0.05)),
+    ]
 
 
 def test_a_last_number_that_was_none_is_said_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

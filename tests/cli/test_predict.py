@@ -9,8 +9,8 @@ from PIL import Image
 
 from gpucnn.cli.main import main
 from gpucnn.cli.predict import looks_inverted
-from gpucnn.config import Config
-from gpucnn.snapshot import load_trained
+from gpucnn.runs.config import Config
+from gpucnn.runs.state import load_trained
 
 
 def predict(capsys, trained, *words: object) -> tuple[list[dict], str]:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gpucnn.cli.progress import Display, left
-from gpucnn.trainer import EpochReport, IntervalReport
+from gpucnn.training.trainer import EpochReport, IntervalReport
 
 
 @pytest.mark.parametrize(

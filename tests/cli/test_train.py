@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from gpucnn import run
 from gpucnn.backend import REFERENCE
 from gpucnn.cli.main import main
 from gpucnn.cli.train import about_precision
-from gpucnn.config import Config
 from gpucnn.errors import GpucnnError
+from gpucnn.runs import directory
+from gpucnn.runs.config import Config
 
 FILES = {"metrics.jsonl", "metrics.csv", "best.h5", "last.h5", "config.toml", "env.json"}
 KEYS = {
@@ -168,10 +168,10 @@ def test_bad_input_is_one_line_and_its_exit_code(
 def test_no_room_for_the_batch_does_not_hide_what_was_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(self: run.RunDirectory, batch: object) -> Path:
+    def full(self: directory.RunDirectory, batch: object) -> Path:
         raise GpucnnError("could not save the batch: No space left on device")
 
-    monkeypatch.setattr(run.RunDirectory, "save_batch", full)
+    monkeypatch.setattr(directory.RunDirectory, "save_batch", full)
     with np.errstate(all="ignore"):
         assert train("--model", "mlp", "--lr", "1e30", "--output", tmp_path / "run") == 5
     said = capsys.readouterr().err
@@ -180,7 +180,7 @@ def test_no_room_for_the_batch_does_not_hide_what_was_no_number(
 
 
 def test_a_missing_gpu_is_said_loudly_and_recorded(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from gpucnn.backends import gpu_problem
+    from gpucnn.devices import gpu_problem
 
     if gpu_problem() is None:
         pytest.skip("this machine has a GPU")
@@ -222,7 +222,7 @@ def test_a_disk_that_is_full_between_two_saves_loses_neither(
     name: str, four_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whichever of the epoch's two files does not find room: the resumed run has both, and said nothing before."""
-    real = run.save_checkpoint
+    real = directory.save_checkpoint
 
     def full(path: Path, *words: object, **options: object) -> None:
         if path.name == name:
@@ -230,10 +230,10 @@ def test_a_disk_that_is_full_between_two_saves_loses_neither(
         real(path, *words, **options)
 
     folder = tmp_path / "run"
-    monkeypatch.setattr(run, "save_checkpoint", full)
+    monkeypatch.setattr(directory, "save_checkpoint", full)
     assert train("--epochs", 4, "--output", folder) == 1
     assert "epoch 1/4" not in capsys.readouterr().out
-    monkeypatch.setattr(run, "save_checkpoint", real)
+    monkeypatch.setattr(directory, "save_checkpoint", real)
     assert train("--epochs", 4, "--output", folder, "--resume", "auto") == 0
     for saved in ("last.h5", "best.h5"):
         assert (folder / saved).read_bytes() == (four_epochs / saved).read_bytes()

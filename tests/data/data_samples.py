@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.data.cifar import CIFAR10_LAYOUTS, CIFAR100_LAYOUTS, Layout, cifar_source
-from gpucnn.data.files import Source
+from gpucnn.data.files.sources import Source
 
 PARTS = (("train", 5), ("t10k", 3))  # of the made-up MNIST: images in each
 

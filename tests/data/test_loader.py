@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
-from gpucnn.data.augment import gather_augment, gather_normalize
+from gpucnn.data.augment.crop_flip import gather_augment, gather_normalize
 from gpucnn.errors import ShapeError, UsageError
 
 SHAPE = (6, 5, 3)

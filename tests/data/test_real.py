@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gpucnn.data import DATASETS, Dataset, load_dataset
-from gpucnn.data.files import RemoteFile, locate
-from gpucnn.data.verify import BYTES, OTHER, content_sha256, verify
+from gpucnn.data.files.sources import RemoteFile, locate
+from gpucnn.data.files.verify import BYTES, OTHER, content_sha256, verify
 
 pytestmark = pytest.mark.data
 

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpucnn import averages, losses, metrics, optim
-from gpucnn.data import augment, warp
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
+from gpucnn import losses, metrics, optim
+from gpucnn.data.augment import crop_flip, warp
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, output_size
+from gpucnn.optim import averages
 
 Op = Callable[..., Any]
 Make = Callable[["Source"], tuple[Any, ...]]
@@ -176,10 +177,10 @@ def _poolings(cases: list[Any]) -> Iterator[Sample]:
         def average_back(s, a=shape, dy=dy, how=how):
             return s(*dy), a, *how
 
-        for op in (pooling.max_pool2d, joined.relu_max_pool2d):
+        for op in (pooling.max_pool2d, fusion.relu_max_pool2d):
             yield Sample(op, label, forward)
             yield Sample(op, f"ties,{label}", ties)
-        for op in (pooling.max_pool2d_grad, joined.relu_max_pool2d_grad):
+        for op in (pooling.max_pool2d_grad, fusion.relu_max_pool2d_grad):
             yield Sample(op, label, back)
             yield Sample(op, f"ties,{label}", back_of_ties)
         yield from _normalized_poolings(shape, dy, how, label)
@@ -199,9 +200,9 @@ def _normalized_poolings(shape: tuple[int, ...], dy: tuple[int, ...], how: Any, 
     def evaluate(s):
         return s(*shape), s(c), s(c), s(c), np.abs(s(c)) + np.float32(0.5), eps, *how
 
-    yield Sample(joined.batchnorm_relu_max_pool2d, label, train)
-    yield Sample(joined.batchnorm_relu_max_pool2d_eval, label, evaluate)
-    yield Sample(joined.batchnorm_relu_max_pool2d_grad, label, lambda s: (s(*dy), *evaluate(s)))
+    yield Sample(fusion.batchnorm_relu_max_pool2d, label, train)
+    yield Sample(fusion.batchnorm_relu_max_pool2d_eval, label, evaluate)
+    yield Sample(fusion.batchnorm_relu_max_pool2d_grad, label, lambda s: (s(*dy), *evaluate(s)))
 
 
 def _rows(shapes: list[tuple[int, ...]]) -> Iterator[Sample]:
@@ -286,7 +287,7 @@ def _pictures(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]
             images = s.rng.integers(0, 256, shape, dtype=np.uint8)
             return images, s.rng.integers(0, shape[0], batch), s(shape[3]), np.abs(s(shape[3])) + np.float32(0.5)
 
-        yield Sample(augment.gather_normalize, label, plain)
+        yield Sample(crop_flip.gather_normalize, label, plain)
         for mode in ("zero", "reflect"):
 
             def moved(s, plain=plain, batch=batch, crop=crop, mode=mode):
@@ -298,8 +299,8 @@ def _pictures(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]
                 row, column = (s.rng.integers(0, size, batch, np.int32) for size in shape[1:3])
                 return *moved(s), np.stack((row, column), axis=1), 3
 
-            yield Sample(augment.gather_augment, f"{label},{mode}", moved)
-            yield Sample(augment.gather_augment, f"{label},{mode},cutout", covered)
+            yield Sample(crop_flip.gather_augment, f"{label},{mode}", moved)
+            yield Sample(crop_flip.gather_augment, f"{label},{mode},cutout", covered)
 
 
 def _warped(cases: list[tuple[tuple[int, ...], int]]) -> Iterator[Sample]:

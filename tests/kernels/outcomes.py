@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from kernel_samples import Op
 
-from gpucnn import averages, muon, optim, precision
+from gpucnn import optim
 from gpucnn.layers import batchnorm
+from gpucnn.optim import averages, loss_scale, muon
 
 IN_PLACE = {
     optim.sgd_update: (0,),
@@ -16,9 +17,9 @@ IN_PLACE = {
     muon.muon_update: (0, 2),
     batchnorm.move_running: (0, 1),
     averages.lerp: (0,),
-    precision.unscale: (0, 1),
-    precision.keep: (0,),
-    precision.adapt: (0, 1),
+    loss_scale.unscale: (0, 1),
+    loss_scale.keep: (0,),
+    loss_scale.adapt: (0, 1),
 }
 """Op -> which arguments it changes."""
 

@@ -8,7 +8,7 @@ from gpucnn.data import Dataset
 from gpucnn.errors import ShapeError
 from gpucnn.layers import GELU, Flatten, Linear, Sequential, Whitening
 from gpucnn.layers.whitening import IMAGES, patch_covariance, whiten, whitening_filters
-from gpucnn.trainer import Trainer
+from gpucnn.training.trainer import Trainer
 
 RNG = np.random.default_rng(4)
 KERNEL = (2, 2)

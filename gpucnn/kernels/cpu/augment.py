@@ -14,11 +14,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpucnn.kernels.cpu.compile import jit, jit_exact
-from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, VECTOR, float32x16, load, store
-from gpucnn.kernels.cpu.threads import SHARDS, parallel
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.allocator import empty
+from gpucnn.kernels.cpu.engine.compile import jit, jit_exact
+from gpucnn.kernels.cpu.engine.simd import LANES, VECTOR, float32x16, load, store
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
+from gpucnn.types import Array
 
 CHANNELS = (1, 3)
 SLACK = 2 * LANES  # bytes before the windows and behind, for vectors that reach out of a line

@@ -10,11 +10,11 @@ of x minus the channel's first value, in float32 over 64 rows and in float64 bey
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, load, positive, put
-from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.allocator import empty, streams
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, load, positive, put
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel, partial
+from gpucnn.types import Array
 
 ROWS = 64  # summed in float32 before they go into a float64 total
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.engine.allocator import empty
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.kernels.cpu.philox import key_of, philox
-from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.threads import SHARDS, parallel
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 
 @jit

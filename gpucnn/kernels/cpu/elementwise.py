@@ -6,11 +6,11 @@ vectorised; GELU has a file of its own (``gelu.py``).
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, fill, load, positive, put
-from gpucnn.kernels.cpu.threads import SHARDS, parallel
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.allocator import empty, streams
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, fill, load, positive, put
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
+from gpucnn.types import Array
 
 
 @jit

@@ -16,12 +16,22 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.elementwise import _bounds
-from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, VECTOR, at_least, fill, float32x16, load, multiply_accumulate, put, store
-from gpucnn.kernels.cpu.threads import parallel
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.allocator import empty, streams
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.simd import (
+    LANES,
+    VECTOR,
+    at_least,
+    fill,
+    float32x16,
+    load,
+    multiply_accumulate,
+    put,
+    store,
+)
+from gpucnn.kernels.cpu.engine.threads import parallel
+from gpucnn.types import Array
 
 _FLAGS = ("contract",)
 _MAGIC = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, which is then in the lowest bits

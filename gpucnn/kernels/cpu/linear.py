@@ -5,12 +5,12 @@ The pieces are fixed, so the bits do not depend on the threads.  The sums over r
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.gemm import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
-from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.simd import LANES, load, store
-from gpucnn.kernels.cpu.threads import SHARDS, parallel, partial
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.allocator import empty
+from gpucnn.kernels.cpu.engine.blas import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.simd import LANES, load, store
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel, partial
+from gpucnn.types import Array
 
 SMALL_PRODUCT = 2_000_000  # multiply-adds that one thread does in the time of a fork and join
 

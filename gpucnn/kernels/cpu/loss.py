@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.types import Array
 
 
 @jit

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
-from gpucnn.kernels.cpu.threads import SHARDS, parallel
-from gpucnn.typing import Array
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
+from gpucnn.types import Array
 
 
 @jit

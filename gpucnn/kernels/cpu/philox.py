@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
+from gpucnn.kernels.cpu.engine.compile import jit
 
 MASK = 0xFFFFFFFF
 

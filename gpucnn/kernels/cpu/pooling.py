@@ -5,12 +5,12 @@ The maximum's place is found again in backward instead of being stored; on a tie
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit
 from gpucnn.kernels.cpu.elementwise import relu, relu_grad
-from gpucnn.kernels.cpu.pool import empty, streams
-from gpucnn.kernels.cpu.simd import LANES, above_zero, at_least, larger, load, positive, put, store
-from gpucnn.kernels.cpu.threads import SHARDS, parallel
-from gpucnn.typing import Array, Padding, Pair, Shape
+from gpucnn.kernels.cpu.engine.allocator import empty, streams
+from gpucnn.kernels.cpu.engine.compile import jit
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, at_least, larger, load, positive, put, store
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
+from gpucnn.types import Array, Padding, Pair, Shape
 
 
 @jit

@@ -5,11 +5,11 @@ Both are the ops' to the bit: every product and sum is rounded by itself, in the
 
 import numpy as np
 
-from gpucnn.kernels.cpu.compile import jit, jit_exact
+from gpucnn.kernels.cpu.engine.allocator import empty
+from gpucnn.kernels.cpu.engine.compile import jit, jit_exact
+from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.kernels.cpu.philox import key_of, philox
-from gpucnn.kernels.cpu.pool import empty
-from gpucnn.kernels.cpu.threads import SHARDS, parallel
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 NOWHERE = np.zeros((1, 1, 1, 1), np.float32)
 """Stands in for displacements where there are none."""

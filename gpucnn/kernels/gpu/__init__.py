@@ -1,4 +1,4 @@
-"""Kernels for the GPU, in CUDA C++: arrays in, arrays out.  ``backends/gpu.py`` says which op uses which.
+"""Kernels for the GPU, in CUDA C++: arrays in, arrays out.  ``devices/gpu.py`` says which op uses which.
 
 Importing this needs no CuPy and no GPU; the first launch does.
 """
@@ -9,7 +9,7 @@ from gpucnn.kernels.gpu import (
     colour,
     dropout,
     elementwise,
-    joined,
+    fused,
     linear,
     loss,
     muon,
@@ -27,7 +27,7 @@ __all__ = [
     "colour",
     "dropout",
     "elementwise",
-    "joined",
+    "fused",
     "linear",
     "loss",
     "muon",
@@ -45,7 +45,7 @@ MODULES = (
     colour.MODULE,
     dropout.MODULE,
     elementwise.MODULE,
-    joined.MODULE,
+    fused.MODULE,
     linear.MODULE,
     loss.MODULE,
     muon.MODULE,

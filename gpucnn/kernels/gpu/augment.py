@@ -4,7 +4,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module, instances
 from gpucnn.kernels.gpu.launch import NULL, contiguous, empty, launch, table_of, vectors
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 MODULE = Module("augment.cu", instances("gather"))
 

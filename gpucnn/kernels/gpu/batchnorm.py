@@ -7,20 +7,9 @@ float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellatio
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import QUADS, Module, instances
-from gpucnn.kernels.gpu.launch import (
-    NULL,
-    ROWS_EACH,
-    contiguous,
-    empty,
-    launch,
-    line_of,
-    outer,
-    quads,
-    table_of,
-    tall,
-)
+from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, line_of, outer, quads, table_of, tall
 from gpucnn.kernels.gpu.sums import column_sums
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 MOMENT_SLABS, GRADIENT_SLABS = 512, 384
 """Pieces of a sum at most: as many blocks as an H100 holds at once, four or three on each of 132 multiprocessors."""

@@ -5,7 +5,7 @@ import numpy as np
 from gpucnn.kernels.gpu import launch as launching
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.launch import BLOCK, VECTOR_BYTES, Grid, aligned, contiguous, empty, launch
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 MODULE = Module("colour.cu", ["jitter<16>", "jitter<1>"])
 

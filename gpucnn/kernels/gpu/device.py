@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gpucnn.kernels.gpu import conv2d, library
+from gpucnn.kernels.gpu.cudnn import conv2d, library
 
 DRIVER = Path("/proc/driver/nvidia/version")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import TYPES, Module
 from gpucnn.kernels.gpu.launch import aligned, ceil_div, contiguous, empty, launch, line_of, number
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 MODULE = Module("dropout.cu", [f"dropout<{storage}, {wide}>" for storage in TYPES.values() for wide in (4, 1)])
 MASK = 0xFFFFFFFF

@@ -4,7 +4,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
 from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, line_of, vectors
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 OPS = ("Relu", "LeakyRelu", "ReluGrad", "LeakyReluGrad", "Gelu", "GeluGrad", "Add", "AddRelu")
 

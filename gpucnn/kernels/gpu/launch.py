@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucnn.backend import array_module
 from gpucnn.kernels.gpu.compile import QUADS, SCALARS, VECTORS, Module
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 BLOCK = 256  # threads of a block at most
 BLOCKS = 1024  # of a grid at most; kernels stride over the rest, so every GPU adds in the same order

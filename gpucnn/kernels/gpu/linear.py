@@ -9,7 +9,7 @@ from gpucnn.kernels.gpu import launch as launching
 from gpucnn.kernels.gpu.compile import TYPES, Module
 from gpucnn.kernels.gpu.launch import NULL, Grid, ceil_div, contiguous, empty, launch
 from gpucnn.kernels.gpu.sums import column_sums
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 TILE, SIDE = 32, 16
 LAYOUTS = {"linear": ("false", "true"), "input_grad": ("false", "false"), "weight_grad": ("true", "false")}

@@ -5,7 +5,7 @@ import numpy as np
 from gpucnn.kernels.gpu.compile import TYPES, Module
 from gpucnn.kernels.gpu.launch import contiguous, empty, launch, line_of
 from gpucnn.kernels.gpu.sums import total
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 MODULE = Module(
     "loss.cu", [f"{kernel}<{storage}>" for kernel in ("softmax_rows", "correct_rows") for storage in TYPES.values()]

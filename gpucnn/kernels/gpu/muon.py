@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.kernels.gpu import products
 from gpucnn.kernels.gpu.compile import Module
-from gpucnn.kernels.gpu.geometry import Geometry
+from gpucnn.kernels.gpu.cudnn import matmul
+from gpucnn.kernels.gpu.cudnn.geometry import Geometry
 from gpucnn.kernels.gpu.launch import ceil_div, contiguous, empty, launch, line_of, number, vectors
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 COEFFICIENTS, SMALLEST = (3.4445, -4.7750, 2.0315), 1e-7  # as in gpucnn/muon.py
 WIDTHS, TRUTHS = (4, 1), ("false", "true")
@@ -33,7 +33,7 @@ MODULE = Module(
 
 def padded(shape: Shape) -> tuple[int, int]:
     """The shape of X for weights (F,C): the shorter side first, both multiples of 8 by zeros."""
-    height, width = (ceil_div(side, products.MULTIPLE) * products.MULTIPLE for side in sorted(shape))
+    height, width = (ceil_div(side, matmul.MULTIPLE) * matmul.MULTIPLE for side in sorted(shape))
     return height, width
 
 
@@ -41,15 +41,15 @@ def geometries(shape: Shape) -> list[Geometry]:
     """The products for weights (F,C): X X^T, A A and the polynomial times X."""
     height, width = padded(shape)
     return [
-        products.nt_geometry(height, height, width),
-        products.nt_geometry(height, height, height),
-        products.nn_geometry(height, width, height),
+        matmul.nt_geometry(height, height, width),
+        matmul.nt_geometry(height, height, height),
+        matmul.nn_geometry(height, width, height),
     ]
 
 
 def refusal(shape: Shape) -> str:
     """Why weights (F,C) are not updated here; "" where they are."""
-    return products.refusal(*geometries(shape))
+    return matmul.refusal(*geometries(shape))
 
 
 def muon_update(w: Array, g: Array, velocity: Array, lr: Any, momentum: float, nesterov: bool, steps: int) -> None:
@@ -69,7 +69,7 @@ def muon_update(w: Array, g: Array, velocity: Array, lr: Any, momentum: float, n
     norms, size = (partial, np.int32(blocks), tiny), (np.int32(height), np.int32(width))
     launch(MODULE, f"start<{looking}, {tall}>", line_of(x.size), g, velocity, mu, *norms, *sides, *size, x)
     for _ in range(steps):
-        x = products.nn(polynomial(x), x)
+        x = matmul.nn(polynomial(x), x)
 
     numbers = (np.float64(rows**0.5), *number(lr, np.float64), *sides, np.int32(width))
     launch(MODULE, f"finish<{tall}>", line_of(w.size), w, x, *norms, *numbers)
@@ -77,8 +77,8 @@ def muon_update(w: Array, g: Array, velocity: Array, lr: Any, momentum: float, n
 
 def polynomial(x: Array) -> Array:
     """X (R,C) -> a I + b A + c A^2 (R,R) with A = X X^T."""
-    gram = products.nt(x, x)
-    result = products.nt(gram, gram)  # A A: A is symmetric
+    gram = matmul.nt(x, x)
+    result = matmul.nt(gram, gram)  # A A: A is symmetric
     numbers = (*map(np.float32, COEFFICIENTS), np.int32(len(x)))
-    launch(MODULE, "polynomial", line_of(ceil_div(result.size, products.MULTIPLE)), gram, *numbers, result)
+    launch(MODULE, "polynomial", line_of(ceil_div(result.size, matmul.MULTIPLE)), gram, *numbers, result)
     return result

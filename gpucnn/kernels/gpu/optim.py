@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.launch import Grid, ceil_div, contiguous, launch, line_of, number, vectors
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 WIDTHS = (4, 1)
 

@@ -7,7 +7,7 @@ import numpy as np
 from gpucnn.kernels.gpu.compile import Module, instances
 from gpucnn.kernels.gpu.launch import contiguous, empty, launch, table_of, vectors
 from gpucnn.kernels.gpu.sums import column_sums
-from gpucnn.typing import Array, Padding, Pair, Shape
+from gpucnn.types import Array, Padding, Pair, Shape
 
 WITH_RELU = {False: "false", True: "true"}
 MAXIMUM = Module(

@@ -4,7 +4,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.launch import Grid, ceil_div, contiguous, empty, launch, line_of, vectors
-from gpucnn.typing import Array
+from gpucnn.types import Array
 
 WIDTHS = (4, 1)
 SMALLEST, LARGEST = 1.0, 2.0**24  # bounds of the scale, as in gpucnn/precision.py

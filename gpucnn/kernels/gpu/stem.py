@@ -11,11 +11,11 @@ from math import prod
 
 import numpy as np
 
-from gpucnn.kernels.gpu import library
 from gpucnn.kernels.gpu.compile import QUADS, VECTORS, Module, instances
-from gpucnn.kernels.gpu.geometry import FPROP, Geometry
+from gpucnn.kernels.gpu.cudnn import library
+from gpucnn.kernels.gpu.cudnn.geometry import FPROP, Geometry
 from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, quads, table_of, vectors
-from gpucnn.typing import Array, Padding, Pair
+from gpucnn.types import Array, Padding, Pair
 
 PLAN = "stem.cu"
 LINES = ((2, 1), (3, 1), (5, 1), (2, 3), (3, 3))

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
 from gpucnn.kernels.gpu.launch import ROWS_EACH, contiguous, empty, launch, outer, table_of, tall, vectors
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 OUTPUTS = {"float32": "float", "float16": "__half", "float64": "double", "int64": "index_t"}
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.launch import BLOCK, NULL, ceil_div, contiguous, empty, launch, line_of, table_of
-from gpucnn.typing import Array, Shape
+from gpucnn.types import Array, Shape
 
 MODULE = Module("warp.cu", ["noise<4>", "noise<1>", "smooth", "warp<1>", "warp<3>", "warp<0>"])
 MASK = 0xFFFFFFFF

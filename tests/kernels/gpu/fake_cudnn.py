@@ -304,7 +304,7 @@ class Cupy:
 
 def install(monkeypatch, tmp_path, **settings) -> tuple[Cudnn, Cupy]:
     """Put the doubles where ``import cudnn`` and ``import cupy`` find them, as on a fresh process."""
-    from gpucnn.kernels.gpu import library
+    from gpucnn.kernels.gpu.cudnn import library
 
     cudnn = Cudnn(**settings)
     cupy = Cupy(cudnn)

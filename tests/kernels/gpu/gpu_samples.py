@@ -7,11 +7,12 @@ import numpy as np
 from kernel_samples import BIG, SMALL, Op, Sample
 from outcomes import is_float
 
-from gpucnn import losses, metrics, muon, precision
-from gpucnn.backends import gpu
-from gpucnn.data import augment, colour, warp
-from gpucnn.data.augmentation import CROP_MODES
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, gelu, joined, linear, pooling
+from gpucnn import losses, metrics
+from gpucnn.data.augment import colour, crop_flip, warp
+from gpucnn.data.augment.settings import CROP_MODES
+from gpucnn.devices import gpu
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.optim import loss_scale, muon
 
 TABLE = gpu.table()
 
@@ -41,11 +42,11 @@ STORED: dict[Op, tuple[int, ...]] = {
     pooling.avg_pool2d_grad: (0,),
     pooling.global_avg_pool2d: (0,),
     pooling.global_avg_pool2d_grad: (0,),
-    joined.relu_max_pool2d: (0,),
-    joined.relu_max_pool2d_grad: (0, 1),
-    joined.batchnorm_relu_max_pool2d: (0,),
-    joined.batchnorm_relu_max_pool2d_eval: (0,),
-    joined.batchnorm_relu_max_pool2d_grad: (0, 1),
+    fusion.relu_max_pool2d: (0,),
+    fusion.relu_max_pool2d_grad: (0, 1),
+    fusion.batchnorm_relu_max_pool2d: (0,),
+    fusion.batchnorm_relu_max_pool2d_eval: (0,),
+    fusion.batchnorm_relu_max_pool2d_grad: (0, 1),
     losses.softmax_cross_entropy: (0,),
     metrics.count_correct: (0,),
 }
@@ -55,7 +56,7 @@ SMALL_RESULTS = {conv2d.bias_grad: (0,), losses.softmax_cross_entropy: (0,), met
 """Op -> results that are not stored as its arguments are; of all others the first one is, and what belongs to channels
 is float32."""
 
-OTHER_RESULTS = {precision.unscale: ["bool"], precision.adapt: ["int64"]}
+OTHER_RESULTS = {loss_scale.unscale: ["bool"], loss_scale.adapt: ["int64"]}
 """Op -> what comes besides an array in float32."""
 
 EXACT = {
@@ -64,8 +65,8 @@ EXACT = {
     pooling.avg_pool2d,
     pooling.avg_pool2d_grad,
     pooling.global_avg_pool2d_grad,
-    joined.relu_max_pool2d,
-    joined.relu_max_pool2d_grad,
+    fusion.relu_max_pool2d,
+    fusion.relu_max_pool2d_grad,
     activations.relu,
     activations.relu_grad,
     activations.leaky_relu,
@@ -74,10 +75,10 @@ EXACT = {
     containers.add_relu,
     dropout.dropout,
     metrics.count_correct,
-    precision.keep,
-    precision.adapt,
-    augment.gather_normalize,
-    augment.gather_augment,
+    loss_scale.keep,
+    loss_scale.adapt,
+    crop_flip.gather_normalize,
+    crop_flip.gather_augment,
     warp.noise_planes,
     warp.warp,
     colour.jitter,
@@ -106,13 +107,13 @@ def _batches() -> Iterator[Sample]:
                 row, column = (s.rng.integers(0, size, count) for size in a[1:3])
                 return *augmented(s, mode), np.stack((row, column), axis=1), 2
 
-            yield Sample(augment.gather_normalize, label, plain)
+            yield Sample(crop_flip.gather_normalize, label, plain)
             for mode in CROP_MODES:
                 if mode == "zero" or crop < min(shape[1:3]):
                     make = lambda s, augmented=augmented, mode=mode: augmented(s, mode)  # noqa: E731
-                    yield Sample(augment.gather_augment, f"{label},{crop},{mode}", make)
+                    yield Sample(crop_flip.gather_augment, f"{label},{crop},{mode}", make)
                     make = lambda s, covered=covered, mode=mode: covered(s, mode)  # noqa: E731
-                    yield Sample(augment.gather_augment, f"{label},{crop},{mode},cutout", make)
+                    yield Sample(crop_flip.gather_augment, f"{label},{crop},{mode},cutout", make)
 
 
 # (N,H,W,C), B, alpha, sigma: planes that fill no block, or more than one; a Gaussian wider than the image, or a pixel
@@ -172,11 +173,11 @@ def _wide_and_long() -> Iterator[Sample]:
         dy, x = (2, 4, 5, channels), (2, 7, 9, channels)
         make = lambda s, dy=dy, x=x: (s(*dy), np.round(s(*x)), *overlapping)  # noqa: E731
         yield Sample(pooling.max_pool2d_grad, f"overlapping,{channels}", make)
-        yield Sample(joined.relu_max_pool2d_grad, f"overlapping,{channels}", make)
+        yield Sample(fusion.relu_max_pool2d_grad, f"overlapping,{channels}", make)
         large = ((3, 6), (2, 1), ((2, 1), (3, 4)))  # lines of more values than a thread loads at once
         make = lambda s, x=x, large=large: (s(*x), *large)  # noqa: E731
         yield Sample(pooling.max_pool2d, f"large,{channels}", make)
-        yield Sample(joined.relu_max_pool2d, f"large,{channels}", make)
+        yield Sample(fusion.relu_max_pool2d, f"large,{channels}", make)
         yield Sample(
             pooling.avg_pool2d_grad, f"overlapping,{channels}", lambda s, dy=dy, x=x: (s(*dy), x, *overlapping)
         )
@@ -210,15 +211,15 @@ def _mixed_precision() -> Iterator[Sample]:
                 g[places] = poison
                 return g, np.array(poison is not None), np.array(2**13, np.float32)
 
-            yield Sample(precision.unscale, f"{n},{poison}", poisoned)
+            yield Sample(loss_scale.unscale, f"{n},{poison}", poisoned)
         for finite in (True, False):
             make = lambda s, n=n, finite=finite: (s(n), s(n), truth(finite))  # noqa: E731
-            yield Sample(precision.keep, f"{n},{finite}", make)
+            yield Sample(loss_scale.keep, f"{n},{finite}", make)
     for scale, good, finite in [(2**16, 0, True), (2**16, 2, True), (8, 1, False), (1, 5, False), (2**24, 2, True)]:
         make = lambda s, state=(scale, good, finite): (  # noqa: E731
             np.array(state[0], np.float32), np.array(state[1]), truth(state[2]), 3,
         )  # fmt: skip
-        yield Sample(precision.adapt, f"{scale},{good},{finite}", make)
+        yield Sample(loss_scale.adapt, f"{scale},{good},{finite}", make)
 
 
 # (F, C): wide, tall, square and single filters; sides that are multiples of eight and sides that are not

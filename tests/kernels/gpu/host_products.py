@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gpucnn.kernels.gpu import launch, products
+from gpucnn.kernels.gpu import launch
+from gpucnn.kernels.gpu.cudnn import matmul
 
 
 def multiplied(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -16,6 +17,6 @@ def multiplied(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def multiply_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """No product is refused."""
-    monkeypatch.setattr(products, "nt", lambda a, b: multiplied(a, b.T))
-    monkeypatch.setattr(products, "nn", multiplied)
-    monkeypatch.setattr(products, "refusal", lambda *geometries: "")
+    monkeypatch.setattr(matmul, "nt", lambda a, b: multiplied(a, b.T))
+    monkeypatch.setattr(matmul, "nn", multiplied)
+    monkeypatch.setattr(matmul, "refusal", lambda *geometries: "")

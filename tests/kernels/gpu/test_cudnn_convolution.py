@@ -7,10 +7,10 @@ import pytest
 from fake_cudnn import ENGINES, Engine, aligned, install
 from kernel_samples import CONVOLUTIONS, convolution_arrays, convolution_calls
 
-from gpucnn.backends import gpu
-from gpucnn.benchmarking.explain import algorithm
-from gpucnn.kernels.gpu import conv2d as fast
-from gpucnn.kernels.gpu import library
+from gpucnn.bench.profiler import algorithm
+from gpucnn.devices import gpu
+from gpucnn.kernels.gpu.cudnn import conv2d as fast
+from gpucnn.kernels.gpu.cudnn import library
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 
 TABLE = gpu.convolutions()
@@ -35,7 +35,7 @@ def test_a_kernel_takes_what_its_op_takes(op) -> None:
     wanted = [(p.name, p.default, p.kind) for p in inspect.signature(op).parameters.values()]
     for kernel in (TABLE[op], gpu.on_cudnn(op, TABLE[op])):
         assert [(p.name, p.default, p.kind) for p in inspect.signature(kernel).parameters.values()] == wanted
-        assert kernel.__module__ == "gpucnn.kernels.gpu.conv2d"
+        assert kernel.__module__ == "gpucnn.kernels.gpu.cudnn.conv2d"
     assert set(fast.REQUESTS) == {op.__name__ for op in TABLE}
     assert list(inspect.signature(fast.REQUESTS[op.__name__]).parameters) == [name for name, *_ in wanted]
 

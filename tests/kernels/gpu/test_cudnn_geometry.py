@@ -6,9 +6,9 @@ import pytest
 from fake_cudnn import Cudnn
 from shapes import CONVOLUTIONS, convolution
 
-from gpucnn.kernels.gpu import cudnn_graph
-from gpucnn.kernels.gpu.geometry import DGRAD, FPROP, WGRAD, Geometry
-from gpucnn.kernels.gpu.options import Options
+from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
+from gpucnn.kernels.gpu.cudnn.geometry import DGRAD, FPROP, WGRAD, Geometry
+from gpucnn.kernels.gpu.cudnn.options import Options
 
 HALF, SINGLE = np.dtype("float16"), np.dtype("float32")
 ONE = ((1, 1), (1, 1))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from kernel_samples import CONVOLUTIONS, MANY_PIXELS, convolution_arrays, convolution_calls
 
-from gpucnn.backends import get_backend, gpu
+from gpucnn.devices import get_backend, gpu
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu import conv2d as fast
-from gpucnn.kernels.gpu import cudnn_graph, library, plans
-from gpucnn.kernels.gpu.options import Options
+from gpucnn.kernels.gpu.cudnn import conv2d as fast
+from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
+from gpucnn.kernels.gpu.cudnn import library, plans
+from gpucnn.kernels.gpu.cudnn.options import Options
 
 pytestmark = pytest.mark.gpu
 
@@ -215,7 +216,7 @@ def test_two_streams_at_once_do_not_share_scratch_memory(fresh) -> None:
 def test_the_backend_uses_it_and_says_so(fresh) -> None:
     backend = get_backend("gpu")
     op, args, exact = next(samples(CONVOLUTIONS[0], "float32"))
-    assert backend.kernels[op].__module__ == "gpucnn.kernels.gpu.conv2d"
+    assert backend.kernels[op].__module__ == "gpucnn.kernels.gpu.cudnn.conv2d"
     close(backend.run(op, *args), exact, "float32", 2e-5, "by the backend")
     assert gpu.convolution_engine().startswith("cuDNN 9")
     assert library.plans().cudnn.__version__ == "1.23.0"

@@ -7,7 +7,7 @@ import pytest
 from fake_cudnn import Cudnn, install
 
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu import library
+from gpucnn.kernels.gpu.cudnn import library
 
 
 @pytest.fixture

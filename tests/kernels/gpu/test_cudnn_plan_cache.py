@@ -5,8 +5,8 @@ import json
 import pytest
 
 from gpucnn.errors import UsageError
-from gpucnn.kernels.gpu.options import Options
-from gpucnn.kernels.gpu.plan_cache import FORMAT, Choice, Environment, PlanCache, default_folder
+from gpucnn.kernels.gpu.cudnn.options import Options
+from gpucnn.kernels.gpu.cudnn.plan_cache import FORMAT, Choice, Environment, PlanCache, default_folder
 
 H100 = Environment("NVIDIA H100 80GB HBM3", 91900, "1.23.0")
 ONE, TWO = Choice("eng45_k2=4", 0.25, 0, 11), Choice("eng1", 1, 33_630_480, 4)
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path, capsys) -> Non
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch) -> None:
-    from gpucnn.kernels.gpu import plan_cache
+    from gpucnn.kernels.gpu.cudnn import plan_cache
 
     cache = PlanCache(H100, tmp_path)
     cache.put("a", ONE)

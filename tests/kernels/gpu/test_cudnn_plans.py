@@ -9,12 +9,12 @@ from fake_cudnn import Cudnn, Cupy, Engine, Stream, aligned
 from strict_cupy import OutOfMemoryError
 
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu.autotune import agreeing, fastest
-from gpucnn.kernels.gpu.geometry import FPROP, Geometry
-from gpucnn.kernels.gpu.options import Options
-from gpucnn.kernels.gpu.plan_cache import Choice, Environment, PlanCache
-from gpucnn.kernels.gpu.plans import Plans, trial_arrays
-from gpucnn.kernels.gpu.workspace import Workspace
+from gpucnn.kernels.gpu.cudnn.autotune import agreeing, fastest
+from gpucnn.kernels.gpu.cudnn.geometry import FPROP, Geometry
+from gpucnn.kernels.gpu.cudnn.options import Options
+from gpucnn.kernels.gpu.cudnn.plan_cache import Choice, Environment, PlanCache
+from gpucnn.kernels.gpu.cudnn.plans import Plans, trial_arrays
+from gpucnn.kernels.gpu.cudnn.workspace import Workspace
 
 GEOMETRY = Geometry(FPROP, (2, 4, 5, 3), (4, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), np.dtype("float32"))
 X, W, Y = (aligned(np.ones(shape, np.float32)) for shape in (GEOMETRY.x_shape, GEOMETRY.w_shape, GEOMETRY.y_shape))
@@ -77,7 +77,7 @@ def test_without_memory_to_compare_engines_they_are_timed_all_the_same(tmp_path,
     def no_room(*_):
         raise OutOfMemoryError(1, 1, 1)
 
-    monkeypatch.setattr("gpucnn.kernels.gpu.autotune.distance", no_room)
+    monkeypatch.setattr("gpucnn.kernels.gpu.cudnn.autotune.distance", no_room)
     plans, _, _ = opened(tmp_path)
     assert used(plans) == "fast"
 

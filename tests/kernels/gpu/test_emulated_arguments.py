@@ -6,12 +6,14 @@ from gpu_samples import SAMPLES, STORED, TABLE, close, stored_between
 from outcomes import doubled, is_float, outcome, parts, sparse, turned
 from test_emulator import Inline
 
-from gpucnn import averages, losses, metrics, muon, optim, random
-from gpucnn.backends import covers, gpu
-from gpucnn.data import augment, colour, warp
+from gpucnn import losses, metrics, optim, random
+from gpucnn.data.augment import colour, crop_flip, warp
+from gpucnn.devices import gpu
+from gpucnn.kernels.gpu import arguments
 from gpucnn.kernels.gpu import linear as kernel
 from gpucnn.kernels.gpu.launch import Grid
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, joined, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, linear, pooling
+from gpucnn.optim import averages, muon
 
 KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
 each_op = pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
@@ -60,8 +62,8 @@ def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
 @pytest.mark.parametrize("op", [op for op, places in STORED.items() if len(places) > 1], ids=lambda op: op.__name__)
 def test_two_storages_in_one_call_run_as_the_op_is_written(op, emulator) -> None:
     first, second, *rest = third(op)
-    assert covers.supports(op, first, second, *rest)
-    assert not covers.supports(op, first.astype(np.float16), second, *rest)
+    assert arguments.supports(op, first, second, *rest)
+    assert not arguments.supports(op, first.astype(np.float16), second, *rest)
 
 
 ARRAY = np.array(1.0)
@@ -102,15 +104,15 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
         (muon.muon_update, (ONES[2, 3], ONES[2, 4], ONES[2, 3], 0.1, 0.6, True, 3)),
         (muon.muon_update, (ONES[2, 3], ONES[2, 3], np.ones((3, 2), np.float32).T, 0.1, 0.6, True, 3)),
         (muon.muon_update, (*[ONES[2, 3]] * 3, np.ones((), np.float32), 0.6, True, 3)),
-        (augment.gather_normalize, (np.ones((2, 4, 4, 3), np.int32), np.zeros(2, int), ONES[3,], ONES[3,])),
-        (augment.gather_normalize, (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2), ONES[3,], ONES[3,])),
+        (crop_flip.gather_normalize, (np.ones((2, 4, 4, 3), np.int32), np.zeros(2, int), ONES[3,], ONES[3,])),
+        (crop_flip.gather_normalize, (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2), ONES[3,], ONES[3,])),
         (
-            augment.gather_augment,  # a reflection of a border as wide as the image
+            crop_flip.gather_augment,  # a reflection of a border as wide as the image
             (np.ones((2, 4, 4, 3), np.uint8), np.zeros(1, int), np.ones(1, bool), np.ones((1, 2), int), 4, "reflect")
             + (ONES[3,], ONES[3,]),
         ),
         (
-            augment.gather_augment,  # one centre for two images
+            crop_flip.gather_augment,  # one centre for two images
             (np.ones((2, 4, 4, 3), np.uint8), np.zeros(2, int), np.ones(2, bool), np.ones((2, 2), int), 1, "zero")
             + (ONES[3,], ONES[3,], np.ones((1, 2), int), 2),
         ),
@@ -130,7 +132,7 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
     ],
 )
 def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:
-    assert not covers.supports(op, *args)
+    assert not arguments.supports(op, *args)
 
 
 def test_arguments_by_name_are_looked_at_too(emulator) -> None:
@@ -182,8 +184,8 @@ def test_relu_hides_nothing(shape, value, emulator) -> None:
     for pixel in range(4):
         image = np.zeros((1, 2, 2, shape[1]), np.float32)
         image.reshape(4, -1)[pixel] = np.nan
-        for joint in (joined.relu_max_pool2d, joined.batchnorm_relu_max_pool2d_eval):
-            lines = args[1:] if joint is joined.batchnorm_relu_max_pool2d_eval else ()
+        for joint in (fusion.relu_max_pool2d, fusion.batchnorm_relu_max_pool2d_eval):
+            lines = args[1:] if joint is fusion.batchnorm_relu_max_pool2d_eval else ()
             assert np.isnan(KERNELS[joint](image, *lines, *TILES)).all()
     assert np.isnan(KERNELS[dropout.dropout](np.full(9, np.nan, np.float32), 0.5, 1, 2, 3)).all()
 
@@ -199,7 +201,7 @@ def test_max_pooling_treats_nan_as_the_op_does(kind, c, kernel, stride, emulator
         x.reshape(36, c)[35 - pixel] = -np.inf
         y = pooling.max_pool2d(x, *how)
         np.testing.assert_array_equal(KERNELS[pooling.max_pool2d](x, *how), y)
-        np.testing.assert_array_equal(KERNELS[joined.relu_max_pool2d](x, *how), joined.relu_max_pool2d(x, *how))
+        np.testing.assert_array_equal(KERNELS[fusion.relu_max_pool2d](x, *how), fusion.relu_max_pool2d(x, *how))
         dy = np.ones_like(y)
         np.testing.assert_array_equal(
             KERNELS[pooling.max_pool2d_grad](dy, x, *how), pooling.max_pool2d_grad(dy, x, *how)
@@ -234,7 +236,7 @@ def test_labels_and_indices_of_every_kind(kind, emulator) -> None:
     assert KERNELS[metrics.count_correct](scores, labels.astype(kind)) == metrics.count_correct(scores, labels)
     images, line = RNG.integers(0, 256, (7, 3, 4, 2)).astype(np.uint8), np.ones(2, np.float32)
     args = (images, labels.astype(kind), line, line)
-    np.testing.assert_array_equal(KERNELS[augment.gather_normalize](*args), augment.gather_normalize(*args))
+    np.testing.assert_array_equal(KERNELS[crop_flip.gather_normalize](*args), crop_flip.gather_normalize(*args))
     assert len(emulator.launched) == 5  # rows, their sum, rows, their sum, gather
 
 
@@ -251,7 +253,7 @@ def test_numbers_that_are_none_win_as_in_argmax(emulator) -> None:
 def test_an_index_from_the_end(emulator) -> None:
     images, line = RNG.integers(0, 256, (7, 3, 4, 2)).astype(np.uint8), np.ones(2, np.float32)
     args = (images, np.array([-1, -7, 3]), line, line)
-    np.testing.assert_array_equal(KERNELS[augment.gather_normalize](*args), augment.gather_normalize(*args))
+    np.testing.assert_array_equal(KERNELS[crop_flip.gather_normalize](*args), crop_flip.gather_normalize(*args))
 
 
 @pytest.mark.parametrize("c", [3, 16])

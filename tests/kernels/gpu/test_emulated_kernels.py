@@ -7,9 +7,9 @@ import pytest
 from gpu_samples import EXACT, SAMPLES, STEMS, STORED, TABLE, close, halved, result_types, stored_between
 from outcomes import doubled, outcome
 
-from gpucnn.backends import covers, gpu
-from gpucnn.data.augment import gather_augment
-from gpucnn.kernels.gpu import MODULES, augment, launch, stem
+from gpucnn.data.augment.crop_flip import gather_augment
+from gpucnn.devices import gpu
+from gpucnn.kernels.gpu import MODULES, arguments, augment, launch, stem
 
 KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
 LOOSE = 2e-2  # of float16 that is rounded once more on the way: other maxima may win
@@ -27,10 +27,10 @@ def test_a_kernel_takes_what_its_op_takes(op) -> None:
 
 @each_op
 def test_every_row_has_a_rule_and_samples_that_it_covers(op, recorder) -> None:
-    assert op in covers.COVERS
+    assert op in arguments.COVERS
     mine = [sample for sample in SAMPLES if sample.op is op]
     assert len(mine) >= 3
-    assert all(covers.supports(op, *sample.arguments()) for sample in mine)
+    assert all(arguments.supports(op, *sample.arguments()) for sample in mine)
 
 
 def check(emulator, op, args) -> None:

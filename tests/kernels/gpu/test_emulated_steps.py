@@ -6,12 +6,12 @@ from gpu_samples import TABLE
 
 from gpucnn import models, optim
 from gpucnn.backend import REFERENCE, Backend
-from gpucnn.backends import gpu
 from gpucnn.data import Augmentation, Dataset
+from gpucnn.devices import gpu
 from gpucnn.layers import Conv2D, Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, Linear, Sequential
-from gpucnn.muon import Muon
-from gpucnn.precision import FLOAT16, FLOAT32
-from gpucnn.trainer import Trainer
+from gpucnn.optim.muon import Muon
+from gpucnn.training.precision import FLOAT16, FLOAT32
+from gpucnn.training.trainer import Trainer
 
 EMULATED = Backend("emulated", np, {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()})
 

@@ -6,12 +6,14 @@ from fake_cudnn import Engine, aligned, install
 from gpu_samples import close
 from outcomes import outcome
 
-from gpucnn import muon
-from gpucnn.backends import covers, get_backend, gpu
+from gpucnn.devices import get_backend, gpu
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu import cudnn_graph, library, products
+from gpucnn.kernels.gpu import arguments
 from gpucnn.kernels.gpu import muon as kernel
-from gpucnn.kernels.gpu.options import Options
+from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
+from gpucnn.kernels.gpu.cudnn import library, matmul
+from gpucnn.kernels.gpu.cudnn.options import Options
+from gpucnn.optim import muon
 
 SIDES = [(8, 8, 8), (16, 8, 24), (64, 72, 40)]  # m, n, k
 SPEEDRUN = [(64, 216), (64, 576), (256, 576), (256, 2304)]
@@ -38,8 +40,8 @@ def test_products_are_convolutions(sides, monkeypatch, tmp_path) -> None:
     cudnn, _ = install(monkeypatch, tmp_path)
     m, n, k = sides
     a, b = aligned(halves(m, k)), aligned(halves(n, k))
-    assert products.refusal(products.nt_geometry(m, n, k), products.nn_geometry(m, n, k)) == ""
-    for got, second in ((products.nt(a, b), b.T), (products.nn(a, aligned(halves(k, n))), halves(k, n))):
+    assert matmul.refusal(matmul.nt_geometry(m, n, k), matmul.nn_geometry(m, n, k)) == ""
+    for got, second in ((matmul.nt(a, b), b.T), (matmul.nn(a, aligned(halves(k, n))), halves(k, n))):
         assert got.shape == (m, n)
         np.testing.assert_allclose(got, a.astype(float) @ second.astype(float), rtol=1e-3, atol=1e-3)
     assert len(cudnn.launched) > 2
@@ -50,10 +52,10 @@ def test_whatever_cudnn_refuses_is_left_to_the_op_and_noted(monkeypatch, tmp_pat
     noted = gpu.OnCublas()
     update = gpu.guarded(muon.muon_update, gpu.table()[muon.muon_update], noted)
     args = (*matrices((6, 10)), *HOW)
-    assert covers.supports(muon.muon_update, *args)
+    assert arguments.supports(muon.muon_update, *args)
     install(monkeypatch, tmp_path, engines=[Engine("hungry", workspace=1 << 40)])
     assert "No execution plans" in kernel.refusal((6, 10))
-    assert not covers.supports(muon.muon_update, *args)
+    assert not arguments.supports(muon.muon_update, *args)
     library.configure(Options(cudnn=False))
     assert kernel.refusal((6, 10)) == library.OFF
     for got, wanted in zip(
@@ -127,9 +129,9 @@ def test_how_often_something_is_started(steps, emulator, monkeypatch) -> None:
     launcher = emulator.launch
     monkeypatch.setattr(emulator, "launch", lambda *args: (started.append(args[1]), launcher(*args))[1])
     for name in ("nt", "nn"):
-        original = getattr(products, name)
+        original = getattr(matmul, name)
         monkeypatch.setattr(
-            products, name, lambda a, b, name=name, original=original: (started.append(name), original(a, b))[1]
+            matmul, name, lambda a, b, name=name, original=original: (started.append(name), original(a, b))[1]
         )
     UPDATE(*matrices((9, 4)), 0.25, 0.6, False, steps)
     rounds = ["nt", "nt", "polynomial", "nn"] * steps
@@ -153,7 +155,7 @@ def device():
 def test_on_a_gpu_steps_are_those_of_the_op_in_float64(shape, device) -> None:
     arrays = matrices(shape)
     w, _, velocity = exact = [array.astype(np.float64) for array in arrays]
-    assert covers.supports(muon.muon_update, *map(device.to_device, arrays), *HOW)
+    assert arguments.supports(muon.muon_update, *map(device.to_device, arrays), *HOW)
     muon.muon_update(*exact, *HOW)
     results = []
     for _ in range(2):
@@ -177,7 +179,7 @@ def test_on_a_gpu_products_are_right_by_every_engine(sides, device) -> None:
     for name, b in (("nt", halves(n, k)), ("nn", halves(k, n))):
         a = halves(m, k)
         wanted = a.astype(np.float64) @ (b.T if name == "nt" else b).astype(np.float64)
-        multiply, geometry = getattr(products, name), getattr(products, f"{name}_geometry")(m, n, k)
+        multiply, geometry = getattr(matmul, name), getattr(matmul, f"{name}_geometry")(m, n, k)
         moved = device.to_device(a), device.to_device(b)
         close(device.to_host(multiply(*moved)), wanted, 5e-3)  # the plan has an engine from now on
         plans = library.plans()

@@ -5,8 +5,8 @@ import pytest
 from gpu_samples import EXACT, SAMPLES, STORED, close, halved, result_types, stored_between
 from outcomes import doubled, outcome, parts
 
-from gpucnn.backends import get_backend
-from gpucnn.data.augment import gather_augment
+from gpucnn.data.augment.crop_flip import gather_augment
+from gpucnn.devices import get_backend
 from gpucnn.layers import dropout
 
 pytestmark = pytest.mark.gpu

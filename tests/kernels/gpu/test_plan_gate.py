@@ -18,10 +18,11 @@ import pytest
 from kernel_samples import ASYMMETRIC, CONVOLUTIONS
 
 from gpucnn import models
-from gpucnn.kernels.gpu import cudnn_graph, muon
-from gpucnn.kernels.gpu.geometry import DGRAD, FPROP, WGRAD, Geometry
-from gpucnn.kernels.gpu.options import Options
-from gpucnn.kernels.gpu.plans import Plan
+from gpucnn.kernels.gpu import muon
+from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
+from gpucnn.kernels.gpu.cudnn.geometry import DGRAD, FPROP, WGRAD, Geometry
+from gpucnn.kernels.gpu.cudnn.options import Options
+from gpucnn.kernels.gpu.cudnn.plans import Plan
 from gpucnn.layers import Conv2D
 from gpucnn.layers.windows import as_padding, as_pair
 

@@ -10,9 +10,10 @@ from gpu_samples import STEMS, close
 from outcomes import doubled, sparse, turned
 from test_emulated_kernels import limit_blocks
 
-from gpucnn.backends import get_backend, gpu
-from gpucnn.kernels.gpu import conv2d as fast
-from gpucnn.kernels.gpu import library, stem
+from gpucnn.devices import get_backend, gpu
+from gpucnn.kernels.gpu import stem
+from gpucnn.kernels.gpu.cudnn import conv2d as fast
+from gpucnn.kernels.gpu.cudnn import library
 from gpucnn.layers.conv2d import conv2d
 
 each_storage = pytest.mark.parametrize("storage", ["float32", "float16"])

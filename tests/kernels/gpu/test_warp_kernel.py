@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gpu_samples import TABLE
 
-from gpucnn.data.warp import warp
+from gpucnn.data.augment.warp import warp
 from gpucnn.kernels.gpu import warp as kernel
 
 

@@ -1,0 +1,1 @@
+"""gpucnn beside PyTorch, and where the time of a step goes."""

@@ -1,0 +1,158 @@
+"""The process that times one contender: ``python -m gpucnn.bench.contender '{"framework": ...}'``.
+
+It builds its model, says so after its first step and again when it is warm; then for each line "steps" on standard
+input it runs that many steps and answers with their median time and the page faults of one.  A line with another task
+makes it begin anew with that.  Between two rounds it only waits: the cores belong to the other one.  What goes wrong
+is an answer too, and then it waits for another task.
+"""
+
+import gc
+import json
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from itertools import chain
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpucnn import models
+from gpucnn.bench.task import Task
+from gpucnn.bench.timers import Clock, HostClock, Work, clock_of
+from gpucnn.types import Array
+
+if TYPE_CHECKING:  # PyTorch's process need not carry our engine
+    from gpucnn.backend import Backend
+    from gpucnn.training.trainer import Trainer
+
+WARMUP = 3
+
+
+def batch(task: Task) -> tuple[Array, Array]:
+    """A batch of noise: x (B,H,W,C) float32 and labels (B,) int64, the same for all contenders."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((task.batch_size, *task.input_shape), dtype=np.float32)
+    return x, rng.integers(0, 10, task.batch_size)
+
+
+def our_trainer(task: Task, backend: "Backend") -> "Trainer":
+    """The trainer whose steps are timed: SGD with momentum and weight decay."""
+    from gpucnn.optim.optimizer import SGD
+    from gpucnn.training.precision import FLOAT16, FLOAT32
+    from gpucnn.training.trainer import Trainer
+
+    optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
+    policy = FLOAT16 if task.precision == "float16" else FLOAT32
+    model = models.build(task.model, task.input_shape)
+    size, graph = task.batch_size, task.cuda_graph
+    return Trainer(model, optimizer, backend=backend, batch_size=size, policy=policy, cuda_graph=graph)
+
+
+def our_work(task: Task) -> Work:
+    """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch lies on the device."""
+    from gpucnn.devices import get_backend
+    from gpucnn.devices.select import set_threads
+    from gpucnn.training.cuda_graph import Recorder
+
+    set_threads(task.threads)
+    backend = get_backend(task.framework)
+    if not backend.synchronous:
+        backend.xp.get_default_memory_pool().free_all_blocks()  # of the task before
+    trainer = our_trainer(task, backend)
+    x, labels = (backend.to_device(array) for array in batch(task))
+    clock = clock_of(backend)
+
+    def train() -> None:
+        trainer.train_step(x, labels)
+
+    def infer() -> None:
+        trainer.precision.forward(trainer.model, x)
+
+    if task.mode == "eval":
+        trainer.model.eval()
+    step = infer if task.mode == "eval" else train
+    if backend.synchronous:
+        return Work(step, clock)
+    recorder = trainer.compute if isinstance(trainer.compute, Recorder) else None
+
+    def held() -> float:
+        pools = [backend.xp.get_default_memory_pool()] + ([recorder.pool] if recorder else [])
+        return sum(float(pool.total_bytes()) for pool in pools) / 2**20
+
+    def graphs() -> int:
+        return sum(recording.graph is not None for recording in recorder.recordings.values()) if recorder else 0
+
+    return Work(step, clock, held, graphs=graphs, on_gpu=True)
+
+
+def work(task: Task) -> Work:
+    """Build what the task asks for."""
+    if task.framework == "pytorch":
+        from gpucnn.bench.pytorch import torch_work
+
+        return torch_work(task, *batch(task))
+    return our_work(task)
+
+
+def main(argument: str) -> None:
+    """Serve tasks and rounds until standard input ends."""
+    current: Work | None = None
+    for line in chain([argument], sys.stdin):
+        try:
+            if line.startswith("{"):
+                current = None
+                gc.collect()  # the last one's memory hangs in circles
+                current = work(Task.from_json(line))
+                warm_up(current)
+            elif current is not None:
+                say({**timed(current.step, int(line), current.clock), "device_mib": current.memory()})
+        except Exception as error:
+            current = None
+            say({"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
+
+
+def warm_up(current: Work) -> None:
+    """A first step and some more, until CUDA graphs are recorded; a GPU has done them when they are answered."""
+    elapsed(current, 1)
+    say({"steps": 1, "versions": current.versions})
+    elapsed(current, WARMUP)
+    launches = 0
+    if current.on_gpu:
+        from gpucnn.bench.launches import counted
+
+        with counted() as found:
+            elapsed(current, 1)
+        launches = found.total()
+    say({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
+
+
+def elapsed(current: Work, steps: int) -> list[float]:
+    """Run some steps to their end."""
+    return times(current.step, steps, current.clock)
+
+
+def times(step: Callable[[], None], steps: int, clock: Clock) -> list[float]:
+    """Seconds of each step."""
+    marks = [clock.mark()]
+    for _ in range(steps):
+        step()
+        marks.append(clock.mark())
+    return clock.seconds(marks)
+
+
+def timed(step: Callable[[], None], steps: int, clock: Clock | None = None) -> dict[str, float]:
+    """Median seconds of a step, minor page faults of one (memory new to the process), and peak memory so far."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    seconds = median(times(step, steps, clock or HostClock()))
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    peak = after.ru_maxrss / 1024  # MiB on Linux
+    return {"seconds": seconds, "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}
+
+
+def say(message: Mapping[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,55 @@
+"""What GPUs can do at best, by NVIDIA's data sheets: dense arithmetic without sparsity, sums in float32."""
+
+from dataclasses import dataclass
+from math import inf
+
+from gpucnn.layers import Layer
+from gpucnn.types import Shape
+
+TERA = 1e12
+
+
+@dataclass(frozen=True)
+class Peak:
+    """TFLOP/s of float32 without tensor cores and of float16 or bfloat16 with them, TB/s of memory."""
+
+    float32: float
+    mixed: float
+    memory: float
+    source: str
+
+
+HOPPER = "NVIDIA H100 Tensor Core GPU data sheet"
+H200 = "NVIDIA H200 Tensor Core GPU data sheet"
+AMPERE = "NVIDIA A100 Tensor Core GPU data sheet"
+
+PEAKS: dict[str, Peak] = {
+    "NVIDIA H100 80GB HBM3": Peak(66.9, 989.4, 3.35, HOPPER),  # SXM5
+    "NVIDIA H100 PCIe": Peak(51.2, 756.5, 2.0, HOPPER),
+    "NVIDIA H200": Peak(66.9, 989.4, 4.8, H200),  # SXM5
+    "NVIDIA A100-SXM4-40GB": Peak(19.5, 312.0, 1.555, AMPERE),
+    "NVIDIA A100-SXM4-80GB": Peak(19.5, 312.0, 2.039, AMPERE),
+    "NVIDIA A100-PCIE-40GB": Peak(19.5, 312.0, 1.555, AMPERE),
+    "NVIDIA A100 80GB PCIe": Peak(19.5, 312.0, 1.935, AMPERE),
+}
+"""Name, as the driver gives it -> peak.  A GPU that is not here gets no share."""
+
+
+def training_flops(model: Layer, shape: Shape, batch_size: int) -> float:
+    """Floating-point operations of a training step: forward, and twice as many backward.
+
+    The input gradient of the first layer is counted, though nobody computes it.
+    """
+    return 3.0 * model.flops(shape) * batch_size
+
+
+def share(gpu: str, precision: str, flops: float, seconds: float) -> float | None:
+    """The part of the GPU's arithmetic peak that was used; None where that is not known.
+
+    Args:
+        precision: "float32", or anything else for tensor cores.
+    """
+    peak = PEAKS.get(gpu)
+    if peak is None or not 0.0 < seconds < inf:
+        return None
+    return flops / seconds / TERA / (peak.float32 if precision == "float32" else peak.mixed)

@@ -1,0 +1,160 @@
+"""Where a step's time goes: op -> kernel -> algorithm, with count, median time and share of the step.
+
+A ``Stopwatch`` is a backend that runs what another one runs and notes how long each op took: on a GPU by events on its
+stream, so that the host runs ahead as in training.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import Backend
+from gpucnn.bench.timers import Clock, HostClock, clock_of
+from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.training.trainer import Trainer
+from gpucnn.types import Shape
+
+WARMUP, STEPS = 2, 5
+
+
+@dataclass(frozen=True)
+class Call:
+    """One op that ran."""
+
+    op: str
+    kernel: str
+    algorithm: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """All calls of an op that took the same way, per step; ``share`` is of the step's wall time."""
+
+    op: str
+    kernel: str
+    algorithm: str
+    count: float
+    milliseconds: float  # median of one call
+    share: float
+
+
+@dataclass(frozen=True)
+class Stopwatch(Backend):
+    """A backend that times its ops; ``calls`` are those that ran, ``marks`` those whose time is not asked for yet."""
+
+    clock: Clock = field(default_factory=HostClock)
+    marks: list[tuple[tuple[str, str, str], Any, Any]] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls since the last ``clear``.  # sync"""
+        return [Call(*way, *self.clock.seconds([start, stop])) for way, start, stop in self.marks]
+
+    def clear(self) -> None:
+        """Forget the calls so far."""
+        self.marks.clear()
+
+    def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run op as the backend would, and note it."""
+        start = self.clock.mark()
+        result = super().run(op, *args, **kwargs)
+        stop = self.clock.mark()
+        kernel = self.kernels.get(op)
+        self.marks.append(((op.__name__, place(kernel), algorithm(op, kernel, args)), start, stop))
+        return result
+
+
+def stopwatch(backend: Backend) -> Stopwatch:
+    """The same backend with a clock."""
+    parts = {part.name: getattr(backend, part.name) for part in fields(Backend)}
+    parts["uncapturable"] = None  # it waits, which nothing may while a CUDA graph is recorded
+    return Stopwatch(**parts, clock=clock_of(backend))
+
+
+def place(kernel: Callable[..., Any] | None) -> str:
+    """Where a kernel is written, as ``kernels/cpu/conv2d.py``; "as written" where an op has none."""
+    if kernel is None:
+        return "as written"
+    return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py"
+
+
+def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
+    """Which way a convolution's kernel takes; "" for everything else."""
+    module = kernel.__module__ if kernel and op in (conv2d, conv2d_input_grad, conv2d_weight_grad) else ""
+    if module == "gpucnn.kernels.cpu.conv.conv2d":
+        from gpucnn.kernels.cpu.conv.conv2d import plan as plan_cpu
+
+        x_shape = args[2] if op is conv2d_input_grad else args[op is conv2d_weight_grad].shape
+        w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
+        return plan_cpu(x_shape, w_shape, *args[-2:])
+    if module == "gpucnn.kernels.gpu.cudnn.conv2d":
+        from gpucnn.kernels.gpu.cudnn.conv2d import plan as plan_gpu
+
+        return plan_gpu(op.__name__, *args)
+    return ""
+
+
+def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
+    """Rows for a step on a batch of noise, the longest first; the last one is what no op accounts for.
+
+    Args:
+        trainer: on a ``Stopwatch``, and for this purpose only: its weights move.
+        mode: "train" for whole steps, "eval" for a forward pass.
+    """
+    watch = trainer.backend
+    assert isinstance(watch, Stopwatch)
+    rng = np.random.default_rng(0)
+    x = watch.to_device(rng.standard_normal((trainer.batch_size, *shape), dtype=np.float32))
+    labels = watch.to_device(rng.integers(0, classes, trainer.batch_size))
+    if mode == "eval":
+        trainer.model.eval()
+    for _ in range(WARMUP):
+        step(trainer, x, labels, mode)
+    watch.clear()
+    start = watch.clock.mark()
+    for _ in range(STEPS):
+        step(trainer, x, labels, mode)
+    (seconds,) = watch.clock.seconds([start, watch.clock.mark()])
+    return rows(watch.calls, seconds, STEPS)
+
+
+def step(trainer: Trainer, x: Any, labels: Any, mode: str) -> None:
+    """One step, or a forward pass alone."""
+    if mode == "eval":
+        trainer.precision.forward(trainer.model, x)
+    else:
+        trainer.train_step(x, labels)
+
+
+def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
+    """Calls of so many steps, which took ``seconds`` in all, by op and way."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for call in calls:
+        groups.setdefault((call.op, call.kernel, call.algorithm), []).append(call.seconds)
+    found = [Row(*way, len(times) / steps, 1e3 * median(times), sum(times) / seconds) for way, times in groups.items()]
+    found.sort(key=lambda row: -row.share)
+    rest = seconds - sum(call.seconds for call in calls)
+    return [*found, Row("(between ops)", "Python", "", 1, 1e3 * rest / steps, rest / seconds)]
+
+
+def table(found: list[Row]) -> str:
+    """The rows for people."""
+    titles = ("op", "kernel", "algorithm")
+    columns = zip(titles, *((row.op, row.kernel, row.algorithm) for row in found), strict=True)
+    op, kernel, way = (max(map(len, column)) for column in columns)
+    head = f"{'op':<{op}} {'kernel':<{kernel}} {'algorithm':<{way}} {'calls':>5} {'ms a call':>10} {'share':>6}"
+    lines = [
+        f"{row.op:<{op}} {row.kernel:<{kernel}} {row.algorithm:<{way}} "
+        f"{row.count:5.0f} {row.milliseconds:10.3f} {row.share:6.1%}"
+        for row in found
+    ]
+    return "\n".join([head, *lines])
+
+
+def as_json(found: list[Row]) -> list[dict[str, Any]]:
+    """The rows for programs."""
+    return [asdict(row) for row in found]

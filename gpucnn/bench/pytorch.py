@@ -1,0 +1,177 @@
+"""The same network in PyTorch: any tree of our layers as a torch module, weights included."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gpucnn import layers as ours
+from gpucnn import models
+from gpucnn.bench.timers import DeviceClock, HostClock, Work
+from gpucnn.errors import UsageError
+from gpucnn.types import Array, Padding
+
+if TYPE_CHECKING:
+    from gpucnn.bench.task import Task
+
+
+class Sum(nn.Module):  # type: ignore[misc]
+    """body(x) + shortcut(x), through ReLU where asked for."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None, relu: bool) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+        self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.body(x) + (self.shortcut(x) if self.shortcut is not None else x))
+
+
+class Times(nn.Module):  # type: ignore[misc]
+    """Multiplication by a fixed number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+class FlattenNHWC(nn.Module):  # type: ignore[misc]
+    """Flatten in our order: channels vary fastest."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1)
+
+
+def symmetric(padding: Padding) -> tuple[int, int]:
+    """Our padding as PyTorch takes it."""
+    (top, bottom), (left, right) = padding
+    if top != bottom or left != right:
+        raise UsageError(f"PyTorch has no padding {padding}: benchmark a model without 'same' of even kernels")
+    return top, left
+
+
+def to_torch(layer: ours.Layer) -> nn.Module:
+    """A torch module that computes what an initialised layer computes, on (N,C,H,W); what is frozen has no gradient."""
+    module = _module(layer)
+    with torch.no_grad():
+        for parameter, name in _weights(layer):
+            value = torch.from_numpy(layer.backend.to_host(parameter.data).copy())
+            target = getattr(module if not isinstance(module, nn.Sequential) else module[0], name)
+            target.copy_(value.permute(0, 3, 1, 2) if value.ndim == 4 else value)
+            target.requires_grad_(not parameter.frozen)
+    return module
+
+
+def _module(layer: ours.Layer) -> nn.Module:
+    match layer:
+        case ours.Sequential():
+            return nn.Sequential(*(to_torch(child) for child in layer.children().values()))
+        case ours.Residual():
+            return Sum(to_torch(layer.body), to_torch(layer.shortcut) if layer.shortcut else None, layer.relu)
+        case ours.Conv2D():
+            c, f, bias = layer.in_channels, layer.out_channels, layer.bias is not None
+            return nn.Conv2d(c, f, layer.kernel_size, stride=layer.stride, padding=symmetric(layer.padding), bias=bias)
+        case ours.Linear():
+            return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        case ours.BatchNormReLU():
+            norm = nn.BatchNorm2d(layer.channels, eps=layer.eps, momentum=layer.momentum)
+            return nn.Sequential(norm, nn.ReLU(inplace=True))
+        case ours.BatchNorm():
+            return nn.BatchNorm2d(layer.channels, eps=layer.eps, momentum=layer.momentum)
+        case ours.ReLU():
+            return nn.ReLU(inplace=True)
+        case ours.GELU():
+            return nn.GELU(approximate=layer.approximate)
+        case ours.Scale():
+            return Times(layer.factor)
+        case ours.MaxPool2D():
+            return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
+        case ours.AvgPool2D():
+            return nn.AvgPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
+        case ours.GlobalAvgPool2D():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case ours.Flatten():
+            return FlattenNHWC()
+        case ours.Dropout():
+            return nn.Dropout(layer.rate)
+    raise UsageError(f"no PyTorch counterpart is written for {type(layer).__name__}")
+
+
+def _weights(layer: ours.Layer) -> list[tuple[Any, str]]:
+    """(our parameter, PyTorch's name) of a layer without children."""
+    if isinstance(layer, ours.BatchNorm):
+        return [(layer.scale, "weight"), (layer.shift, "bias")]
+    if isinstance(layer, ours.Conv2D | ours.Linear):
+        return [(layer.weight, "weight")] + ([(layer.bias, "bias")] if layer.bias else [])
+    return []
+
+
+MIXED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def torch_work(task: "Task", x: Array, labels: Array) -> Work:
+    """Steps of PyTorch with their clock, as ``torch_step`` makes them."""
+    if task.device == "cpu":
+        return Work(torch_step(task, x, labels), HostClock())
+    torch.cuda.empty_cache()  # of the task before
+    if task.compiled:
+        torch.compiler.reset()
+    torch.backends.cudnn.benchmark = True
+    tf32 = os.environ.get("GPUCNN_TF32") == "1"  # one rule for both
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    clock = DeviceClock(lambda: torch.cuda.Event(enable_timing=True), lambda first, second: first.elapsed_time(second))
+    versions = f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return Work(torch_step(task, x, labels), clock, lambda: torch.cuda.memory_reserved() / 2**20, versions)
+
+
+def torch_step(task: "Task", x: Array, labels: Array) -> Callable[[], None]:
+    """One step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or inference.
+
+    Eager or compiled, in float32 or under autocast, as the task says.  float16 has a scaled loss; bfloat16 needs none.
+    """
+    torch.set_num_threads(task.threads)
+    last = task.layout == "channels_last"
+    model = to_torch(models.build(task.model, task.input_shape).initialize(0)).to(task.device)
+    data = torch.from_numpy(x).to(task.device).permute(0, 3, 1, 2)
+    data = data.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    if last:
+        model = model.to(memory_format=torch.channels_last)
+    targets = torch.from_numpy(labels).to(task.device)
+    on_gpu = task.device != "cpu"
+    if task.mode == "eval":
+        model.eval()
+
+        def infer() -> None:
+            with torch.inference_mode():
+                model(data)
+
+        return infer
+    fused = {"fused": True} if on_gpu else {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, **fused)
+    loss = nn.CrossEntropyLoss()
+    if task.compiled:
+        model = torch.compile(model, mode=task.compiled)
+    if task.precision == "float32":
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss(model(data), targets).backward()
+            optimizer.step()
+
+        return step
+    scaler = torch.amp.GradScaler(task.device, enabled=task.precision == "float16")
+
+    def mixed() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(task.device, dtype=MIXED[task.precision]):
+            value = loss(model(data), targets)
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return mixed

@@ -1,0 +1,211 @@
+"""Rounds in turn between contenders, and what to conclude from them."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from math import inf
+from statistics import median
+from threading import Timer
+from time import perf_counter, sleep
+from typing import Any
+
+from gpucnn.bench.task import Task
+from gpucnn.errors import GpucnnError
+from gpucnn.types import Shape
+
+WORKLOADS: dict[str, tuple[str, Shape]] = {
+    "a": ("lenet5", (28, 28, 1)),
+    "b": ("mnist_cnn", (28, 28, 1)),
+    "c": ("vgg_small", (32, 32, 3)),
+    "d": ("resnet20", (32, 32, 3)),
+}
+"""letter -> model and image shape; what the tables in benchmarks/ speak of."""
+
+TUNED_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "68719476736",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+"""glibc settings that let PyTorch keep the memory it has freed; it gains from them."""
+
+ROUND_SECONDS = 1.0  # a round has as many steps as fit
+PAUSE = 0.05  # s for the other contender's threads to fall asleep
+
+
+@dataclass
+class Contender:
+    """A child process and the times it has reported, in seconds a step.
+
+    Attributes:
+        interpreter: the Python that runs it; PyTorch may live in an environment of its own.
+        deadline: in the time of ``perf_counter``; whoever has not answered by then is stopped.
+        launches, graphs, device_mib, versions: what a process on a GPU says of itself.
+    """
+
+    name: str
+    task: Task
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    page_faults: list[float] = field(default_factory=list)
+    peak_mib: float = 0.0
+    first_step: float = 0.0
+    interpreter: str = sys.executable
+    deadline: float = inf
+    launches: int = 0
+    graphs: int = 0
+    device_mib: float = 0.0
+    versions: str = ""
+
+    def start(self) -> None:
+        """Start the process and wait until it is warm; ``first_step`` is from its start to the end of a first step."""
+        start = perf_counter()
+        self.process = subprocess.Popen(
+            [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **self.environment},
+        )
+        self._warm(start)
+
+    def take(self, task: Task) -> None:
+        """Let the process go on with another task, and wait until it is warm."""
+        self.task = task
+        self.seconds, self.page_faults = [], []
+        start = perf_counter()
+        self._send(task.to_json())
+        self._warm(start)
+
+    def _warm(self, start: float) -> None:
+        self.versions = str(self._answer().get("versions", ""))
+        self.first_step = perf_counter() - start
+        answer = self._answer()
+        self.launches, self.graphs = int(answer.get("launches", 0)), int(answer.get("graphs", 0))
+
+    def round(self, steps: int) -> float:
+        """Run some steps; returns their median time."""
+        self._send(str(steps))
+        answer = self._answer()
+        self.peak_mib, self.device_mib = float(answer["peak_mib"]), float(answer["device_mib"])
+        self.page_faults.append(float(answer["page_faults"]))
+        return float(answer["seconds"])
+
+    def stop(self) -> None:
+        self.process.communicate(timeout=60)
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
+
+    def _answer(self) -> dict[str, Any]:
+        """The next line that is an answer.
+
+        Raises:
+            GpucnnError: the process has failed, has ended, or takes too long.
+        """
+        assert self.process.stdout is not None
+        watchdog = Timer(max(self.deadline - perf_counter(), 0.0), self.process.kill)
+        if self.deadline < inf:
+            watchdog.start()
+        line = self.process.stdout.readline()
+        while line and not line.startswith("{"):  # a library had something to say
+            line = self.process.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            late = perf_counter() >= self.deadline
+            why = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
+            raise GpucnnError(f"the process of {self.name} {why}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise GpucnnError(f"{self.name}: {answer['error']}")
+        return answer
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over rounds; ``ratios``: our round over PyTorch's in its best layout, below 1 we are faster.
+
+    ``page_faults`` are those of a step, ``first_step`` is in seconds from the start of the process.
+    """
+
+    task: Task
+    milliseconds: dict[str, float]
+    page_faults: dict[str, float]
+    peak_mib: dict[str, float]
+    first_step: dict[str, float]
+    ratios: dict[str, tuple[float, float, float]]  # baseline -> (minimum, median, maximum)
+
+
+def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> list[Contender]:
+    """Ours, and PyTorch, if installed, on the same device in both layouts, also with tuned malloc and compiled."""
+    found = [Contender("gpucnn", task)]
+    device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
+    if find_spec("torch"):
+        for layout in ("contiguous", "channels_last"):
+            theirs = replace(task, framework="pytorch", layout=layout, device=device)
+            found.append(Contender(f"pytorch {layout}", theirs))
+            if tuned:
+                found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
+            if compiled:
+                found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
+    return found
+
+
+def race(racers: list[Contender], rounds: int) -> Result:
+    """Time all contenders in turn, ``rounds`` times."""
+    for racer in racers:
+        racer.start()
+    take_turns(racers, rounds)
+    for racer in racers:
+        racer.stop()
+    ours = racers[0]
+    baselines = {
+        "default malloc": [r for r in racers[1:] if not r.environment and not r.task.compiled],
+        "tuned malloc": [r for r in racers[1:] if r.environment],
+        "compiled": [r for r in racers[1:] if r.task.compiled],
+    }
+    return Result(
+        task=ours.task,
+        milliseconds={racer.name: 1e3 * median(racer.seconds) for racer in racers},
+        page_faults={racer.name: median(racer.page_faults) for racer in racers},
+        peak_mib={racer.name: racer.peak_mib for racer in racers},
+        first_step={racer.name: racer.first_step for racer in racers},
+        ratios={name: paired(ours, them) for name, them in baselines.items() if them},
+    )
+
+
+def take_turns(racers: list[Contender], rounds: int, seconds: float = ROUND_SECONDS, most: int = 50) -> None:
+    """Rounds of contenders that are warm, in turn: as many steps as fit into so many seconds, ``most`` at most."""
+    steps = {racer.name: max(1, min(most, int(seconds / racer.round(1)))) for racer in racers}
+    for racer in racers:
+        racer.page_faults.clear()
+    for _ in range(rounds):
+        for racer in racers:
+            sleep(PAUSE)
+            racer.seconds.append(racer.round(steps[racer.name]))
+
+
+def cold_and_warm(task: Task) -> tuple[float, float]:
+    """Seconds from the start of our process to the end of its first step: with no compiled kernels, and with them."""
+    with tempfile.TemporaryDirectory(prefix="gpucnn-cold-") as folder:
+        racers = [Contender(name, task, {"XDG_CACHE_HOME": folder}) for name in ("cold", "warm")]
+        for racer in racers:
+            racer.start()
+            racer.stop()
+    return racers[0].first_step, racers[1].first_step
+
+
+def paired(ours: Contender, them: Iterable[Contender]) -> tuple[float, float, float]:
+    """(minimum, median, maximum) of our time over that of the best of them, round by round."""
+    best = min(them, key=lambda racer: median(racer.seconds))
+    ratios = [a / b for a, b in zip(ours.seconds, best.seconds, strict=True)]
+    return min(ratios), median(ratios), max(ratios)

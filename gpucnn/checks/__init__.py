@@ -1,0 +1,1 @@
+"""Is it right?  Finite differences, and one backend beside another."""

@@ -1,0 +1,167 @@
+"""Finite differences against gradients: the test that needs no second implementation.
+
+For a layer, L = sum(v * layer(x)) with fixed random v; for a loss, L is its value.  In float64, with step h,
+
+    numeric_i = (L(x + h e_i) - L(x - h e_i)) / 2h
+    error     = max_i |numeric_i - gradient_i| / max(max_i |numeric_i|, max_i |gradient_i|, 1e-8)
+
+``x`` holds evenly spaced values in random order: no two are alike and none is near 0, so no step crosses the kink of a
+ReLU or changes which pixel of a window is the largest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from gpucnn import layers, losses, random
+from gpucnn.layers import Layer
+from gpucnn.types import Array, Shape
+
+STEP = 1e-5
+TOLERANCE = 1e-6
+SAMPLES = 60  # elements checked of each array, drawn by the seed
+
+
+@dataclass(frozen=True)
+class Check:
+    """One array's result: what was checked, which array of it, and the error defined above."""
+
+    case: str
+    array: str
+    error: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error < TOLERANCE
+
+
+def spaced(shape: Shape, seed: int = 0) -> Array:
+    """Distinct values in (-2, 2), at least 0.5 / size away from 0, in random order."""
+    size = prod(shape)
+    order = random.permutation(size, seed=seed, stream=random.stream_id("gradcheck"))
+    return ((order - (size - 1) / 2) * (4.0 / size) + (0.5 / size if size % 2 else 0.0)).reshape(shape)
+
+
+def gradient_error(value: Callable[[], float], array: Array, gradient: Array, seed: int = 0) -> float:
+    """The error of ``gradient`` of ``value()`` with respect to ``array``, which is changed and put back."""
+    size = array.size
+    index = np.arange(size)
+    if size > SAMPLES:
+        index = random.permutation(size, seed=seed, stream=random.stream_id("elements"))[:SAMPLES]
+    flat, numeric = array.reshape(-1), np.empty(len(index))
+    for place, i in enumerate(index):
+        before = flat[i]
+        flat[i] = before + STEP
+        above = value()
+        flat[i] = before - STEP
+        numeric[place] = (above - value()) / (2 * STEP)
+        flat[i] = before
+    analytic = gradient.reshape(-1)[index]
+    largest = max(np.abs(numeric).max(), np.abs(gradient).max(), 1e-8)
+    return float(np.abs(numeric - analytic).max() / largest)
+
+
+def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) -> list[Check]:
+    """The gradients of a layer for its input and for all its parameters.
+
+    Args:
+        layer: not initialised, or so in float64; it is left in training mode.
+        shape: of x, with the batch.
+    """
+    layer.initialize(seed, dtype="float64").train()
+    x = spaced(shape, seed)
+    for name, parameter in layer.parameters().items():  # zeros and ones hide mistakes
+        parameter.data[...] += 0.1 * random.normal(parameter.shape, seed=seed, stream=random.stream_id(name))
+    v = random.normal(layer.forward(x).shape, seed=seed, stream=random.stream_id("direction"))
+
+    def value() -> float:
+        return float((v * layer.forward(x)).sum())
+
+    value()
+    gradients = {"x": (x, layer.backward(v))}
+    for name, parameter in layer.parameters().items():
+        if not parameter.frozen:
+            gradients[name] = (parameter.data, parameter.grad.copy())
+    case = case or type(layer).__name__
+    return [Check(case, name, gradient_error(value, *pair, seed)) for name, pair in gradients.items()]
+
+
+def check_loss(loss: Callable[[Array], tuple[Array, Array]], x: Array, *, case: str, seed: int = 0) -> list[Check]:
+    """The gradient of a loss for its first argument."""
+    _, gradient = loss(x)
+    return [Check(case, "x", gradient_error(lambda: float(loss(x)[0]), x, gradient, seed))]
+
+
+LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
+    "Conv2D 3x3": (lambda: layers.Conv2D(2, 3, 3, padding=1), (2, 5, 6, 2)),
+    "Conv2D stride 3, padding 2": (lambda: layers.Conv2D(2, 3, 3, stride=3, padding=2), (2, 7, 8, 2)),
+    "Conv2D even kernel, same": (lambda: layers.Conv2D(1, 2, (4, 2), padding="same"), (1, 5, 5, 1)),
+    "Conv2D 1x1, no bias": (lambda: layers.Conv2D(3, 2, 1, bias=False), (2, 3, 3, 3)),
+    "Conv2D whole image": (lambda: layers.Conv2D(2, 3, (4, 5)), (2, 4, 5, 2)),
+    "Linear": (lambda: layers.Linear(5, 4), (3, 5)),
+    "BatchNorm images": (lambda: layers.BatchNorm(3), (4, 3, 2, 3)),
+    "BatchNorm vectors": (lambda: layers.BatchNorm(4), (6, 4)),
+    "BatchNormReLU": (lambda: layers.BatchNormReLU(3), (4, 3, 2, 3)),
+    "ReLU": (layers.ReLU, (2, 3, 3, 2)),
+    "LeakyReLU": (lambda: layers.LeakyReLU(0.1), (2, 3, 3, 2)),
+    "Tanh": (layers.Tanh, (2, 3, 3, 2)),
+    "Sigmoid": (layers.Sigmoid, (2, 3, 3, 2)),
+    "GELU": (layers.GELU, (2, 3, 3, 2)),
+    "GELU tanh": (lambda: layers.GELU("tanh"), (2, 3, 3, 2)),
+    "SiLU": (layers.SiLU, (2, 3, 3, 2)),
+    "Softmax": (layers.Softmax, (3, 5)),
+    "MaxPool2D": (lambda: layers.MaxPool2D(2), (2, 4, 6, 2)),
+    "MaxPool2D overlapping, padded": (lambda: layers.MaxPool2D(3, stride=2, padding=1), (2, 7, 6, 2)),
+    "AvgPool2D": (lambda: layers.AvgPool2D(2), (2, 5, 4, 2)),
+    "AvgPool2D overlapping, padded": (lambda: layers.AvgPool2D((3, 2), stride=1, padding=1), (2, 4, 5, 2)),
+    "GlobalAvgPool2D": (layers.GlobalAvgPool2D, (2, 3, 4, 2)),
+    "Scale": (lambda: layers.Scale(-0.3), (2, 3, 3, 2)),
+    "Whitening": (lambda: layers.Whitening(3), (2, 4, 5, 3)),
+    "Flatten": (layers.Flatten, (2, 3, 2, 2)),
+    "Dropout": (lambda: layers.Dropout(0.4), (4, 10)),
+    "Residual": (lambda: layers.Residual(layers.Conv2D(2, 2, 3, padding=1)), (2, 4, 4, 2)),
+    "Residual with ReLU": (lambda: layers.Residual(layers.Linear(4, 4), relu=True), (3, 4)),
+    "Residual with shortcut": (
+        lambda: layers.Residual(layers.Conv2D(2, 3, 3, stride=2, padding=1), layers.Conv2D(2, 3, 1, stride=2)),
+        (2, 4, 5, 2),
+    ),
+    "Sequential": (
+        lambda: layers.Sequential(
+            layers.Conv2D(1, 3, 3, bias=False),
+            layers.BatchNorm(3),
+            layers.Tanh(),
+            layers.Flatten(),
+            layers.Linear(27, 4),
+        ),
+        (4, 5, 5, 1),
+    ),
+}
+"""Every layer, some of them in odd shapes: name -> (a new one, shape of its input)."""
+
+_LABELS = np.array([2, 0, 3, 3, 1])
+_BITS = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
+
+LOSSES: dict[str, tuple[Callable[[Array], tuple[Array, Array]], bool]] = {
+    "softmax cross-entropy": (lambda z: losses.softmax_cross_entropy(z, _LABELS), False),
+    "softmax cross-entropy, smoothed": (lambda z: losses.softmax_cross_entropy(z, _LABELS, 0.2), False),
+    "categorical cross-entropy": (lambda p: losses.categorical_cross_entropy(p, _LABELS), True),
+    "sigmoid binary cross-entropy": (lambda z: losses.sigmoid_binary_cross_entropy(z, _BITS), False),
+    "binary cross-entropy": (lambda p: losses.binary_cross_entropy(p, _BITS), True),
+    "mean squared error": (lambda y: losses.mean_squared_error(y, _BITS), False),
+}
+"""Every loss of an array (5,4): name -> (loss, whether it wants probabilities)."""
+
+
+def check_all(names: str = "") -> list[Check]:
+    """All cases whose name contains ``names``, without regard to case."""
+    checks: list[Check] = []
+    for case, (make, shape) in LAYERS.items():
+        if names.lower() in case.lower():
+            checks += check_layer(make(), shape, case=case)
+    for case, (loss, wants_probabilities) in LOSSES.items():
+        if names.lower() in case.lower():
+            x = spaced((5, 4))
+            checks += check_loss(loss, 0.5 + x / 5 if wants_probabilities else x, case=case)
+    return checks

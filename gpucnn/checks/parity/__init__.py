@@ -1,0 +1,123 @@
+"""How far a backend's numbers lie from the reference's: layer by layer, for a whole net, and along training steps.
+
+Three views, because each hides what another one shows:
+
+    layerwise   every layer alone, on inputs that the reference made: errors do not add up, so a wrong kernel is named
+    whole       one forward and backward pass of the net, where errors do add up; a third run in float64 says how much
+                of the distance between two float32 backends is rounding that both have
+    training    the same with an optimiser, several steps long: loss curves and weights
+
+The measure of all is in ``distance``, what is tolerated in ``layerwise``.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from gpucnn import random
+from gpucnn.backend import REFERENCE, Backend
+from gpucnn.checks.parity.layerwise import Difference, layer_by_layer, loss_alone, optimizers_alone
+from gpucnn.checks.parity.record import record
+from gpucnn.checks.parity.whole import Batch, Curves, Deviation, train, whole_net
+from gpucnn.layers import Layer
+from gpucnn.layers.parameter import DECAYED
+from gpucnn.types import Array, Shape
+
+DIFFERENT_BATCHES = 4  # of training, in turn: noise that comes back can be learned
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A candidate backend beside the reference on one model; see the three modules for the rows."""
+
+    model: str
+    candidate: str
+    input_shape: Shape
+    batch_size: int
+    seed: int
+    layers: list[Difference]
+    whole: list[Deviation]
+    training: Curves | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer alone is within its tolerance; the other two views are for information."""
+        return all(row.passed for row in self.layers)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: plain values, null for what is not a finite number."""
+        rows = [{**asdict(row), "passed": row.passed} for row in self.layers]
+        found: dict[str, Any] = finite({**asdict(self), "layers": rows, "passed": self.passed})
+        return found
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: None in its place, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def compare(
+    build: Callable[[], Layer],
+    input_shape: Shape,
+    candidate: Backend,
+    *,
+    name: str = "",
+    batch_size: int = 8,
+    seed: int = 0,
+    steps: int = 0,
+) -> Parity:
+    """All three views of one model.
+
+    Args:
+        build: makes the model anew, not initialised; its output is logits (N,K).
+        input_shape: of one image (H,W,C); images are normal noise, labels are drawn evenly.
+        candidate: the backend to look at.
+        steps: of training; 0 leaves the third view out.
+    """
+
+    def fresh(backend: Backend, dtype: str = "float32") -> Layer:
+        model = build().initialize(seed, backend, dtype)
+        model.load_state_dict({key: value.astype(dtype) for key, value in state.items()})
+        return model
+
+    state = livened(build().initialize(seed), seed)
+    (classes,) = build().output_shape(input_shape)
+    first = batch(0, batch_size, input_shape, classes, seed)
+
+    def three() -> tuple[Layer, Layer, Layer]:
+        return fresh(REFERENCE), fresh(candidate), fresh(REFERENCE, "float64")
+
+    reference, theirs, exact = (record(model, *first) for model in three())
+    alone = [*layer_by_layer(fresh(REFERENCE), fresh(candidate), reference), *loss_alone(candidate, reference)]
+    alone += optimizers_alone(fresh(REFERENCE), fresh(candidate), reference)
+    curves = None
+    if steps:
+        batches = [batch(k % DIFFERENT_BATCHES, batch_size, input_shape, classes, seed) for k in range(steps)]
+        curves = train(*three(), batches)
+    whole = whole_net(reference, theirs, exact)
+    return Parity(name, candidate.name, tuple(input_shape), batch_size, seed, alone, whole, curves)
+
+
+def batch(number: int, size: int, shape: Shape, classes: int, seed: int) -> Batch:
+    """Images (N,H,W,C) of noise in float32, and labels (N,)."""
+    x = random.normal((size, *shape), seed=seed, stream=random.stream_id("parity images"), step=number)
+    labels = random.integers((size,), classes, seed=seed, stream=random.stream_id("parity labels"), step=number)
+    return x.astype(np.float32), labels
+
+
+def livened(model: Layer, seed: int) -> dict[str, Array]:
+    """The state of a new model with biases, scales and statistics moved: zeros and ones hide mistakes."""
+    state = model.state_dict()
+    for name in state:
+        parameter = model.parameters().get(name)
+        if parameter is None or parameter.group not in DECAYED:
+            noise = 0.1 * random.normal(state[name].shape, seed=seed, stream=random.stream_id(name))
+            state[name] += (abs(noise) if parameter is None else noise).astype(state[name].dtype)
+    return state

@@ -1,0 +1,179 @@
+"""What happens to training images, and what chance decides: drawn per epoch for the whole set, element = image.
+
+Which image is mirrored, shifted or covered depends on the seed, the epoch and the image, not on the batch size or on
+where an interrupted epoch resumes.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from types import ModuleType
+
+from gpucnn.data.augment.warp import turning
+from gpucnn.errors import UsageError, closest
+from gpucnn.random import integers, stream_id, uniform
+from gpucnn.types import Array, Shape
+
+CROP_MODES = ("zero", "reflect")
+FLIP_MODES = ("random", "alternating")
+CUTOUT_MODES = ("clipped", "inside")
+
+FLIP, CROP, CUTOUT, ROTATION, SCALE, ELASTIC, BRIGHTNESS, CONTRAST = (
+    stream_id(name) for name in ("flip", "crop", "cutout", "rotation", "scale", "elastic", "brightness", "contrast")
+)
+
+
+RANGES: dict[str, tuple[float, float, str]] = {
+    "crop": (0, inf, "the largest shift in pixels, 0 for none"),
+    "cutout": (0, inf, "the side of a square in pixels, 0 for none"),
+    "mixup": (0, 1e6, "alpha of Beta(alpha, alpha) in [0, 1e6], 0 for none"),
+    "cutmix": (0, 1e6, "alpha of Beta(alpha, alpha) in [0, 1e6], 0 for none"),
+    "mixup_prob": (0, 1, "a share in [0, 1]"),
+    "rotation": (0, 180, "the largest angle in degrees, in [0, 180]"),
+    "scale": (0, 0.9, "a share in [0, 0.9]"),
+    "elastic": (0, 1000, "a factor in pixels, in [0, 1000]; 34 for digits of 28 x 28"),
+    "elastic_sigma": (0.1, 1000, "a width in pixels, in [0.1, 1000]"),
+    "brightness": (0, 1, "a share in [0, 1]"),
+    "contrast": (0, 1, "a share in [0, 1]"),
+}
+"""Setting -> smallest and largest value, and what to give."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to training images, in this order.
+
+    Args:
+        rotation: turn by up to so many degrees to either side.
+        scale: enlarge by a factor of 1 - scale .. 1 + scale.
+        elastic: bend by a random field of displacements, smoothed and times so many pixels (``gpucnn.data.warp``).
+        elastic_sigma: of the Gaussian that smooths it, in pixels.
+        brightness: multiply by a factor of 1 - brightness .. 1 + brightness.
+        contrast: multiply the distance from the image's mean by a factor of 1 - contrast .. 1 + contrast.
+        crop: shift by up to this many pixels up, down, left and right.
+        crop_mode: what lies beyond the edge of an image: "zero" is black, "reflect" mirrors the image.
+        flip: mirror left and right, every second image on average.
+        flip_mode: "random" draws anew in every epoch; "alternating" draws once, for epoch 0, and then mirrors in every
+            odd epoch what it did not mirror before, so that two epochs show both sides of each image
+            (arXiv 2404.00498).
+        cutout: cover a square of so many pixels a side with the mean colour, 0 after normalisation.
+        cutout_mode: "clipped" has its centre at any pixel, and what would lie outside of the image is cut off
+            (arXiv 1708.04552); "inside" is any square that lies in the image as a whole.
+        mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``gpucnn.data.mixing``).
+        cutmix: alpha of cutmix, 0 for none.
+        mixup_prob: share of the batches that are mixed at all.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+
+    flip: bool = False
+    crop: int = 0
+    crop_mode: str = "zero"
+    flip_mode: str = "random"
+    cutout: int = 0
+    cutout_mode: str = "clipped"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_prob: float = 1.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    elastic: float = 0.0
+    elastic_sigma: float = 4.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high, what) in RANGES.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise UsageError(f"{name} = {value}: give {what}")
+        modes = {"crop_mode": CROP_MODES, "flip_mode": FLIP_MODES, "cutout_mode": CUTOUT_MODES}
+        for name, allowed in modes.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+
+    def __bool__(self) -> bool:
+        """Whether anything happens to images."""
+        return bool(self.flip or self.crop or self.cutout or self.warps or self.relights or self.mixes)
+
+    def summary(self) -> str:
+        """What is not as it is by default, in words."""
+        plain = Augmentation()
+        changed = {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
+        words = (f" {value:g}" if isinstance(value, float) else f" {value}" for value in changed.values())
+        return ", ".join(name + ("" if word == " True" else word) for name, word in zip(changed, words, strict=True))
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels are looked up between others."""
+        return bool(self.rotation or self.scale or self.elastic)
+
+    @property
+    def relights(self) -> bool:
+        """Whether bytes change where they are."""
+        return bool(self.brightness or self.contrast)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become rows of probabilities."""
+        return bool(self.mixup or self.cutmix)
+
+    def check(self, height: int, width: int) -> None:
+        """Raises UsageError for what images of this size are too small for."""
+        smaller = min(height, width)
+        for name, value, most in (("crop", self.crop, smaller - 1), ("cutout", self.cutout, smaller)):
+            if value > most:
+                raise UsageError(f"{name} = {value} for images of {height} x {width}: give at most {most}")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for some images.
+
+    Attributes:
+        flip: whether to mirror, bool (N,).
+        shift: int32 (N,2) in 0 .. 2 crop, the corner of the window in the padded image.
+        centre: int32 (N,2), the pixel (row, column) in the middle of the square that is covered; None where none is.
+        matrix: float32 (N,2,2), from places of the warped image to those of the image; None where none is warped.
+        brightness, contrast: factors, float32 (N,); None where nothing is done to both.
+    """
+
+    flip: Array
+    shift: Array
+    centre: Array | None = None
+    matrix: Array | None = None
+    brightness: Array | None = None
+    contrast: Array | None = None
+
+    def of(self, index: Array) -> "Draws":
+        """Those of images ``index`` (B,)."""
+        return Draws(*(None if drawn is None else drawn[index] for drawn in vars(self).values()))
+
+
+def draw(how: Augmentation, count: int, shape: Shape, *, seed: int, epoch: int, xp: ModuleType) -> Draws:
+    """The draws of an epoch for a set of ``count`` images (H,W,C)."""
+
+    def between(stream: int, middle: float, radius: float) -> Array:
+        """Uniform in middle - radius .. middle + radius, float32 (N,)."""
+        if not radius:
+            return xp.full(count, middle, dtype="float32")
+        return (uniform((count,), seed=seed, stream=stream, step=epoch, xp=xp) * 2.0 - 1.0) * radius + middle
+
+    flip, shift = xp.zeros(count, dtype=bool), xp.zeros((count, 2), dtype=xp.int32)
+    centre = matrix = brightness = contrast = None
+    if how.flip:
+        alternating = how.flip_mode == "alternating"
+        flip = integers((count,), 2, seed=seed, stream=FLIP, step=0 if alternating else epoch, xp=xp) == 1
+        if alternating and epoch % 2:
+            flip = ~flip
+    if how.crop:
+        shift = integers((count, 2), 2 * how.crop + 1, seed=seed, stream=CROP, step=epoch, xp=xp)
+    if how.cutout:
+        inside = how.cutout_mode == "inside"
+        rows, columns = (size - how.cutout + 1 if inside else size for size in shape[:2])
+        place = integers((count,), rows * columns, seed=seed, stream=CUTOUT, step=epoch, xp=xp)
+        centre = xp.stack((place // columns, place % columns), axis=1) + (how.cutout // 2 if inside else 0)
+    if how.warps:
+        matrix = turning(between(ROTATION, 0.0, how.rotation), between(SCALE, 1.0, how.scale))
+    if how.relights:
+        brightness, contrast = between(BRIGHTNESS, 1.0, how.brightness), between(CONTRAST, 1.0, how.contrast)
+    return Draws(flip, shift, centre, matrix, brightness, contrast)

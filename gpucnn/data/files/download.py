@@ -1,0 +1,135 @@
+"""Downloads that either leave the publisher's file at its place, or nothing.
+
+A mirror's answer goes to a temporary file beside the place, which is renamed if size and SHA-256 are right.
+Whatever else a mirror sends (an error page, a short body, other bytes) is a reason to ask the next one.
+"""
+
+import hashlib
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpucnn.data.files.sources import RemoteFile
+from gpucnn.errors import DataError
+
+CHUNK = 256 * 1024
+TIMEOUT = 30.0  # seconds without an answer
+STALE = 24 * 3600.0  # seconds after which what a killed download left is removed
+
+
+class MirrorError(Exception):
+    """Why a mirror did not give the file."""
+
+
+def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
+    """Fetch a file to its place below a data directory, unless it is there -> that place.
+
+    Args:
+        folder: the data directory; made where it does not exist.
+        progress: show a bar on a terminal, a line elsewhere, both on standard error.
+
+    Raises:
+        DataError: no mirror gave the file (the message says how to do without a network), or it cannot be
+            written.
+    """
+    target = folder / file.path
+    if target.exists():
+        return target
+    reasons = []
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for url in file.mirrors:
+            try:
+                with temporary_file(target) as temporary:
+                    fetch(url, file, temporary, progress)
+                    os.replace(temporary, target)
+                return target
+            except MirrorError as reason:
+                reasons.append(f"{urlsplit(url).netloc}: {reason}")
+    except OSError as error:
+        raise DataError(
+            f"cannot write {target}: {error.strerror or error}; name a folder with room with --data-dir"
+        ) from None
+    raise DataError(
+        f"no mirror gave {target.name} ({'; '.join(reasons)}): without a network, put that file into "
+        f"{target.parent}, name a folder that has it with --data-dir or GPUCNN_DATA_DIR, or use the set "
+        f"'digits', which needs no download"
+    )
+
+
+@contextmanager
+def temporary_file(target: Path) -> Iterator[Path]:
+    """A name beside the target that is gone afterwards; old ones of downloads that were killed go too."""
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        if time.time() - left.stat().st_mtime > STALE:
+            left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fetch(url: str, file: RemoteFile, temporary: Path, progress: bool) -> None:
+    """One mirror's answer into a temporary file, which is then as published.
+
+    Raises:
+        MirrorError: it is not.
+        OSError: the temporary file cannot be written.
+    """
+    digest, size = hashlib.sha256(), 0
+    with temporary.open("wb") as out, progress_bar(file, url, progress) as bar:
+        for block in answer(url, file):
+            size += len(block)
+            if size > file.size:
+                raise MirrorError(f"more than {file.size:,} bytes")
+            digest.update(block)
+            out.write(block)
+            bar.update(len(block))
+        out.flush()
+        os.fsync(out.fileno())
+    if size != file.size:
+        raise MirrorError(f"{size:,} bytes instead of {file.size:,}")
+    if digest.hexdigest() != file.sha256:
+        raise MirrorError(f"SHA-256 {digest.hexdigest()[:16]}... instead of {file.sha256[:16]}...")
+
+
+def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
+    """The body of a mirror's answer, block by block; MirrorError where its head shows another file."""
+    request = urllib.request.Request(url, headers={"User-Agent": "gpucnn"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.headers.get_content_type() == "text/html":
+                raise MirrorError("an HTML page")
+            length = response.headers.get("Content-Length")
+            if length is not None and length != str(file.size):
+                raise MirrorError(f"{length} bytes announced instead of {file.size:,}")
+            while block := response.read(CHUNK):
+                yield block
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+    ) as error:  # URLError, timeouts and broken connections are OSErrors
+        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        raise MirrorError(" ".join(reason.split())) from None  # one line
+
+
+@contextmanager
+def progress_bar(file: RemoteFile, url: str, progress: bool) -> Iterator[Any]:
+    """A bar in bytes; on a terminal only, elsewhere one line says what goes on."""
+    from tqdm import tqdm
+
+    name = Path(file.path).name
+    terminal = sys.stderr.isatty()
+    if progress and not terminal:
+        print(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}", file=sys.stderr)
+    with tqdm(total=file.size, desc=name, unit="B", unit_scale=True, disable=not (progress and terminal)) as bar:
+        yield bar

@@ -1,0 +1,80 @@
+"""Are the files that lie here the publisher's?  Loading does not ask; ``gpucnn data verify`` does.
+
+Three answers: the publisher's bytes (a file as published, or the same bytes in another gzip wrapper); the
+publisher's images (all of them with their labels, split as published, in another order or another format);
+or other bytes, which are well-formed all the same.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gpucnn.data.dataset import Dataset
+from gpucnn.data.files.sources import MIB, RemoteFile, Source, open_bytes
+
+BYTES = "publisher's bytes"
+IMAGES = "publisher's images, in other bytes"
+OTHER = "other bytes (well-formed)"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one file: its path, its size in bytes, and one of the three answers."""
+
+    path: Path
+    size: int
+    answer: str
+
+
+def verify(source: Source, place: Path) -> list[Verdict]:
+    """One verdict per file of the data set found at ``place``.
+
+    Raises:
+        DataError: the data set cannot be read at all.
+    """
+    sets = source.load(place)
+    known = {Path(file.path).name: file for file in (*source.remote, *source.known)}
+    same_images = bool(source.images) and digest_of_images(sets) == source.images
+    verdicts = []
+    for path in source.files(place):
+        file = known.get(path.name) or known.get(f"{path.name}.gz")
+        as_published = file is not None and has_published_bytes(path, file)
+        verdicts.append(Verdict(path, path.stat().st_size, BYTES if as_published else IMAGES if same_images else OTHER))
+    return verdicts
+
+
+def has_published_bytes(path: Path, file: RemoteFile) -> bool:
+    """Whether a file, or what is inside its gzip wrapper, has the publisher's SHA-256."""
+    with path.open("rb") as raw:
+        if hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256:
+            return True
+    return bool(file.content_sha256) and content_sha256(path) == file.content_sha256
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, unpacked where it is gzipped."""
+    digest = hashlib.sha256()
+    with open_bytes(path) as content:
+        while block := content.read(MIB):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of_images(sets: tuple[Dataset, Dataset]) -> str:
+    """SHA-256 over the labelled images of a training and a test set, each in any order."""
+    digest = hashlib.sha256()
+    for dataset in sets:
+        digest.update(f"{dataset.images.shape}".encode())
+        for one in sorted(labelled_images(dataset)):
+            digest.update(one)
+    return digest.hexdigest()
+
+
+def labelled_images(dataset: Dataset) -> Iterator[bytes]:
+    """SHA-256 of each image: its pixels (H,W,C) row by row, then its label."""
+    images = np.ascontiguousarray(dataset.images)
+    for image, label in zip(images, dataset.labels.tolist(), strict=True):
+        yield hashlib.sha256(image.tobytes() + bytes([label])).digest()

@@ -1,0 +1,61 @@
+"""From what a user asks for, --device, --threads and --memory-limit, to a backend."""
+
+import sys
+
+from gpucnn.backend import Backend
+from gpucnn.devices import get_backend, gpu_problem
+from gpucnn.devices.cores import usable_cores
+from gpucnn.devices.gpu_memory import MemoryLimit, memory_limit
+from gpucnn.errors import DeviceError, UsageError
+
+
+def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: str = "") -> tuple[Backend, str]:
+    """The backend asked for -> (backend, why it is another one, or "").
+
+    Where no GPU can be used it is replaced by the CPU with one loud line, unless ``strict``.
+
+    Args:
+        limit: how much of a GPU's memory may be taken, as ``memory_limit`` reads it.
+
+    Raises:
+        DeviceError: there are GPUs, but not the one asked for; or there is none and that is an error.
+    """
+    bound = memory_limit(limit)
+    backend, reason = found_backend(device, strict, threads)
+    if bound != MemoryLimit() and not backend.synchronous:
+        from gpucnn.devices import gpu
+
+        gpu.limit_memory(bound)
+    return backend, reason
+
+
+def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str]:
+    """``choose_backend`` without a limit."""
+    set_threads(threads)
+    if device == "auto":
+        reason = gpu_problem() or ""
+        return get_backend("cpu" if reason else "gpu"), reason
+    try:
+        return get_backend(device), ""
+    except DeviceError as error:
+        if strict or gpu_problem() is None:  # a wrong number among GPUs that are there is a slip
+            raise
+        print(
+            f"gpucnn: WARNING: --device {device} was asked for, but {error}; RUNNING ON THE CPU INSTEAD",
+            file=sys.stderr,
+        )
+        return get_backend("cpu"), str(error)
+
+
+def check_threads(threads: int) -> None:
+    """Raises UsageError for a number below 0."""
+    if threads < 0:
+        raise UsageError(f"--threads {threads}: give at least 1, or 0 for all cores it may use")
+
+
+def set_threads(threads: int) -> None:
+    """Bound the CPU engine's threads; 0 means the cores that this process may use."""
+    check_threads(threads)
+    from gpucnn.devices import cpu
+
+    cpu.set_threads(threads or usable_cores())

@@ -1,0 +1,1 @@
+"""A trained model at work: evaluation, predictions, test-time augmentation, image files, activations."""

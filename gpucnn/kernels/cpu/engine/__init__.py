@@ -1,0 +1,1 @@
+"""What the CPU kernels are built on: threads, compilation, vectors, BLAS, memory, random numbers."""

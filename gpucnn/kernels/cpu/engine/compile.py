@@ -1,0 +1,86 @@
+"""Compiling kernels: lazily, once, with a notice, and cached on disk under a hash of their sources.
+
+Numba's own cache looks at the file of the function alone; a kernel that inlines one from another file would keep
+running the old code.  So the cache folder's name is a hash of all kernel sources and of Numba's version.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+FAST_MATH = {"contract"}
+"""a * b + c may become one instruction.  Sums are never reordered: a kernel that is inlined somewhere must give the
+same bits as one that is not, or a run would depend on its number of threads and on the state of the cache."""
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ~/.cache/gpucnn/kernels-HASH, or a temporary folder where that is read-only."""
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(source.read_bytes())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn"
+    folder = root / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}" / folder.name
+
+
+def compiled() -> list[Path]:
+    """The files of the functions that have been compiled so far."""
+    return sorted(CACHE.glob("**/*.nbc"))
+
+
+def notice() -> bool:
+    """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
+    first = not compiled()
+    if first:
+        print(
+            "gpucnn: compiling CPU kernels, once: the first step takes about fifteen seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+    return first
+
+
+def compile_ahead() -> None:
+    """Start the process that compiles the same kernels from the other end (``precompile.py``), once a cache folder."""
+    try:
+        (CACHE / "ahead").touch(exist_ok=False)
+    except OSError:  # another process was first, or nothing can be kept here
+        return
+    package = str(Path(__file__).resolve().parents[4])
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    command = [sys.executable, "-m", "gpucnn.kernels.cpu.precompile"]
+    os.posix_spawn(sys.executable, command, {**os.environ, "PYTHONPATH": path}, file_actions=silent)
+
+
+CACHE = cache_folder()
+
+
+def jit(function: Callable[..., Any], *, fast_math: set[str] | bool = FAST_MATH) -> Callable[..., Any]:
+    """Compile for the types of the first call, without the GIL; what is compiled lies in ``CACHE``."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(CACHE)
+    try:
+        made: Callable[..., Any] = numba.njit(
+            nogil=True, cache=True, no_cfunc_wrapper=True, fastmath=fast_math, error_model="numpy", boundscheck=False
+        )(function)
+        return made
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def jit_exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jit`` for what must round as NumPy does, after each operation."""
+    return jit(function, fast_math=False)

@@ -1,0 +1,187 @@
+"""What a network learns (Parameter), what it remembers (Buffer), and the flat arrays that hold them."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from gpucnn.backend import Backend
+from gpucnn.errors import UsageError, closest
+from gpucnn.types import Array, Shape
+
+Initializer = Callable[[Shape, int, int], Array]
+"""(shape, seed, stream) -> host array"""
+
+ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
+
+GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
+"""Optimisers treat a group alike, by default and by the rules that a user gives for it:
+
+    filter   weights of convolutions
+    weight   weights of linear layers
+    bias     of convolutions and linear layers
+    norm     scale and shift of batch norm
+    whiten   the bias of a convolution that whitens patches, which often trains for a few epochs only
+    frozen   part of the model's state, but never updated, decayed or averaged; its gradient may be missing
+"""
+
+DECAYED = ("filter", "weight")
+"""Weight decay is for these; it spares biases and batch norm."""
+
+
+class Parameter:
+    """A learned array and its gradient, both views into flat arrays once the model is initialised.
+
+    Raises:
+        UsageError: the group is not one of ``GROUPS``.
+    """
+
+    def __init__(self, shape: Shape, init: Initializer, group: str = "weight") -> None:
+        if group not in GROUPS:
+            raise UsageError(f"parameter group {group!r} does not exist{closest(group, GROUPS)}")
+        self.shape = shape
+        self.init = init
+        self.group = group
+        self.held = False
+        self._data: Array | None = None
+        self._grad: Array | None = None
+        self._rounded: Array | None = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def frozen(self) -> bool:
+        """Never updated."""
+        return self.group == "frozen"
+
+    @property
+    def fixed(self) -> bool:
+        """Not updated, never or no more: a layer need not compute its gradient."""
+        return self.frozen or self.held
+
+    def hold(self) -> None:
+        """Be updated no more; the last gradient is forgotten."""
+        self.held = True
+        self.grad[...] = 0.0
+
+    @property
+    def data(self) -> Array:
+        if self._data is None:
+            raise UsageError("the parameters have no values yet: call model.initialize(seed=...) first")
+        return self._data
+
+    @property
+    def grad(self) -> Array:
+        if self._grad is None:
+            raise UsageError("the parameters have no values yet: call model.initialize(seed=...) first")
+        return self._grad
+
+    @property
+    def value(self) -> Array:
+        """What products are computed with: ``data``, or its copy in float16 where activations are float16."""
+        return self.data if self._rounded is None else self._rounded
+
+    def bind(self, data: Array, grad: Array) -> None:
+        self._data, self._grad, self.held = data, grad, False
+
+    def bind_rounded(self, rounded: Array | None) -> None:
+        self._rounded = rounded
+
+
+class Buffer:
+    """An array that is part of the model's state but is not learned (batch norm's running statistics)."""
+
+    def __init__(self, shape: Shape, fill: float) -> None:
+        self.shape = shape
+        self.fill = fill
+        self._data: Array | None = None
+
+    @property
+    def data(self) -> Array:
+        if self._data is None:
+            raise UsageError("the buffers have no values yet: call model.initialize(seed=...) first")
+        return self._data
+
+    def bind(self, data: Array) -> None:
+        self._data = data
+
+
+def place(sizes: Mapping[str, int], start: int = 0) -> tuple[dict[str, slice], int]:
+    """Name -> slice of a flat array, one behind the other from aligned places; and where the next would start."""
+    segments = {}
+    for name, size in sizes.items():
+        segments[name] = slice(start, start + size)
+        start += -(-size // ALIGNMENT) * ALIGNMENT
+    return segments, start
+
+
+class FlatBuffers:
+    """All buffers in one contiguous array, so that an average of them is one pass.
+
+    Attributes:
+        data: the flat array, (total,); gaps between segments hold zeros.
+        segments: buffer name -> slice of it.
+    """
+
+    def __init__(self, buffers: Mapping[str, Buffer], backend: Backend, dtype: str) -> None:
+        self.shapes = {name: buffer.shape for name, buffer in buffers.items()}
+        self.segments, end = place({name: int(np.prod(shape)) for name, shape in self.shapes.items()})
+        self.data = backend.xp.zeros(end, dtype=dtype)
+        for name, buffer in buffers.items():
+            buffer.bind(self.view(self.data, name))
+            buffer.data[...] = buffer.fill
+
+    def view(self, flat: Array, name: str) -> Array:
+        """The part of a flat array that belongs to a buffer, in the buffer's shape."""
+        return flat[self.segments[name]].reshape(self.shapes[name])
+
+
+class FlatParameters:
+    """All weights in one contiguous array, all gradients in a second: an optimiser step is one pass.
+
+    Segments are ordered by group, so each group is one slice, and aligned to ``ALIGNMENT`` elements; the
+    gaps hold zeros and stay zero.
+
+    Attributes:
+        data: all values, (total,).
+        grad: the gradients of all that is trained, (trained,): frozen parameters come last and are left out.
+        segments: parameter name -> slice of the flat arrays.
+        groups: group -> slice of the flat arrays.
+        trained: slice of ``data`` that ``grad`` belongs to.
+        rounded: a copy of ``data`` in float16, once there is one.
+    """
+
+    rounded: Array | None = None
+
+    def __init__(self, parameters: Mapping[str, Parameter], backend: Backend, dtype: str) -> None:
+        self.segments: dict[str, slice] = {}
+        self.groups: dict[str, slice] = {}
+        self.shapes = {name: p.shape for name, p in parameters.items()}
+        end = 0
+        for group in GROUPS:
+            start = end
+            placed, end = place({name: p.size for name, p in parameters.items() if p.group == group}, start)
+            self.segments |= placed
+            self.groups[group] = slice(start, end)
+        self.data = backend.xp.zeros(end, dtype=dtype)
+        grad = backend.xp.zeros(end, dtype=dtype)
+        self.trained = slice(0, self.groups["frozen"].start)
+        self.grad = grad[self.trained]
+        self.parameters = dict(parameters)
+        for name, parameter in parameters.items():
+            parameter.bind(self.view(self.data, name), self.view(grad, name))
+            parameter.bind_rounded(None)
+
+    def round(self, dtype: str) -> None:
+        """Bring the parameters' ``value`` up to date, in one pass; from the first call on they are copies."""
+        if self.rounded is None:
+            self.rounded = self.data.astype(dtype)
+            for name, parameter in self.parameters.items():
+                parameter.bind_rounded(self.view(self.rounded, name))
+        else:
+            self.rounded[...] = self.data
+
+    def view(self, flat: Array, name: str) -> Array:
+        """The part of a flat array that belongs to a parameter, in the parameter's shape."""
+        return flat[self.segments[name]].reshape(self.shapes[name])

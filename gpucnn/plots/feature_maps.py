@@ -1,0 +1,307 @@
+"""Pictures for people: grids of grey feature maps, units as cells, the story of demo 1, contact sheets.
+
+Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+
+from gpucnn.errors import UsageError
+from gpucnn.types import Array
+
+LIMIT = 64  # tiles on a grid
+TALLEST = 600  # pixels of a tile
+DPI = 100
+SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
+INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one layer made of one image: dotted name, what it does, values (H,W,C) or (C,)."""
+
+    name: str
+    kind: str
+    values: Array
+
+    @property
+    def shape(self) -> str:
+        return " x ".join(map(str, self.values.shape))
+
+    @property
+    def span(self) -> str:
+        """The value range, as text."""
+        return f"{number(self.values.min())} to {number(self.values.max())}"
+
+
+def number(value: float) -> str:
+    """Three digits, and no minus in front of a zero."""
+    return f"{float(value) + 0.0:.3g}"
+
+
+def grey_scale(values: Array) -> tuple[float, float]:
+    """(black, white) of a tile (H,W): the same rule for every tile of a stage.
+
+    Black is 0, or the 1st percentile where values are negative; white is the 99th: a few bright pixels must
+    not darken a picture.  Where less than 1 % is lit, white is the 90th of what is.
+    """
+    low, high = (float(v) for v in np.percentile(values, (1, 99)))
+    black = low if values.min() < 0 else 0.0
+    lit = values[values > black]
+    white = high if high > black or not lit.size else float(np.percentile(lit, 90))
+    return black, white if white > black else black + 1.0
+
+
+def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT) -> None:
+    """The channels of a stage (H,W,C) as grey tiles, each with its number and value range."""
+    height, width, channels = stage.values.shape
+    shown = min(channels, limit)
+    columns = best_columns(shown, width / height)
+    rows = ceil(shown / columns)
+    least = 200 if shown <= 4 else 140 if shown <= 16 else 86
+    tile_w = max(least, min(width, 1320 // columns, 300))
+    tile_h = max(1, round(tile_w * height / width))
+    if tile_h > TALLEST:
+        tile_w, tile_h = max(1, round(TALLEST * width / height)), TALLEST
+    top, gap, caption = 74, 12, 20
+    sheet = Sheet(gap + columns * (tile_w + gap), top + rows * (tile_h + caption + gap), minimum=560)
+    sheet.text(gap, 12, f"{stage.name}: {stage.kind}", size=15, weight="bold")
+    hidden = f", {channels - shown} more not shown" if shown < channels else ""
+    sheet.text(gap, 38, f"{stage.shape}{hidden}", size=11)
+    sheet.text(gap, 55, f"{SCALE}, tile by tile", size=9, color=PALE)
+    for i in range(shown):
+        x = gap + i % columns * (tile_w + gap)
+        y = top + i // columns * (tile_h + caption + gap)
+        tile = stage.values[:, :, i]
+        sheet.picture(x, y, tile_w, tile_h, tile, grey_scale(tile))
+        label = f"{noun} {i}" if tile_w >= 150 else f"{i}"
+        sheet.text(x, y + tile_h + 3, label, size=9, weight="bold")
+        span = f"{number(tile.min())} to {number(tile.max())}"
+        sheet.text(x + tile_w, y + tile_h + 3, span, size=8, color=PALE, align="right")
+    sheet.save(path)
+
+
+def best_columns(count: int, aspect: float) -> int:
+    """Columns for ``count`` tiles of this width / height: a sheet near 2:1, rather with a full last row."""
+
+    def misfit(columns: int) -> float:
+        rows = ceil(count / columns)
+        blank = rows * columns - count
+        shape = columns * aspect / rows
+        return abs(float(np.log(shape / 2.0))) + 0.5 * (blank > 0) + 4.0 * blank / count
+
+    return min(range(1, count + 1), key=misfit)
+
+
+def save_units(path: Path, stage: Stage) -> None:
+    """The values of a layer without width and height (C,), as cells in reading order on one grey scale."""
+    (count,) = stage.values.shape
+    columns = min(count, 32)
+    rows = ceil(count / columns)
+    cell, gap, top = (44 if columns <= 16 else 26), 12, 74
+    sheet = Sheet(2 * gap + columns * cell, top + rows * cell + gap, minimum=560)
+    sheet.text(gap, 12, f"{stage.name}: {stage.kind}", size=15, weight="bold")
+    sheet.text(gap, 38, f"{stage.shape} units, {columns} to a row, {stage.span}", size=11)
+    sheet.text(
+        gap,
+        55,
+        SCALE,
+        size=9,
+        color=PALE,
+    )
+    cells = np.full(rows * columns, np.nan)
+    cells[:count] = stage.values
+    sheet.picture(gap, top, columns * cell, rows * cell, cells.reshape(rows, columns), grey_scale(stage.values))
+    sheet.save(path)
+
+
+def save_bars(path: Path, stage: Stage, names: Sequence[str], shares: Array, limit: int = 20) -> None:
+    """The last layer: a bar per class with its share (softmax), the likeliest on top where there are many."""
+    order = range(len(names)) if len(names) <= limit else np.argsort(-shares)[:limit]
+    gap, top, row, bar = 12, 74, 22, 300
+    label = 10 + 8 * max(map(len, names))
+    sheet = Sheet(3 * gap + label + bar + 90, top + len(order) * row + gap, minimum=430)
+    sheet.text(gap, 12, f"{stage.name}: {stage.kind}, then softmax", size=15, weight="bold")
+    hidden = f", the likeliest {len(order)} of" if len(order) < len(names) else ","
+    sheet.text(gap, 38, f"{stage.shape} logits, {stage.span}{hidden} {len(names)} classes", size=11)
+    best = int(np.argmax(shares))
+    for line, i in enumerate(order):
+        y = top + line * row
+        weight = "bold" if i == best else "normal"
+        sheet.text(gap + label, y + 3, names[i], size=10, weight=weight, align="right")
+        sheet.box(2 * gap + label, y + 3, max(1.0, float(shares[i]) * bar), row - 8, INK if i == best else PALE)
+        sheet.text(3 * gap + label + bar, y + 3, f"{float(shares[i]):8.2%}", size=10, weight=weight)
+    sheet.save(path)
+
+
+def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Stage], filters: Sequence[int]) -> None:
+    """Demo 1 (L25) on one sheet: photograph -> filter -> convolution -> ReLU -> max and average pooling.
+
+    Args:
+        photo: (H,W), 0..1.
+        kernels: (F,KH,KW), the weights.
+        stages: convolution, ReLU, max pooling, average pooling.
+        filters: which to show, one to a row.
+
+    Pictures stand in the proportion of their sizes: pooling halves them.
+    """
+    conv, relu, maximum, average = stages
+    aspect = min(max(photo.shape[0] / photo.shape[1], 0.2), 2.0)  # a strip would make no sheet
+    big, wide, half, weights = 330, 320, 160, 66  # widths: photograph, feature map, pooled map, filter
+    left, top, arrow, gap = 20, 96, 36, 8
+    tall, row = round(wide * aspect), round(wide * aspect) + 16
+    x_kernel = left + big + arrow
+    x_conv = x_kernel + weights + arrow
+    x_relu = x_conv + wide + arrow
+    x_pool = x_relu + wide + arrow
+    sheet = Sheet(x_pool + half + 62, top + len(filters) * row + 4)
+
+    middle = top + (len(filters) * row - 16) / 2
+    y_photo = middle - big * aspect / 2
+    sheet.picture(left, y_photo, big, big * aspect, photo, (0.0, 1.0))
+    sheet.arrow(left + big + 6, middle, arrow - 12)
+    for x, y, title, note in (
+        (left, y_photo - 60, "photograph", f"{photo.shape[0]} x {photo.shape[1]}, grey"),
+        (x_kernel, 20, "filter", "3 x 3,\ngrey = 0"),
+        (x_conv, 20, "convolution", conv.shape),
+        (x_relu, 20, "ReLU", relu.shape),
+        (x_pool, 20, "pooling", f"{maximum.shape},\nmaximum and mean"),
+    ):
+        sheet.text(x, y, title, size=18, weight="bold")
+        sheet.text(x, y + 28, note, size=12, color=PALE)
+
+    largest = float(np.abs(kernels).max())
+    for line, f in enumerate(filters):
+        y = top + line * row
+        centre = y + tall / 2
+        sheet.picture(x_kernel, centre - weights / 2, weights, weights, kernels[f], (-largest, largest))
+        sheet.text(x_kernel + weights / 2, centre + 38, f"no. {f}", size=12, color=PALE, align="center")
+        for x, stage in ((x_conv, conv), (x_relu, relu)):
+            tile = stage.values[:, :, f]
+            sheet.picture(x, y, wide, tall, tile, grey_scale(tile))
+            sheet.arrow(x - arrow + 6, centre, arrow - 12)
+        sheet.arrow(x_pool - arrow + 6, centre, arrow - 12)
+        small = (tall - gap) / 2
+        for offset, stage, word in ((0.0, maximum, "max"), (small + gap, average, "mean")):
+            tile = stage.values[:, :, f]
+            sheet.picture(x_pool, y + offset, half, small, tile, grey_scale(tile))
+            sheet.text(x_pool + half + 8, y + offset + small / 2 - 8, word, size=12, color=PALE)
+    sheet.save(path, colors=64)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Images of a contact sheet, uint8 (B,H,W,C), with a title and a note below it."""
+
+    title: str
+    note: str
+    images: Array
+
+
+def save_columns(path: Path, title: str, note: str, names: Sequence[str], columns: Sequence[Column]) -> None:
+    """A contact sheet: one image to a row, with its name, and what became of it in each column."""
+    height, width = columns[0].images.shape[1:3]
+    noted = any(column.note for column in columns)
+    scale = max(1, round(72 / max(height, width)))  # pixels stay squares
+    shrink = min(1.0, 160 / max(height, width))
+    tile_h, tile_w = (max(1, round(size * scale * shrink)) for size in (height, width))
+    gap, top, label = 8, 116 if noted else 96, 16 + 8 * max(map(len, names))
+    step = max(tile_w, 64) + gap
+    lines = wrap(note, max(40, (label + len(columns) * step) // 7))
+    top += 16 * (len(lines) - 1)
+    sheet = Sheet(label + len(columns) * step + 2 * gap, top + len(names) * (tile_h + gap), minimum=560)
+    sheet.text(gap, 12, title, size=15, weight="bold")
+    for number, line in enumerate(lines):
+        sheet.text(gap, 40 + 16 * number, line, size=11, color=PALE)
+    for row, name in enumerate(names):
+        sheet.text(label - gap, top + row * (tile_h + gap) + tile_h / 2 - 8, name, size=11, align="right")
+    for number, column in enumerate(columns):
+        x = label + number * step + (2 * gap if number else 0)
+        sheet.text(x, top - (42 if noted else 24), column.title, size=11, weight="bold")
+        sheet.text(x, top - 24, column.note, size=9, color=PALE)
+        for row, image in enumerate(column.images):
+            sheet.photograph(x, top + row * (tile_h + gap), tile_w, tile_h, image)
+    sheet.save(path)
+
+
+class Sheet:
+    """A white page to put pictures and words on; x to the right and y downwards, in pixels."""
+
+    def __init__(self, width: float, height: float, minimum: int = 0) -> None:
+        try:
+            import PIL  # noqa: F401  (matplotlib writes PNG through Pillow)
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise missing(error) from None
+        self.width, self.height = max(width, minimum), height
+        self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)
+        self.tiles: list[tuple[int, int, int, int, Array]] = []  # x, y, width, height, grey (H,W) or colours
+
+    def picture(
+        self, x: float, y: float, width: float, height: float, values: Array, scale: tuple[float, float]
+    ) -> None:
+        """Values (H,W) in grey, in a thin frame; enlarged pixels stay squares, NaN is paper."""
+        self.tiles.append((round(x), round(y), round(width), round(height), to_grey(values, scale)))
+
+    def photograph(self, x: float, y: float, width: float, height: float, image: Array) -> None:
+        """An image, uint8 (H,W,1) or (H,W,3), as it is."""
+        pixels = image[:, :, 0] if image.shape[2] == 1 else image
+        self.tiles.append((round(x), round(y), round(width), round(height), np.ascontiguousarray(pixels)))
+
+    def text(
+        self, x: float, y: float, text: str, *, size: float, weight: str = "normal", color: str = INK,
+        align: str = "left",
+    ) -> None:  # fmt: skip
+        """Words with their top at y."""
+        self.figure.text(
+            x / self.width, 1 - y / self.height, text, size=size * 72 / DPI, weight=weight, color=color,
+            ha=align, va="top", linespacing=1.5,
+        )  # fmt: skip
+
+    def box(self, x: float, y: float, width: float, height: float, color: str) -> None:
+        from matplotlib.patches import Rectangle
+
+        corner = (x / self.width, 1 - (y + height) / self.height)
+        self.figure.add_artist(Rectangle(corner, width / self.width, height / self.height, color=color, linewidth=0))
+
+    def arrow(self, x: float, y: float, length: float) -> None:
+        """An arrow to the right."""
+        from matplotlib.patches import FancyArrowPatch
+
+        level = 1 - y / self.height
+        ends = [(x / self.width, level), ((x + length) / self.width, level)]
+        self.figure.add_artist(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4))
+
+    def save(self, path: Path, colors: int = 256) -> None:
+        """A PNG with a palette; fewer colours make a smaller file."""
+        from PIL import Image, ImageDraw
+
+        self.figure.canvas.draw()
+        sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
+        pen = ImageDraw.Draw(sheet)
+        for x, y, width, height, pixels in self.tiles:
+            shrinks = pixels.shape[1] > width
+            way = Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST
+            sheet.paste(Image.fromarray(pixels).resize((width, height), way), (x, y))
+            pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
+        sheet.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def to_grey(values: Array, scale: tuple[float, float]) -> Array:
+    """Values (H,W) -> uint8, 0 for black and 255 for white; NaN is white."""
+    black, white = scale
+    shares = np.clip((values - black) / (white - black), 0.0, 1.0)
+    return np.rint(255.0 * np.nan_to_num(shares, nan=1.0)).astype(np.uint8)
+
+
+def missing(error: ImportError) -> UsageError:
+    """What to say where an optional package is not installed."""
+    return UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'")

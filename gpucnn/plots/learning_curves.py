@@ -1,0 +1,141 @@
+"""Learning curves: what runs logged, read back and drawn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+from gpucnn.checkpoint import open_checkpoint
+from gpucnn.errors import UsageError
+from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet
+from gpucnn.runs.log import read_rows
+from gpucnn.training.lr_finder import RangeTest
+
+COLORS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#57606a", "#0a3069")
+GRID = "#eaeef2"
+AXES = {"loss": "loss, mean per image", "accuracy": "error, 1 - accuracy"}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A run's name and its columns: "epoch", "train_loss", "test_accuracy", ... -> one number per epoch."""
+
+    name: str
+    columns: Mapping[str, Sequence[float]]
+
+
+def read_curves(path: Path) -> Curves:
+    """The history of a run: of a run folder (metrics.jsonl), of such a file, or of a checkpoint.
+
+    Raises:
+        UsageError: there is none, or no epoch in it yet.
+        CheckpointError: a checkpoint that is damaged.
+    """
+    log = path / "metrics.jsonl" if path.is_dir() else path
+    name = path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
+    if path.suffix == ".h5":
+        columns: Mapping[str, Sequence[float]] = open_checkpoint(path).history()
+    else:
+        if not log.is_file():
+            raise UsageError(f"{path} is no run: give a run folder, its metrics.jsonl or a checkpoint")
+        rows = read_rows(log)
+        columns = {key: [_number(row.get(key)) for row in rows] for key in (rows[0] if rows else ())}
+    if not columns.get("epoch"):
+        raise UsageError(f"{path} has no epoch in its log yet: wait for the first one to end")
+    if missing := sorted({f"{part}_{kind}" for part in ("train", "test") for kind in AXES} - columns.keys()):
+        raise UsageError(f"{path} has no column {missing[0]!r}: give a run folder, its metrics.jsonl or a checkpoint")
+    return Curves(name, columns)
+
+
+def _number(value: Any) -> float:
+    """What was no number stands as null in a log."""
+    return value if isinstance(value, int | float) else nan
+
+
+def save_curves(path: Path, runs: Sequence[Curves]) -> None:
+    """Loss and error over epochs, of training (dotted) and test (drawn), one colour per run, as PNG or SVG.
+
+    The error is on a logarithmic scale: from 98 to 99 % is as long a way as from 96 to 98.
+    """
+    figure = Sheet(1200, 460).figure
+    for place, (kind, label) in enumerate(AXES.items()):
+        axes = figure.add_axes((0.06 + 0.5 * place, 0.13, 0.42, 0.72))
+        for color, run in zip(_cycle(len(runs)), runs, strict=True):
+            for part, style in (("train", ":"), ("test", "-")):
+                points = _points(run, f"{part}_{kind}", kind)
+                if points:
+                    axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.6,
+                              marker="o" if len(points) < 3 else "", markersize=4)  # fmt: skip
+        _dress(axes, label, "epoch")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain)
+        low, high = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(_plain if high < 10 * low else _plain_if_many)
+        axes.grid(which="both", color=GRID, linewidth=0.8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _legend(figure, runs)
+    figure.savefig(path, dpi=DPI)
+
+
+def _dress(axes: Any, title: str, label: str) -> None:
+    """What all plots have in common: title, name of the horizontal axis, ticks, no frame at the top and the right."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(label, fontsize=9, color=PALE)
+    axes.tick_params(which="both", labelsize=8, colors=PALE)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _legend(figure: Any, runs: Sequence[Curves]) -> None:
+    from matplotlib.lines import Line2D
+
+    entries = [Line2D([], [], color=c, label=_labelled(run)) for c, run in zip(_cycle(len(runs)), runs, strict=True)]
+    entries += [
+        Line2D([], [], color=PALE, linestyle=style, label=part) for part, style in (("train", ":"), ("test", "-"))
+    ]
+    figure.legend(handles=entries, loc="upper left", bbox_to_anchor=(0.05, 0.99), ncols=min(len(entries), 5),
+                  frameon=False, fontsize=9, labelcolor=INK)  # fmt: skip
+
+
+def _labelled(run: Curves) -> str:
+    return f"{run.name}: {100 * run.columns['test_accuracy'][-1]:.2f} %"
+
+
+def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
+    """(epoch, value) of what can be drawn: not what is no number, and zero has no logarithm."""
+    pairs = zip(run.columns["epoch"], run.columns[column], strict=True)
+    values = [(e, v if kind == "loss" else 1.0 - v) for e, v in pairs]
+    return [(e, v) for e, v in values if 0.0 < v < inf]
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(count)]
+
+
+def _plain(value: float, position: int) -> str:
+    return f"{value:.3g}"
+
+
+def _plain_if_many(value: float, position: int) -> str:
+    """Of the lines between powers of ten, those at 2 and 5."""
+    return f"{value:.3g}" if f"{value:.0e}"[0] in "25" else ""
+
+
+def save_range_test(path: Path, found: RangeTest, title: str) -> None:
+    """The loss over the learning rate, as read and smoothed, with the steepest place marked."""
+    figure = Sheet(760, 460).figure
+    axes = figure.add_axes((0.09, 0.12, 0.87, 0.76))
+    axes.plot(found.rates, found.losses, color="#b6e3ff", linewidth=1.0, label="loss of a batch")
+    axes.plot(found.rates, found.smoothed, color=COLORS[0], linewidth=1.8, label="smoothed")
+    axes.axvline(found.steepest, color=COLORS[1], linewidth=1.2, label=f"falls fastest: {found.steepest:.2g}")
+    axes.axvline(found.lowest, color=PALE, linewidth=1.2, linestyle="--", label=f"lowest: {found.lowest:.2g}")
+    axes.axvline(found.lowest / 10, color=PALE, linewidth=1.2, linestyle=":", label="a tenth of that")
+    axes.set_xscale("log")
+    low, high = min(found.smoothed), found.smoothed[0]
+    axes.set_ylim(max(0.0, low - 0.15 * (high - low)), high + 0.5 * (high - low) + 1e-9)
+    _dress(axes, title, "learning rate")
+    axes.set_ylabel(AXES["loss"], fontsize=9, color=PALE)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    figure.savefig(path, dpi=DPI)

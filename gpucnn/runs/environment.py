@@ -1,0 +1,83 @@
+"""What a run runs on: versions, processor, device.
+
+Package metadata is asked, so nothing is imported; a GPU and its libraries are asked where one is used.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gpucnn.devices.cores import usable_cores
+from gpucnn.version import __version__
+
+PACKAGES = {
+    "numpy": ("numpy",),
+    "numba": ("numba",),
+    "h5py": ("h5py",),
+    "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+}
+"""what it is called -> the distributions that provide it"""
+
+PASSING = ("command", "started", "usable_cores")
+"""What differs between two equal runs, or between a run and its continuation."""
+
+
+def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
+    """Everything worth writing down about where a run runs.
+
+    Args:
+        requested: the device asked for.
+        used: the backend's name.
+        reason: why it is another one.
+    """
+    about: dict[str, Any] = {
+        "gpucnn": __version__,
+        "python": platform.python_version(),
+        **{name: installed(*names) for name, names in PACKAGES.items()},
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "device_requested": requested,
+        "device_used": used,
+        "device_reason": reason,
+        "command": list(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    kind, _, number = used.partition(":")
+    if kind == "gpu":
+        from gpucnn.devices import gpu
+
+        about["gpu"] = gpu.about(int(number or 0))
+    return about
+
+
+def stable_part(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes into a checkpoint: equal for a run and for the same run interrupted and resumed."""
+    return {key: value for key, value in about.items() if key not in PASSING}
+
+
+def installed(*distributions: str) -> str | None:
+    """The version of the first of these distributions that is installed."""
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

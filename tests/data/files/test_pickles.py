@@ -1,0 +1,198 @@
+"""CIFAR's pickles: read as what they are, and nothing that one asks for is ever run."""
+
+import os
+import pickle
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_samples import python2_array, python2_pickle, python2_string
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpucnn.data.files.pickles import as_images, as_labels, read_pickle
+from gpucnn.errors import DataError
+
+ROWS = np.random.default_rng(0).integers(0, 256, (3, 3072)).astype(np.uint8)
+LABELS = [7, 0, 255]
+GOOD = python2_pickle(ROWS, LABELS)
+
+
+def test_python_2_s_pickle() -> None:
+    found = read_pickle(GOOD, "batch")
+    assert found["batch_label"] == b"training batch 1 of 5"
+    assert as_labels(found["labels"], "batch").tolist() == LABELS
+    assert np.array_equal(as_images(found["data"], "batch"), ROWS)
+    assert as_images(found["data"], "batch").dtype == np.uint8
+
+
+def test_the_sample_is_a_pickle_that_numpy_reads() -> None:
+    """The sample itself against another reader: the ordinary unpickler."""
+    found = pickle.loads(GOOD, encoding="bytes")
+    assert np.array_equal(found[b"data"], ROWS)
+    assert found[b"labels"] == LABELS
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_pickles_of_python_3(protocol: int, order: str) -> None:
+    batch = {"labels": LABELS, "data": np.array(ROWS, order=order), "filenames": ["a.png", "b.png", "a.png"]}
+    found = read_pickle(pickle.dumps(batch, protocol), "batch")
+    assert np.array_equal(as_images(found["data"], "batch"), ROWS)
+    assert as_labels(found["labels"], "batch").tolist() == LABELS
+
+
+class Evil:
+    """Asks for a function to be called when it is read."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("function", [os.system, os.mkdir, eval, getattr, pickle.loads, np.fromfile, print])
+def test_code_is_never_run(tmp_path: Path, protocol: int, function: object) -> None:
+    target = tmp_path / "ran"
+    argument = f"open({str(target)!r}, 'w')" if function is eval else str(target)
+    argument = f"touch {target}" if function is os.system else argument
+    for batch in (Evil(function, argument), {"labels": LABELS, "data": Evil(function, argument)}):
+        with pytest.raises(DataError, match="nothing of it was run"):
+            read_pickle(pickle.dumps(batch, protocol), "batch")
+    assert not target.exists()
+
+
+def global_(module: bytes, name: bytes) -> bytes:
+    return b"c" + module + b"\n" + name + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (b"\x80\x02" + global_(b"os", b"system") + b"U\x02id\x85R.", "asks for os.system"),
+        (b"\x80\x02" + global_(b"numpy", b"load") + b".", "asks for numpy.load"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.tobytes\x93.", "asks for numpy.ndarray.tobytes"),
+        (b"\x80\x02" + global_(b"builtins", b"exec") + b".", "asks for builtins.exec"),
+        (b"(ios\nsystem\n.", "instruction INST"),
+        (b"(cos\nsystem\no.", "instruction OBJ"),
+        (b"\x80\x02\x82\x01.", "instruction EXT1"),
+        (b"\x80\x02P1\n.", "instruction PERSID"),
+        (b"\x80\x02]2.", "instruction DUP"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "at place 2147483647"),  # the memo would take 32 GiB
+        (b"\x80\x02)" + b"q\x00h\x00\x86" * 70 + b".", "more than 64 tuples"),
+        (b"\x80\x02].", "holds a list"),
+        (b"\x80\x02N.", "holds a NoneType"),
+        (b"", "not a CIFAR pickle"),
+        (b"<!DOCTYPE html>", "not a CIFAR pickle"),
+        (GOOD[:-1], "not a CIFAR pickle"),
+        (GOOD[:5000], "not a CIFAR pickle"),
+        (b"\x80\x02T\xff\xff\xff\x7fx.", "not a CIFAR pickle"),  # a string of 2 GiB, it says
+        (b"\x80\x02}]U\x01xs.", "unhashable"),
+    ],
+)
+def test_odd_programs_are_refused(program: bytes, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_pickle(program, "data_batch_1")
+    assert message in str(caught.value)
+    assert "data_batch_1" in str(caught.value)
+
+
+def test_nested_tuples_as_keys_do_not_hang() -> None:
+    """A hash of 60 tuples that hold each other twice would take 2**60 steps."""
+    nest = b")q\x00" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(60))
+    start = time.monotonic()
+    with pytest.raises(DataError):
+        read_pickle(b"\x80\x02}" + nest + b"Ns.", "batch")
+    assert time.monotonic() - start < 2
+
+
+def data_of(array: bytes) -> object:
+    return read_pickle(b"\x80\x02}" + python2_string(b"data") + array + b"s.", "batch")["data"]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        python2_array(ROWS, code=b"i1"),
+        python2_array(ROWS, code=b"O8"),
+        python2_array(ROWS, shape=(4, 3072)),
+        python2_array(ROWS, shape=(3072, 3)),
+        python2_array(ROWS, shape=(-3, -3072)),
+        python2_array(ROWS.astype("f4"), code=b"f4"),
+        b"]",
+        b"N",
+        b"U\x05bytes",
+        global_(b"numpy", b"dtype") + b")R",
+        global_(b"numpy", b"ndarray"),
+        global_(b"numpy", b"ndarray") + b")R(NNNNNtb",
+    ],
+)
+def test_what_is_no_array_of_pixels_is_refused(array: bytes) -> None:
+    with pytest.raises(DataError, match="batch: its images are not an array of bytes"):
+        as_images(data_of(array), "batch")
+
+
+def test_pixels_in_another_shape_are_refused() -> None:
+    found = read_pickle(pickle.dumps({"data": ROWS.reshape(3, 1024, 3)}, 3), "batch")
+    with pytest.raises(DataError, match=r"shape \(3, 1024, 3\), 9216 bytes"):
+        as_images(found["data"], "batch")
+
+
+@pytest.mark.parametrize("labels", [None, "labels", [1.0], [-1], [256], [True], [[1]], (1, 2), {1: 2}])
+def test_what_is_no_list_of_labels_is_refused(labels: object) -> None:
+    with pytest.raises(DataError, match="batch: its labels are not a list of class numbers"):
+        as_labels(labels, "batch")
+
+
+@given(place=st.integers(0, len(GOOD) - 1), value=st.integers(0, 255))
+def test_a_changed_byte_raises_nothing_else(place: int, value: int) -> None:
+    changed = bytearray(GOOD)
+    changed[place] = value
+    with suppress(DataError):
+        found = read_pickle(bytes(changed), "batch")
+        as_labels(found.get("labels"), "batch")
+        assert as_images(found.get("data"), "batch").shape == (3, 3072)
+
+
+@given(st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail))
+def test_random_programs_raise_nothing_else(program: bytes) -> None:
+    with suppress(DataError):
+        read_pickle(program, "batch")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"}",
+                b"]",
+                b")",
+                b"(",
+                b"N",
+                b"R",
+                b"b",
+                b"q\x00",
+                b"h\x00",
+                b"\x85",
+                b"t",
+                b"u",
+                b"s",
+                b"a",
+                b"e",
+                global_(b"numpy", b"ndarray"),
+                global_(b"numpy", b"dtype"),
+                b"K\x01",
+                struct.pack("<cI", b"r", 3),
+            ]
+        ),
+        max_size=20,
+    )
+)
+def test_programs_of_allowed_instructions_raise_nothing_else(instructions: list[bytes]) -> None:
+    with suppress(DataError):
+        as_images(read_pickle(b"\x80\x02" + b"".join(instructions) + b".", "batch").get("data"), "batch")

@@ -1,0 +1,68 @@
+"""Schedules at the points where their formulas are known."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpucnn.optim.schedules import constant, cosine, one_cycle, piecewise_linear, step_decay, triangular, warmup
+
+
+def test_constant_and_steps() -> None:
+    assert constant(0.3)(10**6) == 0.3
+    rates = [step_decay(1.0, [20, 10], 0.1)(step) for step in (0, 9, 10, 19, 20, 99)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_cosine() -> None:
+    rate = cosine(2.0, 100, final=0.1)
+    assert [rate(s) for s in (0, 50, 100, 1000)] == pytest.approx([2.0, 1.1, 0.2, 0.2])
+    assert rate(25) == pytest.approx(2 * (0.1 + 0.9 * (1 + 0.5**0.5) / 2))
+
+
+def test_one_cycle_is_a_triangle() -> None:
+    rate = one_cycle(1.0, 100, peak=0.25, start=0.2, final=0.05)
+    points = [rate(s) for s in (0, 10, 25, 50, 100, 200)]
+    assert points == pytest.approx([0.2, 0.2 + 0.8 * 0.4, 1.0, 1 - 0.95 / 3, 0.05, 0.05])
+
+
+def test_warm_up_comes_before_and_the_schedule_starts_after_it() -> None:
+    rate = warmup(step_decay(1.0, [5]), 4)
+    assert [rate(s) for s in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert (rate(8), rate(9)) == pytest.approx((1.0, 0.1))
+    plain = constant(1.0)
+    assert warmup(plain, 0) is plain
+
+
+@given(total=st.integers(1, 500), step=st.integers(0, 1000), lr=st.floats(1e-6, 10))
+def test_rates_stay_between_zero_and_lr(total: int, step: int, lr: float) -> None:
+    for schedule in (cosine(lr, total), one_cycle(lr, total), warmup(cosine(lr, total), 7)):
+        assert 0.0 <= schedule(step) <= lr * (1 + 1e-9)
+
+
+def test_piecewise_linear_is_level_outside_its_knots() -> None:
+    rate = piecewise_linear(2.0, [(2, 0.5), (4, 1.0), (8, 0.25)])
+    wanted = [1.0, 1.0, 1.0, 1.5, 2.0, 1.625, 1.25, 0.875, 0.5, 0.5]
+    assert [rate(step) for step in range(10)] == pytest.approx(wanted)
+    assert piecewise_linear(2.0, [(5, 0.5)])(0) == piecewise_linear(2.0, [(5, 0.5)])(9) == 1.0
+
+
+def test_the_triangle_of_the_speedrun() -> None:
+    rate = triangular(11.5, 476)  # 0.23 of 476 steps are 109.48: the top is at step 109
+    shares = {0: 0.2, 50: 0.2 + 0.8 * 50 / 109, 109: 1.0, 300: 1 - 0.93 * 191 / 367, 475: 0.07 + 0.93 / 367, 476: 0.07}
+    assert [rate(step) / 11.5 for step in shares] == pytest.approx(list(shares.values()))
+    assert max(rate(step) for step in range(476)) == rate(109) == 11.5
+
+
+def test_a_triangle_without_a_climb_is_a_line_down() -> None:
+    rate = triangular(1.0, 200, peak=0.0, final=0.0)
+    assert [rate(step) for step in (0, 50, 199, 200)] == pytest.approx([1.0, 0.75, 0.005, 0.0])
+
+
+@given(total=st.integers(2, 300), peak=st.floats(0.02, 0.98))
+def test_triangular_and_one_cycle_differ_only_in_where_the_top_is(total: int, peak: float) -> None:
+    top = int(peak * total)
+    made = triangular(1.0, total, peak, 0.1, 0.2)
+    assert made(top) == 1.0
+    if top:
+        theirs = one_cycle(1.0, total, top / total, 0.1, 0.2)
+        assert [made(step) for step in range(total)] == pytest.approx([theirs(step) for step in range(total)])
