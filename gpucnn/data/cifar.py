@@ -14,12 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucnn.data.classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.files.pickles import as_images, as_labels, read_pickle
-from gpucnn.data.files.sources import DAMAGED, MIB, RemoteFile, Source, open_bytes, read_up_to, replace_hint
+from gpucnn.data.files.sources import MIB, RemoteFile, Source, open_bytes, read_up_to, reading, size_range
 from gpucnn.data.files.tar import read_members
-from gpucnn.errors import DataError
 from gpucnn.types import Array
 
 PIXELS = 3 * 32 * 32
@@ -54,19 +52,16 @@ class Layout:
             return (records * (self.label_bytes + PIXELS),) * 2
         return records * PIXELS, records * (PIXELS + SLACK) + MIB
 
-    def parse(self, content: bytes, records: int, path: Path) -> tuple[Array, Array]:
-        """The content of a file -> images uint8 (N,32,32,3), labels uint8 (N,)."""
+    def parse(self, content: bytes, records: int) -> tuple[Array, Array]:
+        """The content of a file -> images uint8 (N,32,32,3), labels uint8 (N,); ValueError where it is bad."""
         if self.label_bytes:
             rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, self.label_bytes + PIXELS)
             labels, planes = rows[:, self.label_bytes - 1], rows[:, self.label_bytes :]
         else:
-            found = read_pickle(content, path)
-            labels, planes = as_labels(found.get(self.label_key), path), as_images(found.get("data"), path)
+            found = read_pickle(content)
+            labels, planes = as_labels(found.get(self.label_key)), as_images(found.get("data"))
         if (len(labels), len(planes)) != (records, records):
-            raise DataError(
-                f"{path} has {len(planes):,} images and {len(labels):,} labels instead of {records:,} "
-                f"of each; {replace_hint(path)}"
-            )
+            raise ValueError(f"it has {len(planes):,} images and {len(labels):,} labels instead of {records:,} of each")
         return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
@@ -108,17 +103,13 @@ def read_place(place: Path, layouts: Iterable[Layout]) -> tuple[Dataset, Dataset
 
 
 def read_file(path: Path, sizes: tuple[int, int]) -> bytes:
-    """A whole file of a size between the two."""
+    """A whole file, whose size must lie between the two."""
     smallest, largest = sizes
-    try:
-        with open_bytes(path) as file:
-            content = read_up_to(file, largest + 1)
-    except DAMAGED as error:
-        raise DataError(f"{path} is damaged: {error}; {replace_hint(path)}") from None
-    if not smallest <= len(content) <= largest:
-        wanted = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
-        holds = "more" if len(content) > largest else f"{len(content):,}"
-        raise DataError(f"{path} has {holds} bytes instead of {wanted}; {replace_hint(path)}")
+    with reading(path), open_bytes(path) as file:
+        content = read_up_to(file, largest + 1)
+        if not smallest <= len(content) <= largest:
+            found = "more" if len(content) > largest else f"{len(content):,}"
+            raise ValueError(f"it has {found} bytes instead of {size_range(*sizes)}")
     return content
 
 
@@ -129,14 +120,14 @@ def read_part(layout: Layout, files: dict[str, int], contents: dict[str, bytes],
     labels = np.empty(count, dtype=np.uint8)
     start = 0
     for name, records in files.items():
-        path = place / name
         part = slice(start, start + records)
-        images[part], labels[part] = layout.parse(contents.pop(f"{layout.folder}/{name}"), records, path)
-        if (highest := int(labels[part].max())) >= len(layout.classes):
-            raise DataError(
-                f"{path}: record {int(labels[part].argmax())} has label {highest}, but {layout.name} has "
-                f"{len(layout.classes)} classes; {replace_hint(path)}"
-            )
+        with reading(place / name):
+            images[part], labels[part] = layout.parse(contents.pop(f"{layout.folder}/{name}"), records)
+            if (highest := int(labels[part].max())) >= len(layout.classes):
+                raise ValueError(
+                    f"record {int(labels[part].argmax())} has label {highest}, but {layout.name} has "
+                    f"{len(layout.classes)} classes"
+                )
         start += records
     return Dataset(layout.name, images, labels, layout.classes)
 
@@ -164,46 +155,44 @@ def cifar_source(
     )
 
 
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+FINE = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+    lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+    pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
+    shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+    television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100_CLASSES = tuple(FINE.split())
+"""What the labels mean, in the publisher's order."""
+
 BATCHES = [f"data_batch_{number}" for number in (1, 2, 3, 4, 5)]
 
 CIFAR10_LAYOUTS = (
     Layout(
-        "cifar10",
-        "cifar-10-batches-bin",
-        "cifar-10-binary.tar.gz",
-        {f"{batch}.bin": 10_000 for batch in BATCHES},
-        {"test_batch.bin": 10_000},
-        CIFAR10_CLASSES,
+        *("cifar10", "cifar-10-batches-bin", "cifar-10-binary.tar.gz"),
+        *({f"{batch}.bin": 10_000 for batch in BATCHES}, {"test_batch.bin": 10_000}, CIFAR10_CLASSES),
         label_bytes=1,
     ),
     Layout(
-        "cifar10",
-        "cifar-10-batches-py",
-        "cifar-10-python.tar.gz",
-        dict.fromkeys(BATCHES, 10_000),
-        {"test_batch": 10_000},
-        CIFAR10_CLASSES,
+        *("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        *(dict.fromkeys(BATCHES, 10_000), {"test_batch": 10_000}, CIFAR10_CLASSES),
         label_key="labels",
     ),
 )
 
 CIFAR100_LAYOUTS = (
     Layout(
-        "cifar100",
-        "cifar-100-binary",
-        "cifar-100-binary.tar.gz",
-        {"train.bin": 50_000},
-        {"test.bin": 10_000},
-        CIFAR100_CLASSES,
+        *("cifar100", "cifar-100-binary", "cifar-100-binary.tar.gz"),
+        *({"train.bin": 50_000}, {"test.bin": 10_000}, CIFAR100_CLASSES),
         label_bytes=2,
     ),
     Layout(
-        "cifar100",
-        "cifar-100-python",
-        "cifar-100-python.tar.gz",
-        {"train": 50_000},
-        {"test": 10_000},
-        CIFAR100_CLASSES,
+        *("cifar100", "cifar-100-python", "cifar-100-python.tar.gz"),
+        *({"train": 50_000}, {"test": 10_000}, CIFAR100_CLASSES),
         label_key="fine_labels",
     ),
 )
@@ -212,16 +201,8 @@ CIFAR10 = cifar_source(
     "50,000 + 10,000 photographs, colour 32 x 32, 10 classes",
     CIFAR10_LAYOUTS,
     (
-        (
-            "cifar-10-binary.tar.gz",
-            170_052_171,
-            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        ),
-        (
-            "cifar-10-python.tar.gz",
-            170_498_071,
-            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-        ),
+        ("cifar-10-binary.tar.gz", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+        ("cifar-10-python.tar.gz", 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
     ),
     images="8a590e660e6406b7032bf6c2e029c7df67f311491b1921023e91a07de4cc3e2f",
 )
@@ -229,11 +210,5 @@ CIFAR10 = cifar_source(
 CIFAR100 = cifar_source(
     "50,000 + 10,000 photographs, colour 32 x 32, 100 classes",
     CIFAR100_LAYOUTS,
-    (
-        (
-            "cifar-100-binary.tar.gz",
-            168_513_733,
-            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        ),
-    ),
+    (("cifar-100-binary.tar.gz", 168_513_733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),),
 )

@@ -19,8 +19,16 @@ from data_samples import (
 )
 
 from gpucnn.data import Dataset
-from gpucnn.data.cifar import CIFAR10_LAYOUTS, CIFAR100_LAYOUTS, Layout, find_place, list_files, read_place
-from gpucnn.data.classes import CIFAR10_CLASSES, CIFAR100_CLASSES
+from gpucnn.data.cifar import (
+    CIFAR10_CLASSES,
+    CIFAR10_LAYOUTS,
+    CIFAR100_CLASSES,
+    CIFAR100_LAYOUTS,
+    Layout,
+    find_place,
+    list_files,
+    read_place,
+)
 from gpucnn.errors import DataError
 
 VERSIONS = [TEN_BINARY, TEN_PYTHON, HUNDRED_BINARY, HUNDRED_PYTHON]
@@ -113,7 +121,9 @@ def test_a_label_without_a_class(tmp_path: Path, layout: Layout, label: int, at:
     changed = bytearray(contents[name])
     changed[at] = label
     contents[name] = bytes(changed)
-    with pytest.raises(DataError, match=f"{name}: record 1 has label {label}, but {layout.name} has {label} classes"):
+    with pytest.raises(
+        DataError, match=f"{name} is damaged: record 1 has label {label}, but {layout.name} has {label} classes"
+    ):
         read_place(put(tmp_path, layout, form, contents), [layout])
 
 

@@ -85,7 +85,7 @@ def test_a_folder_that_lacks_a_file_is_passed_over(tmp_path: Path) -> None:
         (NAMES[0], np.zeros((4, 28, 28)), "has 4 images, but train-labels-idx1-ubyte has 5 labels"),
         (NAMES[1], np.zeros(6), "has 5 images, but train-labels-idx1-ubyte has 6 labels"),
         (NAMES[3], np.array([0, 10, 3]), "image 1 has label 10, but there are 10 classes"),
-        (NAMES[3], np.zeros((3, 1)), "is not the IDX file wanted"),
+        (NAMES[3], np.zeros((3, 1)), "is damaged: it starts with 00 00 08 02"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path: Path, name: str, array: np.ndarray, message: str) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucnn.data.files.sources import DAMAGED, MIB, open_bytes, read_up_to, replace_hint
-from gpucnn.errors import DataError
+from gpucnn.data.files.sources import MIB, open_bytes, read_up_to, reading
 from gpucnn.types import Array
 
 UNSIGNED_BYTE = 8
@@ -26,42 +25,32 @@ LARGEST = 256 * MIB  # of the numbers; MNIST's training images are 45 MiB
 def read_idx(path: Path, ndim: int) -> Array:
     """A plain or gzipped IDX file of unsigned bytes -> uint8 array of ``ndim`` dimensions.
 
-    What the header claims is read and not a byte more, so a small file cannot fill the memory.
+    No more is read than the header claims, so a small file cannot fill the memory.
 
     Raises:
         DataError: the file is missing, damaged, no IDX file, or has another size than its header claims.
     """
-    try:
-        with open_bytes(path) as file:
-            shape = parse_header(file.read(4 + 4 * ndim), ndim, path)
-            size = prod(shape)
-            content = read_up_to(file, size)
-            surplus = len(content) == size and bool(file.read(1))  # the end is where gzip has its checksum
-    except DAMAGED as error:
-        raise DataError(f"{path} is damaged: {error}; {replace_hint(path)}") from None
-    if len(content) < size or surplus:
-        holds = "more" if surplus else f"{len(content):,}"
-        raise DataError(
-            f"{path}: its header claims {' x '.join(map(str, shape))} = {size:,} bytes, "
-            f"but it holds {holds}; {replace_hint(path)}"
-        )
+    with reading(path), open_bytes(path) as file:
+        shape = parse_header(file.read(4 + 4 * ndim), ndim)
+        size = prod(shape)
+        content = read_up_to(file, size + 1)  # to the end, where gzip has its checksum
+        if len(content) != size:
+            claimed, found = " x ".join(map(str, shape)), f"{len(content):,}" if len(content) < size else "more"
+            raise ValueError(f"its header claims {claimed} = {size:,} bytes, but it holds {found}")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def parse_header(header: bytes, ndim: int, path: Path) -> tuple[int, ...]:
-    """The sizes of an IDX file of ``ndim`` dimensions of unsigned bytes."""
+def parse_header(header: bytes, ndim: int) -> tuple[int, ...]:
+    """The shape of an array of unsigned bytes; ValueError where the header is another one or too large."""
     magic = bytes((0, 0, UNSIGNED_BYTE, ndim))
     if header[:4] != magic:
-        raise DataError(
-            f"{path} is not the IDX file wanted: it starts with {header[:4].hex(' ') or 'nothing'}, "
-            f"not with {magic.hex(' ')} (unsigned bytes in {ndim} dimensions); {replace_hint(path)}"
+        raise ValueError(
+            f"it starts with {header[:4].hex(' ') or 'nothing'}, not with {magic.hex(' ')} "
+            f"(unsigned bytes in {ndim} dimensions)"
         )
     if len(header) < 4 + 4 * ndim:
-        raise DataError(f"{path} ends within its header, after {len(header)} bytes; {replace_hint(path)}")
+        raise ValueError(f"it ends within its header, after {len(header)} bytes")
     shape = struct.unpack(f">{ndim}I", header[4:])
     if prod(shape) > LARGEST:
-        raise DataError(
-            f"{path}: its header claims {' x '.join(map(str, shape))} bytes, more than the {LARGEST:,} "
-            f"that are read at most; {replace_hint(path)}"
-        )
+        raise ValueError(f"its header claims {' x '.join(map(str, shape))} bytes, more than the {LARGEST:,} allowed")
     return shape

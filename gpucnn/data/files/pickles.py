@@ -1,121 +1,113 @@
 """The python version of CIFAR: pickles, read without running anything that a pickle can ask for.
 
-A pickle is a program that may call any function.  Here it can only name three inert stand-ins for what NumPy
-put into the publisher's files; the array is then made from the bytes that they collected.  What else can hurt
-is refused by reading the program before it runs: its instructions, and the places it stores things at.
+A pickle is a program that may call any function.  Here it can name nothing but ``Inert``, a stand-in for what NumPy
+put into the publisher's files; the array is made afterwards from the bytes that it collected (NumPy's own
+reconstruction trusts the shape and the type that it is given).  Programs that build far more than they are long are
+refused before they run, by their instructions.
 """
 
 import io
 import pickle
 import pickletools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import DataError
 from gpucnn.types import Array
 
-MOST_TUPLES = 64  # the publisher's have a few; nested ones as dictionary keys take exponential time to hash
+PIXELS = 3072  # of an image: 3 planes of 32 x 32
+MOST_OPCODES = 500_000  # CIFAR-100 needs 210,000; each makes an object of 100 bytes at most, beside its content
+MOST_TUPLES = 64  # the publisher's have a few; nested ones take recursion to hash
+TEXTS = ("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE", "BINUNICODE")
+ATOMS = {*TEXTS, "GLOBAL", "STACK_GLOBAL"}
+PUTS, GETS = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"BINGET", "LONG_BINGET"}
 OPCODES = {
-    *(
-        "PROTO",
-        "FRAME",
-        "STOP",
-        "MARK",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-    ),
-    *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE", "BINUNICODE"),
-    *("EMPTY_DICT", "EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-    *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
-    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+    *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
+    *("EMPTY_DICT", "EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "REDUCE", "BUILD"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", *ATOMS, *PUTS, *GETS),
 }
 
 
-class ArrayParts:
-    """Stands in for a ``numpy.ndarray``: keeps what the pickle says of it."""
+class Inert:
+    """Stands in for numpy.ndarray, numpy.dtype and _reconstruct: keeps what the pickle says of them."""
 
-    def __init__(self, *ignored: Any) -> None:
-        self.state: Any = None
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-class TypeParts(ArrayParts):
-    """Stands in for a ``numpy.dtype``; ``code`` is "u1" for bytes."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__()
-        self.code = arguments[0] if arguments else None
-
-
-STAND_INS: dict[tuple[str, str], type] = {
-    ("numpy.core.multiarray", "_reconstruct"): ArrayParts,
-    ("numpy._core.multiarray", "_reconstruct"): ArrayParts,
-    ("numpy", "ndarray"): ArrayParts,
-    ("numpy", "dtype"): TypeParts,
-}
-
-
 class InertUnpickler(pickle.Unpickler):
-    """Knows the three names of ``STAND_INS`` and refuses all others."""
+    """Takes the names that NumPy's arrays need for ``Inert`` and refuses all others."""
 
     def find_class(self, module: str, name: str) -> type:
-        if (module, name) not in STAND_INS:
+        if f"{module}.{name}" not in (
+            "numpy.core.multiarray._reconstruct",
+            "numpy._core.multiarray._reconstruct",
+            "numpy.ndarray",
+            "numpy.dtype",
+        ):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
-        return STAND_INS[module, name]
+        return Inert
 
 
-def read_pickle(content: bytes, path: str | Path) -> dict[str, Any]:
-    """A dictionary with names as keys; its arrays are ``ArrayParts`` (see ``as_images``).
+def read_pickle(content: bytes) -> dict[str, Any]:
+    """A dictionary with names as keys; its arrays are ``Inert`` (see ``as_images``).
 
     Raises:
-        DataError: it is damaged, is no dictionary, or asks for anything but plain values and arrays.
+        ValueError: it is damaged, is no dictionary, or asks for anything but plain values and arrays.
     """
     try:
         check_program(content)
         found = InertUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a bad pickle may raise nearly anything
-        raise DataError(f"{path} is not a CIFAR pickle, and nothing of it was run: {error}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"it is not a CIFAR pickle, and nothing of it was run: {reason}") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path} is not a CIFAR pickle: it holds a {type(found).__name__}, not a dictionary")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+        raise ValueError(f"it is not a CIFAR pickle: it holds a {type(found).__name__}, not a dictionary")
+    return {
+        key.decode("latin1") if isinstance(key, bytes) else key: value
+        for key, value in found.items()
+        if isinstance(key, bytes | str)
+    }
 
 
 def check_program(content: bytes) -> None:
     """Read a pickle's instructions without running them; raises where one could do harm."""
-    tuples = 0
+    tuples, before = 0, ""
+    stored: dict[int, bool] = {}  # place in the memo -> whether it holds a text or a name
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name not in OPCODES:
-            raise pickle.UnpicklingError(f"it uses the instruction {opcode.name}, which no CIFAR file needs")
-        if opcode.name == "LONG_BINPUT" and int(argument or 0) > count:  # the memo grows to the highest place named
-            raise pickle.UnpicklingError(f"it stores its value number {count} at place {argument}")
-        tuples += "TUPLE" in opcode.name
+        name, place = opcode.name, len(stored) if argument is None else argument
+        if name not in OPCODES:
+            raise pickle.UnpicklingError(f"it uses the instruction {name}, which no CIFAR file needs")
+        if count >= MOST_OPCODES:
+            raise pickle.UnpicklingError(f"it has more than {MOST_OPCODES:,} instructions")
+        tuples += "TUPLE" in name
         if tuples > MOST_TUPLES:
             raise pickle.UnpicklingError(f"it makes more than {MOST_TUPLES} tuples")
+        if name in PUTS:
+            if place > count:  # the memo is as long as the highest place
+                raise pickle.UnpicklingError(f"it stores its value number {count} at place {place}")
+            stored[place] = before in ATOMS
+        if name in GETS and not stored.get(place):  # a tuple of tuples used twice takes 2^depth steps to hash
+            raise pickle.UnpicklingError("it uses twice what is neither a text nor a name")
+        before = name
 
 
-def as_images(parts: Any, path: str | Path) -> Array:
+def as_images(parts: Any) -> Array:
     """Pixels uint8 (N,3072) from an array's state: version, shape, dtype, whether Fortran's order, bytes."""
     try:
         _, shape, kind, fortran, content = parts.state
-        if kind.code not in ("u1", b"u1") or shape[1:] != (3072,) or len(content) != shape[0] * 3072:
-            raise ValueError(f"type {kind.code}, shape {shape}, {len(content)} bytes")
-        return np.frombuffer(content, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: its images are not an array of bytes (N, 3072): {error}") from None
+        if kind.arguments[0] not in ("u1", b"u1") or shape != (len(content) // PIXELS, PIXELS):
+            raise ValueError
+        return np.frombuffer(content, dtype=np.uint8).reshape(-1, PIXELS, order="F" if fortran else "C")
+    except (AttributeError, TypeError, ValueError, IndexError):
+        raise ValueError(f"its images are not an array of bytes (N, {PIXELS})") from None
 
 
-def as_labels(values: Any, path: str | Path) -> Array:
+def as_labels(values: Any) -> Array:
     """The labels of a CIFAR pickle, uint8 (N,), from a list of integers."""
     if not isinstance(values, list) or not all(type(v) is int and 0 <= v < 256 for v in values):
-        raise DataError(f"{path}: its labels are not a list of class numbers")
+        raise ValueError("its labels are not a list of class numbers")
     return np.array(values, dtype=np.uint8)

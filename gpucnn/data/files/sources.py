@@ -8,7 +8,8 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from gpucnn.errors import DataError, UsageError
 
 MIB = 2**20
 GZIP_MAGIC = b"\x1f\x8b"
-DAMAGED = (OSError, EOFError, zlib.error)  # what reading a bad file may raise; gzip.BadGzipFile is an OSError
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Source:
     """What the registry knows about a data set.
 
     Attributes:
-        about: one line for people.
+        about: a one-line description.
         load: the place found -> (train, test); the place is ignored by sets that need no files.
         find: a data directory -> the folder or archive in it, or None where it has neither; sets that need no
             files have no ``find``.
@@ -130,6 +130,15 @@ def read_up_to(file: io.BufferedIOBase, size: int) -> bytes:
     return b"".join(blocks)
 
 
-def replace_hint(path: Path) -> str:
-    """The end of a message about a damaged file."""
-    return f"delete {path.name} and download it again"
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a bad file raises (ValueError with the reason, errors of gzip) into a DataError that names it."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}; delete {path.name} and download it again") from None
+
+
+def size_range(smallest: int, largest: int) -> str:
+    """The sizes in bytes that a file may have, in words."""
+    return f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"

@@ -237,8 +237,8 @@ def test_ctrl_c_leaves_nothing(server: str, tmp_path: Path, monkeypatch: pytest.
 def test_a_killed_download_leaves_nothing_at_the_place(server: str, tmp_path: Path) -> None:
     file = published(server, "slow")
     program = (
-        "from pathlib import Path\nfrom gpucnn.data.download import download\n"
-        "from gpucnn.data.files import RemoteFile\n"
+        "from pathlib import Path\nfrom gpucnn.data.files.download import download\n"
+        "from gpucnn.data.files.sources import RemoteFile\n"
         f"download({file!r}, Path({str(tmp_path)!r}), progress=False)"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:

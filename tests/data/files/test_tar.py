@@ -155,7 +155,7 @@ def test_a_header_with_a_wrong_checksum(tmp_path: Path) -> None:
     raw = bytearray(gzip.decompress(path.read_bytes()))
     raw[110] ^= 1  # in the owner's number, which nobody reads
     path.write_bytes(gzip.compress(raw))
-    assert "a header's checksum is wrong" in refused(path)
+    assert "bad checksum" in refused(path)
 
 
 def test_too_many_members(tmp_path: Path) -> None:
