@@ -1,4 +1,4 @@
-"""``gpucnn augmentations``: a contact sheet of what training does to images, as the model sees them."""
+"""``gpucnn augmentations``: a contact sheet of training images, augmented as the model sees them."""
 
 import argparse
 from pathlib import Path
@@ -20,7 +20,7 @@ MOST = 40  # rows and columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn augmentations``: those of a recipe, and how much of it to show."""
+    """The flags of ``gpucnn augmentations``: those of a recipe, and how many images and epochs to show."""
     add_recipe_arguments(parser)
     parser.add_argument("--images", type=int, default=8, metavar="N", help="rows: training images (default: 8)")
     parser.add_argument("--columns", type=int, default=7, metavar="N", help="the first epochs (default: 7)")
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the sheet and say what is on it."""
+    """Write the contact sheet and print what it shows."""
     for flag, value in (("--images", args.images), ("--columns", args.columns)):
         if not 1 <= value <= MOST:
             raise UsageError(f"{flag} {value}: give a number from 1 to {MOST}")
@@ -39,12 +39,12 @@ def run(args: argparse.Namespace) -> int:
     config = settings(args)
     how = config.data.augmentation()
     if not how:
-        raise UsageError("nothing happens to the images of this recipe: add for instance --set data.crop=4")
+        raise UsageError("this recipe has no augmentation: add for instance --set data.crop=4")
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, _ = split(config, train, test)
     index = some_of_each_class(train, args.images)
     columns = [Column("image", "", train.images[index])]
-    columns += drawn(config, train, how, index, args.columns)
+    columns += augmented(config, train, how, index, args.columns)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         names = [train.classes[label] for label in train.labels[index]]
@@ -57,25 +57,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def some_of_each_class(dataset: Dataset, count: int) -> Array:
-    """The numbers of the first image of each class, then of the second, and so on: (count,) where there are as many."""
+    """Indices of the first image of each class, then of the second, and so on: at most ``count`` of them."""
     order = np.argsort(dataset.labels, kind="stable")  # class by class, each in the order of the set
-    place = np.empty(len(order), dtype=np.int64)  # of an image among those of its class
+    place = np.empty(len(order), dtype=np.int64)  # of an image within its class
     place[order] = np.arange(len(order)) - np.searchsorted(dataset.labels[order], dataset.labels[order])
     return np.lexsort((dataset.labels, place))[:count]
 
 
-def drawn(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
-    """The images ``index`` (B,) in each epoch, with the draws that a run with this seed has for them.
+def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
+    """The images ``index`` (B,) in each epoch, with the parameters that a run with this seed samples for them.
 
-    Mixed images are those of the sheet in reverse, by the shares of each epoch's first batch.
+    With mixup or cutmix they are mixed with each other in reverse order, as the first batch of the epoch is.
     """
     loader = Loader(
         train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how
     )
     columns = []
     for epoch in range(epochs):
-        x, note = loader.gather(index, loader.draw(epoch), epoch), ""
-        if mixes := loader.draw_mixes(epoch):
+        _, params, mixes = loader.sample_epoch(epoch)
+        x, note = loader.gather(index, params, epoch), ""
+        if mixes:
             x, _ = loader.mix(x, train.labels[index].astype(np.int64), mixes[0])
             note = mix_note(mixes[0])
         columns.append(Column(f"epoch {epoch + 1}", note, as_bytes(x, train)))
@@ -83,11 +84,11 @@ def drawn(config: Config, train: Dataset, how: Augmentation, index: Array, epoch
 
 
 def mix_note(mix: Mix) -> str:
-    """How much of an image is its own."""
-    return "not mixed" if mix.share == 1.0 else f"{'cutmix' if mix.box else 'mixup'} {mix.share:.2f}"
+    """How the images are mixed, and the weight of each."""
+    return "not mixed" if mix.weight == 1.0 else f"{'cutmix' if mix.box else 'mixup'} {mix.weight:.2f}"
 
 
 def as_bytes(x: Array, train: Dataset) -> Array:
-    """Normalised float32 (B,H,W,C) -> uint8, as they were."""
-    shares = x * np.array(train.std) + np.array(train.mean)
-    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
+    """Undo the normalisation: float32 (B,H,W,C) -> uint8."""
+    pixels = x * np.array(train.std) + np.array(train.mean)
+    return np.rint(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gpucnn.backend import REFERENCE
-from gpucnn.cli.augmentations import drawn, some_of_each_class
+from gpucnn.cli.augmentations import augmented, some_of_each_class
 from gpucnn.cli.main import main
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.plots import feature_maps
@@ -40,7 +40,7 @@ def test_the_draws_are_those_of_a_run() -> None:
     changes = {"crop": 2, "cutout": 3, "elastic": 5.0, "rotation": 9.0, "contrast": 0.2}
     config = resolve(Config().updated({"data": changes, "train": {"seed": 3, "batch_size": 100}}), train)
     index = np.array([5, 700, 11])
-    columns = drawn(config, train, config.data.augmentation(), index, 2)
+    columns = augmented(config, train, config.data.augmentation(), index, 2)
     batches = build_trainer(config, train, REFERENCE)
     batches.mean, batches.std = train.mean, train.std
     loader = batches.loader(train, training=True)
@@ -54,7 +54,7 @@ def test_the_draws_are_those_of_a_run() -> None:
 def test_mixed_columns_say_how_much_is_their_own() -> None:
     train, _ = load_dataset("digits")
     config = Config().updated({"data": {"mixup": 1.0, "cutmix": 1.0, "mixup_prob": 0.8}})
-    notes = [c.note.split()[0] for c in drawn(config, train, config.data.augmentation(), np.arange(4), 20)]
+    notes = [c.note.split()[0] for c in augmented(config, train, config.data.augmentation(), np.arange(4), 20)]
     assert set(notes) == {"mixup", "cutmix", "not"}
 
 
@@ -68,7 +68,7 @@ def test_one_of_each_class_then_the_next() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing happens to the images of this recipe"),
+        ([], "this recipe has no augmentation"),
         (["--images", "0"], "--images 0: give a number from 1 to 40"),
         (["--columns", "41"], "--columns 41"),
         (["--out", "sheet.jpg"], "--out sheet.jpg: give the name of a PNG file"),

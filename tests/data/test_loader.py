@@ -112,8 +112,8 @@ def test_an_epoch_goes_on_where_it_stopped(start: int, augmentation: Augmentatio
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 1, 0)])
-def test_what_is_drawn_ahead_is_what_the_epoch_would_draw(order: tuple[int, ...]) -> None:
-    """A device that runs ahead is given the next epoch's chances with the last batch, wanted or not."""
+def test_an_epoch_that_is_sampled_early_is_the_same(order: tuple[int, ...]) -> None:
+    """On a device that runs ahead the next epoch is sampled with the last batch, wanted or not."""
     running = make(backend=replace(REFERENCE, synchronous=False), shuffle=True, augmentation=MOVED)
     for epoch in order:
         found = joined(running, epoch)

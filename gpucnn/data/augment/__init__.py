@@ -1,1 +1,1 @@
-"""What happens to training images."""
+"""Augmentation of training images."""

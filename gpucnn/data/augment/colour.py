@@ -1,18 +1,18 @@
-"""Brightness and contrast of bytes."""
+"""Random brightness and contrast of uint8 images."""
 
 from gpucnn.backend import array_module
 from gpucnn.types import Array
 
 
 def jitter(pixels: Array, brightness: Array, contrast: Array) -> Array:
-    """Another light on each image.
+    """Change the brightness and the contrast of each image.
 
         q = clip(b (c (p - m) + m), 0, 255), rounded half up;  m is the mean of all values of the image
 
     Args:
         pixels: uint8 (B,H,W,C).
         brightness: factors b, float32 (B,); 1 changes nothing.
-        contrast: factors c, float32 (B,); 1 changes nothing, 0 makes the image an even m.
+        contrast: factors c, float32 (B,); 1 changes nothing, 0 makes every pixel m.
 
     Returns:
         uint8 (B,H,W,C).

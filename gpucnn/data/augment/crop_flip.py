@@ -1,11 +1,11 @@
-"""From images on the device to a batch: gather, shift, mirror, normalise, cover a square.
+"""From images on the device to a batch: gather, crop, flip, normalise, cut out a square.
 
 A pixel p in 0..255 of channel c becomes
 
     (p / 255 - mean_c) / std_c
 
-with mean and std on a 0..1 scale.  A border of the shift is black (p = 0) before normalisation, or the image
-reflected at its edge.  A covered square is 0 after normalisation, the mean colour.
+with mean and std on a 0..1 scale.  The border of a crop is black (p = 0) before normalisation, or the image reflected
+at its edge.  A cut-out square is 0 after normalisation, the mean colour.
 """
 
 from gpucnn.backend import array_module
@@ -29,24 +29,24 @@ def gather_augment(
     centre: Array | None = None,
     cutout: int = 0,
 ) -> Array:
-    """``gather_normalize`` with a shift, then a mirror image, then a square that is covered.
+    """``gather_normalize`` with a random crop, a flip and cutout, in this order.
 
     Args:
         images: uint8 (N,H,W,C).
         index: which images, (B,).
         flip: which of them to mirror, bool (B,).
         shift: int (B,2) in 0 .. 2 crop: the corner (row, column) of the H x W window that is cut out of the
-            image padded by ``crop`` on all sides; (crop, crop) leaves the image as it is.
+            image padded by ``crop`` on all sides; (crop, crop) leaves the image unchanged.
         crop_mode: "zero" or "reflect" (which needs crop < H and W).
         mean, inv_std: float32 (C,), on a 0..1 scale.
-        centre: int (B,2), row and column of the pixel in the middle of the covered square.
+        centre: int (B,2), row and column of the pixel in the middle of the cut-out square.
         cutout: its side in pixels.
     """
     pixels = images[index]  # (B,H,W,C)
     if crop:
         pixels = cut_windows(pixels, shift, crop, crop_mode)
     xp = array_module(images)
-    either = xp.stack((pixels, pixels[:, :, ::-1, :]))  # (2,B,H,W,C): as it is, mirrored
+    either = xp.stack((pixels, pixels[:, :, ::-1, :]))  # (2,B,H,W,C): unchanged, mirrored
     x = normalize(either[flip.astype(int), xp.arange(len(index))], mean, inv_std)
     return cover(x, centre, cutout) if cutout else x
 
@@ -67,7 +67,7 @@ def cut_windows(pixels: Array, shift: Array, crop: int, crop_mode: str) -> Array
 
 
 def normalize(pixels: Array, mean: Array, inv_std: Array) -> Array:
-    """uint8 (B,H,W,C) -> float32, (p / 255 - mean) / std as one product and one difference per pixel."""
+    """uint8 (B,H,W,C) -> float32, (p / 255 - mean) / std as one multiplication and one subtraction per pixel."""
     xp = array_module(pixels)
     b, h, w, _ = pixels.shape
     x = pixels.astype("float32", order="C")
@@ -78,9 +78,9 @@ def normalize(pixels: Array, mean: Array, inv_std: Array) -> Array:
 
 
 def cover(x: Array, centre: Array, side: int) -> Array:
-    """x (B,H,W,C) with zeros in a square around ``centre`` (B,2), as far as it lies in the image.
+    """x (B,H,W,C) with zeros in a square around ``centre`` (B,2), clipped to the image.
 
-    It reaches from row  r - side div 2  to  r - side div 2 + side - 1,  and so do its columns.
+    Its rows are  r - side // 2  to  r - side // 2 + side - 1,  its columns likewise.
     """
     xp = array_module(x)
     first = centre[:, :, None, None] - side // 2  # (B,2,1,1)

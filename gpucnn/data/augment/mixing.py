@@ -1,10 +1,10 @@
 """Two images in one: mixup and cutmix.  The partner of image b in a batch of B is image B - 1 - b.
 
     mixup   x = s x + (1 - s) x'        y = s y + (1 - s) y'        s ~ Beta(alpha, alpha)   (arXiv 1710.09412)
-    cutmix  x = x' in a box, x around   y likewise                  box of the share 1 - s   (arXiv 1905.04899)
+    cutmix  x = x' in a box, x around   y likewise                  box of the area 1 - s    (arXiv 1905.04899)
 
-Labels become rows of probabilities.  One share s is drawn for each batch, from (seed, epoch, number of the batch), on
-the host: it is a handful of numbers an epoch, so every backend mixes by the same bits and no step waits for a device.
+Labels become rows of probabilities.  One weight s is sampled for each batch, from (seed, epoch, number of the batch),
+on the host: these are a few numbers per epoch, every backend mixes with the same bits, and no step waits for a device.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ class Mix:
     """How a batch is mixed.
 
     Attributes:
-        share: of each image; the rest is its partner's.
-        box: where the partner shows, for cutmix; None for mixup.
+        weight: of each image, in [0, 1]; its partner has the rest.
+        box: the partner's pixels, for cutmix; None for mixup.
     """
 
-    share: float
+    weight: float
     box: Box | None = None
 
 
-def mixup(x: Array, share: float) -> Array:
-    """x (B,H,W,C) -> share x + (1 - share) partner."""
-    y = x[::-1] * (1.0 - share)
-    y += x * share
+def mixup(x: Array, weight: float) -> Array:
+    """x (B,H,W,C) -> weight x + (1 - weight) partner."""
+    y = x[::-1] * (1.0 - weight)
+    y += x * weight
     return y
 
 
@@ -49,36 +49,36 @@ def cutmix(x: Array, top: int, bottom: int, left: int, right: int) -> Array:
     return y
 
 
-def mixed_labels(labels: Array, classes: int, share: float) -> Array:
-    """Classes (B,) -> rows of probabilities, float32 (B,K): ``share`` for its class, the rest for its partner's."""
+def mixed_labels(labels: Array, classes: int, weight: float) -> Array:
+    """Classes (B,) -> rows of probabilities, float32 (B,K): ``weight`` for its class, the rest for its partner's."""
     rows = (labels[:, None] == array_module(labels).arange(classes)).astype("float32")
-    return rows * share + rows[::-1] * (1.0 - share)
+    return rows * weight + rows[::-1] * (1.0 - weight)
 
 
-def draw_mixes(augmentation: Augmentation, batches: int, shape: Shape, *, seed: int, epoch: int) -> list[Mix]:
+def sample_mixes(augmentation: Augmentation, batches: int, shape: Shape, *, seed: int, epoch: int) -> list[Mix]:
     """How the batches 0 .. batches - 1 of an epoch are mixed, for images (H,W,C).
 
-    Where both ways are asked for, each has half of the batches.  A batch that is left alone has the share 1.
+    With both mixup and cutmix each has half of the batches.  A batch that is not mixed has the weight 1.
     """
     u = bits((batches, 6), seed=seed, stream=MIX, step=epoch) * 2.0**-32  # in [0, 1): six numbers for each batch
     whether, which, *beta, row, column = u.T
     cut = which < 0.5 if augmentation.mixup and augmentation.cutmix else np.full(batches, bool(augmentation.cutmix))
     alpha = np.where(cut, augmentation.cutmix, augmentation.mixup)
-    shares = np.where(whether < augmentation.mixup_prob, symmetric_beta(alpha, *beta), 1.0)
+    weights = np.where(whether < augmentation.mixup_prob, symmetric_beta(alpha, *beta), 1.0)
     return [
-        cutmix_of(share, row, column, shape) if cut else Mix(share)
-        for share, cut, row, column in zip(*(a.tolist() for a in (shares, cut, row, column)), strict=True)
+        cutmix_box(weight, row, column, shape) if cut else Mix(weight)
+        for weight, cut, row, column in zip(*(a.tolist() for a in (weights, cut, row, column)), strict=True)
     ]
 
 
-def cutmix_of(share: float, row: float, column: float, shape: Shape) -> Mix:
-    """A box in the image's proportions of about the area 1 - share, around a place given in shares of the image.
+def cutmix_box(weight: float, row: float, column: float, shape: Shape) -> Mix:
+    """A box in the image's proportions of about the area 1 - weight, around a place in fractions of height and width.
 
-    What would lie outside of the image is cut off, and the share becomes that of the pixels which are left.
+    The box is clipped to the image, and the weight becomes the fraction of the pixels outside of it.
     """
     edges = []
     for place, size in ((row, shape[0]), (column, shape[1])):
-        side = int(size * (1.0 - share) ** 0.5)
+        side = int(size * (1.0 - weight) ** 0.5)
         first = int(place * size) - side // 2
         edges += [max(first, 0), min(first + side, size)]
     top, bottom, left, right = edges

@@ -1,4 +1,4 @@
-"""What happens to training images, and what chance decides: drawn per epoch for the whole set, element = image.
+"""Augmentation: its settings, and the random parameters of every image, sampled per epoch for the whole set.
 
 Which image is mirrored, shifted or covered depends on the seed, the epoch and the image, not on the batch size or on
 where an interrupted epoch resumes.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from types import ModuleType
 
-from gpucnn.data.augment.warp import turning
+from gpucnn.data.augment.warp import affine_matrix
 from gpucnn.errors import UsageError, closest
 from gpucnn.random import integers, stream_id, uniform
 from gpucnn.types import Array, Shape
@@ -45,7 +45,7 @@ class Augmentation:
     Args:
         rotation: turn by up to so many degrees to either side.
         scale: enlarge by a factor of 1 - scale .. 1 + scale.
-        elastic: bend by a random field of displacements, smoothed and times so many pixels (``gpucnn.data.warp``).
+        elastic: bend by a random field of displacements, smoothed and times so many pixels (``augment.warp``).
         elastic_sigma: of the Gaussian that smooths it, in pixels.
         brightness: multiply by a factor of 1 - brightness .. 1 + brightness.
         contrast: multiply the distance from the image's mean by a factor of 1 - contrast .. 1 + contrast.
@@ -58,9 +58,9 @@ class Augmentation:
         cutout: cover a square of so many pixels a side with the mean colour, 0 after normalisation.
         cutout_mode: "clipped" has its centre at any pixel, and what would lie outside of the image is cut off
             (arXiv 1708.04552); "inside" is any square that lies in the image as a whole.
-        mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``gpucnn.data.mixing``).
+        mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``augment.mixing``).
         cutmix: alpha of cutmix, 0 for none.
-        mixup_prob: share of the batches that are mixed at all.
+        mixup_prob: fraction of the batches that are mixed at all.
 
     Raises:
         UsageError: a value out of its range.
@@ -93,10 +93,10 @@ class Augmentation:
 
     def __bool__(self) -> bool:
         """Whether anything happens to images."""
-        return bool(self.flip or self.crop or self.cutout or self.warps or self.relights or self.mixes)
+        return bool(self.flip or self.crop or self.cutout or self.warps or self.jitters or self.mixes)
 
     def summary(self) -> str:
-        """What is not as it is by default, in words."""
+        """The settings that differ from the defaults, human-readable."""
         plain = Augmentation()
         changed = {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
         words = (f" {value:g}" if isinstance(value, float) else f" {value}" for value in changed.values())
@@ -104,12 +104,12 @@ class Augmentation:
 
     @property
     def warps(self) -> bool:
-        """Whether pixels are looked up between others."""
+        """Whether pixels are interpolated at other places."""
         return bool(self.rotation or self.scale or self.elastic)
 
     @property
-    def relights(self) -> bool:
-        """Whether bytes change where they are."""
+    def jitters(self) -> bool:
+        """Whether brightness or contrast changes."""
         return bool(self.brightness or self.contrast)
 
     @property
@@ -118,7 +118,7 @@ class Augmentation:
         return bool(self.mixup or self.cutmix)
 
     def check(self, height: int, width: int) -> None:
-        """Raises UsageError for what images of this size are too small for."""
+        """Raises UsageError where images of this size are too small for the crop or the cutout."""
         smaller = min(height, width)
         for name, value, most in (("crop", self.crop, smaller - 1), ("cutout", self.cutout, smaller)):
             if value > most:
@@ -126,15 +126,15 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """What was drawn for some images.
+class AugmentParams:
+    """The random parameters of some images.
 
     Attributes:
         flip: whether to mirror, bool (N,).
         shift: int32 (N,2) in 0 .. 2 crop, the corner of the window in the padded image.
-        centre: int32 (N,2), the pixel (row, column) in the middle of the square that is covered; None where none is.
-        matrix: float32 (N,2,2), from places of the warped image to those of the image; None where none is warped.
-        brightness, contrast: factors, float32 (N,); None where nothing is done to both.
+        centre: int32 (N,2), the pixel (row, column) in the middle of the covered square; None without cutout.
+        matrix: float32 (N,2,2), from places in the warped image to places in the image; None without warping.
+        brightness, contrast: factors, float32 (N,); None where neither changes.
     """
 
     flip: Array
@@ -144,13 +144,15 @@ class Draws:
     brightness: Array | None = None
     contrast: Array | None = None
 
-    def of(self, index: Array) -> "Draws":
+    def of(self, index: Array) -> "AugmentParams":
         """Those of images ``index`` (B,)."""
-        return Draws(*(None if drawn is None else drawn[index] for drawn in vars(self).values()))
+        return AugmentParams(*(None if values is None else values[index] for values in vars(self).values()))
 
 
-def draw(how: Augmentation, count: int, shape: Shape, *, seed: int, epoch: int, xp: ModuleType) -> Draws:
-    """The draws of an epoch for a set of ``count`` images (H,W,C)."""
+def sample_augmentation(
+    how: Augmentation, count: int, shape: Shape, *, seed: int, epoch: int, xp: ModuleType
+) -> AugmentParams:
+    """The parameters of an epoch for a set of ``count`` images (H,W,C)."""
 
     def between(stream: int, middle: float, radius: float) -> Array:
         """Uniform in middle - radius .. middle + radius, float32 (N,)."""
@@ -173,7 +175,7 @@ def draw(how: Augmentation, count: int, shape: Shape, *, seed: int, epoch: int, 
         place = integers((count,), rows * columns, seed=seed, stream=CUTOUT, step=epoch, xp=xp)
         centre = xp.stack((place // columns, place % columns), axis=1) + (how.cutout // 2 if inside else 0)
     if how.warps:
-        matrix = turning(between(ROTATION, 0.0, how.rotation), between(SCALE, 1.0, how.scale))
-    if how.relights:
+        matrix = affine_matrix(between(ROTATION, 0.0, how.rotation), between(SCALE, 1.0, how.scale))
+    if how.jitters:
         brightness, contrast = between(BRIGHTNESS, 1.0, how.brightness), between(CONTRAST, 1.0, how.contrast)
-    return Draws(flip, shift, centre, matrix, brightness, contrast)
+    return AugmentParams(flip, shift, centre, matrix, brightness, contrast)

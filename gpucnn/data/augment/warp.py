@@ -18,7 +18,7 @@ from gpucnn.random import bits_each
 from gpucnn.types import Array, Shape
 
 
-def turning(angle: Array, zoom: Array) -> Array:
+def affine_matrix(angle: Array, zoom: Array) -> Array:
     """(2)  angles in degrees (B,), counter-clockwise, and enlargements (B,) -> M, float32 (B,2,2)."""
     xp = array_module(angle)
     radians = angle.astype("float64") * (xp.pi / 180.0)

@@ -6,15 +6,15 @@ from strict_cupy import STRICT
 
 from gpucnn.data import Augmentation
 from gpucnn.data.augment.crop_flip import cover
-from gpucnn.data.augment.settings import Draws, draw
+from gpucnn.data.augment.settings import AugmentParams, sample_augmentation
 from gpucnn.errors import UsageError
 
 COUNT = 4000
 SHAPE = (6, 5, 3)
 
 
-def drawn(augmentation: Augmentation, epoch: int = 0, seed: int = 0, count: int = COUNT) -> Draws:
-    return draw(augmentation, count, SHAPE, seed=seed, epoch=epoch, xp=np)
+def drawn(augmentation: Augmentation, epoch: int = 0, seed: int = 0, count: int = COUNT) -> AugmentParams:
+    return sample_augmentation(augmentation, count, SHAPE, seed=seed, epoch=epoch, xp=np)
 
 
 def test_half_are_mirrored_and_every_shift_and_centre_comes_up() -> None:
@@ -60,7 +60,7 @@ def test_random_flips_are_drawn_anew() -> None:
 def test_the_device_draws_the_same(mode: str) -> None:
     how = Augmentation(flip=True, crop=1, cutout=2, flip_mode=mode)
     wanted = drawn(how, 3, 9, 50)
-    found = draw(how, 50, SHAPE, seed=9, epoch=3, xp=STRICT.xp)
+    found = sample_augmentation(how, 50, SHAPE, seed=9, epoch=3, xp=STRICT.xp)
     for name in ("flip", "shift", "centre"):
         assert np.array_equal(STRICT.to_host(getattr(found, name)), getattr(wanted, name))
 
@@ -76,11 +76,11 @@ def test_angles_scales_and_light_come_from_their_ranges() -> None:
         (found.brightness, 1, 0.4),
         (found.contrast, 1, 0.1),
     ):
-        share = (values - middle) / radius
-        assert abs(share).max() < 1 + 1e-4
-        assert share.min() < -0.99
-        assert share.max() > 0.99
-        assert abs(share.mean()) < 5 / (3 * COUNT) ** 0.5
+        scaled = (values - middle) / radius
+        assert abs(scaled).max() < 1 + 1e-4
+        assert scaled.min() < -0.99
+        assert scaled.max() > 0.99
+        assert abs(scaled.mean()) < 5 / (3 * COUNT) ** 0.5
     assert abs(np.corrcoef(angle, zoom)[0, 1]) < 0.08
     assert abs(np.corrcoef(found.brightness, found.contrast)[0, 1]) < 0.08
 

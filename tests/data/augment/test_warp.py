@@ -5,7 +5,7 @@ from math import cos, floor, radians, sin
 import numpy as np
 import pytest
 
-from gpucnn.data.augment.warp import noise_planes, smooth, turning, warp
+from gpucnn.data.augment.warp import affine_matrix, noise_planes, smooth, warp
 from gpucnn.random import bits
 
 SEED, STREAM, EPOCH = 0x1234567_89ABCDEF, 99, 3
@@ -54,7 +54,7 @@ def by_loops(images, index, matrix, field, border) -> np.ndarray:
                     for a in (0, 1)
                     for d in (0, 1)
                 }
-                out[b, i, j] = sum(share * pixel(images[which], *at, border) for at, share in weights.items())
+                out[b, i, j] = sum(weight * pixel(images[which], *at, border) for at, weight in weights.items())
     return out
 
 
@@ -64,7 +64,7 @@ def by_loops(images, index, matrix, field, border) -> np.ndarray:
 def test_warp_is_its_definition(shape, border: str, bent: bool, backend) -> None:
     rng = np.random.default_rng(1)
     images, index = noise(*shape), np.array([2, 0, 0, 1])
-    matrix = turning(rng.uniform(-180, 180, 4).astype(np.float32), rng.uniform(0.4, 1.6, 4).astype(np.float32))
+    matrix = affine_matrix(rng.uniform(-180, 180, 4).astype(np.float32), rng.uniform(0.4, 1.6, 4).astype(np.float32))
     field = (4 * rng.standard_normal((4, 2, *shape[1:3]))).astype(np.float32) if bent else None
     args = [backend.to_device(a) if isinstance(a, np.ndarray) else a for a in (images, index, matrix, field)]
     found = backend.to_host(backend.run(warp, *args, border))
@@ -76,7 +76,7 @@ def test_warp_is_its_definition(shape, border: str, bent: bool, backend) -> None
 @pytest.mark.parametrize("border", ["zero", "reflect"])
 def test_nothing_drawn_changes_nothing(border: str) -> None:
     images, index = noise(3, 6, 7, 3), np.array([1, 2, 1])
-    matrix = turning(0 * ones(3), ones(3))
+    matrix = affine_matrix(0 * ones(3), ones(3))
     for field in (None, np.zeros((3, 2, 6, 7), np.float32)):
         assert np.array_equal(warp(images, index, matrix, field, border), images[index])
 
@@ -85,13 +85,13 @@ def test_nothing_drawn_changes_nothing(border: str) -> None:
 @pytest.mark.parametrize("side", [6, 7])
 def test_quarter_turns_go_counter_clockwise(quarters: int, side: int) -> None:
     images = noise(2, side, side, 3)
-    found = warp(images, np.array([0, 1]), turning(90 * quarters * ones(2), ones(2)), None, "zero")
+    found = warp(images, np.array([0, 1]), affine_matrix(90 * quarters * ones(2), ones(2)), None, "zero")
     # a place that is rounded just beyond the edge is blended with the black there: a level at most
     assert np.abs(found.astype(int) - np.rot90(images, quarters, axes=(1, 2))).max() <= 1
 
 
 def test_angles_and_enlargements_make_the_matrix() -> None:
-    found = turning(np.array([30, -45], np.float32), np.array([1, 2], np.float32))
+    found = affine_matrix(np.array([30, -45], np.float32), np.array([1, 2], np.float32))
     for matrix, angle, zoom in zip(found, (30, -45), (1, 2), strict=True):
         a = radians(angle)
         np.testing.assert_allclose(matrix, np.array([[cos(a), sin(a)], [-sin(a), cos(a)]]) / zoom, atol=1e-7)
@@ -102,7 +102,7 @@ def test_enlarging_shows_the_middle_larger() -> None:
     image = np.zeros((1, 20, 20, 1), np.uint8)
     image[:, 5:15, 5:15] = 200
     areas = [
-        warp(image, np.array([0]), turning(0 * ones(1), zoom * ones(1)), None, "zero").sum() / image.sum()
+        warp(image, np.array([0]), affine_matrix(0 * ones(1), zoom * ones(1)), None, "zero").sum() / image.sum()
         for zoom in (0.5, 1.0, 1.5)
     ]
     np.testing.assert_allclose(areas, [0.25, 1.0, 2.25], rtol=0.02)
@@ -112,7 +112,7 @@ def test_a_field_of_whole_pixels_moves_them() -> None:
     images = noise(1, 6, 7, 3)
     field = np.zeros((1, 2, 6, 7), np.float32)
     field[:, 0], field[:, 1] = 2, -1
-    found = warp(images, np.array([0]), turning(0 * ones(1), ones(1)), field, "zero")
+    found = warp(images, np.array([0]), affine_matrix(0 * ones(1), ones(1)), field, "zero")
     wanted = np.zeros_like(images)
     wanted[:, :4, 1:] = images[:, 2:, :6]
     assert np.array_equal(found, wanted)
