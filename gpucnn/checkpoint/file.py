@@ -4,11 +4,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpucnn.checkpoint.contents import FORMAT, Checkpoint, Number, check_finite, read_array, read_number, read_text
-from gpucnn.checkpoint.migrations import Attributes, migrate
+from gpucnn.checkpoint.contents import (
+    FORMAT,
+    FORMAT_VERSION,
+    Checkpoint,
+    Number,
+    check_finite,
+    read_array,
+    read_number,
+    read_text,
+)
 from gpucnn.checkpoint.structure import Entry, Tree, parse_image
 from gpucnn.errors import CheckpointError, NotANumberError
 from gpucnn.types import Array, Shape
+
+Attributes = Mapping[str, str | int | float]
 
 Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""
@@ -20,18 +30,20 @@ GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
 TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
 WIDER = {"float16": "float32"}
 WORDS = {"model": "parameters", "buffers": "buffers"}
+ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0}
+"""What the first checkpoints do not have in /progress, and how a run without it goes on."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A verified file.  ``check`` compares it with a model before ``read`` copies a tensor.
+    """A verified file: ``check`` compares it with a model, ``read`` copies its tensors.
 
     Attributes:
-        path: where it came from.
+        path: of the file.
         size: of the file, in bytes.
         attributes: format, format_version, gpucnn_version, dataset_digest, epoch, step, seed.
         config, environment: the texts.
-        entries: all data sets by path.
+        entries, groups: all data sets by path, and the paths of all groups.
     """
 
     path: Path
@@ -52,10 +64,13 @@ class CheckpointFile:
         }
         if found.get("format") != FORMAT:
             raise CheckpointError(f"its format is {found.get('format')!r}, not {FORMAT!r}")
-        found, tree = migrate(found, tree)
         for name, kind in ATTRIBUTES.items():
             if not isinstance(found.get(name), kind):
                 raise CheckpointError(f"its attribute {name!r} is missing or no {kind.__name__}")
+        if (version := found["format_version"]) != FORMAT_VERSION:
+            raise CheckpointError(
+                f"its format_version is {version}, this gpucnn reads {FORMAT_VERSION}: upgrade gpucnn"
+            )
         _check_paths(tree)
         config, environment = (read_text(name, tree.entries[name]) for name in ("config", "environment"))
         file = cls(path, size, found, config, environment, tree.entries, tree.groups)
@@ -68,7 +83,7 @@ class CheckpointFile:
         return file
 
     def members(self, group: str) -> dict[str, Entry]:
-        """Name -> entry of the data sets right in a group."""
+        """Name -> entry of the data sets in a group."""
         start = f"{group}/"
         return {path[len(start) :]: e for path, e in self.entries.items() if path.startswith(start)}
 
@@ -77,7 +92,7 @@ class CheckpointFile:
         return {name: (entry.shape, entry.dtype) for name, entry in self.members(group).items()}
 
     def states(self) -> list[str]:
-        """Names of the optimiser's states."""
+        """Names of the optimiser's states: velocity, or m and v."""
         return self._below("optimizer/")
 
     def averages(self) -> list[str]:
@@ -103,8 +118,8 @@ class CheckpointFile:
     def check(self, expected: Mapping[str, Tensors]) -> None:
         """Names, shapes and dtypes against a model's; a CheckpointError names the first that differs.
 
-        A parameter in half precision counts as one in float32, which ``read`` makes of it.  A file with neither
-        optimiser state nor averages is a model to hand on, which needs none.
+        A float16 parameter counts as float32, which ``read`` converts it to.  A file without optimiser state and
+        averages is an exported model, which needs none.
         """
         averages = {f"averages/{name}" for name in self.averages()}
         if averages or self.states():
@@ -123,7 +138,7 @@ class CheckpointFile:
             **tensors,
             optimizer={state: _arrays(self.members(f"optimizer/{state}")) for state in self.states()},
             averages={name: _arrays(self.members(f"averages/{name}")) for name in self.averages()},
-            progress=self.progress(),
+            progress=ADDED | progress if (progress := self.progress()) else {},
             history=self.history(),
             config=self.config,
             environment=self.environment,
@@ -138,6 +153,7 @@ class CheckpointFile:
 
 
 ATTRIBUTES: dict[str, type] = {
+    "format_version": int,
     "gpucnn_version": str,
     "dataset_digest": str,
     "epoch": int,
@@ -159,7 +175,7 @@ def compare(found: Tensors, wanted: Tensors, group: str) -> None:
 
 
 def _check_paths(tree: Tree) -> None:
-    """Only what the format names may be there, each thing of its kind."""
+    """Raises CheckpointError for a group or a data set that the format does not have, or that is missing."""
     if missing := GROUPS - tree.groups:
         raise CheckpointError(f"the group {sorted(missing)[0]!r} is missing")
     if missing := {"config", "environment"} - tree.entries.keys():
@@ -178,7 +194,7 @@ def _check_paths(tree: Tree) -> None:
 
 
 def _widened(array: Array) -> Array:
-    """Half precision is for the disk alone."""
+    """float16 -> float32: half precision is for the disk only."""
     return array.astype(WIDER.get(str(array.dtype), array.dtype))
 
 

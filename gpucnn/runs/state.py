@@ -16,9 +16,6 @@ from gpucnn.runs.build import build_averages, build_model
 from gpucnn.training.trainer import Progress, Trainer
 from gpucnn.types import Shape
 
-LATER = {"loss_scale", "good_steps"}
-"""Of a trainer's progress, what the first checkpoints do not hold."""
-
 REMEDY = "go on from last.h5 of a run with the same settings (what gpucnn export made is for evaluation)"
 
 Expected = dict[str, dict[str, tuple[Shape, str]]]
@@ -66,7 +63,7 @@ def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
     rows = [{name: column[i] for name, column in columns.items()} for i in range(length)]
     numbers = dict(checkpoint.progress)
     wanted = {f.name: f.type for f in fields(Progress) if f.name != "history"}
-    if odd := sorted((numbers.keys() ^ wanted.keys()) - LATER):
+    if odd := sorted(numbers.keys() ^ wanted.keys()):
         raise CheckpointError(f"the checkpoint's progress and this version's differ in {odd}")
     kinds = {name: float if kind in (float, "float") else int for name, kind in wanted.items()}
     values: dict[str, Any] = {name: kinds[name](value) for name, value in numbers.items()}

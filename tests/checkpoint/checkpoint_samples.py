@@ -8,6 +8,7 @@ import numpy as np
 
 from gpucnn.checkpoint import Checkpoint, save_checkpoint
 from gpucnn.checkpoint.envelope import USER_BLOCK, user_block
+from gpucnn.checkpoint.file import ADDED
 
 
 def sample(seed: int = 0, epoch: int = 2) -> Checkpoint:
@@ -22,7 +23,7 @@ def sample(seed: int = 0, epoch: int = 2) -> Checkpoint:
         parameters=parameters,
         buffers={"features.1.running_mean": rng.standard_normal(4, dtype="float32")},
         optimizer={"velocity": {name: 0.5 * array for name, array in parameters.items()}},
-        progress={"epoch": epoch, "batch": 0, "step": 10 * epoch, "loss_sum": 0.25, "best_accuracy": 0.5},
+        progress={"epoch": epoch, "batch": 0, "step": 10 * epoch, "loss_sum": 0.25, "best_accuracy": 0.5, **ADDED},
         history={"epoch": list(range(1, epoch + 1)), "test_loss": [1.0 / (i + 1) for i in range(epoch)]},
         config='[model]\nname = "böse"\n',
         environment='{"python": "3.11"}',
