@@ -1,4 +1,4 @@
-"""``gpucnn data``: which data sets there are, fetching them, and checking what lies here."""
+"""``gpucnn data``: list, download and verify data sets."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,19 +9,17 @@ from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
 
-HELP = "download, verify and list data sets"
-
-NUMBERS = ("BYTES", "DOWNLOAD")  # headings of columns that are flush right
+NUMBERS = ("BYTES", "DOWNLOAD")  # headings of the columns that are aligned right
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn data``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    lister = actions.add_parser("list", help="every data set, and where it lies")
-    fetcher = actions.add_parser("download", help="fetch data sets that are not here yet, and read them once")
+    lister = actions.add_parser("list", help="every data set, and where its files are")
+    fetcher = actions.add_parser("download", help="download missing data sets, and read them once")
     fetcher.add_argument("names", nargs="+", metavar="NAME", help=f"of {', '.join(with_files())}")
-    checker = actions.add_parser("verify", help="read the data sets that are here, compare SHA-256 sums")
-    checker.add_argument("names", nargs="*", metavar="NAME", help="all that are here, where none is given")
+    checker = actions.add_parser("verify", help="read the data sets on this machine, compare SHA-256 sums")
+    checker.add_argument("names", nargs="*", metavar="NAME", help="default: all on this machine")
     for action in (lister, fetcher, checker):
         add_data_dir(action)
 
@@ -39,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def with_files() -> list[str]:
-    """The data sets that are made of files."""
+    """The data sets that have files."""
     return [name for name, source in DATASETS.items() if not source.built_in]
 
 
@@ -56,7 +54,7 @@ def listing(data_dir: str | None) -> str:
 
 
 def download_one(name: str, data_dir: str | None) -> None:
-    """Fetch a data set unless it is here, and read it."""
+    """Download a data set unless it is on this machine, and read it."""
     key, source = find_source(name)
     if source.built_in:
         print(f"{key}: built in, nothing to download")
@@ -67,7 +65,7 @@ def download_one(name: str, data_dir: str | None) -> None:
 
 
 def verify_all(names: Sequence[str], data_dir: str | None) -> None:
-    """Print a verdict per file; raises DataError where a set is missing or damaged, after the last one."""
+    """Print a verdict per file; then raises DataError if a set is missing or damaged."""
     rows = [("DATA SET", "FILE", "BYTES", "VERDICT")]
     errors = []
     for name in names or with_files():
@@ -90,7 +88,7 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side; numbers are flush right."""
+    """Columns side by side; numbers are aligned right."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [heading in NUMBERS for heading in rows[0]]

@@ -1,4 +1,4 @@
-"""``gpucnn features``: demo 1 of the lecture (L25), or the inside of a trained model, as grey pictures."""
+"""``gpucnn features``: feature maps of the lecture's demo 1 (L25) or of a trained model, as grey images."""
 
 import argparse
 from pathlib import Path
@@ -20,14 +20,12 @@ from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.types import Array
 
-LARGEST = 1024  # pixels on the long side of a photograph: enough to see, and quick
+LARGEST = 1024  # pixels on the long side of a photograph
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn features``."""
-    parser.add_argument(
-        "image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph that comes with scikit-learn)"
-    )
+    parser.add_argument("image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
     parser.add_argument("--index", type=int, metavar="N", help="with --checkpoint: an image of the test set")
@@ -36,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the pictures and print what each shows."""
+    """Write the images and print what each shows."""
     if args.dataset is not None and args.index is None:
         raise UsageError(f"--dataset {args.dataset} chooses where --index N looks: add --index and --checkpoint PATH")
     if args.index is not None and args.checkpoint is None:
@@ -53,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         feature_maps.save_grid(path, stage)
         tell(path, stage)
     feature_maps.save_overview(folder / "overview.png", photo, kernels, stages, lecture_demo.SHOWN)
-    print(f"{folder / 'overview.png'}   the whole story on one page")
+    print(f"{folder / 'overview.png'}   all stages on one page")
     return 0
 
 
@@ -70,7 +68,7 @@ def photograph(path: Path | None) -> tuple[Array, str]:
 
 
 def sample() -> Any:
-    """The photograph that scikit-learn brings along."""
+    """A photograph that comes with scikit-learn."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -81,7 +79,7 @@ def sample() -> Any:
 
 
 def look_inside(args: argparse.Namespace) -> int:
-    """One picture per layer of a trained model."""
+    """One image per layer of a trained model."""
     if (args.image is None) == (args.index is None):
         raise UsageError("--checkpoint needs one image: a file, or --index N of the test set")
     model, config, _ = load_trained(args.checkpoint)
@@ -126,7 +124,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made where it is not there."""
+    """Make the folder unless it exists; returns it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -135,7 +133,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def tell(path: Path, stage: Stage) -> None:
-    """A line about a picture that was written."""
+    """Print a line about an image that was written."""
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
     hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
     print(f"{path}   {stage.shape}, {stage.span}{hidden}")

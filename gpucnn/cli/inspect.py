@@ -1,4 +1,4 @@
-"""``gpucnn inspect``: what a checkpoint holds."""
+"""``gpucnn inspect``: the contents of a checkpoint."""
 
 import argparse
 import json
@@ -14,8 +14,6 @@ from gpucnn.checkpoint.contents import read_array
 from gpucnn.checkpoint.structure import Entry
 from gpucnn.runs.directory import natural_order
 from gpucnn.types import Array
-
-HELP = "what a checkpoint holds"
 
 WIDTH = 80
 
@@ -35,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(file: CheckpointFile) -> dict[str, Any]:
-    """Everything but the numbers themselves."""
+    """Everything but the values of the tensors."""
     groups = {"model": "parameters", "buffers": "buffers"}
     groups |= {f"optimizer/{state}": f"optimizer state {state!r}" for state in file.states()}
     groups |= {f"averages/{name}": f"average {name!r}" for name in file.averages()}
@@ -58,7 +56,7 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
 
 
 def _in_order(entries: dict[str, Entry]) -> list[tuple[str, Entry]]:
-    """Layer 9 before layer 10."""
+    """Sorted by name, layer 9 before layer 10."""
     return sorted(entries.items(), key=lambda item: natural_order(item[0]))
 
 
@@ -73,7 +71,7 @@ def statistics(array: Array) -> dict[str, Any]:
 
 
 def page(found: dict[str, Any]) -> str:
-    """For an 80-column terminal."""
+    """The description for an 80-column terminal."""
     about, environment = found["attributes"], found["environment"]
     lines = [
         f"{found['path']}",
@@ -97,7 +95,7 @@ def page(found: dict[str, Any]) -> str:
 
 
 def _config_lines(text: str) -> list[str]:
-    """The settings, a paragraph for each table."""
+    """The settings, one paragraph per table."""
     lines: list[str] = []
     for section in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
         head, *settings = [line for line in section.splitlines() if line.strip()] or [""]
@@ -109,7 +107,7 @@ def _config_lines(text: str) -> list[str]:
 
 
 def _history_lines(history: dict[str, list[float]]) -> list[str]:
-    """One row per epoch; a long run shows its first and last ones."""
+    """One row per epoch; of a long run the first and the last ones."""
     columns = sorted(history, key=lambda name: (name != "epoch", name))
     cells = [[f"{v}" if isinstance(v, int) else f"{v:.5g}" for v in history[name]] for name in columns]
     rows = [list(row) for row in zip(*cells, strict=True)]
@@ -139,7 +137,7 @@ def _short(value: Any) -> str:
 
 
 def _table(rows: list[list[str]], left: int) -> list[str]:
-    """Columns under each other, the first ``left`` of them flush left; the first gives way to 80 columns."""
+    """Aligned columns, the first ``left`` of them to the left; the first is shortened to fit into 80 columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     spare = WIDTH - 2 - 2 * (len(widths) - 1) - sum(widths)
     if spare < 0 and left:
@@ -156,7 +154,7 @@ def _table(rows: list[list[str]], left: int) -> list[str]:
 
 
 def _parsed(text: str) -> Any:
-    """The environment, if it is JSON as gpucnn writes it."""
+    """The environment, or {} where it is not a JSON object."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

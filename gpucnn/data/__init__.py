@@ -1,4 +1,4 @@
-"""Data sets by name, and the way of their images to the model."""
+"""Data sets by name, augmentation, and the loader that makes batches of them."""
 
 from gpucnn.data.augment.settings import Augmentation
 from gpucnn.data.dataset import Dataset, split_validation

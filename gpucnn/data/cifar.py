@@ -2,8 +2,8 @@
 
 A record of the binary version is its labels, one byte each (CIFAR-10: the class; CIFAR-100: the coarse class,
 then the fine one), and 3,072 pixels: the red, the green and the blue plane, row by row.  The python version
-pickles the same as a matrix (N, 3072) and a list.  Either is read from its folder or straight from the
-publisher's archive; records may lie in any order.
+is a pickle of the same, a matrix (N, 3072) and a list.  Both are read from their folder or from the publisher's
+archive; the order of the records does not matter.
 
 Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
@@ -26,11 +26,11 @@ SLACK = 32  # a pickle's bytes per record beyond the pixels: labels, file names
 
 @dataclass(frozen=True)
 class Layout:
-    """One version of one of the sets.
+    """One version, binary or python, of one of the data sets.
 
     Attributes:
         name: of the data set.
-        folder, archive: where the files lie.
+        folder, archive: names of the places of its files.
         train, test: file name -> number of records in it.
         classes: the names of the labels.
         label_bytes: per record; 0 for the python version.
@@ -47,7 +47,7 @@ class Layout:
     label_key: str = ""
 
     def sizes(self, records: int) -> tuple[int, int]:
-        """The smallest and largest size in bytes of a file with so many records."""
+        """The smallest and largest size in bytes of a file with this number of records."""
         if self.label_bytes:
             return (records * (self.label_bytes + PIXELS),) * 2
         return records * PIXELS, records * (PIXELS + SLACK) + MIB
@@ -66,7 +66,7 @@ class Layout:
 
 
 def find_place(place: Path, layouts: Iterable[Layout]) -> Path | None:
-    """The first folder or archive of these versions in a data directory."""
+    """The first folder or archive of these versions in a data directory; None without one."""
     for layout in layouts:
         folder, archive = place / layout.folder, place / layout.archive
         if all((folder / name).exists() for name in (*layout.train, *layout.test)):
@@ -114,7 +114,7 @@ def read_file(path: Path, sizes: tuple[int, int]) -> bytes:
 
 
 def read_part(layout: Layout, files: dict[str, int], contents: dict[str, bytes], place: Path) -> Dataset:
-    """Some files, one after the other, as one data set."""
+    """Several files as one data set."""
     count = sum(files.values())
     images = np.empty((count, 32, 32, 3), dtype=np.uint8)
     labels = np.empty(count, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""A set of labelled images, checked once where it is made; and a validation set taken off it."""
+"""A set of labelled images, validated on construction, and a validation set split off it."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -10,18 +10,18 @@ from gpucnn.errors import DataError, UsageError
 from gpucnn.random import permutation, stream_id
 from gpucnn.types import Array, Shape
 
-CHUNK = 2048  # images whose pixels are counted at once: bincount makes 8 bytes of each
+CHUNK = 2048  # images per bincount, which makes 8 bytes of each pixel
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and what they show, on the host.
+    """Images and their labels, on the host.
 
     Attributes:
         name: its name in the registry.
         images: uint8 (N,H,W,C), 0..255.
         labels: uint8 (N,), 0 .. len(classes) - 1.
-        classes: what each label means.
+        classes: the name of each label.
 
     Raises:
         DataError: no images, a wrong shape or dtype, or a label without a class.
@@ -66,7 +66,7 @@ class Dataset:
 
     @cached_property
     def histogram(self) -> Array:
-        """How often each channel has each pixel value: int64 (C, 256)."""
+        """Counts of each pixel value per channel: int64 (C, 256)."""
         counts = np.zeros((self.images.shape[3], 256), dtype=np.int64)
         for start in range(0, len(self), CHUNK):
             for channel, count in enumerate(counts):
@@ -74,22 +74,26 @@ class Dataset:
                 count += np.bincount(pixels.ravel(), minlength=256)
         return counts
 
+    @property
+    def frequencies(self) -> Array:
+        """The histogram as fractions: float64 (C, 256)."""
+        fractions: Array = self.histogram / self.histogram.sum(axis=1, keepdims=True)
+        return fractions
+
     @cached_property
     def mean(self) -> tuple[float, ...]:
         """Mean of all pixels, per channel (C,), on a 0..1 scale."""
-        share = self.histogram / self.histogram.sum(axis=1, keepdims=True)  # (C, 256)
-        return tuple((share @ SCALE).tolist())
+        return tuple((self.frequencies @ SCALE).tolist())
 
     @cached_property
     def std(self) -> tuple[float, ...]:
         """Standard deviation (biased) of all pixels, per channel (C,), on a 0..1 scale."""
-        share = self.histogram / self.histogram.sum(axis=1, keepdims=True)
         distance = SCALE - np.array(self.mean)[:, None]  # (C, 256)
-        return tuple(np.sqrt((share * distance**2).sum(axis=1)).tolist())
+        return tuple(np.sqrt((self.frequencies * distance**2).sum(axis=1)).tolist())
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of shape, images and labels, whatever the set is called."""
+        """SHA-256 of shape, images and labels; the name does not count."""
         content = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         content.update(np.ascontiguousarray(self.images).data)
         content.update(np.ascontiguousarray(self.labels).data)
@@ -100,7 +104,7 @@ SCALE = np.arange(256) / 255.0  # pixel value -> 0..1
 
 
 def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Take ``count`` images, drawn by the seed, off the training set -> (the others, those).
+    """Split ``count`` random images off the training set -> (training set, validation set).
 
     Both keep the order of the images.  Raises UsageError where one of the two would be empty.
     """

@@ -1,7 +1,7 @@
 """Handwritten digits that ship with scikit-learn: 1,797 real images of 8 x 8 pixels, no network needed.
 
 E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998; scikit-learn has
-its test part, with pixels 0..16 that count the dark dots of a 4 x 4 block of the scan.
+its test part, with pixels 0..16: the dark dots in a 4 x 4 block of the scan.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from gpucnn.data.dataset import Dataset
 from gpucnn.random import permutation, stream_id
 
 DARKEST = 16
-TEST_SHARE = 5  # every fifth image of a class is for testing
-SEED = 0  # of the split: fixed, so that the results of all runs compare
+TEST_EVERY = 5  # every fifth image of a class is a test image
+SEED = 0  # of the split, the same in every run, so that results are comparable
 
 
 def load_digits() -> tuple[Dataset, Dataset]:
     """1,437 training and 360 test images, uint8 (N,8,8,1) scaled to 0..255.
 
-    The split is stratified: shuffled once, sorted by class, and every fifth image is a test image.  So each
-    class is split 4 to 1, to within one image.
+    The split is stratified: shuffled once, sorted by class, and every fifth image is a test image.  Each class is
+    split 4 to 1, to within one image.
     """
     from sklearn.datasets import load_digits as read_digits
 
@@ -28,7 +28,7 @@ def load_digits() -> tuple[Dataset, Dataset]:
     shuffled = permutation(len(labels), seed=SEED, stream=stream_id("digits split"))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     testing = np.zeros(len(labels), dtype=bool)
-    testing[by_class[::TEST_SHARE]] = True
+    testing[by_class[::TEST_EVERY]] = True
     classes = tuple(map(str, range(10)))
     return (
         Dataset("digits", images[~testing], labels[~testing], classes),

@@ -28,13 +28,13 @@ CLOTHES = (
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name; gzipped rather than plain, because gzip has a checksum."""
+    """The file of this name, preferably gzipped, because gzip has a checksum."""
     names = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
     return next((folder / n for n in names if (folder / n).exists()), None)
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Those of the four files that are there, in the order of ``NAMES``."""
+    """The files that exist, in the order of ``NAMES``."""
     return [path for name in NAMES if (path := find_file(folder, name))]
 
 

@@ -22,14 +22,14 @@ DATASETS: dict[str, Source] = {
         load=lambda place: load_digits(),
     ),
     "synthetic": Source(
-        "5,000 + 1,000 made-up images, colour 32 x 32, 10 classes, for benchmarks",
+        "5,000 + 1,000 synthetic images, colour 32 x 32, 10 classes, for benchmarks",
         load=lambda place: load_synthetic(),
     ),
 }
 
 
 def find_source(name: str) -> tuple[str, Source]:
-    """(the name as the registry has it, its row); ``fashion-mnist`` will do for ``fashion_mnist``.
+    """(the name in the registry, its row); ``fashion-mnist`` stands for ``fashion_mnist``.
 
     Raises UsageError for an unknown name, with the closest match.
     """
@@ -51,12 +51,12 @@ def load_dataset(
     Args:
         name: one of ``DATASETS``.
         data_dir: where to look first, before GPUCNN_DATA_DIR and ~/.cache/gpucnn; and where to download to.
-        download: whether to fetch a set that is in none of them.
-        progress: show how far a download is.
+        download: whether to download a set that is in none of them.
+        progress: show the progress of a download.
 
     Raises:
         UsageError: unknown name.
-        DataError: missing, damaged, or not what it says.
+        DataError: the files are missing or damaged.
     """
     key, source = find_source(name)
     if source.built_in:
@@ -65,7 +65,7 @@ def load_dataset(
 
 
 def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download: bool, progress: bool) -> Path:
-    """Where the files of a data set lie, after a download if need be."""
+    """The place of a data set's files, which are downloaded if they are missing."""
     source = DATASETS[key]
     place = locate(source, data_dir)
     if place is None and download:
@@ -77,7 +77,7 @@ def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download:
         wanted = ", ".join(file.path for file in source.remote)
         searched = ", ".join(map(str, search_places(data_dir)))
         raise DataError(
-            f"{key} is not there, or not all of it; searched {searched}: put {wanted} into one of them, name "
+            f"{key} is missing or incomplete; searched {searched}: put {wanted} into one of them, name "
             f"a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"
         )
     return place

@@ -1,4 +1,4 @@
-"""Made-up images of any shape, for benchmarks and dry runs: easy to learn, the same on every machine."""
+"""Synthetic images of any shape, for benchmarks and dry runs: easy to learn, the same on every machine."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def load_synthetic(
 ) -> tuple[Dataset, Dataset]:
     """``train`` and ``test`` images (H,W,C): each half the pattern of its class, half noise.
 
-    Raises UsageError for sizes that no data set can have.
+    Raises UsageError for sizes out of range.
     """
     if min(train, test, *shape) < 1 or shape[2] not in (1, 3) or not 1 <= num_classes <= 256:
         raise UsageError(
@@ -36,7 +36,7 @@ def load_synthetic(
 
 
 def random_bytes(shape: Shape, seed: int, name: str) -> Array:
-    """Uniform uint8 of a shape, four from each 32-bit draw."""
+    """Uniform uint8 of a shape, four from each 32-bit number."""
     size = int(np.prod(shape))
     words = bits(((size + 3) // 4,), seed=seed, stream=stream_id(name))
     return words.astype("<u4").view(np.uint8)[:size].reshape(shape)

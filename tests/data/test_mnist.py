@@ -42,7 +42,7 @@ def test_every_layout(tmp_path: Path, name: str, layout: str, packed: bool) -> N
 
 def test_the_two_sets_are_not_taken_for_one_another(tmp_path: Path) -> None:
     write_mnist(tmp_path / "mnist")
-    with pytest.raises(DataError, match="fashion_mnist is not there"):
+    with pytest.raises(DataError, match="fashion_mnist is missing"):
         load_dataset("fashion-mnist", tmp_path, download=False)
 
 
@@ -65,7 +65,7 @@ def test_a_folder_that_lacks_a_file_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset("mnist", tmp_path, download=False)
     message = str(caught.value)
-    assert "mnist is not there, or not all of it" in message
+    assert "mnist is missing or incomplete" in message
     for remedy in (
         str(tmp_path),
         "t10k-labels-idx1-ubyte.gz",

@@ -1,1 +1,1 @@
-"""Files of data sets: found, fetched, verified, unpacked."""
+"""Files of data sets: where they are, downloads, verification, and the formats they have."""

@@ -1,7 +1,7 @@
-"""Downloads that either leave the publisher's file at its place, or nothing.
+"""Downloads that leave either the publisher's whole file at its place, or nothing.
 
-A mirror's answer goes to a temporary file beside the place, which is renamed if size and SHA-256 are right.
-Whatever else a mirror sends (an error page, a short body, other bytes) is a reason to ask the next one.
+A mirror's answer goes to a temporary file in the same folder, which is renamed if size and SHA-256 are right.
+After any other answer (an error page, a short body, other bytes) the next mirror is tried.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from gpucnn.errors import DataError
 
 CHUNK = 256 * 1024
 TIMEOUT = 30.0  # seconds without an answer
-STALE = 24 * 3600.0  # seconds after which what a killed download left is removed
+STALE = 24 * 3600.0  # seconds after which the leftovers of a killed download are removed
 
 
 class MirrorError(Exception):
@@ -36,8 +36,7 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
         progress: show a bar on a terminal, a line elsewhere, both on standard error.
 
     Raises:
-        DataError: no mirror gave the file (the message says how to do without a network), or it cannot be
-            written.
+        DataError: no mirror gave the file (the message says how to do without a network), or it cannot be written.
     """
     target = folder / file.path
     if target.exists():
@@ -66,7 +65,7 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
 
 @contextmanager
 def temporary_file(target: Path) -> Iterator[Path]:
-    """A name beside the target that is gone afterwards; old ones of downloads that were killed go too."""
+    """A name in the target's folder, removed afterwards, as are old leftovers of killed downloads."""
     for left in target.parent.glob(f".{target.name}.*.part"):
         if time.time() - left.stat().st_mtime > STALE:
             left.unlink(missing_ok=True)
@@ -78,10 +77,10 @@ def temporary_file(target: Path) -> Iterator[Path]:
 
 
 def fetch(url: str, file: RemoteFile, temporary: Path, progress: bool) -> None:
-    """One mirror's answer into a temporary file, which is then as published.
+    """Write one mirror's answer into a temporary file and check its size and SHA-256.
 
     Raises:
-        MirrorError: it is not.
+        MirrorError: it is not the published file.
         OSError: the temporary file cannot be written.
     """
     digest, size = hashlib.sha256(), 0
@@ -102,7 +101,7 @@ def fetch(url: str, file: RemoteFile, temporary: Path, progress: bool) -> None:
 
 
 def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
-    """The body of a mirror's answer, block by block; MirrorError where its head shows another file."""
+    """The body of a mirror's answer, block by block; MirrorError where its headers are of another file."""
     request = urllib.request.Request(url, headers={"User-Agent": "gpucnn"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
@@ -113,18 +112,14 @@ def answer(url: str, file: RemoteFile) -> Iterator[bytes]:
                 raise MirrorError(f"{length} bytes announced instead of {file.size:,}")
             while block := response.read(CHUNK):
                 yield block
-    except (
-        OSError,
-        HTTPException,
-        ValueError,
-    ) as error:  # URLError, timeouts and broken connections are OSErrors
+    except (OSError, HTTPException, ValueError) as error:  # URLError, timeouts, broken connections are OSErrors
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise MirrorError(" ".join(reason.split())) from None  # one line
 
 
 @contextmanager
 def progress_bar(file: RemoteFile, url: str, progress: bool) -> Iterator[Any]:
-    """A bar in bytes; on a terminal only, elsewhere one line says what goes on."""
+    """A progress bar in bytes on a terminal, one line elsewhere."""
     from tqdm import tqdm
 
     name = Path(file.path).name

@@ -1,7 +1,7 @@
-"""Where data sets lie, and what is known of their publishers' files.
+"""Where the files of data sets are searched, and what is known of the publishers' files.
 
 Places are searched in this order: ``--data-dir``, the environment variable GPUCNN_DATA_DIR, ~/.cache/gpucnn.
-A download goes to the first of them that can be written to.
+Downloads go to ``--data-dir``, else to the first of the others that is writable.
 """
 
 import gzip
@@ -25,10 +25,10 @@ class RemoteFile:
     """A publisher's file.
 
     Attributes:
-        path: where it goes, below a data directory.
+        path: its place below a data directory.
         size, sha256: of the file as it is published.
-        mirrors: its addresses, tried in this order.
-        content_sha256: of what is inside the gzip wrapper, where that is known.
+        mirrors: its URLs, tried in this order.
+        content_sha256: of the unpacked content, if known.
     """
 
     path: str
@@ -44,12 +44,11 @@ class Source:
 
     Attributes:
         about: a one-line description.
-        load: the place found -> (train, test); the place is ignored by sets that need no files.
-        find: a data directory -> the folder or archive in it, or None where it has neither; sets that need no
-            files have no ``find``.
+        load: the place found -> (train, test); built-in sets ignore the place.
+        find: a data directory -> the folder or archive in it, or None where it has neither; None for built-in sets.
         files: the place found -> the files that ``load`` reads.
-        remote: what to download; empty for sets that need no files.
-        known: publisher's files that are read where they lie, but not downloaded.
+        remote: what to download; empty for built-in sets.
+        known: other files of the publisher, which are read but not downloaded.
         images: digest of the publisher's images in any order, if known (``verify.digest_of_images``).
     """
 
@@ -77,7 +76,7 @@ def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def expanded(place: str | os.PathLike[str]) -> Path:
-    """A path with a ``~`` or ``~name`` in front replaced by that user's home."""
+    """A path with ``~`` or ``~name`` expanded; UsageError where that user has no home."""
     try:
         return Path(place).expanduser()
     except RuntimeError:
@@ -85,7 +84,7 @@ def expanded(place: str | os.PathLike[str]) -> Path:
 
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where downloads go: the directory asked for, or else the first searched one that can be written to."""
+    """Where downloads go: ``data_dir``, else the first searched directory that is writable."""
     places = search_places(data_dir)
     if data_dir:
         return places[0]
@@ -93,7 +92,7 @@ def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in the nearest one above it that exists."""
+    """Whether files can be made in a folder, or in its nearest parent that exists."""
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
@@ -107,7 +106,7 @@ def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Pa
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
-    """Open a file for reading, through gzip where its first bytes say so, whatever it is called.
+    """Open a file for reading, through gzip if its first bytes are gzip's, whatever its name.
 
     Raises DataError where it is missing, unreadable or not a regular file (a FIFO would wait forever).
     """
@@ -122,7 +121,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 
 
 def read_up_to(file: io.BufferedIOBase, size: int) -> bytes:
-    """The next ``size`` bytes, or all where there are fewer; a size that is a lie reserves no memory."""
+    """At most the next ``size`` bytes; a size that the file does not have reserves no memory."""
     blocks = []
     while size and (block := file.read(min(size, MIB))):
         blocks.append(block)

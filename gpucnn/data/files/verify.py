@@ -1,8 +1,7 @@
-"""Are the files that lie here the publisher's?  Loading does not ask; ``gpucnn data verify`` does.
+"""Compares the files on this machine with the publisher's, for ``gpucnn data verify``; loading does not.
 
-Three answers: the publisher's bytes (a file as published, or the same bytes in another gzip wrapper); the
-publisher's images (all of them with their labels, split as published, in another order or another format);
-or other bytes, which are well-formed all the same.
+Three answers: the publisher's bytes (the published file, or the same content gzipped anew); the publisher's images
+(all of them with their labels, split as published, in another order or format); or other, well-formed bytes.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ OTHER = "other bytes (well-formed)"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one file: its path, its size in bytes, and one of the three answers."""
+    """One file: its path, its size in bytes, and one of the three answers."""
 
     path: Path
     size: int
@@ -47,7 +46,7 @@ def verify(source: Source, place: Path) -> list[Verdict]:
 
 
 def has_published_bytes(path: Path, file: RemoteFile) -> bool:
-    """Whether a file, or what is inside its gzip wrapper, has the publisher's SHA-256."""
+    """Whether a file, or its unpacked content, has the publisher's SHA-256."""
     with path.open("rb") as raw:
         if hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256:
             return True
