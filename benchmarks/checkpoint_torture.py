@@ -1,13 +1,13 @@
-"""Try to lose or to corrupt a checkpoint, and count.
+"""Try to lose or to corrupt a checkpoint, and count the outcomes.
 
     python benchmarks/checkpoint_torture.py --kills 10000 --mutations 100000 --sealed 100000
 
-kills      A child process saves over a checkpoint and is killed (SIGKILL) at a system call of the save, each
-           in turn, with part of a write done, or at a random time.  Then last.h5 and previous.h5 must be
+kills      A child process saves over a checkpoint and is killed (SIGKILL) at each system call of the save in
+           turn, in the middle of a write, or at a random time.  Then last.h5 and previous.h5 must be
            checkpoints that were saved, bit for bit.
 mutations  A file with flipped bits, zeroed or exchanged blocks, cut or lengthened.  It must be refused.
-sealed     The same, then sealed again with a right digest, as an attacker would.  It must be refused, or load
-           with the names, shapes and types that the model wants and finite numbers.
+sealed     The same, with the digest recomputed, as an attacker would.  It must be refused, or load with the
+           names, shapes and types of the model and finite numbers.
 
 Prints one JSON object of counts; exits with 1 where something was lost, crashed, hung or loaded wrongly.
 """
@@ -39,7 +39,7 @@ SLOW = 2.0  # seconds
 
 
 def checkpoint(seed: int) -> Checkpoint:
-    """Something of every kind, 30 kB."""
+    """A checkpoint with all kinds of contents, 30 kB."""
     rng = np.random.default_rng(seed)
     shapes = {"conv.weight": (8, 3, 3, 4), "bn.scale": (8,), "fc.weight": (10, 200), "fc.bias": (10,)}
     parameters = {name: rng.standard_normal(shape, dtype="float32") for name, shape in shapes.items()}
@@ -59,7 +59,7 @@ def checkpoint(seed: int) -> Checkpoint:
 
 
 class Killer:
-    """Stands in for ``os`` in the code that saves: counts its calls and dies at one of them."""
+    """Replaces ``os`` in the code that saves: counts its calls and kills the process at one of them."""
 
     def __init__(self, fatal: int, after: bool) -> None:
         self.fatal, self.after, self.calls = fatal, after, 0
@@ -96,7 +96,7 @@ def child(work: Callable[[], object], seconds: float = 0.0) -> int:
 
 
 def campaign_kills(folder: Path, count: int, rng: random.Random) -> dict[str, int]:
-    """Half of the kills at each call in turn, half at random times of a process that saves without end."""
+    """Half of the kills at each call in turn, half at random times of a process that saves in a loop."""
     durable.CHUNK = 4096  # several writes for a file
     images = [checkpoint(seed) for seed in (0, 1)]
     path, previous = folder / "last.h5", folder / "previous.h5"
@@ -138,7 +138,7 @@ def campaign_kills(folder: Path, count: int, rng: random.Random) -> dict[str, in
             result["lost"] += not known
         result["leftovers_seen"] += len([name for name in os.listdir(folder) if name.endswith(".tmp")])
         durable.os = os
-        if number % 10 == 9:  # the next whole save must clean up
+        if number % 10 == 9:  # the next complete save must clean up
             save_checkpoint(path, images[number // 10 % 2], keep=previous)
             result["leftovers_not_cleaned"] += len(os.listdir(folder)) - 2
     durable.os = os
@@ -173,7 +173,7 @@ def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
 
 
 def expected(config: str) -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
-    """What the model would want."""
+    """Tensors of the model."""
     model = checkpoint(0)
     return {
         "parameters": {name: (array.shape, "float32") for name, array in model.parameters.items()},
@@ -182,7 +182,7 @@ def expected(config: str) -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
 
 
 def read(path: Path) -> str:
-    """What becomes of a file: "refused", "loaded" or the name of an error that nobody expects."""
+    """The outcome of loading a file: "refused", "loaded" or the name of an unexpected error."""
     try:
         load_checkpoint(path, expected)
     except CheckpointError:
@@ -193,7 +193,7 @@ def read(path: Path) -> str:
 
 
 def campaign_mutations(folder: Path, count: int, rng: random.Random, sealed: bool) -> dict[str, Any]:
-    """Damage anywhere; where ``sealed``, what hits only tensors loads, since they may hold any numbers."""
+    """Damage anywhere; where ``sealed``, damage to tensors alone loads, since any finite numbers are valid."""
     path = folder / "mutated.h5"
     save_checkpoint(path, checkpoint(0))
     whole = path.read_bytes()
@@ -214,7 +214,7 @@ def campaign_mutations(folder: Path, count: int, rng: random.Random, sealed: boo
 
 
 def main() -> int:
-    """Run the campaigns that were asked for."""
+    """Run the campaigns given by the flags."""
     parser = argparse.ArgumentParser(description="Try to lose or to corrupt a checkpoint, and count.")
     for name in ("kills", "mutations", "sealed"):
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N")

@@ -1,4 +1,4 @@
-"""Checkpoints that do not get lost: one sealed HDF5 file, replaced atomically, verified before it is parsed.
+"""Crash-safe checkpoints: one HDF5 file with a digest, replaced atomically, verified before it is parsed.
 
     save_checkpoint("last.h5", checkpoint)
     checkpoint = load_checkpoint("last.h5", expected)
@@ -26,14 +26,14 @@ __all__ = [
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep: str | Path | None = None) -> None:
-    """Write a checkpoint; when this returns it is on the disk, whole.
+    """Write a checkpoint; when this returns, the whole file is on the disk.
 
     Args:
-        keep: what was at ``path`` stays there under this name.
+        keep: the file that was at ``path`` is kept under this name.
 
     Raises:
         NotANumberError: a tensor holds NaN or infinity.
-        GpucnnError: it could not be written.  In both cases what was at ``path`` is untouched.
+        GpucnnError: it could not be written.  In both cases the file at ``path`` is unchanged.
     """
     path = Path(path)
     try:
@@ -46,12 +46,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep: str | Pat
     try:
         CheckpointFile.parse(path, image, len(image))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} was not saved, since it could not be loaded again: {error}") from None
+        raise CheckpointError(f"{path} was not saved, because it could not be loaded again: {error}") from None
     replace_file(path, [user_block(image), image], Path(keep) if keep is not None else None)
 
 
 def open_checkpoint(path: str | Path) -> CheckpointFile:
-    """Read a file once, verify its digest, then its structure; no tensor is copied yet.
+    """Read a file once and verify its digest and its structure; no tensor is copied yet.
 
     Raises:
         CheckpointError: it is missing, damaged, hostile, or of an unknown version.
@@ -68,11 +68,11 @@ def load_checkpoint(path: str | Path, expected: Expected | None = None) -> Check
     """The whole checkpoint.
 
     Args:
-        expected: config text -> {"parameters": {name: (shape, dtype)}, "buffers": ...} of the model that the
-            config makes; compared before any tensor is copied.
+        expected: config text -> {"parameters": {name: (shape, dtype)}, "buffers": ...} of the model built from that
+            config; compared before any tensor is copied.
 
     Raises:
-        CheckpointError: as ``open_checkpoint``, or it does not fit the model; never a part of it.
+        CheckpointError: as ``open_checkpoint``, or it does not fit the model.  Nothing is loaded in part.
     """
     file = open_checkpoint(path)
     try:

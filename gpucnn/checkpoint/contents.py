@@ -1,16 +1,16 @@
-"""What a checkpoint holds, as Python knows it, and as an HDF5 image.
+"""The contents of a checkpoint, as a dataclass and as an HDF5 image.
 
     /model/<parameter>                 float32 arrays, contiguous
     /buffers/<buffer>                  batch norm's running statistics
     /optimizer/<state>/<parameter>     one group per state ("velocity", or "m" and "v")
-    /averages/<average>/<name>         of trained parameters and of buffers, where the run has averages ("ema")
+    /averages/<average>/<name>         of trained parameters and of buffers, in runs with averages ("ema")
     /history/<column>                  one number per epoch
-    /progress/<key>                    scalars: how far training has come
+    /progress/<key>                    scalars: epoch, step and the rest of the training state
     /config, /environment              texts: TOML, JSON
     attributes of /                    format, format_version, gpucnn_version, dataset_digest,
                                        epoch, step, seed
 
-Everything is written in the order of its name and without times, so equal contents give equal bytes.
+Everything is written in the order of names and without timestamps, so equal contents give equal bytes.
 """
 
 from collections.abc import Mapping
@@ -40,10 +40,10 @@ class Checkpoint:
         parameters, buffers: name -> host array.
         optimizer: state name ("velocity") -> parameter name -> host array of the parameter's shape.
         averages: name of an average ("ema") -> parameter or buffer -> host array of its shape.
-        progress: how far training has come; "epoch" and "step" are repeated in the file's attributes.
+        progress: scalars of the training state; "epoch" and "step" are repeated in the file's attributes.
         history: column -> one number per epoch.  No timings: equal runs give equal bytes.
-        config: TOML from which the model can be rebuilt.
-        environment: JSON, what it was trained on; without dates, for the same reason.
+        config: TOML from which the model is rebuilt.
+        environment: JSON, the versions and hardware of the training; without dates, for the same reason.
         dataset_digest: of the training set.
         seed: of the run.
     """
@@ -60,7 +60,7 @@ class Checkpoint:
     seed: int = 0
 
     def tensors(self) -> dict[str, Array]:
-        """Path in the file -> array, of everything that has a value per weight or per channel."""
+        """Path in the file -> array: parameters, buffers, optimizer state and averages."""
         groups = {"model": self.parameters, "buffers": self.buffers}
         groups |= {f"optimizer/{state}": arrays for state, arrays in self.optimizer.items()}
         groups |= {f"averages/{average}": arrays for average, arrays in self.averages.items()}
@@ -79,13 +79,13 @@ _open_images = count()
 
 
 def make_image(checkpoint: Checkpoint) -> bytes:
-    """Checkpoint -> HDF5 image, made for a place behind a user block."""
+    """Checkpoint -> HDF5 image, to be written after a user block."""
     layout = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     layout.set_userblock(USER_BLOCK)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fapl_core(1 << 20, False)  # in memory, never on disk
+    access.set_fapl_core(1 << 20, False)  # in memory only
     access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_V18)
-    name = f"gpucnn-checkpoint-{next(_open_images)}".encode()  # open files have different names
+    name = f"gpucnn-checkpoint-{next(_open_images)}".encode()  # open files need different names
     with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_EXCL, fcpl=layout, fapl=access)) as file:
         for key, value in attributes(checkpoint).items():
             file.attrs.create(key, **_value(key, value))
@@ -119,11 +119,11 @@ def attributes(checkpoint: Checkpoint) -> dict[str, str | int]:
 
 
 def _value(path: str, value: str | Number | Array) -> dict[str, object]:
-    """What h5py needs to write it: data, shape and type."""
+    """Arguments for h5py: data and type."""
     if isinstance(value, str):
-        raw = value.encode() or b"\0"  # HDF5 has no text of no bytes
+        raw = value.encode() or b"\0"  # HDF5 has no empty text
         if "\0" in value:
-            raise UsageError(f"{path!r} is a text with a NUL character: HDF5 ends it there")
+            raise UsageError(f"{path!r} is a text with a NUL character, where HDF5 would cut it off: remove it")
         return {"data": np.bytes_(raw), "dtype": h5py.string_dtype("utf-8", len(raw))}
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
@@ -140,7 +140,7 @@ def _column(name: str, values: list[Number]) -> Array:
 
 
 def read_array(entry: Entry) -> Array:
-    """Entry -> an array of its own, in the machine's byte order."""
+    """Entry -> a new array in the machine's byte order."""
     little = np.ndarray(entry.shape, np.dtype(entry.dtype).newbyteorder("<"), entry.data)
     return little.astype(entry.dtype)
 
@@ -148,7 +148,7 @@ def read_array(entry: Entry) -> Array:
 def read_number(path: str, entry: Entry) -> Number:
     """Entry -> int or float."""
     if entry.dtype not in ("int64", "float64") or entry.shape:
-        raise CheckpointError(f"{path!r} is {entry.dtype} {entry.shape} where one number belongs")
+        raise CheckpointError(f"{path!r} is {entry.dtype} {entry.shape} where a number is expected")
     number: Number = read_array(entry).item()
     return number
 
@@ -156,7 +156,7 @@ def read_number(path: str, entry: Entry) -> Number:
 def read_text(path: str, entry: Entry) -> str:
     """Entry -> str."""
     if entry.dtype != "text":
-        raise CheckpointError(f"{path!r} is {entry.dtype} {entry.shape} where a text belongs")
+        raise CheckpointError(f"{path!r} is {entry.dtype} {entry.shape} where a text is expected")
     try:
         return str(entry.data, "utf-8").rstrip("\0")
     except UnicodeDecodeError:

@@ -1,9 +1,9 @@
-"""Replace a file so that a crash at any moment leaves the old one or the new one, whole.
+"""Replace a file atomically: a crash at any moment leaves either the old file or the new one, whole.
 
-    temporary file beside it -> write -> fsync -> (keep the old one) -> rename -> fsync of the directory
+    temporary file in the same folder -> write -> fsync -> (keep the old one) -> rename -> fsync of the directory
 
-The rename is the one atomic moment.  Without the first fsync a power cut could leave the new name on an empty
-file; without the last one it could bring the old name back.
+The rename is the atomic step.  Without the first fsync a power cut could leave an empty file under the new name;
+without the last one it could bring the old file back.
 """
 
 import errno
@@ -20,18 +20,18 @@ from gpucnn.errors import GpucnnError
 Bytes = bytes | bytearray | memoryview
 
 CHUNK = 1 << 24
-"""Bytes per write, so that a signal need not wait long."""
+"""Bytes per write, so that signals are handled soon."""
 
 
 def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -> None:
     """Write the parts, one after the other, as the new contents of ``path``.
 
     Args:
-        keep: what was at ``path`` stays there under this name.
+        keep: the file that was at ``path`` is kept under this name.
 
     Raises:
-        GpucnnError: it could not be written (disk full, read-only, file-size limit ...).  What was at
-            ``path`` is still there, whole, and the temporary file is gone.
+        GpucnnError: it could not be written (disk full, read-only, file-size limit ...).  The file at
+            ``path`` is unchanged, and the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
@@ -49,7 +49,7 @@ def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -
         sync_directory(path.parent)
     except OSError as error:
         raise GpucnnError(
-            f"could not save {path}: {error.strerror or error}; what was there before is untouched: "
+            f"could not save {path}: {error.strerror or error}; the file that was there is unchanged: "
             "free some space or choose another output folder"
         ) from error
 
@@ -57,8 +57,8 @@ def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -
 def _write(temporary: Path, parts: Sequence[Bytes]) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with suppress(OSError):  # a file system without locks never looks like one with a dead writer
-            flock(descriptor, LOCK_EX | LOCK_NB)  # falls with the process: an unlocked leftover has no writer
+        with suppress(OSError):  # without locks in the file system, leftovers stay
+            flock(descriptor, LOCK_EX | LOCK_NB)  # released when the process ends: an unlocked leftover has no writer
         for part in parts:
             rest = memoryview(part)
             while rest:
@@ -69,9 +69,9 @@ def _write(temporary: Path, parts: Sequence[Bytes]) -> None:
 
 
 def _keep(path: Path, keep: Path) -> None:
-    """Give the file at ``path``, if there is one, a second name in place of what had that name.
+    """Give the file at ``path``, if there is one, the second name ``keep``, which is replaced.
 
-    A file system without hard links keeps nothing: a rename would leave ``path`` empty for a moment.
+    Without hard links in the file system nothing is kept: with a rename ``path`` would be missing for a moment.
     """
     link = keep.with_name(f".{keep.name}.{token_hex(4)}.tmp")
     try:
@@ -83,12 +83,12 @@ def _keep(path: Path, keep: Path) -> None:
     try:
         os.replace(link, keep)
     finally:
-        with suppress(FileNotFoundError):  # a rename onto another name of the same file leaves both
+        with suppress(FileNotFoundError):  # a rename onto a link to the same file leaves both
             os.unlink(link)
 
 
 def clean_leftovers(path: Path) -> None:
-    """Remove what killed processes left of saves to ``path``; one that is still being written is spared."""
+    """Remove the temporary files of killed processes that saved to ``path``; locked ones are in use and stay."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
     for entry in path.parent.iterdir():
         if pattern.fullmatch(entry.name) and not entry.is_symlink():
@@ -107,7 +107,7 @@ def sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by the file system
             raise
     finally:
         os.close(descriptor)

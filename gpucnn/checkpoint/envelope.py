@@ -1,12 +1,12 @@
-"""The sealed envelope: 512 bytes of text in front of the HDF5 image, with its length and its SHA-256.
+"""The envelope: 512 bytes of text before the HDF5 image, with the image's length and SHA-256.
 
     GPUCNN-HDF5 1
     length 103920
     sha256 b2a37840338a422ec1292b85c29b525feca1266a964990e6a0ebac4beb851b6a
     A gpucnn checkpoint: ...
 
-It is a legal HDF5 user block, so any HDF5 viewer opens the file.  The block is compared with the one that
-belongs to the image byte for byte, so that no bit of the file can change unnoticed.
+It is a valid HDF5 user block, so any HDF5 viewer opens the file.  On reading, the block is made anew from the image
+and compared byte for byte, so that no bit of the file can change unnoticed.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ USER_BLOCK = 512
 MAGIC = b"GPUCNN-HDF5 "
 VERSION = 1
 LARGEST = 1 << 32
-"""Bytes; a bound on what is read on the word of a file."""
+"""Bytes that a file may have."""
 
 REMEDY = "use best.h5 or an older checkpoint"
 
 
 def user_block(image: Bytes) -> bytes:
-    """The 512 bytes that belong in front of an image."""
+    """The 512 bytes that belong before an image."""
     text = (
         f"{MAGIC.decode()}{VERSION}\n"
         f"length {len(image)}\n"
@@ -40,7 +40,7 @@ def user_block(image: Bytes) -> bytes:
 
 
 def read_image(path: Path) -> bytes:
-    """The image in the envelope at ``path``; each byte is read once, and nothing is parsed but the block.
+    """The verified image of the file at ``path``; each byte is read once, and only the block is parsed.
 
     Raises:
         CheckpointError: no such file, not a regular file, not a checkpoint, truncated, or damaged.
@@ -70,7 +70,7 @@ def read_image(path: Path) -> bytes:
 
 
 def image_length(block: bytes, size: int) -> int:
-    """The length that the block of a file of ``size`` bytes declares, once it has been found to be right."""
+    """The length that the block of a file of ``size`` bytes declares; CheckpointError where it is wrong."""
     if not size:
         raise CheckpointError(f"the file is empty; {REMEDY}")
     if not block.startswith(MAGIC):
@@ -80,7 +80,7 @@ def image_length(block: bytes, size: int) -> int:
         raise CheckpointError(f"damaged or truncated within its first {USER_BLOCK} bytes; {REMEDY}")
     version, length = int(found[1]), int(found[2])
     if version != VERSION:
-        raise CheckpointError(f"its envelope has version {version}, this gpucnn knows {VERSION}: upgrade gpucnn")
+        raise CheckpointError(f"its envelope has version {version}, this gpucnn reads {VERSION}: upgrade gpucnn")
     if size != USER_BLOCK + length:
         kind = "truncated" if size < USER_BLOCK + length else "too long"
         raise CheckpointError(f"{kind}: {size} bytes instead of {USER_BLOCK + length}; {REMEDY}")

@@ -1,4 +1,4 @@
-"""A checkpoint file whose digest and structure have been verified; its tensors are read last."""
+"""A checkpoint file whose digest and structure are verified before its tensors are read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""
 
 Expected = Callable[[str], Mapping[str, Tensors]]
-"""config text -> {"parameters": ..., "buffers": ..., "averages/ema": ...}, of the model that is rebuilt from it"""
+"""config text -> {"parameters": ..., "buffers": ..., "averages/ema": ...}, of the model that it builds"""
 
 GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
 TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
 WIDER = {"float16": "float32"}
 WORDS = {"model": "parameters", "buffers": "buffers"}
 ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0}
-"""What the first checkpoints do not have in /progress, and how a run without it goes on."""
+"""Scalars that the first checkpoints lack in /progress, and their values for such a run."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The bytes of an HDF5 image -> its tree, by a reader that knows only what gpucnn writes.
+"""The bytes of an HDF5 image -> its tree, by a reader that accepts only what gpucnn writes.
 
-A digest tells damage, not intent: whoever makes a file can compute it.  libhdf5 understands external files,
-filters, references, virtual data sets and much else that a checkpoint has no use for, and trusts addresses
-and counts.  So foreign bytes are not given to it.  The few structures below are all that may stand in the
-image (HDF5 File Format Specification, version 3.0: superblock 0, symbol-table groups, version 1 object
-headers, contiguous data); every structure claims its bytes, no byte is claimed twice, and their number is
-bounded, so reading ends and needs no more memory than the file is long.
+A digest detects damage, not intent: whoever makes a file can compute it.  libhdf5 follows external files, filters,
+references, virtual data sets and other features that a checkpoint does not need, and trusts addresses and counts.
+So untrusted bytes are not given to it.  The few structures below are all that an image may have (HDF5 File Format
+Specification, version 3.0: superblock 0, symbol-table groups, version 1 object headers, contiguous data); every
+structure claims its bytes, no byte is claimed twice, and the number of structures is bounded, so reading ends and needs
+no more memory than the file is long.
 """
 
 import struct
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tree:
-    """What an image holds: attributes of the root, groups, and data sets by path ("model/conv.weight")."""
+    """The contents of an image: attributes of the root, groups, and data sets by path ("model/conv.weight")."""
 
     attributes: dict[str, Entry]
     groups: frozenset[str]
@@ -64,7 +64,7 @@ class Tree:
 
 
 def parse_image(image: bytes) -> Tree:
-    """Raises CheckpointError where the image is anything but a tree as gpucnn writes it."""
+    """The tree of an image; CheckpointError for anything that gpucnn does not write."""
     try:
         return _Reader(image).tree()
     except (struct.error, UnicodeDecodeError) as error:
@@ -89,7 +89,7 @@ class _Reader:
         return Tree(self.attributes, frozenset(self.groups), self.entries)
 
     def claim(self, start: int, size: int, what: str) -> memoryview:
-        """The bytes of a structure, which nothing else may use."""
+        """The bytes of a structure, which no other may overlap."""
         if start + size > len(self.image):
             raise CheckpointError(f"malformed: {what} of {size} bytes at {start} reaches beyond the file's end")
         if start in self.claims:
@@ -110,13 +110,13 @@ class _Reader:
             UNDEFINED,
             0,
         ):
-            raise CheckpointError("not the kind of HDF5 file that gpucnn writes (superblock)")
+            raise CheckpointError("its superblock is not one that gpucnn writes")
         if end != USER_BLOCK + len(self.image):
-            raise CheckpointError("malformed: the superblock gives another length than the file has")
+            raise CheckpointError("malformed: the length in the superblock is not that of the file")
         return int(root)
 
     def object(self, address: int, path: str, depth: int) -> None:
-        """A group, with all below it, or a data set."""
+        """Read a group with everything below it, or a data set."""
         messages: dict[int, memoryview] = {}
         for kind, body in self.messages(address, path or "/"):
             if kind == ATTRIBUTE:
@@ -150,7 +150,7 @@ class _Reader:
                 count -= 1
                 if kind not in KNOWN:
                     found = REFUSED.get(kind, f"a message of kind {kind:#x}")
-                    raise CheckpointError(f"{path!r} has {found}; a checkpoint's objects have none")
+                    raise CheckpointError(f"{path!r} has {found}, which gpucnn does not write")
                 if count < 0 or flags not in (0, 1) or len(body) != size:
                     raise CheckpointError(f"malformed: the header of {path!r}")
                 if kind == CONTINUATION:
@@ -181,7 +181,7 @@ class _Reader:
                 name = self.name(names, offset, where)
                 child = f"{path}/{name}" if path else name
                 if cache > 1:
-                    raise CheckpointError(f"{child!r} is a soft or external link; a checkpoint has none")
+                    raise CheckpointError(f"{child!r} is a soft or external link, which gpucnn does not write")
                 if child in self.entries or child in self.groups:
                     raise CheckpointError(f"malformed: {child!r} comes twice")
                 self.object(header, child, depth + 1)
@@ -227,7 +227,7 @@ class _Reader:
         dtype, itemsize = self.dtype(messages[DATATYPE], path)
         version, kind, address, size = struct.unpack_from("<BBQQ", messages[LAYOUT])
         if (version, kind) != (3, 1):
-            raise CheckpointError(f"{path!r} is chunked, compact or virtual; a checkpoint is contiguous")
+            raise CheckpointError(f"{path!r} is chunked, compact or virtual, not contiguous")
         if dtype == "text" and shape:
             raise CheckpointError(f"{path!r} is an array of texts")
         if prod(shape) * itemsize != size:
@@ -242,9 +242,9 @@ class _Reader:
             raise CheckpointError(f"{path!r} has a shape that gpucnn does not write (rank {rank})")
         shape = struct.unpack_from(f"<{rank}Q", message, 8)
         if prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
-            raise CheckpointError(f"{path!r} has the shape {shape}, more than any checkpoint holds")
+            raise CheckpointError(f"{path!r} has the shape {shape}, more elements than allowed")
         if flags and struct.unpack_from(f"<{rank}Q", message, 8 + 8 * rank) != shape:
-            raise CheckpointError(f"{path!r} could grow; a checkpoint's tensors have fixed shapes")
+            raise CheckpointError(f"{path!r} has a shape that may grow")
         return shape
 
     def dtype(self, message: memoryview, path: str) -> tuple[str, int]:
@@ -255,4 +255,4 @@ class _Reader:
         for encoded, name in TYPES.items():
             if raw.rstrip(b"\0") == encoded.rstrip(b"\0"):
                 return name, SIZES[name]
-        raise CheckpointError(f"{path!r} has a type that no checkpoint holds ({raw[:8].hex()})")
+        raise CheckpointError(f"{path!r} has a type that gpucnn does not write ({raw[:8].hex()})")

@@ -74,7 +74,7 @@ def test_what_is_no_checkpoint(whole: bytes, tmp_path: Path) -> None:
     path.write_bytes(whole[512:])  # HDF5, but not sealed
     assert "not a gpucnn checkpoint" in refused(path)
     path.write_bytes(whole.replace(b"GPUCNN-HDF5 1", b"GPUCNN-HDF5 2", 1))
-    assert "version 2, this gpucnn knows 1: upgrade" in refused(path)
+    assert "version 2, this gpucnn reads 1: upgrade" in refused(path)
     assert "folder" in refused(tmp_path)
     assert "Not a directory" in refused(path / "last.h5")
 

@@ -219,7 +219,7 @@ def test_nan_and_infinity_are_not_saved(value: float, where: str, tmp_path: Path
     [
         ({"seed": 2**63}, "'seed' is 9223372036854775808: it must fit into 64 bits"),
         ({"config": "a\0b"}, "'config' is a text with a NUL character"),
-        ({"parameters": {"a": np.zeros(3, "complex64")}, "optimizer": {}}, "type that no checkpoint holds"),
+        ({"parameters": {"a": np.zeros(3, "complex64")}, "optimizer": {}}, "type that gpucnn does not write"),
         ({"parameters": {"a b": np.zeros(3, "float32")}, "optimizer": {}}, "an unusable name: b'a b'"),
         ({"parameters": {"a": np.zeros((1,) * 9, "float32")}, "optimizer": {}}, "rank 9"),
         ({"optimizer": {"m": {}}}, "'optimizer/m/classifier.10.weight' is missing"),
