@@ -1,4 +1,4 @@
-"""Layer: forward, backward, train and evaluation mode, parameters, state."""
+"""Layer: forward, backward, training and evaluation mode, parameters, state."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Self
@@ -46,13 +46,17 @@ class Layer:
         return self.backend.run(op, *args)
 
     def save(self, *values: Any) -> None:
-        """Keep what backward needs; nothing is kept in evaluation."""
+        """Save what backward needs; in evaluation nothing is saved."""
         self._saved = values if self.training else None
 
     def saved(self) -> tuple[Any, ...]:
-        """What forward kept.  It is handed out once, so memory goes early."""
+        """What forward saved, returned once, so that its memory is free early.
+
+        Raises:
+            UsageError: there was no forward in training mode, or backward has run already.
+        """
         if self._saved is None:
-            where = f"{self.name or 'the model'} ({type(self).__name__})"
+            where = f"{self.name or 'the model'} ({self.kind})"
             raise UsageError(f"backward of {where} without a forward in training mode before it")
         values, self._saved = self._saved, None
         return values
@@ -68,6 +72,11 @@ class Layer:
         return 0
 
     # -- the tree -------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """The name of its class, for tables and messages."""
+        return type(self).__name__
 
     def children(self) -> dict[str, "Layer"]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
@@ -102,26 +111,29 @@ class Layer:
 
     def _set_mode(self, training: bool) -> Self:
         for _, layer in self.named_layers():
-            layer.training = training
-            layer._saved = None
+            layer._enter_mode(training)
         return self
 
+    def _enter_mode(self, training: bool) -> None:
+        """Switch this layer alone; what it saved for backward is dropped."""
+        self.training, self._saved = training, None
+
     def skip_input_grad(self) -> None:
-        """Tell the layers at the entrance that nobody needs dL/dx of the model's own input."""
+        """Compute no dL/dx of the model's own input."""
         self.needs_input_grad = False
 
     def learns(self) -> bool:
-        """Whether any parameter is updated."""
-        return not all(parameter.fixed for parameter in self.parameters().values())
+        """Whether any parameter is trainable."""
+        return any(parameter.trainable for parameter in self.parameters().values())
 
-    def hold(self, groups: Collection[str]) -> bool:
-        """Update the parameters of these groups no more, and compute no gradient that only they wanted.
+    def freeze(self, groups: Collection[str]) -> bool:
+        """Freeze the parameters of these groups, and skip the gradients that only they needed.
 
-        Returns whether backward computes anything else than before.
+        Returns whether there was anything left to freeze, so that backward computes less than before.
         """
-        found = [p for p in self.parameters().values() if p.group in groups and not p.held]
+        found = [p for p in self.parameters().values() if p.group in groups and p.trainable]
         for parameter in found:
-            parameter.hold()
+            parameter.freeze()
         if found and not self.needs_input_grad:
             self.skip_input_grad()
         return bool(found)

@@ -16,7 +16,7 @@ Evaluation puts the running statistics in the place of the batch's.  Back throug
 
 from math import prod
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import ShapeError
 from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
@@ -27,7 +27,7 @@ from gpucnn.types import Array, Shape
 
 def channel_mean(x: Array) -> Array:
     """x (..., C) -> (C,), with totals in float64: float32 over 10^5 values loses three digits."""
-    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(sum_type(x))
+    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(accumulator_dtype(x))
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -94,8 +94,6 @@ class BatchNorm(Layer):
         scale_group, shift_group: which rules an optimiser follows for them; "frozen" keeps the scale at 1.
     """
 
-    train_op, eval_op = staticmethod(batchnorm), staticmethod(batchnorm_eval)
-
     def __init__(
         self,
         channels: int,
@@ -115,8 +113,8 @@ class BatchNorm(Layer):
         scale, shift = self.scale.data, self.shift.data
         if not self.training:
             mean, var = self.running_mean.data, self.running_var.data
-            return self.run(self.eval_op, x, scale, shift, mean, var, self.eps)
-        y, mean, var = self.run(self.train_op, x, scale, shift, self.eps)
+            return self.run(batchnorm_eval, x, scale, shift, mean, var, self.eps)
+        y, mean, var = self.run(batchnorm, x, scale, shift, self.eps)
         self.update_running(mean, var, prod(x.shape[:-1]))
         self.save(x, mean, var)
         return y
@@ -146,19 +144,3 @@ class BatchNorm(Layer):
 
     def flops(self, shape: Shape) -> int:
         return 4 * prod(shape)
-
-
-class BatchNormReLU(BatchNorm):
-    """``BatchNorm`` followed by ``ReLU`` as one op, so that a backend can pass over the image once."""
-
-    train_op, eval_op = staticmethod(batchnorm_relu), staticmethod(batchnorm_relu_eval)
-
-    def backward(self, dy: Array) -> Array | None:
-        x, mean, var = self.saved()
-        scale, shift = self.scale.data, self.shift.data
-        grads = self.run(batchnorm_relu_grad, dy, x, scale, shift, mean, var, self.eps)
-        dx, self.scale.grad[...], self.shift.grad[...] = grads
-        return dx
-
-    def flops(self, shape: Shape) -> int:
-        return 5 * prod(shape)

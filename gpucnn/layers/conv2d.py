@@ -13,7 +13,7 @@ Backward, with dZ = dL/dZ (written for stride 1, as in the lecture):
 All windows of X laid out as the rows of one matrix ("im2col") turn each of these into a matrix product.
 """
 
-from gpucnn.backend import sum_type
+from gpucnn.backend import accumulator_dtype
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.initializers import he_normal, zeros
@@ -57,7 +57,7 @@ def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, paddin
 def bias_grad(dy: Array) -> Array:
     """(L20)  dy (..., F) -> db (F,): the sum over everything but the last axis; float32 where dy is float16."""
     # float32 totals over 10^5 rows lose three digits: float64 inside
-    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(sum_type(dy))
+    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(accumulator_dtype(dy))
 
 
 class Conv2D(Layer):
@@ -100,9 +100,9 @@ class Conv2D(Layer):
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
         w = self.weight
-        if not w.fixed:
+        if w.trainable:
             w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)
-        if self.bias and not self.bias.fixed:
+        if self.bias and self.bias.trainable:
             self.bias.grad[...] = self.run(bias_grad, dy)  # (L20)
         if not self.needs_input_grad:
             return None

@@ -8,7 +8,7 @@ with p the normal density.  NumPy has no erfc, so P is made here from array code
 
 from math import pi, prod, sqrt
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import UsageError
 from gpucnn.layers.base import Layer
 from gpucnn.types import Array, Shape
@@ -44,7 +44,7 @@ ERFCX_SERIES = (
 def normal_cdf(x: Array) -> Array:
     """P(x) of the standard normal, by Clenshaw's recurrence; both tails keep their relative accuracy."""
     xp = array_module(x)
-    x = x.astype(sum_type(x), copy=False)  # the recurrence needs more digits than float16 has
+    x = x.astype(accumulator_dtype(x), copy=False)  # the recurrence needs more digits than float16 has
     z = abs(x) * sqrt(0.5)
     s = (z - ERFCX_CENTRE) / (z + ERFCX_CENTRE)
     newer, older = xp.zeros_like(s), xp.zeros_like(s)
@@ -61,20 +61,20 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_grad(dy: Array, x: Array) -> Array:
-    wide = x.astype(sum_type(x), copy=False)
+    wide = x.astype(accumulator_dtype(x), copy=False)
     density = array_module(x).exp(-0.5 * wide * wide) * (1 / sqrt(2 * pi))
     return (dy * (normal_cdf(x) + wide * density)).astype(dy.dtype, copy=False)
 
 
 def gelu_tanh(x: Array) -> Array:
     """GELU by its tanh approximation; 5e-4 from the exact one at most."""
-    wide = x.astype(sum_type(x), copy=False)  # a cube leaves float16 from 41 on
+    wide = x.astype(accumulator_dtype(x), copy=False)  # a cube leaves float16 from 41 on
     y = 0.5 * wide * (1 + array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide)))
     return y.astype(x.dtype, copy=False)
 
 
 def gelu_tanh_grad(dy: Array, x: Array) -> Array:
-    wide = x.astype(sum_type(x), copy=False)
+    wide = x.astype(accumulator_dtype(x), copy=False)
     t = array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide))
     inner = sqrt(2 / pi) * (1 + 3 * 0.044715 * wide * wide)
     return (dy * 0.5 * (1 + t + wide * (1 - t * t) * inner)).astype(dy.dtype, copy=False)

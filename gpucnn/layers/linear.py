@@ -63,9 +63,9 @@ class Linear(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
-        if not self.weight.fixed:
+        if self.weight.trainable:
             self.weight.grad[...] = self.run(linear_weight_grad, dy, x)
-        if self.bias and not self.bias.fixed:
+        if self.bias and self.bias.trainable:
             self.bias.grad[...] = self.run(bias_grad, dy)
         if not self.needs_input_grad:
             return None

@@ -1,4 +1,4 @@
-"""What a network learns (Parameter), what it remembers (Buffer), and the flat arrays that hold them."""
+"""What a network learns (Parameter), what it keeps besides (Buffer), and the flat arrays of both."""
 
 from collections.abc import Callable, Mapping
 
@@ -31,6 +31,9 @@ DECAYED = ("filter", "weight")
 class Parameter:
     """A learned array and its gradient, both views into flat arrays once the model is initialised.
 
+    Attributes:
+        frozen: not updated, from the start (group "frozen") or since ``freeze``.
+
     Raises:
         UsageError: the group is not one of ``GROUPS``.
     """
@@ -41,7 +44,7 @@ class Parameter:
         self.shape = shape
         self.init = init
         self.group = group
-        self.held = False
+        self.frozen = group == "frozen"
         self._data: Array | None = None
         self._grad: Array | None = None
         self._rounded: Array | None = None
@@ -51,18 +54,13 @@ class Parameter:
         return int(np.prod(self.shape))
 
     @property
-    def frozen(self) -> bool:
-        """Never updated."""
-        return self.group == "frozen"
+    def trainable(self) -> bool:
+        """Whether it is updated; where not, a layer need not compute its gradient."""
+        return not self.frozen
 
-    @property
-    def fixed(self) -> bool:
-        """Not updated, never or no more: a layer need not compute its gradient."""
-        return self.frozen or self.held
-
-    def hold(self) -> None:
-        """Be updated no more; the last gradient is forgotten."""
-        self.held = True
+    def freeze(self) -> None:
+        """Stop updating it; its gradient is set to zero."""
+        self.frozen = True
         self.grad[...] = 0.0
 
     @property
@@ -83,7 +81,7 @@ class Parameter:
         return self.data if self._rounded is None else self._rounded
 
     def bind(self, data: Array, grad: Array) -> None:
-        self._data, self._grad, self.held = data, grad, False
+        self._data, self._grad, self.frozen = data, grad, self.group == "frozen"
 
     def bind_rounded(self, rounded: Array | None) -> None:
         self._rounded = rounded

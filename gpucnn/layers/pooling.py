@@ -10,7 +10,7 @@ Max pooling pads with minus infinity; average pooling counts the zeros of its bo
 from functools import reduce
 from math import prod
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.windows import as_padding, as_pair, crop, output_size, pad, view_taps
@@ -42,7 +42,7 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
     """(L6)  x (N,H,W,C) -> y (N,H',W',C)."""
     size = output_size(x.shape, kernel, stride, padding)
-    taps = (tap.astype(sum_type(x), copy=False) for tap in view_taps(pad(x, padding), kernel, size, stride))
+    taps = (tap.astype(accumulator_dtype(x), copy=False) for tap in view_taps(pad(x, padding), kernel, size, stride))
     return (sum(taps) / prod(kernel)).astype(x.dtype, copy=False)
 
 
@@ -59,7 +59,7 @@ def avg_pool2d_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, paddi
 
 def global_avg_pool2d(x: Array) -> Array:
     """(L6)  over the whole image: x (N,H,W,C) -> y (N,C)."""
-    return x.mean(axis=(1, 2), dtype=sum_type(x)).astype(x.dtype, copy=False)
+    return x.mean(axis=(1, 2), dtype=accumulator_dtype(x)).astype(x.dtype, copy=False)
 
 
 def global_avg_pool2d_grad(dy: Array, x_shape: Shape) -> Array:
