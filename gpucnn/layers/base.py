@@ -11,10 +11,10 @@ from gpucnn.types import Array, Shape
 
 
 class Layer:
-    """Owns parameters and remembers what backward needs; the maths is in pure functions beside it.
+    """Owns parameters and saves what backward needs; the maths is in pure functions beside it.
 
-    A subclass defines ``forward``, ``backward`` and ``output_shape``.  Images are (N, H, W, C); ``shape``
-    arguments are without the batch axis.
+    A subclass defines ``forward`` and ``backward``, and ``output_shape`` where that is not the input's shape.
+    Images are (N, H, W, C); ``shape`` arguments are without the batch axis.
     """
 
     backend: Backend = REFERENCE
@@ -30,14 +30,14 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array | None:
-        """dL/dy -> dL/dx, and assigns the gradients of the parameters on the way.
+        """dL/dy -> dL/dx; also assigns the gradients of the parameters.
 
-        Returns None where nobody needs dL/dx (``needs_input_grad`` is False).
+        Returns None where dL/dx is not needed (``needs_input_grad`` is False).
         """
         raise NotImplementedError
 
     def __call__(self, x: Array) -> Array:
-        """``forward`` after a check that the shape fits."""
+        """``forward`` after a check of the shape."""
         self.output_shape(tuple(x.shape[1:]))
         return self.forward(x)
 
@@ -64,7 +64,7 @@ class Layer:
     # -- shapes and costs -----------------------------------------------------------------------------
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape of y for an x of this shape; raises ShapeError where x does not fit."""
+        """The shape of y for an x of this shape; raises ShapeError where the layer cannot take x."""
         return shape
 
     def flops(self, shape: Shape) -> int:
@@ -82,7 +82,7 @@ class Layer:
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
-        """This layer and all below it, depth first, with dotted names."""
+        """This layer and all layers in it, depth first, with dotted names."""
         yield prefix, self
         for name, child in self.children().items():
             yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
@@ -143,16 +143,16 @@ class Layer:
     def initialize(
         self, seed: int = 0, backend: Backend = REFERENCE, dtype: str = "float32", clock: Clock | None = None
     ) -> Self:
-        """Put all parameters into flat arrays on the backend and draw their first values.
+        """Put all parameters into flat arrays on the backend and set their initial values.
 
-        The draw of a parameter depends on the seed and its name alone and is made on the host, so a model
-        starts from the same weights everywhere.
+        These depend only on the seed and the parameter's name and are computed on the host, so a model starts from the
+        same weights everywhere.
         """
         parameters = self.parameters()
         self.flat = FlatParameters(parameters, backend, dtype)
         for name, parameter in parameters.items():
-            first = parameter.init(parameter.shape, seed, stream_id(name))
-            parameter.data[...] = backend.to_device(first.astype(dtype))
+            values = parameter.init(parameter.shape, seed, stream_id(name))
+            parameter.data[...] = backend.to_device(values.astype(dtype))
         self.flat_buffers = FlatBuffers(self.buffers(), backend, dtype)
         clock = clock or Clock(seed)
         for name, layer in self.named_layers():

@@ -1,7 +1,7 @@
 """Layers made of layers: one after the other, or side by side.
 
-The chain rule is all there is to it: F(x) = f(u(x)) has F'(x) = f'(u(x)) u'(x), so gradients pass through a
-sequence in reverse.  A sum hands its gradient to both branches, and a fork adds what comes back.
+By the chain rule, F(x) = f(u(x)) has F'(x) = f'(u(x)) u'(x), so gradients pass through a sequence in reverse.
+A sum passes its gradient to both branches, and a fork adds the gradients of its branches.
 """
 
 from math import prod
@@ -73,7 +73,7 @@ class Sequential(Layer):
         grad: Array | None = dy
         for layer in reversed(self.steps()):
             grad = layer.backward(grad)
-            if grad is None:  # nobody further up learns anything
+            if grad is None:  # no layer before this one learns
                 break
         return grad
 
@@ -101,9 +101,12 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385), through ReLU where ``relu``.
+    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385); with ``relu``, y = relu(body(x) + shortcut(x)).
 
-    The shortcut is x itself where not given.
+    Without a ``shortcut`` it is x itself.
+
+    Raises:
+        ShapeError: by ``output_shape``, where the two shapes differ.
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None, *, relu: bool = False) -> None:

@@ -4,7 +4,7 @@
     (L15)  max: the gradient goes to the maximum of each window, the first one in row-major order on a tie
     (L16)  average: dy / (k k) to each element of the window
 
-Max pooling pads with minus infinity; average pooling counts the zeros of its border.
+Max pooling pads with minus infinity; average pooling includes the zeros of its border.
 """
 
 from functools import reduce
@@ -31,7 +31,7 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
     y = max_pool2d(x, kernel, stride, padding)
     x = pad(x, padding, -float("inf"))
     dx = xp.zeros_like(x)
-    searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is still ahead
+    searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is not found yet
     for pixels, dpixels in zip(view_taps(x, kernel, size, stride), view_taps(dx, kernel, size, stride), strict=True):
         found = searching & (pixels == y)
         dpixels += dy * found
@@ -51,9 +51,9 @@ def avg_pool2d_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, paddi
     n, h, w, c = x_shape
     (top, bottom), (left, right) = padding
     dx = array_module(dy).zeros((n, h + top + bottom, w + left + right, c), dtype=dy.dtype)
-    share = dy / prod(kernel)
+    dpixel = dy / prod(kernel)
     for dpixels in view_taps(dx, kernel, (dy.shape[1], dy.shape[2]), stride):
-        dpixels += share
+        dpixels += dpixel
     return crop(dx, padding)
 
 
@@ -65,17 +65,20 @@ def global_avg_pool2d(x: Array) -> Array:
 def global_avg_pool2d_grad(dy: Array, x_shape: Shape) -> Array:
     """(L16)  dy (N,C) -> dx of ``x_shape`` (N,H,W,C)."""
     n, h, w, c = x_shape
-    share = (dy / (h * w)).reshape(n, 1, 1, c)
-    return array_module(dy).broadcast_to(share, x_shape)
+    dpixel = (dy / (h * w)).reshape(n, 1, 1, c)
+    return array_module(dy).broadcast_to(dpixel, x_shape)
 
 
 class _Pool2D(Layer):
-    """What both poolings share: the window, and the shape that comes out.
+    """The window and the output shape of max and average pooling.
 
     Args:
         kernel_size: an int or a (height, width) pair.
-        stride: likewise; the kernel size where not given, so that windows tile the image.
+        stride: likewise; by default the kernel size, so that windows tile the image.
         padding: an int or a pair, at most half the kernel.
+
+    Raises:
+        ShapeError: a kernel, stride or padding that does not fit this.
     """
 
     def __init__(self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:

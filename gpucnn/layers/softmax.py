@@ -2,8 +2,8 @@
 
     (L9)  y_i = e^{z_i} / sum_j e^{z_j}
 
-The maximum is taken off first: the quotient stays the same and nothing overflows.  With its Jacobian
-dy_i/dz_k = y_i (delta_ik - y_k), a gradient goes back as dz = y (dy - sum_j dy_j y_j).
+The maximum is subtracted first: the quotient stays the same and nothing overflows.  With the Jacobian
+dy_i/dz_k = y_i (delta_ik - y_k), the chain rule gives dz_k = sum_i dy_i dy_i/dz_k = y_k (dy_k - sum_i dy_i y_i).
 """
 
 from math import prod
@@ -20,7 +20,7 @@ def softmax(z: Array) -> Array:
 
 
 def softmax_grad(dy: Array, y: Array) -> Array:
-    """Dy and y = softmax(z), both (..., K) -> dz (..., K)."""
+    """dy and y = softmax(z), both (..., K) -> dz (..., K)."""
     along = (dy * y).sum(axis=-1, keepdims=True, dtype=accumulator_dtype(y))
     return (y * (dy - along)).astype(y.dtype, copy=False)
 
