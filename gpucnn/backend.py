@@ -54,8 +54,8 @@ REFERENCE = Backend("reference", np)
 """The oracle: NumPy and every op as it is written."""
 
 
-def sum_type(array: Array) -> np.dtype[Any]:
-    """What sums, statistics and losses over a float array are kept in: its own dtype, but float32 for float16."""
+def accumulator_dtype(array: Array) -> np.dtype[Any]:
+    """The dtype of sums, statistics and losses over a float array: its own, but float32 for float16."""
     return np.promote_types(array.dtype, np.float32)
 
 

@@ -9,7 +9,7 @@ The lecture takes two steps: Softmax (or Sigmoid), then the loss on probabilitie
 ("logits"), and so never take the logarithm of a rounded-off probability.
 """
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.layers.activations import sigmoid
 from gpucnn.types import Array
 
@@ -32,7 +32,7 @@ def as_targets(labels: Array, scores: Array, smoothing: float = 0.0) -> Array:
 def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
     """(L9, L11, L12)  logits (N,K), labels (N,) or (N,K) -> loss (), dlogits (N,K)."""
     xp = array_module(logits)
-    scores = logits.astype(sum_type(logits), copy=False)
+    scores = logits.astype(accumulator_dtype(logits), copy=False)
     targets = as_targets(labels, scores, smoothing)
     shifted = scores - scores.max(axis=1, keepdims=True)
     e = xp.exp(shifted)

@@ -1,11 +1,11 @@
-"""Finite differences against gradients: the test that needs no second implementation.
+"""Gradients against finite differences: the check that needs no second implementation.
 
 For a layer, L = sum(v * layer(x)) with fixed random v; for a loss, L is its value.  In float64, with step h,
 
     numeric_i = (L(x + h e_i) - L(x - h e_i)) / 2h
     error     = max_i |numeric_i - gradient_i| / max(max_i |numeric_i|, max_i |gradient_i|, 1e-8)
 
-``x`` holds evenly spaced values in random order: no two are alike and none is near 0, so no step crosses the kink of a
+``x`` has evenly spaced values in random order: no two are equal and none is near 0, so no step crosses the kink of a
 ReLU or changes which pixel of a window is the largest.
 """
 
@@ -16,17 +16,20 @@ from math import prod
 import numpy as np
 
 from gpucnn import layers, losses, random
+from gpucnn.backend import Backend
 from gpucnn.layers import Layer
+from gpucnn.layers.fusion import FUSIONS
 from gpucnn.types import Array, Shape
 
 STEP = 1e-5
 TOLERANCE = 1e-6
-SAMPLES = 60  # elements checked of each array, drawn by the seed
+SAMPLES = 60  # elements checked of each array, sampled by the seed
+FUSING = Backend("fusing reference", np, {step.ops[0]: step.ops[0] for step in FUSIONS.values()})
 
 
 @dataclass(frozen=True)
 class Check:
-    """One array's result: what was checked, which array of it, and the error defined above."""
+    """The result for one array: the case, the array's name, and the error defined above."""
 
     case: str
     array: str
@@ -45,7 +48,7 @@ def spaced(shape: Shape, seed: int = 0) -> Array:
 
 
 def gradient_error(value: Callable[[], float], array: Array, gradient: Array, seed: int = 0) -> float:
-    """The error of ``gradient`` of ``value()`` with respect to ``array``, which is changed and put back."""
+    """The error of the gradient of ``value()`` for ``array``, whose elements are moved one by one and restored."""
     size = array.size
     index = np.arange(size)
     if size > SAMPLES:
@@ -66,11 +69,12 @@ def gradient_error(value: Callable[[], float], array: Array, gradient: Array, se
 def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) -> list[Check]:
     """The gradients of a layer for its input and for all its parameters.
 
+    The layer is initialised in float64 and left in training mode.  Neighbours that have a fused op run through it.
+
     Args:
-        layer: not initialised, or so in float64; it is left in training mode.
         shape: of x, with the batch.
     """
-    layer.initialize(seed, dtype="float64").train()
+    layer.initialize(seed, FUSING, "float64").train()
     x = spaced(shape, seed)
     for name, parameter in layer.parameters().items():  # zeros and ones hide mistakes
         parameter.data[...] += 0.1 * random.normal(parameter.shape, seed=seed, stream=random.stream_id(name))
@@ -82,7 +86,7 @@ def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) ->
     value()
     gradients = {"x": (x, layer.backward(v))}
     for name, parameter in layer.parameters().items():
-        if not parameter.frozen:
+        if parameter.trainable:
             gradients[name] = (parameter.data, parameter.grad.copy())
     case = case or type(layer).__name__
     return [Check(case, name, gradient_error(value, *pair, seed)) for name, pair in gradients.items()]
@@ -104,6 +108,12 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "BatchNorm images": (lambda: layers.BatchNorm(3), (4, 3, 2, 3)),
     "BatchNorm vectors": (lambda: layers.BatchNorm(4), (6, 4)),
     "BatchNormReLU": (lambda: layers.BatchNormReLU(3), (4, 3, 2, 3)),
+    "BatchNorm + ReLU": (lambda: layers.Sequential(layers.BatchNorm(3), layers.ReLU()), (4, 3, 2, 3)),
+    "ReLU + MaxPool2D": (lambda: layers.Sequential(layers.ReLU(), layers.MaxPool2D(3, stride=2)), (2, 5, 7, 2)),
+    "BatchNorm + ReLU + MaxPool2D": (
+        lambda: layers.Sequential(layers.BatchNorm(3), layers.ReLU(), layers.MaxPool2D(2)),
+        (3, 4, 6, 3),
+    ),
     "ReLU": (layers.ReLU, (2, 3, 3, 2)),
     "LeakyReLU": (lambda: layers.LeakyReLU(0.1), (2, 3, 3, 2)),
     "Tanh": (layers.Tanh, (2, 3, 3, 2)),
@@ -138,7 +148,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
         (4, 5, 5, 1),
     ),
 }
-"""Every layer, some of them in odd shapes: name -> (a new one, shape of its input)."""
+"""Every layer, some of them in unusual shapes: name -> (makes one, shape of its input)."""
 
 _LABELS = np.array([2, 0, 3, 3, 1])
 _BITS = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
@@ -151,7 +161,7 @@ LOSSES: dict[str, tuple[Callable[[Array], tuple[Array, Array]], bool]] = {
     "binary cross-entropy": (lambda p: losses.binary_cross_entropy(p, _BITS), True),
     "mean squared error": (lambda y: losses.mean_squared_error(y, _BITS), False),
 }
-"""Every loss of an array (5,4): name -> (loss, whether it wants probabilities)."""
+"""Every loss, of an array (5,4): name -> (loss, whether its input is probabilities)."""
 
 
 def check_all(names: str = "") -> list[Check]:

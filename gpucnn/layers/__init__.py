@@ -2,11 +2,12 @@
 
 from gpucnn.layers.activations import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from gpucnn.layers.base import Layer
-from gpucnn.layers.batchnorm import BatchNorm, BatchNormReLU
+from gpucnn.layers.batchnorm import BatchNorm
 from gpucnn.layers.containers import Residual, Sequential
 from gpucnn.layers.conv2d import Conv2D
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.fusion import BatchNormReLU
 from gpucnn.layers.gelu import GELU
 from gpucnn.layers.linear import Linear
 from gpucnn.layers.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D

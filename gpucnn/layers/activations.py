@@ -1,12 +1,12 @@
-"""Activation functions, element by element, each beside its derivative.
+"""Elementwise activation functions, each beside its derivative.
 
     (L4)   relu(x) = max(0, x)                    (L17)  dx = dy where x > 0, else 0
     (L5)   tanh(x)                                       dx = dy (1 - y^2)
     (L5)   sigmoid(x) = 1 / (1 + e^-x)                   dx = dy y (1 - y)
-           leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy
+           leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy     (a: the slope)
            silu(x) = x sigmoid(x)                        dx = dy s (1 + x (1 - s)),  s = sigmoid(x)
 
-Where y says all that the derivative needs, backward keeps y; elsewhere it keeps x.
+Where the derivative can be computed from y, a layer saves y; elsewhere it saves x.
 """
 
 from math import prod
@@ -62,6 +62,7 @@ def silu(x: Array) -> Array:
 
 
 def silu_grad(dy: Array, x: Array) -> Array:
+    """dx = dy s (1 + x (1 - s)),  s = sigmoid(x)."""
     s = sigmoid(x)
     return dy * s * (1 + x * (1 - s))
 
@@ -82,7 +83,7 @@ class ReLU(Layer):
 
 
 class LeakyReLU(Layer):
-    """x where x > 0, else slope x."""
+    """x where x > 0, else ``slope`` times x."""
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = slope

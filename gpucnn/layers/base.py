@@ -1,4 +1,4 @@
-"""Layer: forward, backward, train and evaluation mode, parameters, state."""
+"""Layer: forward, backward, training and evaluation mode, parameters, state."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Self
@@ -11,10 +11,10 @@ from gpucnn.types import Array, Shape
 
 
 class Layer:
-    """Owns parameters and remembers what backward needs; the maths is in pure functions beside it.
+    """Owns parameters and saves what backward needs; the maths is in pure functions beside it.
 
-    A subclass defines ``forward``, ``backward`` and ``output_shape``.  Images are (N, H, W, C); ``shape``
-    arguments are without the batch axis.
+    A subclass defines ``forward`` and ``backward``, and ``output_shape`` where that is not the input's shape.
+    Images are (N, H, W, C); ``shape`` arguments are without the batch axis.
     """
 
     backend: Backend = REFERENCE
@@ -30,14 +30,14 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array | None:
-        """dL/dy -> dL/dx, and assigns the gradients of the parameters on the way.
+        """dL/dy -> dL/dx; also assigns the gradients of the parameters.
 
-        Returns None where nobody needs dL/dx (``needs_input_grad`` is False).
+        Returns None where dL/dx is not needed (``needs_input_grad`` is False).
         """
         raise NotImplementedError
 
     def __call__(self, x: Array) -> Array:
-        """``forward`` after a check that the shape fits."""
+        """``forward`` after a check of the shape."""
         self.output_shape(tuple(x.shape[1:]))
         return self.forward(x)
 
@@ -46,13 +46,17 @@ class Layer:
         return self.backend.run(op, *args)
 
     def save(self, *values: Any) -> None:
-        """Keep what backward needs; nothing is kept in evaluation."""
+        """Save what backward needs; in evaluation nothing is saved."""
         self._saved = values if self.training else None
 
     def saved(self) -> tuple[Any, ...]:
-        """What forward kept.  It is handed out once, so memory goes early."""
+        """What forward saved, returned once, so that its memory is free early.
+
+        Raises:
+            UsageError: there was no forward in training mode, or backward has run already.
+        """
         if self._saved is None:
-            where = f"{self.name or 'the model'} ({type(self).__name__})"
+            where = f"{self.name or 'the model'} ({self.kind})"
             raise UsageError(f"backward of {where} without a forward in training mode before it")
         values, self._saved = self._saved, None
         return values
@@ -60,7 +64,7 @@ class Layer:
     # -- shapes and costs -----------------------------------------------------------------------------
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape of y for an x of this shape; raises ShapeError where x does not fit."""
+        """The shape of y for an x of this shape; raises ShapeError where the layer cannot take x."""
         return shape
 
     def flops(self, shape: Shape) -> int:
@@ -69,11 +73,16 @@ class Layer:
 
     # -- the tree -------------------------------------------------------------------------------------
 
+    @property
+    def kind(self) -> str:
+        """The name of its class, for tables and messages."""
+        return type(self).__name__
+
     def children(self) -> dict[str, "Layer"]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
-        """This layer and all below it, depth first, with dotted names."""
+        """This layer and all layers in it, depth first, with dotted names."""
         yield prefix, self
         for name, child in self.children().items():
             yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
@@ -102,26 +111,29 @@ class Layer:
 
     def _set_mode(self, training: bool) -> Self:
         for _, layer in self.named_layers():
-            layer.training = training
-            layer._saved = None
+            layer._enter_mode(training)
         return self
 
+    def _enter_mode(self, training: bool) -> None:
+        """Switch this layer alone; what it saved for backward is dropped."""
+        self.training, self._saved = training, None
+
     def skip_input_grad(self) -> None:
-        """Tell the layers at the entrance that nobody needs dL/dx of the model's own input."""
+        """Compute no dL/dx of the model's own input."""
         self.needs_input_grad = False
 
     def learns(self) -> bool:
-        """Whether any parameter is updated."""
-        return not all(parameter.fixed for parameter in self.parameters().values())
+        """Whether any parameter is trainable."""
+        return any(parameter.trainable for parameter in self.parameters().values())
 
-    def hold(self, groups: Collection[str]) -> bool:
-        """Update the parameters of these groups no more, and compute no gradient that only they wanted.
+    def freeze(self, groups: Collection[str]) -> bool:
+        """Freeze the parameters of these groups, and skip the gradients that only they needed.
 
-        Returns whether backward computes anything else than before.
+        Returns whether there was anything left to freeze, so that backward computes less than before.
         """
-        found = [p for p in self.parameters().values() if p.group in groups and not p.held]
+        found = [p for p in self.parameters().values() if p.group in groups and p.trainable]
         for parameter in found:
-            parameter.hold()
+            parameter.freeze()
         if found and not self.needs_input_grad:
             self.skip_input_grad()
         return bool(found)
@@ -131,16 +143,16 @@ class Layer:
     def initialize(
         self, seed: int = 0, backend: Backend = REFERENCE, dtype: str = "float32", clock: Clock | None = None
     ) -> Self:
-        """Put all parameters into flat arrays on the backend and draw their first values.
+        """Put all parameters into flat arrays on the backend and set their initial values.
 
-        The draw of a parameter depends on the seed and its name alone and is made on the host, so a model
-        starts from the same weights everywhere.
+        These depend only on the seed and the parameter's name and are computed on the host, so a model starts from the
+        same weights everywhere.
         """
         parameters = self.parameters()
         self.flat = FlatParameters(parameters, backend, dtype)
         for name, parameter in parameters.items():
-            first = parameter.init(parameter.shape, seed, stream_id(name))
-            parameter.data[...] = backend.to_device(first.astype(dtype))
+            values = parameter.init(parameter.shape, seed, stream_id(name))
+            parameter.data[...] = backend.to_device(values.astype(dtype))
         self.flat_buffers = FlatBuffers(self.buffers(), backend, dtype)
         clock = clock or Clock(seed)
         for name, layer in self.named_layers():

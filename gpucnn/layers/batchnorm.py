@@ -2,21 +2,40 @@
 
 Over the m values that a channel has in a batch (m = N H W for images, N for vectors):
 
-    (L23)  mu = mean(x),   sigma^2 = mean((x - mu)^2),   xhat = (x - mu) / sqrt(sigma^2 + eps)
+    (L23)  mu = mean(x),   sigma^2 = mean((x - mu)^2),   s = sqrt(sigma^2 + eps),   xhat = (x - mu) / s
            y = scale * xhat + shift
 
     running mean     = (1 - momentum) * running mean     + momentum * mu
     running variance = (1 - momentum) * running variance + momentum * sigma^2 * m / (m - 1)
 
-Evaluation puts the running statistics in the place of the batch's.  Back through mu and sigma^2 as well:
+Evaluation uses the running statistics in place of mu and sigma^2.
 
-    dshift = sum dy,   dscale = sum dy xhat
-    dx = scale / sqrt(sigma^2 + eps) * (dy - mean(dy) - xhat mean(dy xhat))
+Backward, with dy = dL/dy and so on.  From y = scale * xhat + shift, with sums over the m values of a channel,
+
+    dshift = sum dy,   dscale = sum dy xhat,   dxhat = scale * dy
+
+x_i changes the loss in three ways: directly through xhat_i, and through mu and sigma^2, which enter every xhat_j:
+
+    directly          ∂xhat_i/∂x_i = 1/s
+    through mu        ∂mu/∂x_i = 1/m                           ∂xhat_j/∂mu = -1/s
+    through sigma^2   ∂sigma^2/∂x_i = 2/m (x_i - mu)           ∂xhat_j/∂sigma^2 = -1/2 (x_j - mu) / s^3
+                                    = 2/m s xhat_i                              = -1/2 xhat_j / s^2
+
+(That sigma^2 contains mu adds nothing: ∂sigma^2/∂mu = -2 mean(x - mu) = 0.)  First the gradients of the statistics,
+
+    dmu      = sum_j dxhat_j ∂xhat_j/∂mu       = -m/s mean(dxhat)
+    dsigma^2 = sum_j dxhat_j ∂xhat_j/∂sigma^2  = -m/2 mean(dxhat xhat) / s^2
+
+then the sum of the three ways:
+
+    dx_i = dxhat_i ∂xhat_i/∂x_i + dmu ∂mu/∂x_i + dsigma^2 ∂sigma^2/∂x_i
+         = 1/s (dxhat_i - mean(dxhat) - xhat_i mean(dxhat xhat))
+         = scale/s (dy_i - mean(dy) - xhat_i mean(dy xhat))
 """
 
 from math import prod
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import ShapeError
 from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
@@ -27,7 +46,7 @@ from gpucnn.types import Array, Shape
 
 def channel_mean(x: Array) -> Array:
     """x (..., C) -> (C,), with totals in float64: float32 over 10^5 values loses three digits."""
-    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(sum_type(x))
+    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(accumulator_dtype(x))
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -41,7 +60,7 @@ def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, 
 def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """(L23)  y (..., C) with given statistics (C,)."""
     y = (x - mean) * (scale / array_module(x).sqrt(var + eps)) + shift
-    return y.astype(x.dtype, copy=False)  # statistics of float16 images are float32, and so is what lies between
+    return y.astype(x.dtype, copy=False)  # of float16 images: the statistics, and so y up to here, are float32
 
 
 def batchnorm_grad(
@@ -49,7 +68,7 @@ def batchnorm_grad(
 ) -> tuple[Array, Array, Array]:
     """(L23)  dy, x (..., C), the batch's mean and variance (C,) -> dx (..., C), dscale (C,), dshift (C,)."""
     m = prod(x.shape[:-1])
-    inv = 1.0 / array_module(x).sqrt(var + eps)
+    inv = 1.0 / array_module(x).sqrt(var + eps)  # 1/s
     xhat = (x - mean) * inv
     mean_dy = channel_mean(dy)
     mean_dy_xhat = channel_mean(dy * xhat)
@@ -91,10 +110,8 @@ class BatchNorm(Layer):
         channels: C, the size of the last axis.
         eps: added to the variance.
         momentum: weight of the newest batch in the running statistics (equation above).
-        scale_group, shift_group: which rules an optimiser follows for them; "frozen" keeps the scale at 1.
+        scale_group, shift_group: their parameter groups (``parameter.GROUPS``); "frozen" keeps the scale at 1.
     """
-
-    train_op, eval_op = staticmethod(batchnorm), staticmethod(batchnorm_eval)
 
     def __init__(
         self,
@@ -115,8 +132,8 @@ class BatchNorm(Layer):
         scale, shift = self.scale.data, self.shift.data
         if not self.training:
             mean, var = self.running_mean.data, self.running_var.data
-            return self.run(self.eval_op, x, scale, shift, mean, var, self.eps)
-        y, mean, var = self.run(self.train_op, x, scale, shift, self.eps)
+            return self.run(batchnorm_eval, x, scale, shift, mean, var, self.eps)
+        y, mean, var = self.run(batchnorm, x, scale, shift, self.eps)
         self.update_running(mean, var, prod(x.shape[:-1]))
         self.save(x, mean, var)
         return y
@@ -146,19 +163,3 @@ class BatchNorm(Layer):
 
     def flops(self, shape: Shape) -> int:
         return 4 * prod(shape)
-
-
-class BatchNormReLU(BatchNorm):
-    """``BatchNorm`` followed by ``ReLU`` as one op, so that a backend can pass over the image once."""
-
-    train_op, eval_op = staticmethod(batchnorm_relu), staticmethod(batchnorm_relu_eval)
-
-    def backward(self, dy: Array) -> Array | None:
-        x, mean, var = self.saved()
-        scale, shift = self.scale.data, self.shift.data
-        grads = self.run(batchnorm_relu_grad, dy, x, scale, shift, mean, var, self.eps)
-        dx, self.scale.grad[...], self.shift.grad[...] = grads
-        return dx
-
-    def flops(self, shape: Shape) -> int:
-        return 5 * prod(shape)

@@ -1,16 +1,17 @@
 """Layers made of layers: one after the other, or side by side.
 
-The chain rule is all there is to it: F(x) = f(u(x)) has F'(x) = f'(u(x)) u'(x), so gradients pass through a
-sequence in reverse.  A sum hands its gradient to both branches, and a fork adds what comes back.
+By the chain rule, F(x) = f(u(x)) has F'(x) = f'(u(x)) u'(x), so gradients pass through a sequence in reverse.
+A sum passes its gradient to both branches, and a fork adds the gradients of its branches.
 """
 
 from math import prod
+from typing import TypeAlias
 
 from gpucnn.backend import Backend
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers.activations import relu, relu_grad
 from gpucnn.layers.base import Layer
-from gpucnn.layers.fusion import join
+from gpucnn.layers.fusion import fuse
 from gpucnn.types import Array, Shape
 
 
@@ -24,21 +25,44 @@ def add_relu(a: Array, b: Array) -> Array:
     return relu(add(a, b))
 
 
-class Sequential(Layer):
-    """Layers one after the other, named by keyword, or "0", "1", ... where given by position."""
+Entry: TypeAlias = Layer | tuple[Layer, ...]
+"""What takes one position of a ``Sequential``."""
 
-    def __init__(self, *layers: Layer, **named: Layer) -> None:
-        self.layers = {str(i): layer for i, layer in enumerate(layers)} | named
+
+class Sequential(Layer):
+    """Layers one after the other, named "0", "1", ... by position, or by keyword.
+
+    A tuple of layers takes one position: its first layer has the plain name ("1"), each other one adds its lower-case
+    class ("1.relu").  So an activation can be written out without renaming the parameters behind it, on whose names
+    checkpoints and initial weights depend.
+
+    Raises:
+        UsageError: two layers of a tuple would have the same name.
+    """
+
+    def __init__(self, *layers: Entry, **named: Entry) -> None:
+        self.layers: dict[str, Layer] = {}
+        for name, entry in ({str(i): entry for i, entry in enumerate(layers)} | named).items():
+            first, *rest = entry if isinstance(entry, tuple) else (entry,)
+            for key, layer in [(name, first), *((f"{name}.{type(layer).__name__.lower()}", layer) for layer in rest)]:
+                if key in self.layers:
+                    raise UsageError(f"Sequential would have two layers named {key!r}: give one a position of its own")
+                self.layers[key] = layer
         self._steps: tuple[Backend, list[Layer]] | None = None
 
     def children(self) -> dict[str, Layer]:
         return self.layers
 
     def steps(self) -> list[Layer]:
-        """What runs one after the other: the layers, some of them joined (``fusion.py``)."""
+        """What runs one after the other: the layers, some of them fused (``fusion.py``)."""
         if self._steps is None or self._steps[0] is not self.backend:
-            self._steps = self.backend, join(list(self.layers.values()))
+            self._steps = self.backend, fuse(list(self.layers.values()))
         return self._steps[1]
+
+    def _enter_mode(self, training: bool) -> None:
+        super()._enter_mode(training)
+        for step in self._steps[1] if self._steps else []:
+            step._saved = None  # fused ones are not in the tree
 
     def forward(self, x: Array) -> Array:
         for layer in self.steps():
@@ -49,7 +73,7 @@ class Sequential(Layer):
         grad: Array | None = dy
         for layer in reversed(self.steps()):
             grad = layer.backward(grad)
-            if grad is None:  # nobody further up learns anything
+            if grad is None:  # no layer before this one learns
                 break
         return grad
 
@@ -77,9 +101,12 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385), through ReLU where ``relu``.
+    """y = body(x) + shortcut(x) (He et al., arXiv 1512.03385); with ``relu``, y = relu(body(x) + shortcut(x)).
 
-    The shortcut is x itself where not given.
+    Without a ``shortcut`` it is x itself.
+
+    Raises:
+        ShapeError: by ``output_shape``, where the two shapes differ.
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None, *, relu: bool = False) -> None:

@@ -1,19 +1,31 @@
-"""Convolution (really cross-correlation) and its three gradients.
+"""Convolution (strictly, cross-correlation) and its three gradients.
 
-Forward, stride s, for every image and filter f:
+Forward, with stride s, for every (padded) image and filter f:
 
     (L1, L3)  Z[i,j,f] = sum_{m,n,c} X[i s + m, j s + n, c] W_f[m,n,c] + b_f
 
-Backward, with dZ = dL/dZ (written for stride 1, as in the lecture):
+Backward, with dX = dL/dX and so on.  A pixel X[p,q,c] is in many windows.  In the sum of Z[i,j,f] it is the term with
+p = i s + m and q = j s + n, where its factor is W_f[m,n,c].  So m = p - i s and n = q - j s, and
 
-    (L18)  dX[p,q] = sum_{i,j} dZ[i,j] W[p-i, q-j]      W is zero outside the kernel
-    (L19)  dW[m,n] = sum_{i,j} dZ[i,j] X[i+m, j+n]
-    (L20)  db      = sum_{i,j} dZ[i,j]
+    ∂Z[i,j,f] / ∂X[p,q,c] = W_f[p - i s, q - j s, c]      (W is zero outside the kernel)
 
-All windows of X laid out as the rows of one matrix ("im2col") turn each of these into a matrix product.
+By the chain rule, dX sums dZ times this derivative over all outputs:
+
+    (L18)  dX[p,q,c] = sum_{i,j,f} dZ[i,j,f] W_f[p - i s, q - j s, c]
+
+For stride 1 this is the lecture's sum of dZ[i,j] W[p-i, q-j].  Substituting i = p - m and j = q - n turns it into the
+sum of dZ[p-m, q-n] W[m,n] over the kernel, a true convolution of dZ with W.
+
+The factor of W_f[m,n,c] in Z[i,j,f] is X[i s + m, j s + n, c], and that of b_f is 1.  So, over all outputs and images,
+
+    (L19)  dW_f[m,n,c] = sum_{i,j} dZ[i,j,f] X[i s + m, j s + n, c]
+    (L20)  db_f        = sum_{i,j} dZ[i,j,f]
+
+With all windows of X as the rows of one matrix ("im2col"), Z = cols W^T + b is a matrix product, and so are
+dW = dZ^T cols and dcols = dZ W.  Adding each row of dcols back to the pixels of its window is the sum in (L18).
 """
 
-from gpucnn.backend import sum_type
+from gpucnn.backend import accumulator_dtype
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.initializers import he_normal, zeros
@@ -44,7 +56,7 @@ def conv2d_input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding
     f, kh, kw, _ = w.shape
     (top, bottom), (left, right) = padding
     dwindows = dy.reshape(-1, f) @ w.reshape(f, -1)  # (N*H'*W', KH*KW*C)
-    dwindows = dwindows.reshape(*dy.shape[:3], kh, kw, c)
+    dwindows = dwindows.reshape(*dy.shape[:3], kh, kw, c)  # at (i,j,m,n): for the pixel (i s + m, j s + n)
     return crop(add_windows(dwindows, (n, h + top + bottom, w_ + left + right, c), stride), padding)
 
 
@@ -57,11 +69,11 @@ def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, paddin
 def bias_grad(dy: Array) -> Array:
     """(L20)  dy (..., F) -> db (F,): the sum over everything but the last axis; float32 where dy is float16."""
     # float32 totals over 10^5 rows lose three digits: float64 inside
-    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(sum_type(dy))
+    return dy.reshape(-1, dy.shape[-1]).sum(axis=0, dtype="float64").astype(accumulator_dtype(dy))
 
 
 class Conv2D(Layer):
-    """A bank of filters slid over the image.
+    """Filters that slide over the image: (N,H,W,C) -> (N,H',W',F).
 
     Args:
         in_channels, out_channels: C and F.
@@ -69,7 +81,7 @@ class Conv2D(Layer):
         padding: zeros around the image: an int, a pair, or 'same'.
         bias: whether each filter has one.
         weight_init: He et al. (arXiv 1502.01852) by default.
-        weight_group, bias_group: which rules an optimiser follows for them (``parameter.GROUPS``).
+        weight_group, bias_group: their parameter groups (``parameter.GROUPS``).
     """
 
     def __init__(
@@ -100,9 +112,9 @@ class Conv2D(Layer):
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
         w = self.weight
-        if not w.fixed:
+        if w.trainable:
             w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)
-        if self.bias and not self.bias.fixed:
+        if self.bias and self.bias.trainable:
             self.bias.grad[...] = self.run(bias_grad, dy)  # (L20)
         if not self.needs_input_grad:
             return None

@@ -3,8 +3,8 @@
     (L24)  training:    y = x keep / (1 - p),   keep = 1 with probability 1 - p, else 0
            evaluation:  y = x
 
-The mask is a pure function of (seed, stream, step, element), so it is drawn again in backward instead of
-being kept.  Dropout is linear in x: the same function takes x forward and dy backward.
+The mask is a pure function of (seed, stream, step, element), so backward computes it again instead of saving it.
+Dropout is linear in x: the same function maps x to y and dy to dx.
 """
 
 from math import prod
@@ -24,7 +24,11 @@ def dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> Array:
 
 
 class Dropout(Layer):
-    """Drop values with probability ``rate`` in training; do nothing in evaluation."""
+    """Set values to zero with probability ``rate`` in training; do nothing in evaluation.
+
+    Raises:
+        UsageError: a rate outside [0, 1).
+    """
 
     def __init__(self, rate: float = 0.5) -> None:
         if not 0.0 <= rate < 1.0:
@@ -34,13 +38,13 @@ class Dropout(Layer):
     def forward(self, x: Array) -> Array:
         if not self.training:
             return x
-        draw = (self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.now)
-        self.save(draw)
-        return self.run(dropout, x, self.rate, *draw)
+        mask = (self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.now)  # which mask it is
+        self.save(mask)
+        return self.run(dropout, x, self.rate, *mask)
 
     def backward(self, dy: Array) -> Array | None:
-        (draw,) = self.saved()
-        return self.run(dropout, dy, self.rate, *draw)
+        (mask,) = self.saved()
+        return self.run(dropout, dy, self.rate, *mask)
 
     def flops(self, shape: Shape) -> int:
         return 2 * prod(shape)

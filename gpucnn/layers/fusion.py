@@ -1,8 +1,8 @@
-"""Neighbours that a backend runs as one: fewer passes over the image, the same numbers.
+"""Neighbouring layers that a backend runs as one op: fewer passes over the image, the same numbers.
 
-ReLU and max pooling commute, and batch norm is a line per channel, so one pass can do all three.  An op here is the
-composition of the plain ones, and that is its reference.  A model does not name these layers: ``Sequential`` joins
-neighbours where its backend has a kernel for the pair (``JOINS``), and runs them one by one where it has none.
+Batch norm is a linear function per channel, and ReLU and max pooling commute, so one pass can do all three.  Each op
+here is the composition of the plain ones, which is its reference.  A model names the plain layers; ``Sequential`` fuses
+those of ``FUSIONS`` where its backend has a kernel for them, and runs them one by one elsewhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from typing import Any
 
 from gpucnn.layers.activations import ReLU, relu, relu_grad
 from gpucnn.layers.base import Layer
-from gpucnn.layers.batchnorm import BatchNormReLU, batchnorm_relu, batchnorm_relu_eval, batchnorm_relu_grad
+from gpucnn.layers.batchnorm import BatchNorm, batchnorm_relu, batchnorm_relu_eval, batchnorm_relu_grad
 from gpucnn.layers.pooling import MaxPool2D, max_pool2d, max_pool2d_grad
-from gpucnn.types import Array, Padding, Pair
+from gpucnn.types import Array, Padding, Pair, Shape
 
 
 def relu_max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
@@ -47,72 +47,132 @@ def batchnorm_relu_max_pool2d_grad(
     kernel: Pair, stride: Pair, padding: Padding,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Back through all three: dy (N,H',W',C), x (N,H,W,C) -> dx (N,H,W,C), dscale (C,), dshift (C,)."""
-    pooled = batchnorm_relu_eval(x, scale, shift, mean, var, eps)
-    dz = max_pool2d_grad(dy, pooled, kernel, stride, padding)
+    z = batchnorm_relu_eval(x, scale, shift, mean, var, eps)  # (N,H,W,C)
+    dz = max_pool2d_grad(dy, z, kernel, stride, padding)
     return batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)
 
 
-class ReLUMaxPool2D(Layer):
-    """A ``ReLU`` and the ``MaxPool2D`` behind it; state, mode and backend are theirs."""
+def of_the_first(attribute: str) -> Any:
+    """A property of a fused step that is read from the first of its layers."""
+    return property(lambda step: getattr(step.layers[0], attribute))
 
-    op: Callable[..., Any] = staticmethod(relu_max_pool2d)
 
-    def __init__(self, relu: ReLU, pool: MaxPool2D) -> None:
-        self.pool = pool
-        self.window = (pool.kernel, pool.stride, pool.padding)
+class Fused(Layer):
+    """Neighbours as one step of a ``Sequential``.
+
+    Parameters, statistics, name, mode and backend are those of the layers; what backward needs is saved here.
+
+    Attributes:
+        layers: the neighbours, first to last.
+        window: kernel, stride and padding of a ``MaxPool2D`` at the end.
+        ops: what runs in place of the layers' own ops; a backend needs a kernel for the first one.
+    """
+
+    ops: tuple[Callable[..., Any], ...] = ()
+    name, backend, clock, training = map(of_the_first, ("name", "backend", "clock", "training"))
+
+    def __init__(self, *layers: Any) -> None:
+        self.layers, pool = layers, layers[-1]
+        self.window = (pool.kernel, pool.stride, pool.padding) if isinstance(pool, MaxPool2D) else ()
+
+    @property
+    def kind(self) -> str:
+        return " + ".join(layer.kind for layer in self.layers)
+
+    def children(self) -> dict[str, Layer]:
+        return {str(i or ""): layer for i, layer in enumerate(self.layers)}  # parameters keep their names
+
+    def _enter_mode(self, training: bool) -> None:
+        self._saved = None  # the mode is the layers'
+
+
+class FusedReLUMaxPool2D(Fused):
+    """``ReLU`` and ``MaxPool2D``."""
+
+    ops = relu_max_pool2d, relu_max_pool2d_grad
 
     def forward(self, x: Array) -> Array:
-        self.pool.save(x)
-        return self.pool.run(relu_max_pool2d, x, *self.window)
+        self.save(x)
+        return self.run(relu_max_pool2d, x, *self.window)
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.pool.saved()
-        return self.pool.run(relu_max_pool2d_grad, dy, x, *self.window)
+        (x,) = self.saved()
+        return self.run(relu_max_pool2d_grad, dy, x, *self.window)
 
 
-class BatchNormReLUMaxPool2D(Layer):
-    """A ``BatchNormReLU`` and the ``MaxPool2D`` behind it; state, mode and backend are theirs."""
+class NormOps(Layer):
+    """Forward and backward of ops that start with the batch norm ``layers[0]``."""
 
-    op: Callable[..., Any] = staticmethod(batchnorm_relu_max_pool2d)
-
-    def __init__(self, norm: BatchNormReLU, pool: MaxPool2D) -> None:
-        self.norm = norm
-        self.window = (pool.kernel, pool.stride, pool.padding)
+    ops: tuple[Callable[..., Any], ...] = (batchnorm_relu, batchnorm_relu_eval, batchnorm_relu_grad)
+    window: tuple[Any, ...] = ()
+    layers: Any
 
     def forward(self, x: Array) -> Array:
-        norm = self.norm
+        norm, (op, eval_op, _) = self.layers[0], self.ops
         scale, shift = norm.scale.data, norm.shift.data
-        if not norm.training:
+        if not self.training:
             mean, var = norm.running_mean.data, norm.running_var.data
-            return norm.run(batchnorm_relu_max_pool2d_eval, x, scale, shift, mean, var, norm.eps, *self.window)
-        y, mean, var = norm.run(batchnorm_relu_max_pool2d, x, scale, shift, norm.eps, *self.window)
+            return self.run(eval_op, x, scale, shift, mean, var, norm.eps, *self.window)
+        y, mean, var = self.run(op, x, scale, shift, norm.eps, *self.window)
         norm.update_running(mean, var, prod(x.shape[:-1]))
-        norm.save(x, mean, var)
+        self.save(x, mean, var)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        norm = self.norm
-        x, mean, var = norm.saved()
-        scale, shift = norm.scale.data, norm.shift.data
-        grads = norm.run(batchnorm_relu_max_pool2d_grad, dy, x, scale, shift, mean, var, norm.eps, *self.window)
+        norm, (_, _, grad_op) = self.layers[0], self.ops
+        x, mean, var = self.saved()
+        grads = self.run(grad_op, dy, x, norm.scale.data, norm.shift.data, mean, var, norm.eps, *self.window)
         dx, norm.scale.grad[...], norm.shift.grad[...] = grads
         return dx
 
 
-JOINS: dict[tuple[type[Layer], type[Layer]], Any] = {
-    (ReLU, MaxPool2D): ReLUMaxPool2D,
-    (BatchNormReLU, MaxPool2D): BatchNormReLUMaxPool2D,
+class FusedBatchNormReLU(NormOps, Fused):
+    """``BatchNorm`` and ``ReLU``."""
+
+
+class FusedBatchNormReLUMaxPool2D(NormOps, Fused):
+    """``BatchNorm``, ``ReLU`` and ``MaxPool2D``."""
+
+    ops = batchnorm_relu_max_pool2d, batchnorm_relu_max_pool2d_eval, batchnorm_relu_max_pool2d_grad
+
+
+class BatchNormReLU(NormOps, BatchNorm):
+    """``BatchNorm`` and ``ReLU`` as one layer, with the arguments and the parameter names of ``BatchNorm``.
+
+    For nets that were written with it; new ones name the two layers, and ``Sequential`` fuses them.
+    """
+
+    @property
+    def layers(self) -> tuple[BatchNorm]:
+        return (self,)
+
+    def flops(self, shape: Shape) -> int:
+        return 5 * prod(shape)
+
+
+FUSIONS: dict[tuple[type[Layer], ...], type[Fused]] = {
+    (BatchNorm, ReLU, MaxPool2D): FusedBatchNormReLUMaxPool2D,
+    (BatchNormReLU, MaxPool2D): FusedBatchNormReLUMaxPool2D,
+    (BatchNorm, ReLU): FusedBatchNormReLU,
+    (ReLU, MaxPool2D): FusedReLUMaxPool2D,
 }
-"""(a layer's class, its successor's) -> the class that runs both, by a kernel for its ``op``."""
+"""Classes of neighbours, the longest rows first -> the step that runs them.  A subclass is not fused: it may differ."""
 
 
-def join(layers: Sequence[Layer]) -> list[Layer]:
-    """The same computation with neighbours joined, where their backend has a kernel for that."""
+def fuse(layers: Sequence[Layer]) -> list[Layer]:
+    """The same computation, with neighbours fused where their backend has a kernel for it."""
     steps: list[Layer] = []
-    for layer in layers:
-        joined = JOINS.get((type(steps[-1]), type(layer))) if steps else None
-        if joined and joined.op in layer.backend.kernels:
-            steps[-1] = joined(steps[-1], layer)
+    kinds = tuple(map(type, layers))
+    start = 0
+    while start < len(layers):
+        kernels = layers[start].backend.kernels
+        for row, fused in FUSIONS.items():
+            stop = start + len(row)
+            if kinds[start:stop] == row and fused.ops[0] in kernels:
+                steps.append(fused(*layers[start:stop]))
+                break
         else:
-            steps.append(layer)
+            stop = start + 1
+            steps.append(layers[start])
+        start = stop
     return steps

@@ -3,12 +3,12 @@
     gelu(x) = x P(x),            P(x) = erfc(-x / sqrt 2) / 2        dx = dy (P(x) + x p(x))
     gelu_tanh(x) = x (1 + t) / 2,   t = tanh(sqrt(2/pi) (x + 0.044715 x^3))
 
-with p the normal density.  NumPy has no erfc, so P is made here from array code that runs on any backend.
+with p the normal density.  NumPy has no erfc, so P is computed here by array code that runs on any backend.
 """
 
 from math import pi, prod, sqrt
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import UsageError
 from gpucnn.layers.base import Layer
 from gpucnn.types import Array, Shape
@@ -42,9 +42,9 @@ ERFCX_SERIES = (
 
 
 def normal_cdf(x: Array) -> Array:
-    """P(x) of the standard normal, by Clenshaw's recurrence; both tails keep their relative accuracy."""
+    """P(x) of the standard normal, by Clenshaw's recurrence; accurate in both tails, relative to their size."""
     xp = array_module(x)
-    x = x.astype(sum_type(x), copy=False)  # the recurrence needs more digits than float16 has
+    x = x.astype(accumulator_dtype(x), copy=False)  # the recurrence needs more digits than float16 has
     z = abs(x) * sqrt(0.5)
     s = (z - ERFCX_CENTRE) / (z + ERFCX_CENTRE)
     newer, older = xp.zeros_like(s), xp.zeros_like(s)
@@ -61,27 +61,33 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_grad(dy: Array, x: Array) -> Array:
-    wide = x.astype(sum_type(x), copy=False)
+    """dx = dy (P(x) + x p(x))."""
+    wide = x.astype(accumulator_dtype(x), copy=False)
     density = array_module(x).exp(-0.5 * wide * wide) * (1 / sqrt(2 * pi))
     return (dy * (normal_cdf(x) + wide * density)).astype(dy.dtype, copy=False)
 
 
 def gelu_tanh(x: Array) -> Array:
-    """GELU by its tanh approximation; 5e-4 from the exact one at most."""
-    wide = x.astype(sum_type(x), copy=False)  # a cube leaves float16 from 41 on
+    """GELU by its tanh approximation, at most 5e-4 from the exact one."""
+    wide = x.astype(accumulator_dtype(x), copy=False)  # in float16 a cube overflows from 41 on
     y = 0.5 * wide * (1 + array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide)))
     return y.astype(x.dtype, copy=False)
 
 
 def gelu_tanh_grad(dy: Array, x: Array) -> Array:
-    wide = x.astype(sum_type(x), copy=False)
+    """dx = dy ((1 + t) / 2 + x/2 dt/dx),  dt/dx = (1 - t^2) sqrt(2/pi) (1 + 3 * 0.044715 x^2)."""
+    wide = x.astype(accumulator_dtype(x), copy=False)
     t = array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide))
     inner = sqrt(2 / pi) * (1 + 3 * 0.044715 * wide * wide)
     return (dy * 0.5 * (1 + t + wide * (1 - t * t) * inner)).astype(dy.dtype, copy=False)
 
 
 class GELU(Layer):
-    """Exact by default; ``approximate="tanh"`` for the approximation."""
+    """Exact by default; ``approximate="tanh"`` for the approximation.
+
+    Raises:
+        UsageError: another ``approximate``.
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):

@@ -1,6 +1,6 @@
-"""First values of weights: pure functions of (shape, seed, stream), drawn on the host in float64.
+"""Initial values of weights: pure functions of (shape, seed, stream), computed on the host in float64.
 
-A weight is (F, C) or (F, KH, KW, C).  fan_in = KH KW C is what one output sums over; fan_out = KH KW F.
+A weight is (F, C) or (F, KH, KW, C).  fan_in = KH KW C is how many inputs one output sums; fan_out = KH KW F.
 """
 
 from math import prod, sqrt
@@ -57,7 +57,7 @@ def unit_uniform(shape: Shape, seed: int, stream: int) -> Array:
 
 
 def dirac(shape: Shape, seed: int, stream: int) -> Array:
-    """A convolution that hands its input on: filter f is the identity of channel f.
+    """The identity as a convolution: filter f copies channel f.
 
     Filters beyond the number of input channels are those of ``fan_in_uniform``.
     """

@@ -34,13 +34,13 @@ def linear_weight_grad(dy: Array, x: Array) -> Array:
 
 
 class Linear(Layer):
-    """Every output sees every input.
+    """Every output is a weighted sum of all inputs: (N,C) -> (N,F).
 
     Args:
         in_features, out_features: C and F.
         bias: whether each output has one.
         weight_init: He et al. (arXiv 1502.01852) by default.
-        weight_group, bias_group: which rules an optimiser follows for them (``parameter.GROUPS``).
+        weight_group, bias_group: their parameter groups (``parameter.GROUPS``).
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Linear(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         (x,) = self.saved()
-        if not self.weight.fixed:
+        if self.weight.trainable:
             self.weight.grad[...] = self.run(linear_weight_grad, dy, x)
-        if self.bias and not self.bias.fixed:
+        if self.bias and self.bias.trainable:
             self.bias.grad[...] = self.run(bias_grad, dy)
         if not self.needs_input_grad:
             return None

@@ -1,4 +1,4 @@
-"""What a network learns (Parameter), what it remembers (Buffer), and the flat arrays that hold them."""
+"""What a network learns (Parameter), what it keeps besides (Buffer), and the flat arrays of both."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,22 +14,25 @@ Initializer = Callable[[Shape, int, int], Array]
 ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
 
 GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
-"""Optimisers treat a group alike, by default and by the rules that a user gives for it:
+"""Optimisers treat all parameters of a group alike, by default and by a user's rules for it:
 
     filter   weights of convolutions
     weight   weights of linear layers
     bias     of convolutions and linear layers
     norm     scale and shift of batch norm
     whiten   the bias of a convolution that whitens patches, which often trains for a few epochs only
-    frozen   part of the model's state, but never updated, decayed or averaged; its gradient may be missing
+    frozen   part of the model's state, but never updated, decayed or averaged; it has no part of the flat gradient
 """
 
 DECAYED = ("filter", "weight")
-"""Weight decay is for these; it spares biases and batch norm."""
+"""Weight decay applies to these, not to biases and batch norm."""
 
 
 class Parameter:
     """A learned array and its gradient, both views into flat arrays once the model is initialised.
+
+    Attributes:
+        frozen: not updated, from the start (group "frozen") or since ``freeze``.
 
     Raises:
         UsageError: the group is not one of ``GROUPS``.
@@ -41,7 +44,7 @@ class Parameter:
         self.shape = shape
         self.init = init
         self.group = group
-        self.held = False
+        self.frozen = group == "frozen"
         self._data: Array | None = None
         self._grad: Array | None = None
         self._rounded: Array | None = None
@@ -51,18 +54,13 @@ class Parameter:
         return int(np.prod(self.shape))
 
     @property
-    def frozen(self) -> bool:
-        """Never updated."""
-        return self.group == "frozen"
+    def trainable(self) -> bool:
+        """Whether it is updated; where not, a layer need not compute its gradient."""
+        return not self.frozen
 
-    @property
-    def fixed(self) -> bool:
-        """Not updated, never or no more: a layer need not compute its gradient."""
-        return self.frozen or self.held
-
-    def hold(self) -> None:
-        """Be updated no more; the last gradient is forgotten."""
-        self.held = True
+    def freeze(self) -> None:
+        """Stop updating it; its gradient is set to zero."""
+        self.frozen = True
         self.grad[...] = 0.0
 
     @property
@@ -79,11 +77,11 @@ class Parameter:
 
     @property
     def value(self) -> Array:
-        """What products are computed with: ``data``, or its copy in float16 where activations are float16."""
+        """What products use: ``data``, or its float16 copy where activations are float16."""
         return self.data if self._rounded is None else self._rounded
 
     def bind(self, data: Array, grad: Array) -> None:
-        self._data, self._grad, self.held = data, grad, False
+        self._data, self._grad, self.frozen = data, grad, self.group == "frozen"
 
     def bind_rounded(self, rounded: Array | None) -> None:
         self._rounded = rounded
@@ -108,7 +106,7 @@ class Buffer:
 
 
 def place(sizes: Mapping[str, int], start: int = 0) -> tuple[dict[str, slice], int]:
-    """Name -> slice of a flat array, one behind the other from aligned places; and where the next would start."""
+    """Name -> slice of a flat array, one after the other at aligned offsets; and the offset after the last."""
     segments = {}
     for name, size in sizes.items():
         segments[name] = slice(start, start + size)
@@ -120,7 +118,7 @@ class FlatBuffers:
     """All buffers in one contiguous array, so that an average of them is one pass.
 
     Attributes:
-        data: the flat array, (total,); gaps between segments hold zeros.
+        data: the flat array, (total,); gaps between segments are zero.
         segments: buffer name -> slice of it.
     """
 
@@ -141,15 +139,15 @@ class FlatParameters:
     """All weights in one contiguous array, all gradients in a second: an optimiser step is one pass.
 
     Segments are ordered by group, so each group is one slice, and aligned to ``ALIGNMENT`` elements; the
-    gaps hold zeros and stay zero.
+    gaps are zero and stay so.
 
     Attributes:
         data: all values, (total,).
-        grad: the gradients of all that is trained, (trained,): frozen parameters come last and are left out.
+        grad: the gradients, (trained,), without those of the group "frozen", which comes last.
         segments: parameter name -> slice of the flat arrays.
         groups: group -> slice of the flat arrays.
         trained: slice of ``data`` that ``grad`` belongs to.
-        rounded: a copy of ``data`` in float16, once there is one.
+        rounded: a copy of ``data`` in float16, after the first ``round``.
     """
 
     rounded: Array | None = None
@@ -174,7 +172,7 @@ class FlatParameters:
             parameter.bind_rounded(None)
 
     def round(self, dtype: str) -> None:
-        """Bring the parameters' ``value`` up to date, in one pass; from the first call on they are copies."""
+        """Copy ``data`` to ``rounded``, in one pass, of which each parameter's ``value`` is a view from then on."""
         if self.rounded is None:
             self.rounded = self.data.astype(dtype)
             for name, parameter in self.parameters.items():

@@ -4,13 +4,13 @@
     (L15)  max: the gradient goes to the maximum of each window, the first one in row-major order on a tie
     (L16)  average: dy / (k k) to each element of the window
 
-Max pooling pads with minus infinity; average pooling counts the zeros of its border.
+Max pooling pads with minus infinity; average pooling includes the zeros of its border.
 """
 
 from functools import reduce
 from math import prod
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.windows import as_padding, as_pair, crop, output_size, pad, view_taps
@@ -31,7 +31,7 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
     y = max_pool2d(x, kernel, stride, padding)
     x = pad(x, padding, -float("inf"))
     dx = xp.zeros_like(x)
-    searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is still ahead
+    searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is not found yet
     for pixels, dpixels in zip(view_taps(x, kernel, size, stride), view_taps(dx, kernel, size, stride), strict=True):
         found = searching & (pixels == y)
         dpixels += dy * found
@@ -42,7 +42,7 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
     """(L6)  x (N,H,W,C) -> y (N,H',W',C)."""
     size = output_size(x.shape, kernel, stride, padding)
-    taps = (tap.astype(sum_type(x), copy=False) for tap in view_taps(pad(x, padding), kernel, size, stride))
+    taps = (tap.astype(accumulator_dtype(x), copy=False) for tap in view_taps(pad(x, padding), kernel, size, stride))
     return (sum(taps) / prod(kernel)).astype(x.dtype, copy=False)
 
 
@@ -51,31 +51,34 @@ def avg_pool2d_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, paddi
     n, h, w, c = x_shape
     (top, bottom), (left, right) = padding
     dx = array_module(dy).zeros((n, h + top + bottom, w + left + right, c), dtype=dy.dtype)
-    share = dy / prod(kernel)
+    dpixel = dy / prod(kernel)
     for dpixels in view_taps(dx, kernel, (dy.shape[1], dy.shape[2]), stride):
-        dpixels += share
+        dpixels += dpixel
     return crop(dx, padding)
 
 
 def global_avg_pool2d(x: Array) -> Array:
     """(L6)  over the whole image: x (N,H,W,C) -> y (N,C)."""
-    return x.mean(axis=(1, 2), dtype=sum_type(x)).astype(x.dtype, copy=False)
+    return x.mean(axis=(1, 2), dtype=accumulator_dtype(x)).astype(x.dtype, copy=False)
 
 
 def global_avg_pool2d_grad(dy: Array, x_shape: Shape) -> Array:
     """(L16)  dy (N,C) -> dx of ``x_shape`` (N,H,W,C)."""
     n, h, w, c = x_shape
-    share = (dy / (h * w)).reshape(n, 1, 1, c)
-    return array_module(dy).broadcast_to(share, x_shape)
+    dpixel = (dy / (h * w)).reshape(n, 1, 1, c)
+    return array_module(dy).broadcast_to(dpixel, x_shape)
 
 
 class _Pool2D(Layer):
-    """What both poolings share: the window, and the shape that comes out.
+    """The window and the output shape of max and average pooling.
 
     Args:
         kernel_size: an int or a (height, width) pair.
-        stride: likewise; the kernel size where not given, so that windows tile the image.
+        stride: likewise; by default the kernel size, so that windows tile the image.
         padding: an int or a pair, at most half the kernel.
+
+    Raises:
+        ShapeError: a kernel, stride or padding that does not fit this.
     """
 
     def __init__(self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:

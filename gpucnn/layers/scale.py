@@ -1,4 +1,4 @@
-"""Multiplication by a fixed number: y = a x, dx = a dy.
+"""Multiplication by a constant: y = a x, dx = a dy.
 
 In front of a softmax it sets how sharp the probabilities are at first, and how far the gradients reach.
 """
@@ -10,12 +10,12 @@ from gpucnn.types import Array, Shape
 
 
 def scaled(x: Array, factor: float) -> Array:
-    """Y = a x, of any shape."""
+    """y = a x, of any shape."""
     return x * factor
 
 
 class Scale(Layer):
-    """Everything times ``factor``."""
+    """Multiply by ``factor``, which is not learned."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor

@@ -2,13 +2,13 @@
 
     (L9)  y_i = e^{z_i} / sum_j e^{z_j}
 
-The maximum is taken off first: the quotient stays the same and nothing overflows.  With its Jacobian
-dy_i/dz_k = y_i (delta_ik - y_k), a gradient goes back as dz = y (dy - sum_j dy_j y_j).
+The maximum is subtracted first: the quotient stays the same and nothing overflows.  With the Jacobian
+dy_i/dz_k = y_i (delta_ik - y_k), the chain rule gives dz_k = sum_i dy_i dy_i/dz_k = y_k (dy_k - sum_i dy_i y_i).
 """
 
 from math import prod
 
-from gpucnn.backend import array_module, sum_type
+from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.layers.base import Layer
 from gpucnn.types import Array, Shape
 
@@ -16,12 +16,12 @@ from gpucnn.types import Array, Shape
 def softmax(z: Array) -> Array:
     """(L9)  z (..., K) -> y (..., K), rows that sum to 1."""
     e = array_module(z).exp(z - z.max(axis=-1, keepdims=True))
-    return (e / e.sum(axis=-1, keepdims=True, dtype=sum_type(z))).astype(z.dtype, copy=False)
+    return (e / e.sum(axis=-1, keepdims=True, dtype=accumulator_dtype(z))).astype(z.dtype, copy=False)
 
 
 def softmax_grad(dy: Array, y: Array) -> Array:
-    """Dy and y = softmax(z), both (..., K) -> dz (..., K)."""
-    along = (dy * y).sum(axis=-1, keepdims=True, dtype=sum_type(y))
+    """dy and y = softmax(z), both (..., K) -> dz (..., K)."""
+    along = (dy * y).sum(axis=-1, keepdims=True, dtype=accumulator_dtype(y))
     return (y * (dy - along)).astype(y.dtype, copy=False)
 
 

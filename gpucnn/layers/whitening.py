@@ -1,13 +1,13 @@
-"""A first convolution whose filters whiten what they see: fixed from the images, not learned (arXiv 2404.00498).
+"""A first convolution whose filters whiten image patches: computed from the images, then frozen (arXiv 2404.00498).
 
 With the m patches of the images as vectors p of K = KH KW C numbers:
 
-    (W1)  S = 1/m sum p p^T                           no mean is taken off
+    (W1)  S = 1/m sum p p^T                           the mean is not subtracted
     (W2)  S v_k = lambda_k v_k                        v_k orthonormal, lambda_1 >= lambda_2 >= ...
     (W3)  filters  u_k = v_k / sqrt(lambda_k + eps),  and then -u_k
 
 The responses u_k . p are uncorrelated, with mean square lambda_k / (lambda_k + eps), which is close to 1.  The
-negatives are there because an activation hands on one side of each response alone.
+negatives are there because an activation passes only one sign of each response.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from gpucnn.layers.initializers import lecun_normal
 from gpucnn.layers.windows import as_pair, view_windows
 from gpucnn.types import Array, Pair
 
-IMAGES, AT_ONCE = 5000, 50  # that filters are made from, and that are laid out as patches at a time
+IMAGES, AT_ONCE = 5000, 50  # images that filters are computed from, and images per pass
 
 
 def patch_sums(images: Array, kernel: Pair) -> tuple[int, Array, Array]:
-    """Of all patches q of images uint8 (N,H,W,C), K = KH KW C numbers each: m, sum q (K,), sum q q^T (K,K).
+    """Over all patches q of images uint8 (N,H,W,C), K = KH KW C numbers each: m, sum q (K,), sum q q^T (K,K).
 
-    In float64, where sums of so many bytes are exact: no order of adding changes a bit, so a GPU may do it.
+    In float64 these sums of bytes are exact, so their order changes no bit and a GPU gives the same result.
     """
     k = kernel[0] * kernel[1] * images.shape[3]
     xp = array_module(images)
@@ -45,13 +45,14 @@ def patch_sums(images: Array, kernel: Pair) -> tuple[int, Array, Array]:
 def patch_covariance(
     images: Array, kernel: Pair, mean: Sequence[float], std: Sequence[float], backend: Backend = REFERENCE
 ) -> Array:
-    """(W1)  images uint8 (N,H,W,C) -> S (K,K) of all patches as the layer sees them, on the host, in float64.
+    """(W1)  images uint8 (N,H,W,C) -> S (K,K) of all normalised patches, on the host, in float64.
 
-    It sees p = a q + b of a patch q of bytes, so  sum p p^T = a a^T sum q q^T + a sum q b^T + b (a sum q)^T + m b b^T.
+    A patch q of bytes is normalised to p = a q + b, so
+    sum p p^T = a a^T sum q q^T + a sum q b^T + b (a sum q)^T + m b b^T.
 
     Args:
         mean, std: per channel, on a 0..1 scale.
-        backend: adds the patches up.
+        backend: where the patches are summed.
     """
     count, *device = patch_sums(backend.to_device(images), kernel)
     sums, products = map(backend.to_host, device)  # sync
@@ -65,8 +66,8 @@ def patch_covariance(
 def whitening_filters(covariance: Array, eps: float) -> Array:
     """(W2, W3)  S (K,K) -> u_1 .. u_K, -u_1 .. -u_K as rows (2K,K).
 
-    An eigenvector's sign is arbitrary.  Here its first component that is at least half as large as its largest one is
-    positive, which no rounding changes.
+    An eigenvector's sign is arbitrary.  Here the first component that is at least half as large as the largest is
+    positive, a choice that rounding does not change.
     """
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors.T[::-1]  # largest first; eigenvectors as rows
@@ -78,14 +79,14 @@ def whitening_filters(covariance: Array, eps: float) -> Array:
 
 
 class Whitening(Conv2D):
-    """2K filters of ``kernel_size`` without padding, K = KH KW C: fixed by ``fit``, only the bias is learned.
+    """2K filters of ``kernel_size`` without padding, K = KH KW C: computed by ``fit``; only the bias is learned.
 
-    Before that they are random, so that shapes and times can be tried without images.
+    Until then they are random, so that shapes and times can be tried without images.
 
     Args:
         in_channels: C.
         kernel_size: an int or a (height, width) pair.
-        eps: added to the eigenvalues; without it directions with hardly any variance would be blown up.
+        eps: added to the eigenvalues; without it directions with almost no variance would be amplified.
     """
 
     def __init__(self, in_channels: int, kernel_size: int | Pair = 2, *, eps: float = 5e-4) -> None:
@@ -116,10 +117,10 @@ class Whitening(Conv2D):
 
 
 def whiten(model: Layer, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Fit a model's ``Whitening`` layers, which stand at its entrance, to the first 5000 of these images.
+    """Fit a model's ``Whitening`` layers, which are its first, to the first 5000 of these images.
 
     Args:
-        model: initialised; one without such a layer stays as it is.
+        model: initialised; one without such a layer is not changed.
         images: uint8 (N,H,W,C), on the host.
         mean, std: per channel, on a 0..1 scale.
     """

@@ -1,4 +1,4 @@
-"""The adjoint pair behind convolution and pooling: look at all windows, and add windows back.
+"""The adjoint pair behind convolution and pooling: read all windows, and add windows back.
 
 ``view_windows`` reads every KH x KW window of an image; ``add_windows`` is its transpose: it adds values
 that belong to windows back to the pixels they came from.  <view(x), v> = <x, add(v)> for all x and v.
@@ -58,7 +58,7 @@ def pad(x: Array, padding: Padding, value: float = 0.0) -> Array:
 
 
 def crop(x: Array, padding: Padding) -> Array:
-    """Take the border off again: the transpose of ``pad``."""
+    """Remove the border: the transpose of ``pad``."""
     (top, bottom), (left, right) = padding
     return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right, :]
 
@@ -78,7 +78,7 @@ def view_windows(x: Array, kernel: Pair, stride: Pair) -> Array:
 def view_taps(x: Array, kernel: Pair, size: Pair, stride: Pair) -> Iterator[Array]:
     """For each kernel tap (m, n), row by row: the pixel of x (N,H,W,C) under it in every window, (N,H',W',C).
 
-    The slices are views: adding to one adds to the pixels.  Within one tap no pixel comes twice.
+    The slices are views: adding to one adds to the pixels.  Within one tap no pixel occurs twice.
     """
     (kh, kw), (h, w), (sh, sw) = kernel, size, stride
     for m in range(kh):
@@ -89,7 +89,7 @@ def view_taps(x: Array, kernel: Pair, size: Pair, stride: Pair) -> Iterator[Arra
 def add_windows(windows: Array, shape: Shape, stride: Pair) -> Array:
     """Add windows (N,H',W',KH,KW,C) into zeros of ``shape`` (N,H,W,C), each where it was read.
 
-    One strided slice per kernel tap: pixels that several windows share collect all their values.
+    One strided slice per kernel tap: a pixel in several windows gets the sum of their values.
     """
     _, h, w, kh, kw, _ = windows.shape
     x = array_module(windows).zeros(shape, dtype=windows.dtype)

@@ -3,17 +3,18 @@
 from math import prod
 
 from gpucnn.errors import UsageError
-from gpucnn.layers import BatchNormReLU, Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
+from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
+from gpucnn.layers.containers import Entry
 from gpucnn.types import Shape
 
 WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint names its model, and must not make a huge one
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[Layer]:
-    """A 3x3 convolution without bias (batch norm would take it away again), batch norm and ReLU."""
+def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[Entry]:
+    """A 3x3 convolution without bias (batch norm would subtract it again), batch norm and ReLU."""
     return [
         Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        BatchNormReLU(out_channels),
+        (BatchNorm(out_channels), ReLU()),
     ]
 
 
@@ -48,7 +49,7 @@ def mnist_cnn(input_shape: Shape, num_classes: int, *, dropout: float = 0.5) -> 
 
 def vgg_small(input_shape: Shape, num_classes: int, *, dropout: float = 0.0) -> Layer:
     """[64, 64, pool] [128, 128, pool] [256, 256, pool], all 3x3 with batch norm, then one linear layer."""
-    layers: list[Layer] = []
+    layers: list[Entry] = []
     channels = input_shape[2]
     for width in (64, 128, 256):
         layers += [*conv_bn_relu(channels, width), *conv_bn_relu(width, width), MaxPool2D(2)]

@@ -1,7 +1,8 @@
 """Wide residual networks (Zagoruyko and Komodakis, arXiv 1605.07146): few blocks, many channels."""
 
 from gpucnn.errors import UsageError
-from gpucnn.layers import BatchNormReLU, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, Residual, Sequential
+from gpucnn.layers import BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, ReLU, Residual, Sequential
+from gpucnn.layers.containers import Entry
 from gpucnn.types import Shape
 
 DEEPEST, WIDEST = 202, 64  # a checkpoint names its model, and must not make a huge one
@@ -9,10 +10,10 @@ DEEPEST, WIDEST = 202, 64  # a checkpoint names its model, and must not make a h
 
 def wide_block(in_channels: int, out_channels: int, stride: int, dropout: float) -> Layer:
     """bn-relu-conv-bn-relu-conv of x, plus x; where the shape changes, relu(bn(x)) goes both ways."""
-    entrance = BatchNormReLU(in_channels)
-    branch: list[Layer] = [
+    entrance = BatchNorm(in_channels), ReLU()
+    branch: list[Entry] = [
         Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        BatchNormReLU(out_channels),
+        (BatchNorm(out_channels), ReLU()),
         *([Dropout(dropout)] if dropout else []),
         Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
     ]
@@ -45,7 +46,7 @@ def wide_resnet(
     return Sequential(
         stem=Conv2D(input_shape[2], 16, 3, padding=1, bias=False),
         **stages,
-        norm=BatchNormReLU(channels),
+        norm=(BatchNorm(channels), ReLU()),
         pool=GlobalAvgPool2D(),
         classifier=Linear(channels, num_classes),
     )

@@ -93,7 +93,7 @@ class Average:
     def views(self) -> dict[str, Array]:
         """Name of a trained parameter or a buffer -> its average, in its shape."""
         flat, buffers, (weights, rest) = self.model.flat, self.model.flat_buffers, self.arrays
-        trained = {name: flat.view(weights, name) for name, p in flat.parameters.items() if not p.frozen}
+        trained = {name: flat.view(weights, name) for name, p in flat.parameters.items() if p.group != "frozen"}
         return trained | {name: buffers.view(rest, name) for name in buffers.segments}
 
     def state_dict(self) -> dict[str, Array]:

@@ -164,8 +164,8 @@ class Optimizer:
                 found[group] = base * rule.lr
         return found
 
-    def held(self, step: int) -> list[str]:
-        """The groups that are held fixed from this step on, or were before."""
+    def frozen_groups(self, step: int) -> list[str]:
+        """The groups that are frozen from this step on, or were before."""
         return [group for group, rule in self.rules.items() if rule.steps and step >= rule.steps]
 
     def decay(self, group: str) -> float:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gpucnn import layers
-from gpucnn.checks.gradcheck import LAYERS, LOSSES, check_all, check_layer, check_loss, spaced
+from gpucnn.checks.gradcheck import FUSING, LAYERS, LOSSES, check_all, check_layer, check_loss, spaced
 from gpucnn.cli.main import main
+from gpucnn.layers.fusion import FUSIONS, Fused
 
 
 @pytest.mark.parametrize("case", [*LAYERS, *LOSSES])
@@ -18,6 +19,12 @@ def test_gradients_agree_with_finite_differences(case) -> None:
 def test_every_layer_has_a_case() -> None:
     made = {type(layer) for make, _ in LAYERS.values() for _, layer in make().named_layers()}
     assert made >= {getattr(layers, name) for name in layers.__all__ if name != "Layer"}
+
+
+def test_every_fusion_has_a_case_that_runs_it() -> None:
+    models = [make().initialize(0, FUSING) for make, _ in LAYERS.values()]
+    steps = [step for model in models if isinstance(model, layers.Sequential) for step in model.steps()]
+    assert {type(step) for step in steps if isinstance(step, Fused)} == set(FUSIONS.values())
 
 
 class OffByOne(layers.Linear):

@@ -23,6 +23,21 @@ def test_names_are_dotted_paths() -> None:
     assert list(net().buffers()) == ["features.1.running_mean", "features.1.running_var"]
 
 
+def test_a_tuple_takes_one_position_and_names_what_follows_its_first_layer_by_class() -> None:
+    model = Sequential(Linear(3, 3), (BatchNorm(3), ReLU()), Linear(3, 3), norm=(BatchNorm(3), ReLU()), alone=(ReLU(),))
+    assert list(model.children()) == ["0", "1", "1.relu", "2", "norm", "norm.relu", "alone"]
+    model.initialize(0)
+    assert [layer.name for layer in model.layers.values()] == list(model.children())
+    assert [name for name in model.parameters() if "scale" in name] == ["1.scale", "norm.scale"]
+    plain = Sequential(Linear(3, 3), BatchNorm(3), Linear(3, 3)).initialize(0)  # no name behind it moves
+    np.testing.assert_array_equal(model.layers["2"].weight.data, plain.layers["2"].weight.data)
+
+
+def test_a_tuple_with_one_class_twice_behind_its_first_layer_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"two layers named '1\.relu'"):
+        Sequential(Flatten(), (Linear(2, 2), ReLU(), Linear(2, 2), ReLU()))
+
+
 def test_state_survives_and_is_float32_on_the_host(backend) -> None:
     first, second = net().initialize(1, backend), net().initialize(2, backend)
     x = backend.to_device(RNG.standard_normal((2, 4, 4, 1)).astype(np.float32))

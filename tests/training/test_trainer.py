@@ -163,7 +163,7 @@ def test_what_only_held_parameters_want_is_not_computed(steps: int, monkeypatch:
         rules = {"whiten": optim.GroupRule(steps=steps)}
         trainer = Trainer(net, optim.SGD(0.05, momentum=0.9, groups=rules), batch_size=16, seed=3)
         if not watched:
-            monkeypatch.setattr(net, "hold", lambda groups: False)
+            monkeypatch.setattr(net, "freeze", lambda groups: False)
         calls, backward = [], first.backward
         monkeypatch.setattr(first, "backward", lambda dy: calls.append(trainer.clock.step) or backward(dy))
         list(trainer.fit(images(), images(), epochs=3))  # 4 batches an epoch

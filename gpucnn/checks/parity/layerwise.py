@@ -1,12 +1,14 @@
-"""Every layer of a net alone, on the reference's own x and dy, so that no layer answers for the errors of another.
+"""Every layer of a net alone, on the reference's own x and dy, so that errors do not pass from layer to layer.
 
-What is tolerated, relative to the largest value of an array: 2e-5 in float32, and nothing at all where a layer only
-picks, masks, moves or adds two numbers.  Winograd's convolution, the roughest of the kernels, came to 1.6e-5 in the
-small models of the registry at batch 8 over ten seeds; sums in another order are at 1e-7 to 1e-6.
+Neighbours that the candidate runs fused are checked as what runs: one step.
 
-The gradient of a weight or a bias is a long sum, and where its terms cancel, float32 cannot keep 2e-5 of what is left:
-in front of batch norm a bias has gradient 0, and both backends show rounding errors alone.  So such a gradient may
-also be wrong by one rounding of its terms, 2^-23 times the sum of their magnitudes.
+The tolerance, relative to the largest value of an array, is 2e-5 in float32, and 0 where a layer only selects, masks,
+moves or adds two numbers.  Winograd's convolution, the least exact of the kernels, reached 1.6e-5 in the small models
+of the registry at batch 8 over ten seeds; sums in another order differ by 1e-7 to 1e-6.
+
+The gradient of a weight or a bias is a long sum, and where its terms cancel, float32 cannot keep 2e-5 of the result: in
+front of batch norm a bias has gradient 0, and both backends show rounding errors only.  So such a gradient may also be
+wrong by one rounding of its terms, 2^-23 times the sum of their magnitudes.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,9 +20,12 @@ import numpy as np
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.checks.parity.distance import relative, ulps
-from gpucnn.checks.parity.record import Step, on_host
-from gpucnn.layers import BatchNormReLU, Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Residual
+from gpucnn.checks.parity.record import Step, fused_steps, on_host
+from gpucnn.layers import Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Residual
 from gpucnn.layers.batchnorm import batchnorm
+from gpucnn.layers.fusion import Fused, NormOps
+from gpucnn.layers.pooling import max_pool2d
+from gpucnn.layers.windows import pad, view_taps
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.optim.optimizer import SGD, AdamW, Optimizer
 from gpucnn.types import Array
@@ -44,11 +49,11 @@ class Difference:
     """One array of one layer: the candidate's beside the reference's.
 
     Attributes:
-        layer: its name, as in ``state_dict``; in parentheses for what is no layer.
-        kind: its class.
+        layer: its name, as in ``state_dict``, the first one's of fused layers; in parentheses for what is no layer.
+        kind: its class, or those of fused layers.
         direction: "forward" or "backward".
         array: "y", "y in evaluation", "dx", or the name of a buffer or of a parameter, whose gradient it is.
-        relative, ulps: see ``distance``; infinite also where the candidate's dtype is another one.
+        relative, ulps: see ``distance``; infinite also where the candidate's dtype differs.
         tolerance: of ``relative``.
     """
 
@@ -66,12 +71,12 @@ class Difference:
 
     @property
     def used(self) -> float:
-        """The share of the tolerance that is used up; above 1 it does not pass."""
+        """relative / tolerance; above 1 it does not pass."""
         return self.relative / self.tolerance if self.tolerance else self.relative and inf
 
 
 class Given(Layer):
-    """Stands in a container for a child, and answers with what the child of the reference answered."""
+    """Replaces a child of a container and returns the results of the reference's child."""
 
     def __init__(self, y: Array, dx: Array) -> None:
         self.y, self.dx = y, dx
@@ -88,30 +93,37 @@ def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[D
 
     Args:
         reference, candidate: one model twice, with the same state, on the reference and on another backend; their
-            gradients and statistics move.
-        step: what the reference recorded from that state.
+            gradients and statistics change.
+        step: recorded on the reference from that state.
     """
     mine, theirs = dict(reference.named_layers()), dict(candidate.named_layers())
+    fused = {part.name: whole for whole in fused_steps(candidate) for part in whole.layers}
     for name in step.order:
-        layer, x = mine[name], step.x[name]
-        dy = decided(layer, x, step.dy[name])
+        layer, other, last = mine[name], theirs[name], name
+        if name in fused:
+            other = fused[name]
+            if name != other.name:  # not the first of its layers
+                continue
+            last = other.layers[-1].name
+            layer = type(other)(*(mine[part.name] for part in other.layers))
+        x, dy = step.x[name], decided(layer, step.x[name], step.dy[last])
         inside = {child: f"{name}.{child}" if name else child for child in layer.children()}
-        answers = {child: (step.y[full], step.dx[full]) for child, full in inside.items()}
+        results = {child: (step.y[full], step.dx[full]) for child, full in inside.items() if name not in fused}
         sizes = terms(layer, x, dy)
-        wanted, got = alone(layer, x, dy, answers), alone(theirs[name], x, dy, answers)
+        wanted, got = alone(layer, x, dy, results), alone(other, x, dy, results)
         for (direction, array), b in wanted.items():
             limit = tolerance(layer, direction)
             if array in sizes and b.any():
                 limit = max(limit, ROUNDING * sizes[array] / float(abs(b).max()))
-            yield difference((name, type(layer).__name__, direction, array), got[direction, array], b, limit)
+            yield difference((name, layer.kind, direction, array), got[direction, array], b, limit)
 
 
-def alone(layer: Layer, x: Array, dy: Array, answers: dict[str, tuple[Array, Array]]) -> Made:
-    """All that a layer makes of x and dy, on its own backend; its children only give their ``answers`` (y, dx)."""
+def alone(layer: Layer, x: Array, dy: Array, results: dict[str, tuple[Array, Array]]) -> Made:
+    """All that a layer computes from x and dy, on its own backend; its children only return given results (y, dx)."""
     backend = layer.backend
-    if answers:
+    if results:
         layer = copy(layer)
-        for child, pair in answers.items():
+        for child, pair in results.items():
             setattr(layer, child, Given(*(backend.to_device(array.copy()) for array in pair)))
     x, dy = backend.to_device(x.copy()), backend.to_device(dy.copy())
     made: Made = {}
@@ -128,21 +140,29 @@ def alone(layer: Layer, x: Array, dy: Array, answers: dict[str, tuple[Array, Arr
 
 
 def decided(layer: Layer, x: Array, dy: Array) -> Array:
-    """The gradient to give to a layer: dy, but 0 where rounding decides on which side of ReLU's kink a value lies.
+    """The gradient to give to a layer: dy, but 0 where rounding decides which values it passes through to.
 
-    There the whole of dy or nothing is right, and each backend may take another side.  It concerns batch norm with
-    ReLU, whose mask is of a number that it computes; every other layer masks by a number that it is given.
+    There all of dy or none of it is right, and backends may differ.  It concerns batch norm fused with ReLU or max
+    pooling, which compare numbers that they compute; every other layer compares numbers that it is given.
     """
-    if not isinstance(layer, BatchNormReLU):
+    if not isinstance(layer, NormOps):
         return dy
-    z, _, _ = batchnorm(x, layer.scale.data, layer.shift.data, layer.eps)
-    return np.where(abs(z) > TOLERANCE * abs(z).max(), dy, 0)
+    norm = layer.layers[0]
+    z, _, _ = batchnorm(x, norm.scale.data, norm.shift.data, norm.eps)
+    close = TOLERANCE * abs(z).max()
+    if not layer.window:
+        return np.where(abs(z) > close, dy, 0)
+    kernel, stride, padding = layer.window
+    y = max_pool2d(z, *layer.window)
+    taps = view_taps(pad(z, padding, -np.inf), kernel, (dy.shape[1], dy.shape[2]), stride)
+    candidates = sum((tap > y - close).astype(int) for tap in taps)  # pixels of a window that may be its maximum
+    return np.where((abs(y) > close) & (candidates == 1), dy, 0)
 
 
 def terms(layer: Layer, x: Array, dy: Array) -> dict[str, float]:
     """Parameter -> the largest sum of the magnitudes of its gradient's terms, where these are products of x and dy.
 
-    It is the gradient for |x| and |dy|, and is left in the layer.
+    It is computed as the gradient for |x| and |dy|, which stays in the layer's ``grad``.
     """
     if not isinstance(layer, Conv2D | Linear):
         return {}
@@ -154,7 +174,9 @@ def terms(layer: Layer, x: Array, dy: Array) -> dict[str, float]:
 
 
 def tolerance(layer: Layer, direction: str) -> float:
-    """What is tolerated; windows of max pooling that overlap add up gradients, in any order."""
+    """Of ``relative``; overlapping windows of max pooling add up gradients, in any order."""
+    if isinstance(layer, Fused):
+        return max(tolerance(part, direction) for part in layer.layers)
     if direction == "backward" and isinstance(layer, MaxPool2D):
         overlap = any(k > s for k, s in zip(layer.kernel, layer.stride, strict=True))
         return TOLERANCE if overlap else 0.0

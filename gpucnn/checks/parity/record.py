@@ -1,10 +1,11 @@
-"""One forward and backward pass of a net, with everything that went into its layers and came out."""
+"""One forward and backward pass of a net, with the inputs and outputs of all its layers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpucnn.backend import Backend
 from gpucnn.layers import Layer, Sequential
+from gpucnn.layers.fusion import Fused
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.types import Array
 
@@ -17,10 +18,11 @@ class Step:
     """A whole pass.
 
     Attributes:
-        order: the layers that compute (all but ``Sequential``) in the order in which they are through.
-        x, y, dy, dx: of every layer, containers included: input, output, and the gradients for them.
+        order: the layers that compute (all but ``Sequential``) in the order in which they finish.
+        x, y, dy, dx: input, output and their gradients, of every layer, containers included.  Of layers that ran fused,
+            the first has x and dx, the last y and dy.
         gradients: of the parameters.
-        flat_grad: the same as the optimiser sees them, (total,).
+        flat_grad: the same in one array, as the optimiser gets them, (total,).
         statistics: the buffers after the pass.
     """
 
@@ -45,17 +47,19 @@ def record(model: Layer, x: Array, labels: Array) -> Step:
     backend = model.backend
     before: tuple[Named, Named] = ({}, {})  # x, dy
     after: tuple[Named, Named] = ({}, {})  # y, dx
+    model.train()
     layers = dict(model.named_layers())
-    for name, layer in layers.items():
-        layer.forward = watched(name, layer.forward, backend, before[0], after[0])  # type: ignore[assignment]
-        layer.backward = watched(name, layer.backward, backend, before[1], after[1])  # type: ignore[assignment]
+    ends = [(layer, name, name) for name, layer in layers.items()]
+    ends += [(step, step.layers[0].name, step.layers[-1].name) for step in fused_steps(model)]
+    for layer, first, last in ends:
+        layer.forward = watched(layer.forward, backend, (before[0], first), (after[0], last))  # type: ignore[assignment]
+        layer.backward = watched(layer.backward, backend, (before[1], last), (after[1], first))  # type: ignore[assignment]
     try:
-        model.train()
         logits = model.forward(backend.to_device(x.astype(model.flat.data.dtype)))
         loss, dlogits = backend.run(softmax_cross_entropy, logits, backend.to_device(labels), 0.0)
         model.backward(dlogits)
     finally:
-        for layer in layers.values():
+        for layer, _, _ in ends:
             del layer.forward, layer.backward  # the class's own again
     return Step(
         order=[name for name in after[0] if not isinstance(layers[name], Sequential)],
@@ -72,16 +76,22 @@ def record(model: Layer, x: Array, labels: Array) -> Step:
     )
 
 
+def fused_steps(model: Layer) -> list[Fused]:
+    """The neighbours that an initialised model runs as one."""
+    containers = [layer for _, layer in model.named_layers() if isinstance(layer, Sequential)]
+    return [step for container in containers for step in container.steps() if isinstance(step, Fused)]
+
+
 def watched(
-    name: str, function: Callable[[Array], Array | None], backend: Backend, before: Named, after: Named
+    function: Callable[[Array], Array | None], backend: Backend, before: tuple[Named, str], after: tuple[Named, str]
 ) -> Callable[[Array], Array | None]:
-    """A layer's forward or backward, which notes what it is given and, once it is through, what it returns."""
+    """A layer's forward or backward that also records its argument and its result, each in a dict under a name."""
 
     def run(argument: Array) -> Array | None:
-        before[name] = on_host(argument, backend)
+        before[0][before[1]] = on_host(argument, backend)
         result = function(argument)
         if result is not None:
-            after[name] = on_host(result, backend)
+            after[0][after[1]] = on_host(result, backend)
         return result
 
     return run

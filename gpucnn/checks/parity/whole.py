@@ -65,7 +65,7 @@ def arrays(step: Step) -> dict[tuple[str, str], Array]:
 def whole_net(reference: Step, candidate: Step, exact: Step) -> list[Deviation]:
     """All outputs, the loss, all gradients and running statistics of one pass."""
     mine, theirs, best = arrays(reference), arrays(candidate), arrays(exact)
-    # neighbours that the candidate runs as one have no outputs of their own there
+    # of layers that the candidate runs fused, only the last has an output there
     return [deviation(*key, mine[key], theirs[key], best[key]) for key in mine if key in theirs]
 
 

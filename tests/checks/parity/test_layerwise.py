@@ -153,6 +153,44 @@ def test_a_wrong_kernel_is_found_where_it_is_used_and_nowhere_else(op, places, a
         assert {row.array for row in wrong if row.layer == place} >= arrays - ({"y"} if place == "fork" else set())
 
 
+def fusible() -> Sequential:
+    """Neighbours that may run as one, for images (8,8,3)."""
+    return Sequential(
+        Conv2D(3, 6, 3, padding=1), (BatchNorm(6), ReLU()), Conv2D(6, 6, 3, padding=1), ReLU(), MaxPool2D(2),
+        Conv2D(6, 8, 3, padding=1), (BatchNorm(8), ReLU()), MaxPool2D(2), GlobalAvgPool2D(), Linear(8, 10),
+    )  # fmt: skip
+
+
+# layer, its kind, the three ops or two
+FUSED = [
+    ("1", "BatchNorm + ReLU",
+     (batchnorm.batchnorm_relu, batchnorm.batchnorm_relu_eval, batchnorm.batchnorm_relu_grad)),
+    ("3", "ReLU + MaxPool2D", (fusion.relu_max_pool2d, fusion.relu_max_pool2d_grad)),
+    ("6", "BatchNorm + ReLU + MaxPool2D", (fusion.batchnorm_relu_max_pool2d, fusion.batchnorm_relu_max_pool2d_eval,
+                                           fusion.batchnorm_relu_max_pool2d_grad)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [None, *(op for _, _, ops in FUSED for op in ops)],
+                         ids=lambda op: getattr(op, "__name__", "none"))  # fmt: skip
+def test_neighbours_that_run_as_one_are_looked_at_as_one(wrong) -> None:
+    kernels = {op: op for _, _, ops in FUSED for op in ops} | (broken(wrong).kernels if wrong else {})
+    found = compare(fusible, (8, 8, 3), Backend("fusing", np, kernels), batch_size=4)
+    kinds = dict.fromkeys((row.layer, row.kind) for row in found.layers if not row.layer.startswith("("))
+    assert list(kinds) == [
+        ("0", "Conv2D"), ("1", "BatchNorm + ReLU"), ("2", "Conv2D"), ("3", "ReLU + MaxPool2D"), ("5", "Conv2D"),
+        ("6", "BatchNorm + ReLU + MaxPool2D"), ("8", "GlobalAvgPool2D"), ("9", "Linear"),
+    ]  # fmt: skip
+    named = {f"{row.layer}.{row.array}" for row in found.layers if row.array not in ("y", "dx", "y in evaluation")}
+    assert set(fusible().initialize().state_dict()) <= named
+    assert {row.layer for row in found.layers if not row.passed} == {name for name, _, ops in FUSED if wrong in ops}
+    outputs = [row.name for row in found.whole if row.part == "output"]
+    assert outputs == ["0", "1.relu", "2", "4", "5", "7", "8", "9"]
+    if not wrong:
+        assert {row.relative for row in found.layers} == {0}
+        assert {row.candidate_to_reference for row in found.whole} == {0}
+
+
 def test_every_kernel_of_the_cpu_can_be_found_wrong() -> None:
     from gpucnn.data.augment import crop_flip, warp
     from gpucnn.devices import cpu
@@ -161,9 +199,9 @@ def test_every_kernel_of_the_cpu_can_be_found_wrong() -> None:
 
     pytest.importorskip("numba")
     tried = {op for op, _, _ in BREAKS} | {optim.sgd_update, optim.momentum_update, optim.adam_update}
+    tried |= {op for _, _, ops in FUSED for op in ops}
     left = set(cpu.table()) - tried
-    # neighbours in one, which only whole nets run; batches, which come before nets
-    left = {op for op in left if op.__module__ not in (fusion.__name__, crop_flip.__name__, warp.__name__)}
+    left = {op for op in left if op.__module__ not in (crop_flip.__name__, warp.__name__)}  # batches, before nets
     assert left == {count_correct, lerp}  # a metric and an average, which no layer and no gradient depends on
 
 
@@ -181,7 +219,7 @@ def test_a_wrong_optimiser_is_found(op, kind) -> None:
 def test_the_kernels_of_the_cpu_are_within_their_tolerance(seed) -> None:
     from gpucnn.devices import cpu
 
-    for net in ("zoo", "mnist_cnn", "resnet20"):
+    for net in ("zoo", "lenet5", "mnist_cnn", "resnet20"):
         found = layers_of(net, cpu.cpu_backend(), seed=seed)
         assert [row for row in found if not row.passed] == []
 
