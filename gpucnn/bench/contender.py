@@ -40,20 +40,20 @@ def our_trainer(task: Task, backend: "Backend") -> "Trainer":
     """The trainer whose steps are timed: SGD with momentum and weight decay."""
     from gpucnn.optim.optimizer import SGD
     from gpucnn.training.precision import FLOAT16, FLOAT32
-    from gpucnn.training.trainer import Trainer
+    from gpucnn.training.trainer import Trainer, TrainerOptions
 
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
     policy = FLOAT16 if task.precision == "float16" else FLOAT32
     model = models.build(task.model, task.input_shape)
-    size, graph = task.batch_size, task.cuda_graph
-    return Trainer(model, optimizer, backend=backend, batch_size=size, policy=policy, cuda_graph=graph)
+    options = TrainerOptions(cuda_graph=task.cuda_graph)
+    return Trainer(model, optimizer, backend=backend, batch_size=task.batch_size, policy=policy, options=options)
 
 
 def our_work(task: Task) -> Work:
     """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch lies on the device."""
     from gpucnn.devices import get_backend
     from gpucnn.devices.select import set_threads
-    from gpucnn.training.cuda_graph import Recorder
+    from gpucnn.training.cuda_graph import GraphRunner
 
     set_threads(task.threads)
     backend = get_backend(task.framework)
@@ -74,16 +74,16 @@ def our_work(task: Task) -> Work:
     step = infer if task.mode == "eval" else train
     if backend.synchronous:
         return Work(step, clock)
-    recorder = trainer.compute if isinstance(trainer.compute, Recorder) else None
+    runner = trainer.compute if isinstance(trainer.compute, GraphRunner) else None
 
-    def held() -> float:
-        pools = [backend.xp.get_default_memory_pool()] + ([recorder.pool] if recorder else [])
+    def memory() -> float:
+        pools = [backend.xp.get_default_memory_pool()] + ([runner.pool] if runner else [])
         return sum(float(pool.total_bytes()) for pool in pools) / 2**20
 
     def graphs() -> int:
-        return sum(recording.graph is not None for recording in recorder.recordings.values()) if recorder else 0
+        return sum(step.graph is not None for step in runner.steps.values()) if runner else 0
 
-    return Work(step, clock, held, graphs=graphs, on_gpu=True)
+    return Work(step, clock, memory, graphs=graphs, on_gpu=True)
 
 
 def work(task: Task) -> Work:

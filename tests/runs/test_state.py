@@ -12,7 +12,7 @@ from gpucnn.data import Dataset
 from gpucnn.errors import CheckpointError
 from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.runs.config import Config
-from gpucnn.runs.state import expected_tensors, load_trained, put_back, take
+from gpucnn.runs.state import capture, expected_tensors, load_trained, restore
 from gpucnn.training.trainer import Trainer
 
 EPOCHS, STEPS = 2, 6
@@ -92,7 +92,7 @@ def train(trainer: Trainer, stop_after: int = 10**9) -> None:
 
 
 def snapshot(config: Config, trainer: Trainer) -> Checkpoint:
-    return take(trainer, config, {}, DATA.digest)
+    return capture(trainer, config, {}, DATA.digest)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -106,7 +106,7 @@ def test_a_run_with_everything_on_resumes_to_the_same_bytes(recipe: str, tmp_pat
         train(first, stop_after)
         save_checkpoint(tmp_path / "part.h5", snapshot(config, first))
         _, second = made(recipe)
-        put_back(load_checkpoint(tmp_path / "part.h5", expected_tensors), second)
+        restore(load_checkpoint(tmp_path / "part.h5", expected_tensors), second)
         train(second)
         save_checkpoint(tmp_path / "resumed.h5", snapshot(config, second))
         assert (tmp_path / "resumed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
@@ -151,4 +151,4 @@ def test_averages_that_do_not_belong_to_the_run_are_refused(tmp_path: Path) -> N
         with pytest.raises(CheckpointError, match=message):
             load_checkpoint(tmp_path / "wrong.h5", expected_tensors)
     with pytest.raises(CheckpointError, match=r"averages \[\], this run needs \['ema', 'lookahead'\]"):
-        put_back(replace(checkpoint, averages={}), trainer)
+        restore(replace(checkpoint, averages={}), trainer)

@@ -1,9 +1,10 @@
-"""The training loop: steps, epochs, resuming to the same bits, early stopping, numbers that are none."""
+"""The training loop: steps, epochs, resuming to the same bits, early stopping, NaN."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from trainer_settings import arguments, copy_state
 
 from gpucnn import optim
 from gpucnn.backend import REFERENCE
@@ -43,7 +44,7 @@ def tiny_trainer(**changes: object) -> Trainer:
         "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2, mixup=0.2, mixup_prob=0.5),
         "seed": 7,
     }
-    return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **{**settings, **changes})
+    return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **arguments({**settings, **changes}))
 
 
 def everything(trainer: Trainer) -> dict[str, np.ndarray]:
@@ -125,9 +126,7 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
     list(first.fit(images(), images(), epochs=2))
 
     second = tiny_trainer(policy=policy, augmentation=EVERYTHING)
-    second.model.load_state_dict(first.model.state_dict())
-    second.optimizer.load_state_dict(first.optimizer.state_dict())
-    second.restore(replace(first.progress, history=[dict(row) for row in first.progress.history]))
+    copy_state(first, second)
     list(second.fit(images(), images(), epochs=2))
 
     assert equal(everything(second), everything(whole))
@@ -138,7 +137,8 @@ def test_an_epoch_that_goes_on_with_larger_batches_than_are_left_of_it_is_over()
     first = tiny_trainer()
     next(iter(first.fit(images(), images(), epochs=1)))
     second = tiny_trainer(batch_size=30)  # 2 batches an epoch
-    second.restore(replace(first.progress, batch=3))  # of the second epoch
+    copy_state(first, second)
+    second.progress.batch = 3  # of the second epoch
     assert [report.epoch for report in second.fit(images(), images(), epochs=3)] == [2, 3]
 
 
@@ -147,7 +147,7 @@ def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) 
     trainer = tiny_trainer(max_steps=last)
     seen = []
     reports = list(trainer.fit(images(), images(), epochs=9, watch=seen.append))  # 4 batches an epoch
-    assert trainer.clock.step == trainer.progress.step == last
+    assert trainer.clock.step == last
     assert [report.epoch for report in reports] == list(range(1, -(-last // 4) + 1))
     assert seen[-1].batch == (last - 1) % 4 + 1  # the last reading is of the last step
     assert trainer.progress.batch == 0
@@ -156,7 +156,7 @@ def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) 
 
 
 @pytest.mark.parametrize("steps", [2, 4, 5])
-def test_what_only_held_parameters_want_is_not_computed(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_for_frozen_parameters_alone_are_not_computed(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(watched: bool) -> tuple[dict[str, np.ndarray], list[int]]:
         first = Conv2D(1, 4, 3, padding=1, weight_group="frozen", bias_group="whiten")
         net = Sequential(first, ReLU(), Conv2D(4, 4, 3), BatchNorm(4), ReLU(), Flatten(), Linear(64, 3))
@@ -175,7 +175,7 @@ def test_what_only_held_parameters_want_is_not_computed(steps: int, monkeypatch:
     assert calls == list(range(4 if steps <= 4 else 8))  # from the next epoch on
 
 
-def test_a_model_that_was_held_learns_again_in_another_run() -> None:
+def test_a_model_that_was_frozen_learns_again_in_another_run() -> None:
     net = tiny_net()
     for _ in range(2):
         rules = {"filter": optim.GroupRule(steps=4), "bias": optim.GroupRule(steps=4)}
@@ -195,9 +195,9 @@ def test_patience_ends_the_run_early() -> None:
 
 @pytest.mark.parametrize(
     ("poison", "culprit"),
-    [("weight", "weights '0.weight' hold NaN"), ("overflow", "layer '0' (Conv2D)")],
+    [("weight", "weights '0.weight' have NaN"), ("overflow", "layer '0' (Conv2D)")],
 )
-def test_not_a_number_stops_before_the_update_and_names_the_place(poison: str, culprit: str) -> None:
+def test_nan_stops_before_the_update_and_names_the_place(poison: str, culprit: str) -> None:
     trainer = tiny_trainer()
     w = trainer.model.parameters()["0.weight"].data
     w[0, 0, 0, 0] = np.nan if poison == "weight" else 3e38
@@ -210,11 +210,11 @@ def test_not_a_number_stops_before_the_update_and_names_the_place(poison: str, c
     assert np.array_equal(trainer.model.parameters()["5.weight"].data, before)
 
 
-def test_a_device_that_runs_ahead_is_asked_at_the_interval() -> None:
+def test_an_asynchronous_device_is_checked_at_the_interval() -> None:
     ahead = replace(REFERENCE, synchronous=False)
     trainer = tiny_trainer(backend=ahead, log_interval=2)
     trainer.model.parameters()["5.bias"].data[...] = np.nan
-    with np.errstate(all="ignore"), pytest.raises(NotANumberError, match="step 1 is not a number"):
+    with np.errstate(all="ignore"), pytest.raises(NotANumberError, match="step 1 gave NaN or infinity"):
         list(trainer.fit(images(), images(), epochs=1))
 
 
