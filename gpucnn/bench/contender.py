@@ -1,9 +1,9 @@
 """The process that times one contender: ``python -m gpucnn.bench.contender '{"framework": ...}'``.
 
-It builds its model, says so after its first step and again when it is warm; then for each line "steps" on standard
-input it runs that many steps and answers with their median time and the page faults of one.  A line with another task
-makes it begin anew with that.  Between two rounds it only waits: the cores belong to the other one.  What goes wrong
-is an answer too, and then it waits for another task.
+It builds its model and answers after its first step and again after its warm-up.  Then, for each number on a line of
+standard input, it runs as many steps and answers with their median time and the page faults of a step.  A line with
+another task makes it start over with that.  Between two rounds it only waits, so that the cores are free for the other
+contender.  An error is an answer too; the process then waits for another task.
 """
 
 import gc
@@ -22,7 +22,7 @@ from gpucnn.bench.task import Task
 from gpucnn.bench.timers import Clock, HostClock, Work, clock_of
 from gpucnn.types import Array
 
-if TYPE_CHECKING:  # PyTorch's process need not carry our engine
+if TYPE_CHECKING:  # PyTorch's process does not load our kernels
     from gpucnn.backend import Backend
     from gpucnn.training.trainer import Trainer
 
@@ -50,7 +50,7 @@ def our_trainer(task: Task, backend: "Backend") -> "Trainer":
 
 
 def our_work(task: Task) -> Work:
-    """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch lies on the device."""
+    """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch is on the device."""
     from gpucnn.devices import get_backend
     from gpucnn.devices.select import set_threads
     from gpucnn.training.cuda_graph import GraphRunner
@@ -102,7 +102,7 @@ def main(argument: str) -> None:
         try:
             if line.startswith("{"):
                 current = None
-                gc.collect()  # the last one's memory hangs in circles
+                gc.collect()  # memory of the last task is in reference cycles
                 current = work(Task.from_json(line))
                 warm_up(current)
             elif current is not None:
@@ -113,7 +113,7 @@ def main(argument: str) -> None:
 
 
 def warm_up(current: Work) -> None:
-    """A first step and some more, until CUDA graphs are recorded; a GPU has done them when they are answered."""
+    """A first step and some more, until CUDA graphs are captured; answers when the device has finished them."""
     elapsed(current, 1)
     say({"steps": 1, "versions": current.versions})
     elapsed(current, WARMUP)
@@ -128,7 +128,7 @@ def warm_up(current: Work) -> None:
 
 
 def elapsed(current: Work, steps: int) -> list[float]:
-    """Run some steps to their end."""
+    """Run some steps and wait for them -> seconds of each."""
     return times(current.step, steps, current.clock)
 
 

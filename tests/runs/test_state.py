@@ -152,3 +152,32 @@ def test_averages_that_do_not_belong_to_the_run_are_refused(tmp_path: Path) -> N
             load_checkpoint(tmp_path / "wrong.h5", expected_tensors)
     with pytest.raises(CheckpointError, match=r"averages \[\], this run needs \['ema', 'lookahead'\]"):
         restore(replace(checkpoint, averages={}), trainer)
+
+
+def test_every_number_of_progress_comes_from_its_owner_and_goes_back_there() -> None:
+    config, first = made("sgd")
+    train(first, 4)  # a batch into the second epoch
+    checkpoint = snapshot(config, first)
+    assert checkpoint.progress == {
+        "epoch": 1, "batch": 1, "best_accuracy": first.progress.best_accuracy, "best_epoch": 1,
+        "step": first.clock.step,
+        "loss_sum": first.metrics.sums()[0], "correct": first.metrics.sums()[1], "examples": 8,
+        "loss_scale": 2.0**16, "good_steps": 0,
+    }  # fmt: skip
+    _, second = made("sgd")
+    restore(checkpoint, second)
+    assert second.clock.step == 4
+    assert second.metrics.sums() == first.metrics.sums()
+    assert second.progress == first.progress
+    assert {name: type(value) for name, value in snapshot(config, second).progress.items()} == {
+        name: type(value) for name, value in checkpoint.progress.items()
+    }
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"step": None}])
+def test_progress_with_other_numbers_is_refused(change: dict[str, int | None]) -> None:
+    config, trainer = made("sgd")
+    checkpoint = snapshot(config, trainer)
+    progress = {name: value for name, value in {**checkpoint.progress, **change}.items() if value is not None}
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        restore(replace(checkpoint, progress=progress), trainer)

@@ -207,5 +207,6 @@ def test_the_scale_is_in_the_checkpoint_and_older_ones_begin_anew(tmp_path) -> N
     assert other.precision.state_dict() == state(2.0**11, 17)
     assert other.clock.step == 40
     older = {name: value for name, value in found.progress.items() if name not in ("loss_scale", "good_steps")}
-    restore(replace(found, progress=older), other)
+    save_checkpoint(tmp_path / "older.h5", replace(found, progress=older))
+    restore(load_checkpoint(tmp_path / "older.h5"), other)
     assert other.precision.state_dict() == state(FIRST_SCALE)

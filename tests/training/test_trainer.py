@@ -1,6 +1,7 @@
 """The training loop: steps, epochs, resuming to the same bits, early stopping, NaN."""
 
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gpucnn.errors import NotANumberError, ShapeError
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, ReLU, Sequential
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.optim import schedules
+from gpucnn.optim.averages import EMA
 from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.trainer import Progress, Trainer
 
@@ -243,3 +245,54 @@ def test_data_that_does_not_fit_the_model_is_refused_before_the_first_step() -> 
     with pytest.raises(ShapeError, match="Linear"):
         list(trainer.fit(wide, wide, epochs=1))
     assert trainer.progress == Progress()
+
+
+def test_the_constructor_has_few_parameters() -> None:
+    assert len(signature(Trainer).parameters) <= 12
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_evaluation_changes_nothing_in_a_trainer(tta: str) -> None:
+    dim = Dataset("dim", (images().images // 3), images().labels, CLASSES)  # another mean and std
+    runs = []
+    for looked in (False, True):
+        trainer = tiny_trainer(averages=[EMA(0.9)], policy=Policy("float16", interval=3))
+        if looked:
+            trainer.evaluate(dim, tta)
+        list(trainer.fit(images(), images(), epochs=1))
+        if looked:
+            trainer.evaluate(dim, tta)
+        list(trainer.fit(images(), images(), epochs=2))
+        runs.append((everything(trainer), trainer.progress, trainer.mean, trainer.std))
+    assert equal(runs[0][0], runs[1][0])
+    assert runs[0][1:] == runs[1][1:]
+
+
+def test_evaluation_uses_the_mean_and_std_of_the_trainer_if_it_has_any() -> None:
+    dim = Dataset("dim", (images().images // 3), images().labels, CLASSES)
+    trainer = tiny_trainer()
+    assert trainer.loader(dim, training=False).mean == np.float32(dim.mean[0])
+    trainer.prepare(images())
+    assert trainer.loader(dim, training=False).mean == np.float32(images().mean[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_the_mode_as_it_was(training: bool) -> None:
+    trainer = tiny_trainer()
+    if not training:
+        trainer.model.eval()
+    trainer.evaluate(images())
+    assert {layer.training for _, layer in trainer.model.named_layers()} == {training}
+
+
+def test_an_epoch_reports_its_own_steps_alone() -> None:
+    reports = []
+    for by_hand in (False, True):
+        trainer = tiny_trainer(schedule=schedules.constant(0.0), augmentation=None)
+        trainer.prepare(images())
+        if by_hand:
+            trainer.train_step(*next(iter(trainer.loader(images(8, seed=3), training=False).epoch(0))))
+            trainer.clock.step = 0
+        reports += trainer.fit(images(), images(), epochs=1)
+        assert trainer.metrics.sums() == (0.0, 0, 0)  # as a checkpoint between two epochs has them
+    assert reports[0].train_loss == reports[1].train_loss
