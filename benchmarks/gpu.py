@@ -284,7 +284,7 @@ def cells(case: Case, row: Row) -> list[str]:
         f"{row.name}, {row.precision}" if row.precision not in row.name else row.name,
         f"{middle:.3f} ({min(times):.3f} to {max(times):.3f})",
         f"{1e3 * case.batch_size / middle:,.0f}",
-        "" if row.share is None else f"{row.share:.1%}",
+        "" if row.peak_fraction is None else f"{row.peak_fraction:.1%}",
         " and ".join(filter(None, [str(row.launches or ""), "a graph" if row.graphs else ""])),
         f"{row.device_mib:,.0f} MiB" if row.device_mib else "",
         ratio,

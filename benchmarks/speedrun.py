@@ -20,6 +20,7 @@ from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
 from gpucnn.runs.build import build_trainer, resolve, split
 from gpucnn.runs.config import Config
+from gpucnn.training.trainer import IntervalReport
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,17 @@ def timed_run(config: Config, train: Dataset, test: Dataset, backend: Backend) -
     trainer.prepare(train)
     float(trainer.model.flat.data[0])  # sync
     whitening = perf_counter() - start
-    training = accuracy = 0.0
-    for report in trainer.fit(train, test, epochs=config.train.epochs):
-        training += trainer.metrics.examples / report.images_per_second
+    accuracy, seconds = 0.0, {}  # epoch -> seconds of its steps
+
+    def watch(report: IntervalReport) -> None:
+        seconds[report.epoch] = trainer.metrics.examples / report.images_per_second
+
+    for report in trainer.fit(train, test, epochs=config.train.epochs, watch=watch):
         accuracy = report.test_accuracy
     batches = trainer.loader(test, training=False)
     start = perf_counter()
-    final = trainer.test(batches, config.train.tta).accuracy
-    return Run(accuracy, final, whitening, training, perf_counter() - start)
+    final = trainer.evaluate_batches(batches, config.train.tta).accuracy
+    return Run(accuracy, final, whitening, sum(seconds.values()), perf_counter() - start)
 
 
 def main() -> int:

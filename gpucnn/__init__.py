@@ -7,7 +7,7 @@ from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
 from gpucnn.models.summary import summary
 from gpucnn.optim import schedules
-from gpucnn.training.trainer import EpochReport, Trainer
+from gpucnn.training.trainer import EpochReport, Trainer, TrainerOptions
 from gpucnn.version import __version__
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "GpucnnError",
     "Loader",
     "Trainer",
+    "TrainerOptions",
     "__version__",
     "get_backend",
     "layers",

@@ -1,4 +1,7 @@
-"""Loss and accuracy while they run: sums that stay on the device and are read once in a while."""
+"""Running loss and accuracy: sums that stay on the device and are read now and then."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.types import Array
@@ -7,7 +10,7 @@ from gpucnn.types import Array
 def count_correct(logits: Array, labels: Array) -> Array:
     """How many rows of logits (N,K) have their maximum at the label, integer (N,) -> 0-d integer.
 
-    Of labels that are rows of probabilities (N,K), as mixed images have them, it is the class of the larger share.
+    Labels may be rows of probabilities (N,K), as mixed images have them; the most probable class counts.
     """
     if labels.ndim == 2:
         labels = labels.argmax(axis=1)
@@ -15,7 +18,13 @@ def count_correct(logits: Array, labels: Array) -> Array:
 
 
 class RunningMetrics:
-    """Sums over the batches so far, on the device; float64, so that many batches lose no digits."""
+    """Sums over the batches of the current epoch, on the device.
+
+    Attributes:
+        loss_sum: of all examples, float64 (), so that many batches lose no digits.
+        correct: examples classified correctly, int64 ().
+        examples: how many there were.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -23,11 +32,20 @@ class RunningMetrics:
         self.correct = backend.xp.zeros((), dtype="int64")
         self.examples = 0
 
-    def restart(self, loss_sum: float, correct: int, examples: int) -> None:
-        """Go on from these sums, in the same arrays."""
-        self.loss_sum[...] = loss_sum
-        self.correct[...] = correct
-        self.examples = examples
+    def reset(self) -> None:
+        """Begin again at zero."""
+        self.load_state_dict({"loss_sum": 0.0, "correct": 0, "examples": 0})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums as numbers of the host, for a checkpoint.  # sync"""
+        loss_sum, correct, examples = self.sums()
+        return {"loss_sum": loss_sum, "correct": correct, "examples": examples}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a ``state_dict``, in the same arrays, whose addresses CUDA graphs know."""
+        self.loss_sum[...] = state["loss_sum"]
+        self.correct[...] = state["correct"]
+        self.examples = state["examples"]
 
     def update(self, loss: Array, logits: Array, labels: Array) -> None:
         """Add a batch: its mean loss (), logits (N,K), labels (N,) or (N,K)."""
@@ -35,12 +53,12 @@ class RunningMetrics:
         self.examples += len(labels)
 
     def add(self, loss: Array, logits: Array, labels: Array) -> None:
-        """The device's part of ``update``."""
+        """The part of ``update`` that a CUDA graph can replay: all but the number of examples."""
         self.loss_sum += loss * len(labels)
         self.correct += self.backend.run(count_correct, logits, labels)
 
     def sums(self) -> tuple[float, int, int]:
-        """(sum of losses, correct, examples) as numbers of the host.  # sync"""
+        """(loss_sum, correct, examples) as numbers of the host.  # sync"""
         return (
             float(self.backend.to_host(self.loss_sum)),
             int(self.backend.to_host(self.correct)),

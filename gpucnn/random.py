@@ -1,14 +1,15 @@
 """Counter-based random numbers: every number is a pure function of (seed, stream, step, element).
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) encrypts a counter
-with a key.  Nothing is remembered between two draws, so a checkpoint needs only the seed and the step to
-go on to the same bits, and every backend draws the same integers.
+Randomness is stateless: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
+encrypts a counter with a key.  So a checkpoint needs only the seed and the step to resume bit for bit, and every
+backend draws the same integers.
 
     key     = (seed mod 2**32, seed div 2**32)
     counter = (element div 4, stream, step mod 2**32, step div 2**32)  ->  4 words, for elements 4k .. 4k+3
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from types import ModuleType
@@ -51,9 +52,9 @@ def bits(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType 
 
 
 def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
-    """Numbers that belong to members 0 .. 2**32 - 1 of a set, whoever else is drawn: uint64 (B, size).
+    """Random words for members 0 .. 2**32 - 1 of a set, whichever others are in the batch: uint64 (B, size).
 
-    Those of member m are ``bits((size,), step=step + 2**32 m)``; ``step`` is below 2**32.
+    Member m gets ``bits((size,), step=step + 2**32 m)``; ``step`` is below 2**32.
     """
     block = xp.arange((size + 3) // 4, dtype=xp.uint64)  # (size / 4,)
     member = members.astype(xp.uint64)[:, None] + xp.zeros_like(block)  # (B, size / 4)
@@ -103,10 +104,13 @@ def permutation(n: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType
 
 @dataclass
 class Clock:
-    """Which draw it is: layers that need random numbers share one with the trainer, which advances it.
+    """The seed, and the training step that random numbers are drawn for.
+
+    A trainer owns it and advances the step; the model's layers read it.
 
     Attributes:
-        now: the step for draws: its number, or int64 () on a device, which a CUDA graph reads at every replay.
+        now: the step as random ops take it: a number, or int64 () on a device, which a CUDA graph reads at every
+            replay.
     """
 
     seed: int = 0
@@ -118,12 +122,20 @@ class Clock:
         return self.step if self.on_device is None else self.on_device
 
     def tell_device(self, xp: ModuleType) -> Array:
-        """Put the step where the device reads it from the first call on, and return that array."""
+        """Copy the step to the device, into the same array at every call; ``now`` is that array from then on."""
         if self.on_device is None:
             self.on_device = xp.zeros((), dtype=xp.int64)
         self.on_device[...] = self.step
         return self.on_device
 
     def forget_device(self) -> None:
-        """Draw by number again."""
+        """Let ``now`` be a number again."""
         self.on_device = None
+
+    def state_dict(self) -> dict[str, int]:
+        """The step, for a checkpoint."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue from a ``state_dict``."""
+        self.step = state["step"]

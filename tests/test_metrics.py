@@ -30,8 +30,11 @@ def test_sums_over_unequal_batches(backend) -> None:
 def test_they_go_on_from_earlier_sums(backend) -> None:
     metrics = RunningMetrics(backend)
     arrays = metrics.loss_sum, metrics.correct
-    metrics.restart(6.0, 2, 4)
+    metrics.load_state_dict({"loss_sum": 6.0, "correct": 2, "examples": 4})
     assert metrics.read() == (1.5, 0.5)
+    assert metrics.state_dict() == {"loss_sum": 6.0, "correct": 2, "examples": 4}
+    metrics.reset()
+    assert metrics.sums() == (0.0, 0, 0)
     assert metrics.loss_sum is arrays[0]  # a CUDA graph adds to them where they are
     assert metrics.correct is arrays[1]
     assert RunningMetrics(backend).read() == (0.0, 0.0)

@@ -107,3 +107,16 @@ def test_beta_at_the_ends_of_its_uniforms(alpha) -> None:
     assert np.isfinite(found).all()
     assert found.min() >= 0.0
     assert found.max() <= 1.0
+
+
+def test_a_clock_comes_back_and_tells_the_device() -> None:
+    clock, other = random.Clock(5, 40), random.Clock(5)
+    other.load_state_dict(clock.state_dict())
+    assert other == clock
+    assert other.now == 40
+    array = other.tell_device(np)
+    other.step += 1
+    assert other.tell_device(np) is array is other.now
+    assert array == 41
+    other.forget_device()
+    assert other.now == 41

@@ -1,9 +1,9 @@
 """The process that times one contender: ``python -m gpucnn.bench.contender '{"framework": ...}'``.
 
-It builds its model, says so after its first step and again when it is warm; then for each line "steps" on standard
-input it runs that many steps and answers with their median time and the page faults of one.  A line with another task
-makes it begin anew with that.  Between two rounds it only waits: the cores belong to the other one.  What goes wrong
-is an answer too, and then it waits for another task.
+It builds its model and answers after its first step and again after its warm-up.  Then, for each number on a line of
+standard input, it runs as many steps and answers with their median time and the page faults of a step.  A line with
+another task makes it start over with that.  Between two rounds it only waits, so that the cores are free for the other
+contender.  An error is an answer too; the process then waits for another task.
 """
 
 import gc
@@ -22,7 +22,7 @@ from gpucnn.bench.task import Task
 from gpucnn.bench.timers import Clock, HostClock, Work, clock_of
 from gpucnn.types import Array
 
-if TYPE_CHECKING:  # PyTorch's process need not carry our engine
+if TYPE_CHECKING:  # PyTorch's process does not load our kernels
     from gpucnn.backend import Backend
     from gpucnn.training.trainer import Trainer
 
@@ -40,20 +40,20 @@ def our_trainer(task: Task, backend: "Backend") -> "Trainer":
     """The trainer whose steps are timed: SGD with momentum and weight decay."""
     from gpucnn.optim.optimizer import SGD
     from gpucnn.training.precision import FLOAT16, FLOAT32
-    from gpucnn.training.trainer import Trainer
+    from gpucnn.training.trainer import Trainer, TrainerOptions
 
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
     policy = FLOAT16 if task.precision == "float16" else FLOAT32
     model = models.build(task.model, task.input_shape)
-    size, graph = task.batch_size, task.cuda_graph
-    return Trainer(model, optimizer, backend=backend, batch_size=size, policy=policy, cuda_graph=graph)
+    options = TrainerOptions(cuda_graph=task.cuda_graph)
+    return Trainer(model, optimizer, backend=backend, batch_size=task.batch_size, policy=policy, options=options)
 
 
 def our_work(task: Task) -> Work:
-    """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch lies on the device."""
+    """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch is on the device."""
     from gpucnn.devices import get_backend
     from gpucnn.devices.select import set_threads
-    from gpucnn.training.cuda_graph import Recorder
+    from gpucnn.training.cuda_graph import GraphRunner
 
     set_threads(task.threads)
     backend = get_backend(task.framework)
@@ -74,16 +74,16 @@ def our_work(task: Task) -> Work:
     step = infer if task.mode == "eval" else train
     if backend.synchronous:
         return Work(step, clock)
-    recorder = trainer.compute if isinstance(trainer.compute, Recorder) else None
+    runner = trainer.compute if isinstance(trainer.compute, GraphRunner) else None
 
-    def held() -> float:
-        pools = [backend.xp.get_default_memory_pool()] + ([recorder.pool] if recorder else [])
+    def memory() -> float:
+        pools = [backend.xp.get_default_memory_pool()] + ([runner.pool] if runner else [])
         return sum(float(pool.total_bytes()) for pool in pools) / 2**20
 
     def graphs() -> int:
-        return sum(recording.graph is not None for recording in recorder.recordings.values()) if recorder else 0
+        return sum(step.graph is not None for step in runner.steps.values()) if runner else 0
 
-    return Work(step, clock, held, graphs=graphs, on_gpu=True)
+    return Work(step, clock, memory, graphs=graphs, on_gpu=True)
 
 
 def work(task: Task) -> Work:
@@ -102,7 +102,7 @@ def main(argument: str) -> None:
         try:
             if line.startswith("{"):
                 current = None
-                gc.collect()  # the last one's memory hangs in circles
+                gc.collect()  # memory of the last task is in reference cycles
                 current = work(Task.from_json(line))
                 warm_up(current)
             elif current is not None:
@@ -113,7 +113,7 @@ def main(argument: str) -> None:
 
 
 def warm_up(current: Work) -> None:
-    """A first step and some more, until CUDA graphs are recorded; a GPU has done them when they are answered."""
+    """A first step and some more, until CUDA graphs are captured; answers when the device has finished them."""
     elapsed(current, 1)
     say({"steps": 1, "versions": current.versions})
     elapsed(current, WARMUP)
@@ -128,7 +128,7 @@ def warm_up(current: Work) -> None:
 
 
 def elapsed(current: Work, steps: int) -> list[float]:
-    """Run some steps to their end."""
+    """Run some steps and wait for them -> seconds of each."""
     return times(current.step, steps, current.clock)
 
 

@@ -1,4 +1,4 @@
-"""What GPUs can do at best, by NVIDIA's data sheets: dense arithmetic without sparsity, sums in float32."""
+"""Peak rates of GPUs from NVIDIA's data sheets: dense arithmetic without sparsity, sums in float32."""
 
 from dataclasses import dataclass
 from math import inf
@@ -11,7 +11,7 @@ TERA = 1e12
 
 @dataclass(frozen=True)
 class Peak:
-    """TFLOP/s of float32 without tensor cores and of float16 or bfloat16 with them, TB/s of memory."""
+    """TFLOP/s in float32 without tensor cores and in float16 or bfloat16 with them, TB/s of memory."""
 
     float32: float
     mixed: float
@@ -32,19 +32,19 @@ PEAKS: dict[str, Peak] = {
     "NVIDIA A100-PCIE-40GB": Peak(19.5, 312.0, 1.555, AMPERE),
     "NVIDIA A100 80GB PCIe": Peak(19.5, 312.0, 1.935, AMPERE),
 }
-"""Name, as the driver gives it -> peak.  A GPU that is not here gets no share."""
+"""The driver's name of a GPU -> its peak."""
 
 
 def training_flops(model: Layer, shape: Shape, batch_size: int) -> float:
     """Floating-point operations of a training step: forward, and twice as many backward.
 
-    The input gradient of the first layer is counted, though nobody computes it.
+    The input gradient of the first layer is counted, though it is not computed.
     """
     return 3.0 * model.flops(shape) * batch_size
 
 
-def share(gpu: str, precision: str, flops: float, seconds: float) -> float | None:
-    """The part of the GPU's arithmetic peak that was used; None where that is not known.
+def peak_fraction(gpu: str, precision: str, flops: float, seconds: float) -> float | None:
+    """The fraction of the GPU's arithmetic peak that was reached; None if the peak is not known.
 
     Args:
         precision: "float32", or anything else for tensor cores.

@@ -1,4 +1,4 @@
-"""Rounds in turn between contenders, and what to conclude from them."""
+"""Contenders that are timed in turn, round by round, and the ratios of their times."""
 
 import json
 import os
@@ -24,27 +24,30 @@ WORKLOADS: dict[str, tuple[str, Shape]] = {
     "c": ("vgg_small", (32, 32, 3)),
     "d": ("resnet20", (32, 32, 3)),
 }
-"""letter -> model and image shape; what the tables in benchmarks/ speak of."""
+"""Letter -> model and image shape, as in the tables in benchmarks/."""
 
 TUNED_MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "68719476736",
     "MALLOC_TOP_PAD_": "268435456",
 }
-"""glibc settings that let PyTorch keep the memory it has freed; it gains from them."""
+"""glibc settings that keep freed memory in the process, which makes PyTorch faster."""
 
 ROUND_SECONDS = 1.0  # a round has as many steps as fit
-PAUSE = 0.05  # s for the other contender's threads to fall asleep
+PAUSE = 0.05  # seconds, until the other contender's threads sleep
 
 
 @dataclass
 class Contender:
-    """A child process and the times it has reported, in seconds a step.
+    """A child process and the times that it has reported.
 
     Attributes:
-        interpreter: the Python that runs it; PyTorch may live in an environment of its own.
-        deadline: in the time of ``perf_counter``; whoever has not answered by then is stopped.
-        launches, graphs, device_mib, versions: what a process on a GPU says of itself.
+        seconds: median step time of each round.
+        page_faults: minor page faults of a step, of each round.
+        first_step: seconds from the start of the process to the end of its first step.
+        interpreter: the Python that runs it; PyTorch may have its own environment.
+        deadline: in the time of ``perf_counter``; a process that has not answered by then is killed.
+        launches, graphs, device_mib, versions: what a process on a GPU reports.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Contender:
     versions: str = ""
 
     def start(self) -> None:
-        """Start the process and wait until it is warm; ``first_step`` is from its start to the end of a first step."""
+        """Start the process and wait until it has warmed up."""
         start = perf_counter()
         self.process = subprocess.Popen(
             [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()],
@@ -73,8 +76,8 @@ class Contender:
         )
         self._warm(start)
 
-    def take(self, task: Task) -> None:
-        """Let the process go on with another task, and wait until it is warm."""
+    def switch_to(self, task: Task) -> None:
+        """Give the process another task, and wait until it has warmed up."""
         self.task = task
         self.seconds, self.page_faults = [], []
         start = perf_counter()
@@ -107,7 +110,7 @@ class Contender:
             raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
 
     def _answer(self) -> dict[str, Any]:
-        """The next line that is an answer.
+        """The next answer of the process.
 
         Raises:
             GpucnnError: the process has failed, has ended, or takes too long.
@@ -117,7 +120,7 @@ class Contender:
         if self.deadline < inf:
             watchdog.start()
         line = self.process.stdout.readline()
-        while line and not line.startswith("{"):  # a library had something to say
+        while line and not line.startswith("{"):  # printed by a library
             line = self.process.stdout.readline()
         watchdog.cancel()
         if not line:
@@ -132,9 +135,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over rounds; ``ratios``: our round over PyTorch's in its best layout, below 1 we are faster.
+    """Medians over rounds, by contender.
 
-    ``page_faults`` are those of a step, ``first_step`` is in seconds from the start of the process.
+    Attributes:
+        ratios: baseline -> smallest, median and largest of our time over that of PyTorch in its faster layout, round
+            by round; below 1 we are faster.
     """
 
     task: Task
@@ -142,11 +147,11 @@ class Result:
     page_faults: dict[str, float]
     peak_mib: dict[str, float]
     first_step: dict[str, float]
-    ratios: dict[str, tuple[float, float, float]]  # baseline -> (minimum, median, maximum)
+    ratios: dict[str, tuple[float, float, float]]
 
 
 def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> list[Contender]:
-    """Ours, and PyTorch, if installed, on the same device in both layouts, also with tuned malloc and compiled."""
+    """gpucnn, and PyTorch if installed: on the same device, in both layouts, also with tuned malloc and compiled."""
     found = [Contender("gpucnn", task)]
     device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
     if find_spec("torch"):
@@ -184,7 +189,7 @@ def race(racers: list[Contender], rounds: int) -> Result:
 
 
 def take_turns(racers: list[Contender], rounds: int, seconds: float = ROUND_SECONDS, most: int = 50) -> None:
-    """Rounds of contenders that are warm, in turn: as many steps as fit into so many seconds, ``most`` at most."""
+    """Rounds of warm contenders in turn, each of as many steps as fit into ``seconds``, at most ``most``."""
     steps = {racer.name: max(1, min(most, int(seconds / racer.round(1)))) for racer in racers}
     for racer in racers:
         racer.page_faults.clear()
@@ -195,7 +200,7 @@ def take_turns(racers: list[Contender], rounds: int, seconds: float = ROUND_SECO
 
 
 def cold_and_warm(task: Task) -> tuple[float, float]:
-    """Seconds from the start of our process to the end of its first step: with no compiled kernels, and with them."""
+    """Seconds from the start of our process to the end of its first step: without compiled kernels, and with them."""
     with tempfile.TemporaryDirectory(prefix="gpucnn-cold-") as folder:
         racers = [Contender(name, task, {"XDG_CACHE_HOME": folder}) for name in ("cold", "warm")]
         for racer in racers:

@@ -1,4 +1,4 @@
-"""A page of results in Markdown, written anew after each section, so that a run that is cut off keeps what it has."""
+"""A page of results in Markdown, rewritten after each section, so that an interrupted run keeps its results."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 class Page:
-    """A title, a head that says where it was measured, and sections.
+    """A title, a head that names the machine, and sections.
 
     Args:
-        path: where it is written; sections of a page that is already there stay, if its head is the same.
+        path: of the page; sections of an existing page with the same head are kept.
         head: the paragraphs below the title.
-        order: the sections' titles, in the order in which they are shown.
+        order: the sections' titles, in the order of the page.
     """
 
     def __init__(self, path: Path, title: str, head: str, order: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ class Page:
         return f"# {self.title}\n\n{self.head}\n"
 
     def write(self, section: str, text: str) -> None:
-        """Put a section in place of the one of its name, and the page on disk."""
+        """Replace a section, and write the page to disk."""
         assert section in self.order
         self.sections[section] = text.strip()
         shown = (f"## {name}\n\n{self.sections[name]}\n" for name in self.order if name in self.sections)

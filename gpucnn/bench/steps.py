@@ -1,4 +1,4 @@
-"""Training steps on a GPU beside PyTorch: each contender is a process, which takes one case after the other."""
+"""Training steps on a GPU against PyTorch: each contender is a process that runs one case after the other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,14 +8,14 @@ from subprocess import TimeoutExpired
 from time import perf_counter
 
 from gpucnn import models
-from gpucnn.bench.peaks import share, training_flops
+from gpucnn.bench.peaks import peak_fraction, training_flops
 from gpucnn.bench.race import Contender, take_turns
 from gpucnn.errors import GpucnnError
 from gpucnn.types import Shape
 
 ROUND_SECONDS = 0.25
 MOST = 200  # steps of a round
-KEPT = 0.2  # of the time that is left, for the rounds: who is not ready before is out, and the others have them
+KEPT = 0.2  # fraction of the remaining time for the rounds; a contender that is not ready before is left out
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What one contender came to in one case; ``error`` in place of times where it could not run.
+    """The result of one contender in one case.
 
-    ``seconds`` are medians of a round, one for each round; ``ratio``: smallest, median and largest of ours over theirs.
+    Attributes:
+        seconds: median step time of each round.
+        peak_fraction: of the GPU's arithmetic peak; None if that is not known.
+        ratio: smallest, median and largest of our time over theirs, round by round.
+        error: why it could not run; "" if it did.
     """
 
     name: str
@@ -43,34 +47,34 @@ class Row:
     launches: int = 0
     graphs: int = 0
     device_mib: float = 0.0
-    share: float | None = None
+    peak_fraction: float | None = None
     ratio: tuple[float, float, float] | None = None
     error: str = ""
 
 
 class Field:
-    """Contenders that take part in every case.
+    """The contenders of every case.
 
     Args:
-        gpu: its name, for the share of its peak.
-        ours: the fastest of them is what ``theirs`` are compared with, float32 with float32, mixed with mixed.
+        ours: the fastest of them is compared with each of ``theirs``, float32 with float32, mixed with mixed.
+        gpu: the driver's name of the GPU, for the fraction of its peak.
     """
 
     def __init__(self, ours: Sequence[Contender], theirs: Sequence[Contender], gpu: str = "") -> None:
         self.ours, self.theirs, self.gpu = list(ours), list(theirs), gpu
         self.running: set[str] = set()
-        self.failed: dict[str, str] = {}  # whoever has no process any more
+        self.failed: dict[str, str] = {}  # name of a contender whose process has ended -> why
 
     @property
     def all(self) -> list[Contender]:
         return [*self.ours, *self.theirs]
 
     def versions(self) -> str:
-        """What contenders say of their libraries."""
+        """The libraries' versions, as the contenders report them."""
         return "; ".join(dict.fromkeys(racer.versions for racer in self.all if racer.versions))
 
     def race(self, case: Case, rounds: int, deadline: float) -> list[Row]:
-        """Rounds of all contenders in turn.  One that fails, or is not ready in time, is out of this case."""
+        """Rounds of all contenders in turn.  One that fails or is not ready in time is left out of this case."""
         errors: dict[str, str] = {}
         start = perf_counter()
         ready_by = start + (1.0 - KEPT) * (deadline - start) if deadline < inf else inf
@@ -85,19 +89,19 @@ class Field:
             racer.deadline = deadline
         try:
             take_turns(ready, rounds, ROUND_SECONDS, MOST)
-        except GpucnnError as error:  # by now one process failing spoils the turns of all
+        except GpucnnError as error:  # a process that fails here ends the rounds of all
             errors.update({racer.name: str(error) for racer in ready if not racer.seconds})
         return self.rows(case, errors)
 
     def warm(self, racer: Contender, case: Case) -> None:
-        """Let a contender build the case, in its process if it has one."""
+        """Let a contender build the case, in its process if that is running."""
         if racer.name in self.failed:
             raise GpucnnError(self.failed[racer.name])
         task = replace(racer.task, model=case.model, input_shape=case.shape, batch_size=case.batch_size)
         racer.seconds = []
         try:
             if racer.name in self.running:
-                racer.take(task)
+                racer.switch_to(task)
             else:
                 racer.task = task
                 self.running.add(racer.name)
@@ -108,7 +112,7 @@ class Field:
             raise
 
     def rows(self, case: Case, errors: dict[str, str]) -> list[Row]:
-        """What is known after the rounds."""
+        """The results after the rounds."""
         best: dict[bool, Contender] = {}  # mixed or not -> the fastest of ours
         timed = (racer for racer in self.ours if racer.seconds and racer.name not in errors)
         for racer in sorted(timed, key=lambda racer: -median(racer.seconds)):
@@ -120,14 +124,14 @@ class Field:
                 found.append(Row(racer.name, precision, error=error))
                 continue
             flops = training_flops(models.build(case.model, case.shape), case.shape, case.batch_size)
-            used = share(self.gpu, precision, flops, median(racer.seconds))
+            used = peak_fraction(self.gpu, precision, flops, median(racer.seconds))
             ratio = None
             mine = best.get(precision != "float32")
             if mine and racer in self.theirs:
                 ratios = [a / b for a, b in zip(mine.seconds, racer.seconds, strict=False)]
                 ratio = min(ratios), median(ratios), max(ratios)
             numbers = racer.seconds, racer.launches, racer.graphs, racer.device_mib
-            found.append(Row(racer.name, precision, *numbers, share=used, ratio=ratio))
+            found.append(Row(racer.name, precision, *numbers, peak_fraction=used, ratio=ratio))
         return found
 
     def stop(self) -> None:
@@ -143,12 +147,12 @@ class Field:
 def run_cases(
     field: Field, cases: Sequence[Case], rounds: int, deadline: float
 ) -> Iterator[tuple[Case, list[Row] | None]]:
-    """One case after the other, as long as there is time: (case, rows), or None for a case that was not reached."""
+    """One case after the other while there is time: (case, its rows, or None if it was not reached)."""
     last = 0.0
     try:
         for case in cases:
             start = perf_counter()
-            if start + last / 2 > deadline:  # the first one is longer than others: processes start
+            if start + last / 2 > deadline:  # half, since the first case also starts the processes
                 yield case, None
                 continue
             rows = field.race(case, rounds, deadline)

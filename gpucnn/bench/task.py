@@ -1,4 +1,4 @@
-"""What is timed, by gpucnn and by PyTorch alike."""
+"""What is timed, for gpucnn and PyTorch alike."""
 
 import json
 from dataclasses import asdict, dataclass

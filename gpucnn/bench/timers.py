@@ -1,4 +1,4 @@
-"""How long steps take: by the host's clock, or by events on the GPU's stream, which the host need not wait for."""
+"""Step times by the host's clock, or by events on the GPU's stream, without waiting for the GPU in between."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from gpucnn.backend import Backend
 
 
 class Clock(Protocol):
-    """Marks between pieces of work, and the times between the marks."""
+    """Takes time marks, and gives the times between them."""
 
     def mark(self) -> Any:
-        """Here and now, on the timeline on which the work is done."""
+        """A mark at the present point of the host's work or of the stream."""
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """From each mark to the next; waits until the last one is reached."""
+        """The time from each mark to the next; waits until the last one is reached."""
 
 
 class HostClock:
-    """For work that is done when its call returns."""
+    """For work that is finished when its call returns."""
 
     def mark(self) -> float:
         return perf_counter()
@@ -32,7 +32,7 @@ class HostClock:
 class DeviceClock:
     """For work that a GPU does later: events on its current stream.
 
-    What lies between two events includes the time in which the GPU waits for the host to send more.
+    The time between two events includes the time that the GPU waits for the host.
 
     Args:
         event: makes an event that can ``record()`` itself and ``synchronize()``; CuPy's and PyTorch's do.
@@ -53,7 +53,7 @@ class DeviceClock:
 
 
 def clock_of(backend: Backend) -> Clock:
-    """The clock for what runs on this backend."""
+    """The clock for this backend."""
     if backend.synchronous:
         return HostClock()
     return DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
@@ -66,10 +66,10 @@ class Work:
     Attributes:
         step: one step of it.
         clock: for its steps.
-        memory: MiB of the GPU's memory that the framework holds.
-        graphs: how many CUDA graphs the steps are made of.
-        versions: of the framework and its libraries, where they say something about a GPU.
-        on_gpu: whether our own launches can be counted.
+        memory: MiB of GPU memory that the framework has allocated.
+        graphs: the number of CUDA graphs that the steps use.
+        versions: of the framework and its GPU libraries.
+        on_gpu: whether it is our own work on a GPU, whose launches can be counted.
     """
 
     step: Callable[[], None]

@@ -1,6 +1,6 @@
-"""``gpucnn evaluate``: how good a checkpoint is, from the checkpoint and nothing else.
+"""``gpucnn evaluate``: loss, accuracy and a report per class of a checkpoint.
 
-Batch size, normalisation and model come from the config in the file, so that loss and accuracy are those that
+Batch size, normalisation and model come from the config in the file, so that loss and accuracy equal those that
 training logged, to the last digit.
 """
 
@@ -22,13 +22,13 @@ from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.types import Array
 
-WIDE = 12  # classes; with more, the confusion matrix does not fit on 80 columns
+WIDE = 12  # classes of the largest confusion matrix that fits on 80 columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn evaluate``."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
-    parser.add_argument("--dataset", metavar="NAME", help="another data set than the model was trained on")
+    parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
     parser.add_argument(
         "--split",
         choices=("test", "train", "validation"),
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
-    """(which split, its images), held-out validation images apart from those trained on."""
+    """(name of the split, its images); held-out validation images are not in "train"."""
     train, test = load_dataset(name, args.data_dir, download=not args.no_download)
     part = args.split or ("validation" if config.data.validation else "test")
     if part == "test":
@@ -83,7 +83,7 @@ def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[
 
 
 def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:
-    """The confusion matrix (rows: true class, columns: the model's), and precision, recall, F1 per class."""
+    """The confusion matrix (rows: true class, columns: predicted class), and precision, recall, F1 per class."""
     labels = range(dataset.num_classes)
     matrix = confusion_matrix(dataset.labels, predictions, labels=labels)
     columns = precision_recall_fscore_support(dataset.labels, predictions, labels=labels, zero_division=0)
@@ -97,7 +97,7 @@ def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:
 
 
 def as_text(report: dict[str, Any], model: str) -> str:
-    """The report for people, on 80 columns."""
+    """The human-readable report, on 80 columns."""
     matrix = np.array(report["confusion_matrix"])
     right, total = int(matrix.trace()), report["examples"]
     views = "" if report["tta"] == "none" else f", {report['tta']} views of each"
@@ -119,8 +119,8 @@ def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
     """One line per class."""
     lines = [f"{'class':<20} {'precision':>9} {'recall':>9} {'F1':>9} {'images':>9}"]
     for name, row in per_class.items():
-        shares = " ".join(f"{row[key]:>9.4f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{name[:20]:<20} {shares} {row['support']:>9,}")
+        scores = " ".join(f"{row[key]:>9.4f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"{name[:20]:<20} {scores} {row['support']:>9,}")
     return lines
 
 
@@ -136,7 +136,7 @@ def matrix_table(matrix: Array, names: list[str]) -> list[str]:
 
 
 def confusions(matrix: Array, names: list[str], limit: int = 12) -> list[str]:
-    """The most frequent mistakes, where the matrix is too large to print."""
+    """The most frequent mistakes, for a matrix that is too large to print."""
     wrong = matrix - np.diag(matrix.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
     lines = ["most frequent mistakes (--json has the whole confusion matrix)"]

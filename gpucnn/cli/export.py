@@ -1,4 +1,4 @@
-"""``gpucnn export``: a trained model to hand on, without what only a resumed run needs."""
+"""``gpucnn export``: a trained model without the state that only a resumed run needs."""
 
 import argparse
 import hashlib
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the weights that evaluation uses, with their settings and history."""
+    """Write the weights that evaluation uses, with the config and the history."""
     if args.out.suffix != ".h5":
         raise UsageError(f"--out {args.out}: the name must end in .h5")
     if args.out.exists():
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     model, _, checkpoint = load_trained(args.checkpoint)
     state = model.state_dict()
     kind = "float16" if args.half else "float32"
-    with np.errstate(over="ignore"):  # infinity is refused by name when it is saved
+    with np.errstate(over="ignore"):  # save_checkpoint names a tensor that overflows
         parameters = {name: state[name].astype(kind) for name in model.parameters()}
     slim = replace(
         checkpoint,

@@ -11,7 +11,7 @@ from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
 from gpucnn.inference.image_files import fit, grey, open_image
-from gpucnn.inference.predict import class_names, class_shares, normalise
+from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
@@ -86,7 +86,7 @@ def look_inside(args: argparse.Namespace) -> int:
     image, title = chosen_image(args, config)
     print(f"{title}, through {config.model.name} of {args.checkpoint}")
     folder = make_folder(args.out)
-    x = normalise(image[np.newaxis], config, model)  # (1,H,W,C)
+    x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     stages = [Stage("input", "normalised", x[0])]
     same = []
     for name, layer, y in trace(model, x):
@@ -98,7 +98,8 @@ def look_inside(args: argparse.Namespace) -> int:
     for number, stage in enumerate(stages):
         path = folder / f"{number:02d}_{stage.name}_{stage.kind.split()[0]}.png"
         if number == len(stages) - 1:
-            feature_maps.save_bars(path, stage, class_names(config), class_shares(y, model)[0])
+            names = class_names(config.data.classes, config.model.num_classes)
+            feature_maps.save_bars(path, stage, names, probabilities(y, model.backend)[0])
         elif stage.values.ndim == 1:
             feature_maps.save_units(path, stage)
         else:

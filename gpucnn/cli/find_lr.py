@@ -10,7 +10,7 @@ from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError
 from gpucnn.plots.learning_curves import save_range_test
 from gpucnn.runs.build import build_trainer, resolve, split
-from gpucnn.training.lr_finder import range_test
+from gpucnn.training.lr_finder import find_lr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, _ = split(config, train, test)
     config = resolve(config, train)
-    found = range_test(build_trainer(config, train, backend), train, low=args.low, high=args.high, steps=args.steps)
+    found = find_lr(build_trainer(config, train, backend), train, low=args.low, high=args.high, steps=args.steps)
     title = f"{config.model.name} on {train.name}, {config.optimizer.name}, batch {config.train.batch_size}"
     try:
         save_range_test(args.out, found, title)

@@ -1,4 +1,4 @@
-"""``gpucnn predict``: what a trained model sees in image files."""
+"""``gpucnn predict``: the classes of image files by a trained model."""
 
 import argparse
 import json
@@ -10,14 +10,14 @@ import numpy as np
 
 from gpucnn.cli.options import add_device_options, backend_from
 from gpucnn.inference.image_files import fit, open_image
-from gpucnn.inference.predict import class_names, class_shares, normalise
+from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.types import Array
 
-BAR = 40  # characters of a bar that stands for certainty
-BATCH = 64  # images that are open at a time
+BAR = 40  # characters of a bar for probability 1
+BATCH = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,25 +34,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """An integer >= 1."""
     if (value := int(text)) < 1:
         raise ValueError
     return value
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict and print; every file is opened before the first answer."""
+    """Predict, then print: a bad file ends the command before any output."""
     backend, _ = backend_from(args)
     model, config, _ = load_trained(args.checkpoint, backend)
+    names = class_names(config.data.classes, config.model.num_classes)
     answers = []
     for start in range(0, len(args.images), BATCH):
         paths = args.images[start : start + BATCH]
         prepared = [prepare(path, config, args.invert) for path in paths]
-        x = normalise(np.stack([image for image, _ in prepared]), config, model)
-        shares = class_shares(mean_over_views(model, x, VIEWS[args.tta]), model)
+        images = np.stack([image for image, _ in prepared])
+        x = normalise(images, config.data.mean, config.data.std, backend)
+        rows = probabilities(mean_over_views(model, x, VIEWS[args.tta]), backend)
         answers += [
-            {"image": str(path), "note": note, "classes": likeliest(row, class_names(config), args.top)}
-            for path, (_, note), row in zip(paths, prepared, shares, strict=True)
+            {
+                "image": str(path),
+                "note": note,
+                "classes": [{"class": name, "probability": p} for name, p in top_k(row, names, args.top)],
+            }
+            for path, (_, note), row in zip(paths, prepared, rows, strict=True)
         ]
     if args.json:
         print(json.dumps({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers}))
@@ -62,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(path: Path, config: Config, invert: bool) -> tuple[Array, str]:
-    """An image file -> (uint8 (H,W,C) that fits the model, what was done to it)."""
+    """An image file -> (uint8 (H,W,C) that fits the model, what was changed)."""
     image, note = fit(open_image(path), config.model.input_shape)
     if invert:
         return 255 - image, ", ".join(filter(None, [note, "inverted"]))
@@ -75,14 +81,8 @@ def prepare(path: Path, config: Config, invert: bool) -> tuple[Array, str]:
 
 
 def looks_inverted(image: Array, config: Config) -> bool:
-    """Whether a grey picture is mostly white where the model's training pictures were mostly black."""
+    """Whether a grey image is mostly white and the model's training images were mostly black."""
     return config.model.input_shape[2] == 1 and bool(image.mean() > 127.5 and max(config.data.mean, default=1.0) < 0.5)
-
-
-def likeliest(shares: Array, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-    """The ``top`` classes of (K,) shares, likeliest first."""
-    order = np.argsort(-shares, kind="stable")[:top]
-    return [{"class": names[i], "probability": float(shares[i])} for i in order]
 
 
 def as_text(answer: dict[str, Any]) -> str:

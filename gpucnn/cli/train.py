@@ -26,7 +26,7 @@ from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
-from gpucnn.runs.state import put_back, take
+from gpucnn.runs.state import capture, restore
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import Trainer
 from gpucnn.version import __version__
@@ -143,7 +143,7 @@ def run_once(args: argparse.Namespace) -> int:
     if resumed:
         if not args.force:
             refuse_changes(resumed, config, train.digest)
-        put_back(resumed.checkpoint, trainer)
+        restore(resumed.checkpoint, trainer)
     where = args.output or (resumed.path.parent if resumed else new_path(RUNS, config_name(args, config)))
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason)
@@ -172,7 +172,7 @@ def train_in(
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
-                checkpoint = take(trainer, config, stable, train.digest)
+                checkpoint = capture(trainer, config, stable, train.digest)
                 if best:  # first: a run that goes on from last.h5 does not come by this epoch again
                     folder.save_best(checkpoint)
                 folder.save_last(checkpoint)
@@ -182,7 +182,7 @@ def train_in(
     finally:
         display.close()
     if received:
-        folder.save_last(take(trainer, config, stable, train.digest))
+        folder.save_last(capture(trainer, config, stable, train.digest))
         with suppress(OSError):
             display.line(
                 f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "

@@ -1,23 +1,20 @@
-"""How good a model is on a data set."""
+"""Loss, accuracy and predictions of a model on a data set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from gpucnn.data import Loader
 from gpucnn.inference.tta import VIEWS, mean_over_views
-from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
-from gpucnn.training.precision import SinglePrecision
 from gpucnn.types import Array
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss per image, share of images that are right, class of each image by the model (N,) on the host."""
+    """Mean loss per image, fraction of images classified correctly, predicted class of each image (N,) on the host."""
 
     loss: float
     accuracy: float
@@ -25,22 +22,23 @@ class Evaluation:
 
 
 def evaluate(
-    model: Layer,
+    forward: Callable[[Array], Array],
     batches: Loader,
     loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
-    precision: SinglePrecision | None = None,
     tta: str = "none",
 ) -> Evaluation:
-    """Run the model over all batches in evaluation mode; its mode afterwards is evaluation.
+    """Run a model over all batches.
 
-    ``tta`` names the ``VIEWS`` of each image over which logits are averaged.
+    Args:
+        forward: images (B,H,W,C) -> logits (B,K) on the batches' backend: a model in evaluation mode, for example.
+        loss: (logits, labels) -> (mean loss, dlogits).
+        tta: the name of the ``VIEWS`` of each image that logits are averaged over.
     """
-    backend = model.backend
-    metrics, precision = RunningMetrics(backend), precision or SinglePrecision()
+    backend = batches.backend
+    metrics = RunningMetrics(backend)
     predictions = []
-    model.eval()
     for x, labels in batches.epoch(0):
-        logits = mean_over_views(partial(precision.forward, model), x, VIEWS[tta])
+        logits = mean_over_views(forward, x, VIEWS[tta])
         value, _ = backend.run(loss, logits, labels)
         metrics.update(value, logits, labels)
         predictions.append(logits.argmax(axis=1))

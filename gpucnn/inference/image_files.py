@@ -1,4 +1,4 @@
-"""Image files: read safely, and made to fit a model."""
+"""PNG and JPEG files: read safely, and fitted to a model's input."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ def open_image(path: Path) -> Any:
     """A PNG or JPEG file as a ``PIL.Image``, upright, in mode L (grey) or RGB.
 
     Raises:
-        DataError: no such file, another format, damaged, or too large to be honest.
+        DataError: no such file, another format, damaged, or larger than Pillow accepts.
         UsageError: Pillow is not installed.
     """
     pillow = _pillow()
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would block
         raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with pillow.open(path, formats=FORMATS) as image:
@@ -43,7 +43,7 @@ def _plain(image: Any) -> Any:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits; convert() would cut off what lies above 255
+    if image.mode.startswith("I"):  # 16 bits; convert() would clip values above 255
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
     if image.has_transparency_data:  # on white paper
         image = image.convert("RGBA")
@@ -57,9 +57,12 @@ def grey(image: Any) -> Array:
 
 
 def fit(image: Any, shape: Shape) -> tuple[Array, str]:
-    """A ``PIL.Image`` for a model of images (H,W,C) -> (uint8 (H,W,C), what was done to it, or "").
+    """A ``PIL.Image`` for a model of images (H,W,C) -> (uint8 (H,W,C), what was changed, or "").
 
-    The middle is cut out in the model's proportions and resized with a Lanczos filter.
+    The middle is cropped to the model's aspect ratio and resized with a Lanczos filter.
+
+    Raises:
+        ShapeError: the model takes neither 1 nor 3 channels.
     """
     from PIL import Image, ImageOps
 

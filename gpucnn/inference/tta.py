@@ -2,7 +2,7 @@
 
     (V1)  logits(x) = sum_v weight_v model(view_v(x)),    sum_v weight_v = 1
 
-A view is the image moved by a pixel or not, mirrored or not.  What moves in at the border is reflected there.
+A view is the image, shifted by a pixel or not, mirrored or not.  Pixels beyond a border are reflected there.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gpucnn.types import Array
 
 @dataclass(frozen=True)
 class View:
-    """How much it counts, how far the window moves down and to the right (pixels), whether it is then mirrored."""
+    """Its weight in the average, the window's shift down and to the right in pixels, whether it is then mirrored."""
 
     weight: float
     down: int = 0
@@ -33,26 +33,30 @@ VIEWS: dict[str, tuple[View, ...]] = {
         for mirror in (False, True)
     ),
 }
-"""Name -> views: the image; with its mirror image; moved along the diagonal too, as suits digits; and all of that."""
+"""Name -> views: the image alone; with its mirror image; with two diagonal shifts, for digits; and all of these."""
 
 
-def see(x: Array, view: View) -> Array:
-    """x (N,H,W,C) -> the view of each image, (N,H,W,C)."""
+def apply_view(x: Array, view: View) -> Array:
+    """Images x (N,H,W,C) -> their view (N,H,W,C).
+
+    Raises:
+        ShapeError: the images are too small for the shift.
+    """
     xp = array_module(x)
     for axis, step in ((1, view.down), (2, view.right)):
         if step:
             size = x.shape[axis]
             if abs(step) >= size:
-                raise ShapeError(f"a view {step} pixels aside of images {x.shape[1:]}: give at most {size - 1}")
-            place = abs(xp.arange(size) + step)  # reflected at the near border
-            place = (size - 1) - abs((size - 1) - place)  # and at the far one
-            x = x[:, place] if axis == 1 else x[:, :, place]
-    return x[:, :, ::-1].copy() if view.mirror else x  # kernels want it laid out
+                raise ShapeError(f"a view shifts images {x.shape[1:]} by {step} pixels: give at most {size - 1}")
+            index = abs(xp.arange(size) + step)  # reflected at the near border
+            index = (size - 1) - abs((size - 1) - index)  # and at the far one
+            x = x[:, index] if axis == 1 else x[:, :, index]
+    return x[:, :, ::-1].copy() if view.mirror else x  # contiguous, for the kernels
 
 
-def mean_over_views(model: Callable[[Array], Array], x: Array, views: tuple[View, ...]) -> Array:
+def mean_over_views(forward: Callable[[Array], Array], x: Array, views: tuple[View, ...]) -> Array:
     """(V1)  images x (N,H,W,C) -> logits (N,K)."""
-    logits = views[0].weight * model(see(x, views[0]))
+    logits = views[0].weight * forward(apply_view(x, views[0]))
     for view in views[1:]:
-        logits += view.weight * model(see(x, view))
+        logits += view.weight * forward(apply_view(x, view))
     return logits

@@ -1,6 +1,6 @@
-"""The loss scale S of mixed precision (Micikevicius et al., arXiv 1710.03740): device arithmetic without the host.
+"""The loss scale S of mixed precision (Micikevicius et al., arXiv 1710.03740), computed on the device.
 
-S is halved where a gradient is not finite, and doubled after so many finite ones in a row.
+S is halved when a gradient is not finite, and doubled after a number of finite gradients in a row.
 """
 
 from gpucnn.backend import array_module
@@ -11,14 +11,14 @@ SMALLEST, LARGEST = 1.0, 2.0**24
 
 
 def unscale(g: Array, finite: Array, scale: Array) -> None:
-    """Divide g (n,) by scale () and note whether all of it is finite, bool (), both in place; else g becomes 0."""
+    """In place: finite () <- whether all of g (n,) is finite; g <- g / scale () if so, else 0."""
     xp = array_module(g)
     finite[...] = xp.isfinite(g).all()
     g[...] = xp.where(finite, g * (1.0 / scale), 0.0)
 
 
 def adapt(scale: Array, good: Array, finite: Array, interval: int) -> None:
-    """The next S (), and how many finite gradients () have come in a row since it was set; both in place."""
+    """In place: the next S (), and the number () of finite gradients in a row since it was set."""
     xp = array_module(scale)
     counted = xp.where(finite, good + 1, 0)
     enough = counted >= interval
@@ -28,5 +28,5 @@ def adapt(scale: Array, good: Array, finite: Array, interval: int) -> None:
 
 
 def keep(now: Array, before: Array, finite: Array) -> None:
-    """Put back what was there before, in place, unless finite ()."""
+    """In place: restore the values before a step unless its gradient was finite ()."""
     now[...] = array_module(now).where(finite, now, before)

@@ -64,10 +64,10 @@ def adam_update(
 
 
 def clip_by_norm(g: Array, max_norm: float) -> None:
-    """Shorten g (total,) in place to ``max_norm`` where its Euclidean length is greater."""
+    """Scale g (total,) in place so that its Euclidean norm is at most ``max_norm``."""
     xp = array_module(g)
-    length = xp.sqrt((g * g).sum(dtype="float64"))
-    g *= xp.minimum(1.0, max_norm / (length + 1e-12)).astype(g.dtype)
+    norm = xp.sqrt((g * g).sum(dtype="float64"))
+    g *= xp.minimum(1.0, max_norm / (norm + 1e-12)).astype(g.dtype)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Optimizer:
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Array]]) -> None:
-        """Replace the state; names and shapes have been checked by whoever read them."""
+        """Replace the state; the caller has checked names and shapes."""
         for kind, flat in self.state.items():
             for name in self.flat.segments:
                 self.flat.view(flat, name)[...] = self.backend.to_device(state[kind][name])
@@ -201,8 +201,8 @@ class SGD(Optimizer):
     """Gradient descent, with momentum where it is not 0.
 
     Args:
-        decoupled: weight decay is the share of w that one step at the full learning rate takes off w, whatever that
-            rate is.  The gradient gets (weight_decay / lr) w, with the optimiser's lr times the group's factor, so
+        decoupled: weight decay is the fraction of w that one step at the full learning rate takes off w, whatever
+            that rate is.  The gradient gets (weight_decay / lr) w, with the optimiser's lr times the group's factor, so
             the schedule and momentum act on it as on the gradient (the decay of arXiv 2404.00498).  Without it,
             the gradient gets weight_decay w, and a step takes lr weight_decay w off w.
     """

@@ -8,7 +8,7 @@ Schedule = Callable[[int], float]
 
 
 def constant(lr: float) -> Schedule:
-    """The same rate for ever."""
+    """The same rate at every step."""
     return lambda step: lr
 
 
@@ -29,7 +29,7 @@ def cosine(lr: float, total: int, final: float = 0.0) -> Schedule:
 
 
 def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, final: float = 0.0) -> Schedule:
-    """Straight up from start * lr to lr in the first ``peak`` share of ``total``, then down to final * lr.
+    """Straight up from start * lr to lr in the first fraction ``peak`` of ``total``, then down to final * lr.
 
     The triangle of super-convergence (arXiv 1708.07120).
     """
@@ -45,13 +45,13 @@ def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, fin
 
 
 def piecewise_linear(lr: float, knots: Sequence[tuple[float, float]]) -> Schedule:
-    """Straight lines between knots (step, share of lr) in the order of their steps; level before and behind them."""
-    steps, shares = [step for step, _ in knots], [share for _, share in knots]
+    """Straight lines between knots (step, fraction of lr), sorted by step; constant before and after them."""
+    steps, fractions = [step for step, _ in knots], [fraction for _, fraction in knots]
 
     def rate(step: int) -> float:
         right = bisect_right(steps, step)
         if right in (0, len(steps)):
-            return lr * shares[max(right - 1, 0)]
+            return lr * fractions[max(right - 1, 0)]
         (s0, y0), (s1, y1) = knots[right - 1 : right + 1]
         return lr * (y0 + (y1 - y0) * (step - s0) / (s1 - s0))
 
@@ -59,7 +59,7 @@ def piecewise_linear(lr: float, knots: Sequence[tuple[float, float]]) -> Schedul
 
 
 def triangular(lr: float, total: int, peak: float = 0.23, start: float = 0.2, final: float = 0.07) -> Schedule:
-    """``one_cycle`` with its top at a whole step, the last one within the ``peak`` share of ``total``.
+    """``one_cycle`` with its top at a whole step, the last one within the first fraction ``peak`` of ``total``.
 
     The defaults are those of arXiv 2404.00498.
     """

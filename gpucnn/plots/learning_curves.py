@@ -10,7 +10,7 @@ from gpucnn.checkpoint import open_checkpoint
 from gpucnn.errors import UsageError
 from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet
 from gpucnn.runs.log import read_rows
-from gpucnn.training.lr_finder import RangeTest
+from gpucnn.training.lr_finder import LRFinderResult
 
 COLORS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#57606a", "#0a3069")
 GRID = "#eaeef2"
@@ -122,7 +122,7 @@ def _plain_if_many(value: float, position: int) -> str:
     return f"{value:.3g}" if f"{value:.0e}"[0] in "25" else ""
 
 
-def save_range_test(path: Path, found: RangeTest, title: str) -> None:
+def save_range_test(path: Path, found: LRFinderResult, title: str) -> None:
     """The loss over the learning rate, as read and smoothed, with the steepest place marked."""
     figure = Sheet(760, 460).figure
     axes = figure.add_axes((0.09, 0.12, 0.87, 0.76))

@@ -17,7 +17,7 @@ from gpucnn.optim.muon import Muon
 from gpucnn.optim.optimizer import SGD, Adam, AdamW, GroupRule, Optimizer
 from gpucnn.training.precision import FLOAT32, POLICIES, Policy
 from gpucnn.optim.schedules import Schedule
-from gpucnn.training.trainer import Trainer
+from gpucnn.training.trainer import Trainer, TrainerOptions
 
 
 def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
@@ -96,7 +96,7 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
 
 
 def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
-    """Lookahead first, so that the moving average is of weights that have returned."""
+    """Lookahead first, so that the moving average is of the weights that it has reset."""
     t = config.train
     made: list[Average] = []
     if t.lookahead:
@@ -107,13 +107,17 @@ def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
 
 
 def build_policy(config: Config, backend: Backend) -> Policy:
-    """Float32 as well where another precision is asked for and the backend has no use for it."""
+    """The precision of ``train.amp``; float32 if the backend does not have it."""
     policy = POLICIES[config.train.amp]
     return policy if policy.suits(backend) else FLOAT32
 
 
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
-    """The trainer of a resolved config, at step 0; raises UsageError where no epoch can be made of the images."""
+    """The trainer of a resolved config, at step 0.
+
+    Raises:
+        UsageError: the images do not fill a batch, or are too small for the augmentation.
+    """
     t, d = config.train, config.data
     check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation())
     count = len(train.labels) / t.batch_size
@@ -124,18 +128,20 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         backend=backend,
         batch_size=t.batch_size,
         schedule=build_schedule(config, steps_per_epoch),
-        loss_options={"smoothing": t.smoothing},
-        reduction=t.reduction,
-        clip_grad=t.clip_grad,
         policy=build_policy(config, backend),
         averages=build_averages(config, steps_per_epoch),
         augmentation=d.augmentation() or None,
-        drop_last=t.drop_last,
-        patience=t.patience,
-        max_steps=t.max_steps,
-        mean=d.mean,
-        std=d.std,
         seed=t.seed,
-        log_interval=config.run.log_interval,
-        cuda_graph=config.run.cuda_graph,
+        options=TrainerOptions(
+            loss_options={"smoothing": t.smoothing},
+            reduction=t.reduction,
+            clip_grad=t.clip_grad,
+            drop_last=t.drop_last,
+            patience=t.patience,
+            max_steps=t.max_steps,
+            mean=d.mean,
+            std=d.std,
+            log_interval=config.run.log_interval,
+            cuda_graph=config.run.cuda_graph,
+        ),
     )

@@ -1,38 +1,40 @@
-"""Between a Trainer and a Checkpoint: everything that a run needs to go on to the same bits, and a model to use."""
+"""From a Trainer to a Checkpoint and back, so that a resumed run gives the same bits; and a model from a checkpoint."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpucnn.optim.averages import EMA
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.checkpoint import Checkpoint, load_checkpoint
-from gpucnn.runs.config import Config
 from gpucnn.errors import CheckpointError, GpucnnError
 from gpucnn.layers import Layer
+from gpucnn.optim.averages import EMA
 from gpucnn.runs.build import build_averages, build_model
-from gpucnn.training.trainer import Progress, Trainer
+from gpucnn.runs.config import Config
+from gpucnn.training.trainer import Trainer
 from gpucnn.types import Shape
 
-REMEDY = "go on from last.h5 of a run with the same settings (what gpucnn export made is for evaluation)"
+REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
 
 Expected = dict[str, dict[str, tuple[Shape, str]]]
 
 
-def take(trainer: Trainer, config: Config, environment: Mapping[str, Any], digest: str) -> Checkpoint:
-    """The state of a run after a step.  # sync"""
-    state = trainer.model.state_dict()
-    progress = asdict(trainer.progress)
-    rows = progress.pop("history")
+def owners(trainer: Trainer) -> tuple[Any, ...]:
+    """The parts of a trainer whose numbers make up ``Checkpoint.progress``."""
+    return trainer.progress, trainer.clock, trainer.metrics, trainer.precision
+
+
+def capture(trainer: Trainer, config: Config, environment: Mapping[str, Any], digest: str) -> Checkpoint:
+    """The state of a run after a step; ``digest`` is that of the training set.  # sync"""
+    state, history = trainer.model.state_dict(), trainer.progress.history
     return Checkpoint(
         parameters={name: state[name] for name in trainer.model.parameters()},
         buffers={name: state[name] for name in trainer.model.buffers()},
         optimizer=trainer.optimizer.state_dict(),
         averages={average.name: average.state_dict() for average in trainer.averages},
-        progress=progress,
-        history={column: [row[column] for row in rows] for column in (rows[0] if rows else ())},
+        progress={name: value for owner in owners(trainer) for name, value in owner.state_dict().items()},
+        history={column: [row[column] for row in history] for column in (history[0] if history else ())},
         config=config.to_toml(),
         environment=json.dumps(environment, sort_keys=True),
         dataset_digest=digest,
@@ -40,34 +42,32 @@ def take(trainer: Trainer, config: Config, environment: Mapping[str, Any], diges
     )
 
 
-def put_back(checkpoint: Checkpoint, trainer: Trainer) -> None:
-    """Let a trainer of the same config go on from a checkpoint."""
+def restore(checkpoint: Checkpoint, trainer: Trainer) -> None:
+    """Continue from a checkpoint in a trainer of the same config.
+
+    Raises:
+        CheckpointError: tensors, averages or numbers are missing, unknown or of another shape.
+    """
     trainer.model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers})
-    names = set(trainer.optimizer.state_names)
-    if set(checkpoint.optimizer) != names:
-        raise CheckpointError(
-            f"the checkpoint holds optimiser state {sorted(checkpoint.optimizer)}, this run needs {sorted(names)}: "
-            f"{REMEDY}"
-        )
+    check_names("the optimiser state", checkpoint.optimizer, trainer.optimizer.state_names)
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
-    averages = {average.name: average for average in trainer.averages}
-    if set(checkpoint.averages) != set(averages):
-        raise CheckpointError(
-            f"the checkpoint holds the averages {sorted(checkpoint.averages)}, this run needs {sorted(averages)}: "
-            f"{REMEDY}"
-        )
-    for name, average in averages.items():
-        average.load_state_dict(checkpoint.averages[name])
-    columns = checkpoint.history
-    length = len(next(iter(columns.values()), []))
-    rows = [{name: column[i] for name, column in columns.items()} for i in range(length)]
+    check_names("the averages", checkpoint.averages, [average.name for average in trainer.averages])
+    for average in trainer.averages:
+        average.load_state_dict(checkpoint.averages[average.name])
     numbers = dict(checkpoint.progress)
-    wanted = {f.name: f.type for f in fields(Progress) if f.name != "history"}
-    if odd := sorted(numbers.keys() ^ wanted.keys()):
+    wanted = [owner.state_dict() for owner in owners(trainer)]
+    if odd := sorted(numbers.keys() ^ {name for own in wanted for name in own}):
         raise CheckpointError(f"the checkpoint's progress and this version's differ in {odd}")
-    kinds = {name: float if kind in (float, "float") else int for name, kind in wanted.items()}
-    values: dict[str, Any] = {name: kinds[name](value) for name, value in numbers.items()}
-    trainer.restore(Progress(**values, history=rows))
+    for owner, own in zip(owners(trainer), wanted, strict=True):
+        owner.load_state_dict({name: type(value)(numbers[name]) for name, value in own.items()})
+    columns = checkpoint.history
+    trainer.progress.history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def check_names(what: str, found: Collection[str], wanted: Collection[str]) -> None:
+    """Raises CheckpointError if the names differ."""
+    if set(found) != set(wanted):
+        raise CheckpointError(f"the checkpoint has {what} {sorted(found)}, this run needs {sorted(wanted)}: {REMEDY}")
 
 
 def expected_tensors(config_text: str) -> Expected:

@@ -1,1 +1,1 @@
-"""The training loop, and how a step is computed."""
+"""Training: the loop, and how a step is computed."""

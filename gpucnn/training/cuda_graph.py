@@ -1,15 +1,15 @@
-"""A step's launches as one CUDA graph: recorded once for each shape of batch, then started as a whole.
+"""A training step's launches as one CUDA graph, captured once for each shape of batch and then launched as a whole.
 
-A small step is hundreds of launches of some microseconds each by the host; a graph is one.  What is recorded is
-``Trainer.descend``, all that a step does with its batch: forward, loss, backward, running metrics, clipping, optimiser
-and averages.  It reads the batch, the step, learning rates and the averages' shares from arrays that stay where they
-are, and changes weights, state and sums where they lie; so every replay sees new values, and the results are the bits
-of the same step run eagerly.  Steps that do other things, as one in which Lookahead returns or a group of parameters is
-held, are graphs of their own.
+A small step is hundreds of launches that cost the host some microseconds each; a graph is one launch.  What is captured
+is ``Trainer.descend``, all that a step does with its batch: forward, loss, backward, running metrics, clipping,
+optimiser and averages.  It reads the batch, the step, the learning rates and the weights of averages from arrays at
+fixed addresses, and changes weights, state and sums in place.  So every replay sees new values, and the results are
+bit for bit those of eager steps.  Steps that do other things, such as one in which Lookahead resets the weights or a
+group of parameters is frozen, are graphs of their own.
 
-Memory: what is allocated while recording comes from a pool of the recorder's own, which is kept with its graphs: they
-hold addresses, and nobody else may be given them.  Graphs do share it, and cuDNN's scratch memory, since they run one
-after the other and none reads what another has left there.
+Memory that is allocated during capture comes from the runner's own pool, which lives as long as its graphs: they hold
+addresses that nobody else may be given.  Graphs share the pool, and cuDNN's workspaces, since they run one after the
+other and none reads what another has left there.
 """
 
 import sys
@@ -19,105 +19,112 @@ from typing import Any
 from gpucnn.backend import Backend
 from gpucnn.errors import DeviceError, UsageError
 from gpucnn.random import Clock
-from gpucnn.training.step_inputs import Pace
+from gpucnn.training.step_inputs import StepInputs
 from gpucnn.types import Array
 
 MODES = ("auto", "on", "off")
 WARMUP = 3
-"""Steps of a shape that run eagerly first: kernels are compiled, cuDNN's engines chosen, its memory is there."""
+"""Eager steps of each shape before capture: they compile kernels, choose cuDNN's engines and allocate its memory."""
 
-Compute = Callable[[Array, Array, Pace], None]
-"""(x, labels, pace): a whole step."""
+Compute = Callable[[Array, Array, StepInputs], None]
+"""(x, labels, inputs): a whole step."""
 
 
-def recorded(compute: Compute, backend: Backend, clock: Clock, mode: str) -> Compute:
-    """The same computation as CUDA graphs, where the backend has them.
+def with_cuda_graph(compute: Compute, backend: Backend, clock: Clock, mode: str) -> Compute:
+    """The same computation through CUDA graphs, where the backend has them.
 
     Args:
-        mode: "auto" uses graphs where everything can be recorded, and says so where it cannot; with "on" that is an
-            error; "off" computes eagerly.
+        mode: "auto" uses graphs if every op can be captured and prints a line if not; "on" makes that an error;
+            "off" computes eagerly.
 
     Raises:
-        UsageError: "on" and a backend without CUDA graphs.
+        UsageError: another mode, or "on" with a backend that has no CUDA graphs.
     """
+    if mode not in MODES:
+        raise UsageError(f"cuda_graph = {mode!r}: give one of {', '.join(MODES)}")
     if mode == "on" and backend.uncapturable is None:
         raise UsageError(f"the {backend.name} backend has no CUDA graphs: leave out run.cuda_graph = 'on'")
     if mode == "off" or backend.uncapturable is None:
         return compute
-    return Recorder(compute, backend, clock, strict=mode == "on")
+    return GraphRunner(compute, backend, clock, strict=mode == "on")
 
 
-class Recorder:
-    """Computes eagerly a few times, then records and replays; one recording for each shape of batch and kind of step.
+class GraphRunner:
+    """Runs a few eager steps, then captures one and replays it; a graph for each shape of batch and kind of step.
 
     Args:
-        compute: reads x, labels, the clock and a pace, and changes arrays that stay where they are.
-        strict: what cannot be recorded is an error.
+        compute: reads x, labels, the clock and step inputs, and changes arrays in place.
+        strict: raise an error if a step cannot be captured.
+
+    Attributes:
+        steps: (shapes, dtypes, kind of step) -> its captured step.
+        pool: the memory that graphs use.
     """
 
     def __init__(self, compute: Compute, backend: Backend, clock: Clock, *, strict: bool) -> None:
         self.compute, self.backend, self.clock, self.strict = compute, backend, clock, strict
         self.cuda = backend.xp.cuda
         self.stream, self.pool = self.cuda.Stream(non_blocking=True), self.cuda.MemoryPool()
-        self.recordings: dict[Any, Recording] = {}
-        self.numbers: dict[str, tuple[float, Array]] = {}  # name -> its value, and where the device reads it
-        self.refused = False
+        self.steps: dict[Any, CapturedStep] = {}
+        self.scalars: dict[str, tuple[float, Array]] = {}  # name -> value, and the array that holds it
+        self.disabled = False
 
-    def __call__(self, x: Array, labels: Array, pace: Pace) -> None:
-        """All that ``compute`` changes.
+    def __call__(self, x: Array, labels: Array, inputs: StepInputs) -> None:
+        """One step: changes all that ``compute`` changes.
 
         Raises:
-            DeviceError: it cannot be recorded, and has to be.
+            DeviceError: the step cannot be captured, and ``strict`` is set.
         """
-        if self.refused:
-            self.compute(x, labels, pace)
+        if self.disabled:
+            self.compute(x, labels, inputs)
             return
-        key = (x.shape, x.dtype, labels.shape, labels.dtype, pace.kind)
-        if key not in self.recordings:
-            self.pool.set_limit(size=self.room())
-            self.recordings[key] = Recording(self.cuda, self.stream, self.pool, x, labels)
-        recording = self.recordings[key]
-        pace = pace.by(self.tell, self.clock.tell_device(self.backend.xp))
-        recording.take(x, labels)
-        if recording.runs >= WARMUP:
-            recording.replay(self.compute, pace)
+        key = (x.shape, x.dtype, labels.shape, labels.dtype, inputs.kind)
+        if key not in self.steps:
+            self.pool.set_limit(size=self.free_memory())
+            self.steps[key] = CapturedStep(self.cuda, self.stream, self.pool, x, labels)
+        captured = self.steps[key]
+        inputs = inputs.on_device(self.place, self.clock.tell_device(self.backend.xp))
+        captured.load(x, labels)
+        if captured.runs >= WARMUP:
+            captured.replay(self.compute, inputs)
             return
         assert self.backend.uncapturable
         self.backend.uncapturable()  # forget what ran before
-        recording.run(self.compute, pace)
+        captured.run(self.compute, inputs)
         if names := self.backend.uncapturable():
-            self.refuse(f"{', '.join(names)} on cuBLAS cannot be part of one")
+            self.disable(f"{', '.join(names)} on cuBLAS cannot be part of one")
 
-    def tell(self, name: str, value: float) -> Array:
-        """Where the device reads this number, float64 (); it is written there if it is not what it was."""
-        before, place = self.numbers.get(name) or (None, self.backend.xp.zeros((), dtype="float64"))
+    def place(self, name: str, value: float) -> Array:
+        """The array, float64 (), in which the device reads this number; written only if the value has changed."""
+        before, array = self.scalars.get(name) or (None, self.backend.xp.zeros((), dtype="float64"))
         if value != before:
-            place[...] = value
-            self.numbers[name] = value, place
-        return place
+            array[...] = value
+            self.scalars[name] = value, array
+        return array
 
-    def room(self) -> int:
-        """Bytes that recordings may take in all where memory is limited; 0 where it is not."""
+    def free_memory(self) -> int:
+        """Bytes that graphs may take in all if memory is limited; 0 if it is not."""
         others = self.backend.xp.get_default_memory_pool()
         return max(others.get_limit() - others.total_bytes(), 1) if others.get_limit() else 0
 
-    def refuse(self, reason: str) -> None:
-        """Compute eagerly from now on."""
+    def disable(self, reason: str) -> None:
+        """Run all further steps eagerly."""
         if self.strict:
             raise DeviceError(f"no CUDA graph: {reason}; leave out --cuda-graph on")
         print(f"gpucnn: no CUDA graph: {reason}", file=sys.stderr)
-        self.refused = True
-        self.recordings.clear()
-        self.numbers.clear()
+        self.disabled = True
+        self.steps.clear()
+        self.scalars.clear()
         self.clock.forget_device()
 
 
-class Recording:
-    """One computation on batches of one shape: its arrays, and its graph once there is one.
+class CapturedStep:
+    """A step on batches of one shape: its arrays, and its graph once it has been captured.
 
     Args:
         cuda: ``cupy.cuda``.
-        stream, pool: on which it is recorded, and whose memory it takes.
+        stream: that the step is captured on.
+        pool: that its memory comes from.
     """
 
     def __init__(self, cuda: Any, stream: Any, pool: Any, x: Array, labels: Array) -> None:
@@ -126,40 +133,40 @@ class Recording:
         self.runs = 0
         self.graph: Any = None
 
-    def take(self, x: Array, labels: Array) -> None:
-        """Put a batch where the graph reads it."""
+    def load(self, x: Array, labels: Array) -> None:
+        """Copy a batch to where the graph reads it."""
         self.x[...] = x
         self.labels[...] = labels
 
-    def run(self, compute: Compute, pace: Pace) -> None:
-        """Eagerly, on the stream that is to be recorded, since cuDNN keeps scratch memory for each.  # sync"""
+    def run(self, compute: Compute, inputs: StepInputs) -> None:
+        """Compute eagerly, on the stream of the capture, since cuDNN keeps a workspace for each stream.  # sync"""
         self.cuda.get_current_stream().synchronize()  # sync
         with self.cuda.using_allocator(self.pool.malloc), self.stream:
-            compute(self.x, self.labels, pace)
+            compute(self.x, self.labels, inputs)
         self.stream.synchronize()  # sync
         self.runs += 1
 
-    def replay(self, compute: Compute, pace: Pace) -> None:
-        """Start the graph on the current stream, recorded first where there is none."""
+    def replay(self, compute: Compute, inputs: StepInputs) -> None:
+        """Launch the graph on the current stream; the first call captures it."""
         if self.graph is None:
-            self.record(compute, pace)
+            self.capture(compute, inputs)
         self.graph.launch()
 
-    def record(self, compute: Compute, pace: Pace) -> None:
-        """Note all launches instead of making them."""
+    def capture(self, compute: Compute, inputs: StepInputs) -> None:
+        """Record all launches instead of making them."""
         with self.cuda.using_allocator(self.pool.malloc), self.stream:
             self.stream.begin_capture()
             try:
-                compute(self.x, self.labels, pace)
+                compute(self.x, self.labels, inputs)
             except Exception as error:
-                self.abandon()
+                self.abort()
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise DeviceError(f"the step cannot be recorded as a CUDA graph ({line}): --cuda-graph off") from error
+                raise DeviceError(f"the step cannot be captured as a CUDA graph ({line}): --cuda-graph off") from error
             self.graph = self.stream.end_capture()
 
-    def abandon(self) -> None:
-        """End a recording that failed; CUDA says once more that it did."""
+    def abort(self) -> None:
+        """End a capture that failed; CUDA reports the failure once more."""
         try:
             self.stream.end_capture()
-        except Exception as error:  # CuPy raises its own classes, which exist only where it does
+        except Exception as error:  # CuPy's own exception classes exist only where CuPy does
             print(f"gpucnn: {error}", file=sys.stderr)

@@ -3,8 +3,8 @@
     lr_t = low (high / low)^(t / (T - 1))                                      t = 0 .. T - 1
     m_t  = b m_{t-1} + (1 - b) loss_t;   smoothed_t = m_t / (1 - b^(t+1))
 
-While the rate is too small the loss stays where it is, then it falls, and at last it explodes.  A good rate lies
-between where it falls fastest and where it is lowest; a tenth of the latter is a common choice.
+At first the rate is too small and the loss hardly moves, then it falls, and in the end it explodes.  A good rate lies
+between where the loss falls fastest and where it is lowest; a tenth of the latter is a common choice.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,20 @@ from gpucnn.data import Dataset
 from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.training.trainer import Trainer
 
-SMOOTHING = 0.9
-EXPLODED = 3.0  # times the lowest smoothed loss, and the test is over
-LEAST = 8  # steps without which nothing can be said
+SMOOTHING = 0.9  # b
+EXPLODED = 3.0  # the test ends when the smoothed loss is this many times its minimum
+MIN_STEPS = 8  # fewer losses say nothing
 
 
 @dataclass(frozen=True)
-class RangeTest:
-    """One rate and loss per step made, and the rates where the smoothed loss falls fastest and where it is lowest."""
+class LRFinderResult:
+    """Learning rate and loss of each step, and two rates to choose between.
+
+    Attributes:
+        rates, losses, smoothed: one number per step.
+        steepest: the rate at which the smoothed loss falls fastest.
+        lowest: the rate at which it is lowest.
+    """
 
     rates: Sequence[float]
     losses: Sequence[float]
@@ -38,26 +44,26 @@ def exponential(low: float, high: float, steps: int) -> list[float]:
 
 
 def smooth(losses: Sequence[float], b: float = SMOOTHING) -> list[float]:
-    """The running mean of the losses, corrected for its start at 0."""
-    mean, made = 0.0, []
+    """The exponential moving average of the losses, corrected for its start at 0."""
+    mean, smoothed = 0.0, []
     for t, loss in enumerate(losses, 1):
         mean = b * mean + (1.0 - b) * loss
-        made.append(mean / (1.0 - b**t))
-    return made
+        smoothed.append(mean / (1.0 - b**t))
+    return smoothed
 
 
-def range_test(trainer: Trainer, train: Dataset, *, low: float, high: float, steps: int) -> RangeTest:
-    """Run it from where the trainer stands, with its batches and augmentation; afterwards the weights are spoilt.
+def find_lr(trainer: Trainer, train: Dataset, *, low: float, high: float, steps: int) -> LRFinderResult:
+    """Run the range test on a fresh trainer, with its batches and augmentation; its weights are useless afterwards.
 
-    Each step's loss is read, so the device is waited for.  # sync
+    Every step reads its loss from the device.  # sync
 
     Raises:
-        UsageError: rates out of order, too few steps, or an end before the eighth step.
+        UsageError: rates in the wrong order, too few steps, or a loss that explodes before the eighth step.
     """
     if not 0.0 < low < high:
         raise UsageError(f"rates from {low:g} to {high:g}: give 0 < --from < --to")
-    if steps < LEAST:
-        raise UsageError(f"steps = {steps}: give at least {LEAST}")
+    if steps < MIN_STEPS:
+        raise UsageError(f"steps = {steps}: give at least {MIN_STEPS}")
     rates = exponential(low, high, steps)
     trainer.schedule = lambda step: rates[min(step, steps - 1)]
     trainer.prepare(train)
@@ -70,24 +76,25 @@ def range_test(trainer: Trainer, train: Dataset, *, low: float, high: float, ste
             try:
                 trainer.train_step(x, labels)
             except NotANumberError:
-                return _concluded(rates, losses)
+                return conclude(rates, losses)
             loss_sum, _, examples = trainer.metrics.sums()
             losses.append((loss_sum - total) / (examples - seen))
             total, seen = loss_sum, examples
             now = smooth(losses)[-1]
             lowest = min(lowest, now)
             if not now < EXPLODED * lowest:
-                return _concluded(rates, losses)
-    return _concluded(rates, losses)
+                return conclude(rates, losses)
+    return conclude(rates, losses)
 
 
-def _concluded(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
-    if len(losses) < LEAST:
+def conclude(rates: Sequence[float], losses: Sequence[float]) -> LRFinderResult:
+    """The result of a test that ended with these losses; raises UsageError if there are too few of them."""
+    if len(losses) < MIN_STEPS:
         rate = rates[max(len(losses) - 1, 0)]
-        raise UsageError(f"the loss exploded at a rate of {rate:g} already: start lower, with --from")
+        raise UsageError(f"the loss exploded already at a rate of {rate:g}: start lower, with --from")
     rates = rates[: len(losses)]
     smoothed = smooth(losses)
     bottom = min(range(len(smoothed)), key=smoothed.__getitem__)
     slope = [(smoothed[t] - smoothed[t - 1]) / log(rates[t] / rates[t - 1]) for t in range(1, bottom + 1)]
     steepest = 1 + min(range(len(slope)), key=slope.__getitem__) if slope else bottom
-    return RangeTest(rates, losses, smoothed, rates[steepest], rates[bottom])
+    return LRFinderResult(rates, losses, smoothed, rates[steepest], rates[bottom])

@@ -1,4 +1,4 @@
-"""Where a number went wrong: the first layer of a forward pass that makes NaN or infinity."""
+"""Finds where NaN or infinity first appeared: the batch, a weight, a layer's output or a gradient."""
 
 from gpucnn.backend import Backend
 from gpucnn.inference.activations import trace
@@ -11,24 +11,24 @@ def all_finite(array: Array, backend: Backend) -> bool:
     return bool(backend.to_host(backend.xp.isfinite(array).all()))
 
 
-def explain_not_finite(model: Layer, x: Array, step: int) -> str:
-    """One line for the user; runs the forward pass of this batch once more to find the layer."""
+def explain_nonfinite(model: Layer, x: Array, step: int) -> str:
+    """One line for the user; repeats the forward pass of the batch x (B,H,W,C) to find the layer.  # sync"""
     remedy = "lower the learning rate, clip the gradient or warm up; the last checkpoint is untouched"
-    return f"step {step} is not a number: {first_culprit(model, x)}; {remedy}"
+    return f"step {step} gave NaN or infinity: {first_nonfinite(model, x)}; {remedy}"
 
 
-def first_culprit(model: Layer, x: Array) -> str:
-    """What is not finite first: the batch, a weight, a layer's output, or else a gradient."""
+def first_nonfinite(model: Layer, x: Array) -> str:
+    """What is not finite first, in the order of computation.  # sync"""
     backend = model.backend
     if not all_finite(x, backend):
-        return "the batch itself holds NaN or infinity"
+        return "the batch itself has NaN or infinity"
     for name, parameter in model.parameters().items():
         if not all_finite(parameter.data, backend):
-            return f"weights {name!r} hold NaN or infinity"
+            return f"weights {name!r} have NaN or infinity"
     for name, layer, y in trace(model, x):
         if not all_finite(y, backend):
-            return f"layer {name!r} ({type(layer).__name__}) is the first whose output holds NaN or infinity"
+            return f"layer {name!r} ({type(layer).__name__}) is the first whose output has NaN or infinity"
     for name, parameter in model.parameters().items():
         if not all_finite(parameter.grad, backend):
-            return f"the gradient of {name!r} holds NaN or infinity"
+            return f"the gradient of {name!r} has NaN or infinity"
     return "the loss overflows"

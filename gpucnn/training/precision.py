@@ -1,4 +1,4 @@
-"""What a training step is computed in: float32 throughout, or float16 where that is safe.
+"""The precision of a training step: float32 throughout, or mixed with float16.
 
 Mixed precision (Micikevicius et al., arXiv 1710.03740) stores activations and multiplies in float16.  Weights, their
 gradients, statistics and the loss stay float32:
@@ -8,8 +8,8 @@ gradients, statistics and the loss stay float32:
     g   = backward(float16(S dL/dz)) / S        float32; S keeps small gradients from becoming 0 in float16
     update by g where all of g is finite; else nothing changes and S is too large
 
-S is halved where g is not finite, and doubled after so many finite ones in a row.  All this is device data: the host
-never asks whether a step counted.
+S is halved when g is not finite, and doubled after a number of finite gradients in a row.  S and all decisions stay on
+the device: the host never waits to learn whether a step was skipped.
 """
 
 from collections.abc import Mapping
@@ -26,19 +26,19 @@ from gpucnn.optim.loss_scale import SMALLEST, adapt, keep, unscale
 from gpucnn.optim.optimizer import Optimizer
 from gpucnn.types import Array
 
-FIRST = 2.0**16
+FIRST_SCALE = 2.0**16
 """S of the first step, for a loss that is a mean."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is stored and computed in which dtype.
+    """Which dtype is used where.
 
     Attributes:
-        compute: of activations, and of weights in products: "float32" or "float16".
-        tf32: convolutions of float32 may round their factors to 10 bits of fraction, as a GPU's tensor cores do;
-            what they add up stays float32.
+        compute: dtype of activations, and of the weights in products: "float32" or "float16".
         interval: finite gradients in a row before S is doubled.
+        tf32: convolutions in float32 may round their factors to 10 bits of mantissa, as a GPU's tensor cores do;
+            their sums stay float32.
     """
 
     compute: str = "float32"
@@ -46,15 +46,15 @@ class Policy:
     tf32: bool = False
 
     def suits(self, backend: Backend) -> bool:
-        """Whether a backend has a use for it; the CPU's kernels compute in float32 alone."""
+        """Whether a backend computes like this; the CPU's kernels only know float32."""
         return (self.compute == "float32" or backend.half) and (not self.tf32 or backend.set_tf32 is not None)
 
     def bind(self, backend: Backend, examples: int = 1) -> "SinglePrecision":
-        """This policy at work on a backend.
+        """This policy on a backend.
 
         Args:
-            examples: over how many images gradients are summed; S begins at ``FIRST`` for a mean, and lower by as much
-                as a sum is larger.
+            examples: how many images a gradient is summed over.  S starts at ``FIRST_SCALE`` for a mean, and at about
+                ``FIRST_SCALE / examples``, a power of two, for a sum.
 
         Raises:
             UsageError: the backend does not compute like that.
@@ -66,7 +66,7 @@ class Policy:
             backend.set_tf32(self.tf32)
         if self.compute == "float32":
             return SinglePrecision()
-        return MixedPrecision(self, backend, 2.0 ** floor(log2(max(FIRST / examples, SMALLEST))))
+        return MixedPrecision(self, backend, 2.0 ** floor(log2(max(FIRST_SCALE / examples, SMALLEST))))
 
 
 FLOAT32, FLOAT16, TF32 = Policy(), Policy("float16"), Policy(tf32=True)
@@ -75,10 +75,16 @@ POLICIES = {"off": FLOAT32, "fp16": FLOAT16, "tf32": TF32}
 
 
 class SinglePrecision:
-    """Float32 from end to end."""
+    """Float32 from end to end.
+
+    Attributes:
+        skips_nonfinite: whether a step whose gradient is not finite is skipped, rather than an error.
+    """
+
+    skips_nonfinite = False
 
     def stored(self, x: Array) -> Array:
-        """Images as the model takes them."""
+        """Images in the dtype that the model computes in."""
         return x
 
     def forward(self, model: Layer, x: Array) -> Array:
@@ -90,30 +96,31 @@ class SinglePrecision:
         model.backward(dlogits)
 
     def update(self, optimizer: Optimizer, rates: Mapping[str, Any], step: Any) -> None:
-        """A step of the optimiser, as its ``apply``."""
+        """A step of the optimiser, as ``Optimizer.apply``."""
         optimizer.apply(rates, step)
 
-    def state(self) -> tuple[float, int]:
-        """S, and finite gradients in a row: what a checkpoint needs.  # sync"""
-        return FIRST, 0
-
-    def restore(self, scale: float, good: int) -> None:
-        """Go on from a ``state``."""
-
-    @property
-    def forgives(self) -> bool:
-        """Whether a gradient that is not finite is passed over."""
+    def exhausted(self) -> bool:
+        """Whether S is at its minimum and the last gradient still was not finite.  # sync"""
         return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """S, and the finite gradients in a row since it was set, for a checkpoint.  # sync"""
+        return {"loss_scale": FIRST_SCALE, "good_steps": 0}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a ``state_dict``."""
 
 
 class MixedPrecision(SinglePrecision):
-    """Float16 between float32 weights and float32 loss, as the equations above."""
+    """Float16 between float32 weights and a float32 loss: the equations above."""
 
-    def __init__(self, policy: Policy, backend: Backend, first: float = FIRST) -> None:
+    skips_nonfinite = True
+
+    def __init__(self, policy: Policy, backend: Backend, first_scale: float = FIRST_SCALE) -> None:
         self.policy, self.backend = policy, backend
-        self.scale = backend.xp.full((), first, dtype="float32")
-        self.good = backend.xp.zeros((), dtype="int64")
-        self.finite = backend.xp.ones((), dtype=bool)  # of the gradient of the step under way
+        self.scale = backend.xp.full((), first_scale, dtype="float32")  # S
+        self.good = backend.xp.zeros((), dtype="int64")  # finite gradients in a row
+        self.finite = backend.xp.ones((), dtype=bool)  # whether the current gradient is
 
     def stored(self, x: Array) -> Array:
         return x.astype(self.policy.compute, copy=False)
@@ -137,19 +144,18 @@ class MixedPrecision(SinglePrecision):
             self.backend.run(keep, *pair, self.finite)
         self.backend.run(adapt, self.scale, self.good, self.finite, self.policy.interval)
 
-    def state(self) -> tuple[float, int]:
+    def exhausted(self) -> bool:
+        return self.state_dict() == {"loss_scale": SMALLEST, "good_steps": 0}
+
+    def state_dict(self) -> dict[str, Any]:
         to_host = self.backend.to_host
-        return float(to_host(self.scale)), int(to_host(self.good))
+        return {"loss_scale": float(to_host(self.scale)), "good_steps": int(to_host(self.good))}
 
-    def restore(self, scale: float, good: int) -> None:
-        self.scale[...] = scale
-        self.good[...] = good
-
-    @property
-    def forgives(self) -> bool:
-        return True
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.scale[...] = state["loss_scale"]
+        self.good[...] = state["good_steps"]
 
 
 def quiet() -> np.errstate:
-    """NumPy need not warn of what overflows: that is looked for where the gradient is complete."""
+    """No NumPy warnings of overflow: ``unscale`` checks the complete gradient."""
     return np.errstate(over="ignore", invalid="ignore")

@@ -1,41 +1,42 @@
-"""What a step does besides what its batch says: numbers that a schedule and the averages give it.
+"""The numbers of a training step besides its batch: the step itself, learning rates, weights of averages.
 
-All of it is a function of the step.  Each number is the host's, or lies on the device (float64, ()), where a CUDA graph
-reads it at every replay.
+All of them follow from the step.  They are numbers of the host, or float64 () on the device, where a CUDA graph reads
+them at every replay.
 """
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpucnn.optim.averages import Turn
+from gpucnn.optim.averages import AverageUpdate
 from gpucnn.types import Array
 
 
 @dataclass(frozen=True)
-class Pace:
-    """One step's numbers.
+class StepInputs:
+    """The numbers of one step.
 
     Attributes:
         step: counted from 0; int64 () on a device.
-        rates: group at the head of a part of the parameters -> its learning rate; what is held fixed is left out.
-        turns: what each average does.
+        learning_rates: first group of each part of the parameters -> its learning rate; frozen groups are left out.
+        average_updates: one for each average of the weights.
     """
 
     step: Any
-    rates: Mapping[str, Any]
-    turns: tuple[Turn, ...] = ()
+    learning_rates: Mapping[str, Any]
+    average_updates: tuple[AverageUpdate, ...] = ()
 
     @property
     def kind(self) -> Hashable:
-        """Equal for steps that differ in numbers alone: these can be the same CUDA graph."""
-        return tuple(self.rates), tuple((turn.share is None, turn.pull) for turn in self.turns)
+        """Equal for steps that differ in numbers alone, so that one CUDA graph serves them."""
+        updates = tuple((update.weight is None, update.copy_to_model) for update in self.average_updates)
+        return tuple(self.learning_rates), updates
 
-    def by(self, tell: Callable[[str, float], Array], step: Array) -> "Pace":
-        """The same pace with every number where ``tell``, given a name for it, has put it."""
-        rates = {group: tell(f"rate of {group}", rate) for group, rate in self.rates.items()}
-        turns = tuple(
-            turn if turn.share is None else replace(turn, share=tell(f"share of average {i}", turn.share))
-            for i, turn in enumerate(self.turns)
+    def on_device(self, place: Callable[[str, float], Array], step: Array) -> "StepInputs":
+        """The same with every number as an array: ``place`` puts a number, under a name, on the device."""
+        rates = {group: place(f"learning rate of {group}", rate) for group, rate in self.learning_rates.items()}
+        updates = tuple(
+            update if update.weight is None else replace(update, weight=place(f"weight of average {i}", update.weight))
+            for i, update in enumerate(self.average_updates)
         )
-        return Pace(step, rates, turns)
+        return StepInputs(step, rates, updates)

@@ -1,6 +1,6 @@
 """The training loop: epochs of mini-batches (L22).
 
-What happens in one step is ``Trainer.train_step``; the epochs are a generator, so the loop is the caller's:
+What happens in one step is ``Trainer.train_step``; the epochs are a generator, so the loop belongs to the caller:
 
     for report in trainer.fit(train, test, epochs=20):
         print(report)
@@ -8,8 +8,9 @@ What happens in one step is ``Trainer.train_step``; the epochs are a generator, 
             break
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import isfinite
 from time import perf_counter
 from typing import Any
@@ -23,22 +24,21 @@ from gpucnn.layers.whitening import whiten
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.optim.averages import Average, averaged
-from gpucnn.optim.loss_scale import SMALLEST
 from gpucnn.optim.optimizer import Optimizer, clip_by_norm
 from gpucnn.optim.schedules import Schedule, constant
 from gpucnn.random import Clock
-from gpucnn.training.cuda_graph import recorded
-from gpucnn.training.nonfinite import explain_not_finite
-from gpucnn.training.precision import FIRST, FLOAT32, Policy
-from gpucnn.training.step_inputs import Pace
+from gpucnn.training.cuda_graph import with_cuda_graph
+from gpucnn.training.nonfinite import explain_nonfinite
+from gpucnn.training.precision import FLOAT32, Policy
+from gpucnn.training.step_inputs import StepInputs
 from gpucnn.types import Array
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch came to.  Losses are means per image, accuracies shares, epochs count from 1.
+    """The results of an epoch, counted from 1.  Losses are means over images, accuracies fractions.
 
-    ``seconds`` is the wall time of the epoch with its evaluation; ``images_per_second`` is of training alone.
+    ``seconds`` is the wall time of the epoch and its evaluation; ``images_per_second`` counts training alone.
     """
 
     epoch: int
@@ -60,7 +60,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class IntervalReport:
-    """How the running epoch goes: batches done of all, mean loss and accuracy so far."""
+    """The current epoch, counted from 1: batches done and in all, mean loss and accuracy so far."""
 
     epoch: int
     batch: int
@@ -70,46 +70,78 @@ class IntervalReport:
     images_per_second: float
 
 
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Settings of a ``Trainer`` that most programs leave alone.
+
+    Attributes:
+        loss_options: keyword arguments of the loss in training, as {"smoothing": 0.1}; evaluation leaves them out.
+        reduction: "mean" or "sum": whether gradients are those of the mean or of the sum of a batch's losses.  A sum's
+            are larger by the number of images and need a rate that is as much smaller.  Reported losses are means.
+        clip_grad: largest Euclidean norm of the gradient; 0 does not clip.
+        drop_last: leave out the last batch of an epoch if it is smaller than the others.
+        patience: epochs without a better test accuracy before ``fit`` ends early; 0 never ends it.
+        max_steps: training ends with this step, even within an epoch; 0 leaves the end to the epochs.
+        mean, std: per channel on a 0..1 scale, to normalise images; the training set's own if empty.
+        log_interval: steps between two readings of the running metrics, each of which waits for the device.
+        cuda_graph: "auto", "on" or "off": whether a GPU gets a step's launches as one (``cuda_graph.py``).
+    """
+
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    reduction: str = "mean"
+    clip_grad: float = 0.0
+    drop_last: bool = False
+    patience: int = 0
+    max_steps: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    log_interval: int = 50
+    cuda_graph: str = "auto"
+
+
+DEFAULTS = TrainerOptions()
+
+
 @dataclass
 class Progress:
-    """How far training has come: all that a resumed run needs besides weights and optimiser state."""
+    """How many epochs and batches are done, and how good the model was.
+
+    The step is the clock's, sums of the current epoch are the running metrics', the loss scale is the precision's.
+    """
 
     epoch: int = 0  # epochs completed
-    batch: int = 0  # batches done of the epoch under way, and its sums so far:
-    loss_sum: float = 0.0
-    correct: int = 0
-    examples: int = 0
-    step: int = 0
-    loss_scale: float = FIRST  # of mixed precision, and finite gradients in a row since it was set:
-    good_steps: int = 0
+    batch: int = 0  # batches done of the current epoch
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch, without timings
 
+    def state_dict(self) -> dict[str, Any]:
+        """All but the history, for a checkpoint."""
+        return {name: value for name, value in vars(self).items() if name != "history"}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a ``state_dict``."""
+        vars(self).update(state)
+
 
 class Trainer:
-    """Trains a model on one backend.
+    """Trains a model on a backend.
 
     Args:
-        model: any Layer whose output is logits (N, K).
-        optimizer: its learning rate is used where no schedule is given.
+        model: a Layer whose output is logits (N,K).
+        optimizer: its learning rate is the rate of all steps if there is no schedule.
         backend: where everything runs.
         batch_size: images per step.
-        schedule: step -> learning rate.
-        loss: (logits, labels, **loss_options) -> (value, dlogits), run on the backend.
-        reduction: "mean" or "sum": what the gradient is of, the mean of a batch's losses or their sum, which is
-            larger by the number of images (and wants a rate that is smaller by it).  Reported losses stay means.
-        clip_grad: largest norm of the gradient; 0 does not clip.
-        policy: what is computed in float16; nothing where not given.
-        averages: of the weights, taken after each step in this order.
-        augmentation: what happens to training images; nothing where not given.
-        drop_last: leave out the last batch of an epoch where it is a partial one.
-        patience: epochs without a better test accuracy before ``fit`` ends early; 0 never.
-        max_steps: the run ends with this step, be it in the middle of an epoch; 0 leaves it to the epochs.
-        mean, std: per channel on a 0..1 scale; the training set's own where not given.
+        schedule: step, counted from 0 -> learning rate.
+        loss: (logits (N,K), labels (N,) or (N,K)) -> (mean loss (), dlogits (N,K)), run on the backend.
+        policy: float32 or mixed precision.
+        averages: of the weights, updated after each step in this order.
+        augmentation: of training images.
         seed: of weights, shuffles, dropout and augmentation.
-        log_interval: steps between two readings of the running metrics (each waits for the device).
-        cuda_graph: "auto", "on" or "off": whether a GPU is given a step's launches as one (``cuda_graph.py``).
+        options: everything else.
+
+    Raises:
+        UsageError: the backend does not have the policy's precision, or the CUDA graphs that the options ask for.
     """
 
     def __init__(
@@ -121,72 +153,58 @@ class Trainer:
         batch_size: int = 128,
         schedule: Schedule | None = None,
         loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
-        loss_options: dict[str, Any] | None = None,
-        reduction: str = "mean",
-        clip_grad: float = 0.0,
         policy: Policy = FLOAT32,
         averages: Sequence[Average] = (),
         augmentation: Augmentation | None = None,
-        drop_last: bool = False,
-        patience: int = 0,
-        max_steps: int = 0,
-        mean: tuple[float, ...] = (),
-        std: tuple[float, ...] = (),
         seed: int = 0,
-        log_interval: int = 50,
-        cuda_graph: str = "auto",
+        options: TrainerOptions = DEFAULTS,
     ) -> None:
         self.clock = Clock(seed)
         self.model = model.initialize(seed, backend, clock=self.clock)
         model.skip_input_grad()
-        self.optimizer, self.backend = optimizer, backend
+        self.optimizer, self.backend, self.options = optimizer, backend, options
         optimizer.bind(model.flat, backend)
         self.schedule = schedule or constant(optimizer.lr)
-        self.loss, self.loss_options = loss, loss_options or {}
-        self.reduction, self.clip_grad, self.augmentation = reduction, clip_grad, augmentation
-        self.precision = policy.bind(backend, batch_size if reduction == "sum" else 1)
+        self.loss, self.batch_size, self.augmentation = loss, batch_size, augmentation
+        self.precision = policy.bind(backend, batch_size if options.reduction == "sum" else 1)
         self.averages = tuple(averages)
         for average in self.averages:
-            average.bind(self.model)
-        self.batch_size, self.drop_last, self.patience = batch_size, drop_last, patience
-        self.max_steps = max_steps
-        self.mean, self.std = mean, std
-        self.log_interval = log_interval
+            average.bind(model)
+        self.mean, self.std = options.mean, options.std
         self.metrics = RunningMetrics(backend)
         self.progress = Progress()
         self.stop_requested = False
-        self.cuda_graph = cuda_graph
-        self.compute = recorded(self.descend, backend, self.clock, cuda_graph)
+        self.compute = with_cuda_graph(self.descend, backend, self.clock, options.cuda_graph)
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
-        self.compute(x, labels, self.pace(self.clock.step))  # descend, or its CUDA graph
+        self.compute(x, labels, self.step_inputs(self.clock.step))  # descend, or its CUDA graph
         self.metrics.examples += len(labels)
         self.clock.step += 1
 
-    def descend(self, x: Array, labels: Array, pace: Pace) -> None:
-        """Gradients, then everything that follows from them: all that a step does on the device."""
+    def descend(self, x: Array, labels: Array, inputs: StepInputs) -> None:
+        """All that a step does on the device: gradients, then the weights and their averages."""
         loss = self.gradients(x, labels)
-        self.guard(loss, x, labels)
-        if self.clip_grad:
-            self.backend.run(clip_by_norm, self.model.flat.grad, self.clip_grad)
-        self.precision.update(self.optimizer, pace.rates, pace.step)
-        for average, turn in zip(self.averages, pace.turns, strict=True):
-            average.take(turn)
+        self.check_finite(loss, x, labels)
+        if self.options.clip_grad:
+            self.backend.run(clip_by_norm, self.model.flat.grad, self.options.clip_grad)
+        self.precision.update(self.optimizer, inputs.learning_rates, inputs.step)
+        for average, update in zip(self.averages, inputs.average_updates, strict=True):
+            average.apply(update)
 
     def gradients(self, x: Array, labels: Array) -> Array:
-        """Forward, loss and backward: assigns all gradients, adds to the running metrics, returns the loss ()."""
+        """Forward, loss and backward: assigns all gradients, adds to the running metrics, returns the mean loss ()."""
         logits = self.precision.forward(self.model, x)
-        loss, dlogits = self.backend.run(self.loss, logits, labels, **self.loss_options)
-        self.precision.backward(self.model, dlogits * len(labels) if self.reduction == "sum" else dlogits)
+        loss, dlogits = self.backend.run(self.loss, logits, labels, **self.options.loss_options)
+        self.precision.backward(self.model, dlogits * len(labels) if self.options.reduction == "sum" else dlogits)
         self.metrics.add(loss, logits, labels)
         return loss
 
-    def pace(self, step: int) -> Pace:
+    def step_inputs(self, step: int) -> StepInputs:
         """The numbers of a step, counted from 0."""
         rates = self.optimizer.rates(self.schedule(step), step)
-        heads = {group: rates[group] for group in self.optimizer.parts if group in rates}
-        return Pace(step, heads, tuple(average.turn(step) for average in self.averages))
+        used = {group: rates[group] for group in self.optimizer.parts if group in rates}
+        return StepInputs(step, used, tuple(average.update_at(step) for average in self.averages))
 
     def fit(
         self,
@@ -196,9 +214,14 @@ class Trainer:
         epochs: int,
         watch: Callable[[IntervalReport], None] | None = None,
     ) -> Iterator[EpochReport]:
-        """Train up to ``epochs`` epochs in all, from wherever ``progress`` stands; yields a report for each.
+        """Train until ``epochs`` epochs are done in all, those in ``progress`` included; yields a report for each.
 
-        Ends early by ``patience`` or ``max_steps``, or after the step during which ``stop_requested`` was set.
+        Ends early by ``patience`` or ``max_steps``, or after the step during which ``stop_requested`` was set.  The
+        training set gives mean and std if the options do not.
+
+        Raises:
+            ShapeError: the images do not fit the model.
+            NotANumberError: NaN or infinity, before an update by it; on a GPU, at the next reading of the metrics.
         """
         self.prepare(train)
         batches = self.loader(train, training=True)
@@ -209,51 +232,48 @@ class Trainer:
             if not finished:
                 return
             trained = self.metrics.read()  # sync
-            tested = self.test(test_batches)
+            tested = self.evaluate_batches(test_batches)
             seconds = perf_counter() - start
             yield self.close_epoch(trained, tested, seconds, rate)
 
     def prepare(self, train: Dataset) -> None:
-        """What comes before the first step: statistics, shapes checked, filters that are made from images."""
+        """Before the first step: take the training set's mean and std, check shapes, fit whitening filters."""
         self.mean, self.std = self.mean or train.mean, self.std or train.std
         self.model.output_shape(train.image_shape)
         if self.clock.step == 0:
             whiten(self.model, train.images, self.mean, self.std)
 
     def train_epoch(self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None) -> tuple[bool, float]:
-        """The rest of the epoch under way -> (whether it was finished, images per second)."""
+        """The rest of the current epoch -> (whether it was finished, images per second)."""
         progress = self.progress
-        self.metrics.restart(progress.loss_sum, progress.correct, progress.examples)
+        if progress.batch == 0:
+            self.metrics.reset()
         self.model.train()
-        # by epochs, so that a run that is resumed within one computes what the other did
+        # once an epoch, so that a run resumed within one computes the same
         if self.model.freeze(self.optimizer.frozen_groups(progress.epoch * len(batches))):
-            self.compute = recorded(self.descend, self.backend, self.clock, self.cuda_graph)
-        start, before = perf_counter(), progress.examples
+            self.compute = with_cuda_graph(self.descend, self.backend, self.clock, self.options.cuda_graph)
+        start, before = perf_counter(), self.metrics.examples
         for x, labels in batches.epoch(progress.epoch, progress.batch):
             self.train_step(x, labels)
             progress.batch += 1
             finished = progress.batch == len(batches) or self.out_of_steps()
-            due = progress.batch % self.log_interval == 0 or finished
-            if due:
+            if progress.batch % self.options.log_interval == 0 or finished:
                 loss, accuracy = self.metrics.read()  # sync
-                self.guard_reading(loss, x, labels)
+                self.check_reading(loss, x, labels)
                 if watch:
                     rate = (self.metrics.examples - before) / (perf_counter() - start)
                     watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
             if self.stop_requested or self.out_of_steps():
                 break
-        progress.loss_sum, progress.correct, progress.examples = self.metrics.sums()  # sync
-        progress.step = self.clock.step
-        progress.loss_scale, progress.good_steps = self.precision.state()  # sync
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
-        # more where a run goes on, by force, with larger batches
+        # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
         return progress.batch >= len(batches) or self.out_of_steps(), rate
 
     def close_epoch(self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float) -> EpochReport:
         """Count the epoch, remember the best one, and report."""
         progress = self.progress
-        progress.epoch += 1
-        progress.batch, progress.loss_sum, progress.correct, progress.examples = 0, 0.0, 0, 0
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        self.metrics.reset()
         report = EpochReport(
             progress.epoch,
             *trained,
@@ -270,26 +290,36 @@ class Trainer:
         return report
 
     def ended(self) -> bool:
-        """Whether there is nothing left to do, however many epochs were asked for."""
+        """Whether training is over, whatever number of epochs was asked for."""
         return self.out_of_patience() or self.out_of_steps()
 
     def out_of_steps(self) -> bool:
-        """Whether the last step that was allowed is done."""
-        return 0 < self.max_steps <= self.clock.step
+        """Whether ``max_steps`` steps are done."""
+        return 0 < self.options.max_steps <= self.clock.step
 
     def out_of_patience(self) -> bool:
         """Whether the last ``patience`` epochs brought no better test accuracy."""
-        return 0 < self.patience <= self.progress.epoch - self.progress.best_epoch
+        return 0 < self.options.patience <= self.progress.epoch - self.progress.best_epoch
 
     def evaluate(self, dataset: Dataset, tta: str = "none") -> Evaluation:
-        """Loss, accuracy and predictions on a data set, in evaluation mode; ``tta`` as in ``evaluation.evaluate``."""
-        self.mean, self.std = self.mean or dataset.mean, self.std or dataset.std
-        return self.test(self.loader(dataset, training=False), tta)
+        """Loss, accuracy and predictions on a data set; changes nothing in the trainer.
 
-    def test(self, batches: Loader, tta: str = "none") -> Evaluation:
-        """The same on batches, with averaged weights where there are some for evaluation."""
+        Images are normalised by the trainer's mean and std, or before it has any by the data set's own.
+
+        Args:
+            tta: the name of the ``VIEWS`` that logits are averaged over (``inference/tta.py``).
+        """
+        return self.evaluate_batches(self.loader(dataset, training=False), tta)
+
+    def evaluate_batches(self, batches: Loader, tta: str = "none") -> Evaluation:
+        """The same on batches, with averaged weights if an average is meant for evaluation."""
+        before = self.model.training
+        self.model.eval()
         with averaged(self.averages):
-            return evaluate(self.model, batches, self.loss, self.precision, tta)
+            found = evaluate(partial(self.precision.forward, self.model), batches, self.loss, tta)
+        if before:
+            self.model.train()
+        return found
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
         """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""
@@ -297,35 +327,28 @@ class Trainer:
             dataset,
             self.batch_size,
             backend=self.backend,
-            mean=self.mean,
-            std=self.std,
+            mean=self.mean or dataset.mean,
+            std=self.std or dataset.std,
             seed=self.clock.seed,
             shuffle=training,
-            drop_last=self.drop_last and training,
+            drop_last=self.options.drop_last and training,
             augmentation=self.augmentation if training else None,
         )
 
-    def guard(self, loss: Array, x: Array, labels: Array) -> None:
-        """Stop before an update that is not a number; a device that runs ahead is asked at the next read."""
+    def check_finite(self, loss: Array, x: Array, labels: Array) -> None:
+        """Stop before an update by NaN or infinity; an asynchronous device is checked at the next reading."""
         if self.backend.synchronous:
             grad = self.model.flat.grad
-            if not (isfinite(loss) and (self.precision.forgives or isfinite(grad @ grad))):
-                raise self.not_a_number(x, labels, self.clock.step)
+            if not (isfinite(loss) and (self.precision.skips_nonfinite or isfinite(grad @ grad))):
+                raise self.nonfinite_error(x, labels, self.clock.step)
 
-    def guard_reading(self, loss: float, x: Array, labels: Array) -> None:
-        """The same for a mean loss that was read at an interval, and for a loss scale with nowhere to go."""
-        if not isfinite(loss) or (self.precision.forgives and self.precision.state() == (SMALLEST, 0)):  # sync
-            raise self.not_a_number(x, labels, self.clock.step - 1)
+    def check_reading(self, loss: float, x: Array, labels: Array) -> None:
+        """Stop if the mean loss of the epoch so far is not finite, or the loss scale can fall no further."""
+        if not isfinite(loss) or self.precision.exhausted():  # sync
+            raise self.nonfinite_error(x, labels, self.clock.step - 1)
 
-    def not_a_number(self, x: Array, labels: Array, step: int) -> NotANumberError:
-        """The error that names the place, with the batch for whoever wants to look into it.  # sync"""
+    def nonfinite_error(self, x: Array, labels: Array, step: int) -> NotANumberError:
+        """The error that names the place; it carries the batch.  # sync"""
         to_host = self.backend.to_host
-        return NotANumberError(
-            explain_not_finite(self.model, self.precision.stored(x), step), (to_host(x), to_host(labels))
-        )
-
-    def restore(self, progress: Progress) -> None:
-        """Go on from here; weights, buffers and optimiser state are loaded by the caller."""
-        self.progress = progress
-        self.clock.step = progress.step
-        self.precision.restore(progress.loss_scale, progress.good_steps)
+        reason = explain_nonfinite(self.model, self.precision.stored(x), step)
+        return NotANumberError(reason, (to_host(x), to_host(labels)))

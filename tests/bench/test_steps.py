@@ -1,4 +1,4 @@
-"""Contenders that take one case after the other: failures, ends, ratios and shares."""
+"""Contenders that take one case after the other: failures, ends, ratios and fractions of the peak."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from gpucnn import models
 from gpucnn.bench import timers
 from gpucnn.bench.contender import times
 from gpucnn.bench.launches import CUDNN, counted
-from gpucnn.bench.peaks import PEAKS, share, training_flops
+from gpucnn.bench.peaks import PEAKS, peak_fraction, training_flops
 from gpucnn.bench.race import Contender
 from gpucnn.bench.report import Page, table
 from gpucnn.bench.steps import Case, Field, run_cases
@@ -84,14 +84,14 @@ while read line; do echo '{"seconds": 0.2, "page_faults": 0, "peak_mib": 1, "dev
     assert "out of time" in late.error
 
 
-def test_a_row_knows_its_share_of_the_peak() -> None:
+def test_a_row_has_its_fraction_of_the_peak() -> None:
     name = "NVIDIA H100 80GB HBM3"
     model = models.build("resnet18", (32, 32, 3))
     flops = training_flops(model, (32, 32, 3), 512)
     assert flops == 3 * 512 * model.flops((32, 32, 3))
-    assert share(name, "bfloat16", flops, flops / 989.4e12) == pytest.approx(1.0)
-    assert share(name, "float32", flops, flops / 66.9e12) == pytest.approx(1.0)
-    assert share("Another GPU", "float32", flops, 1.0) is None
+    assert peak_fraction(name, "bfloat16", flops, flops / 989.4e12) == pytest.approx(1.0)
+    assert peak_fraction(name, "float32", flops, flops / 66.9e12) == pytest.approx(1.0)
+    assert peak_fraction("Another GPU", "float32", flops, 1.0) is None
     for peak in PEAKS.values():
         assert peak.float32 < peak.mixed
         assert "data sheet" in peak.source

@@ -12,7 +12,7 @@ from gpucnn.data import Dataset, load_dataset
 from gpucnn.devices.select import choose_backend
 from gpucnn.runs.build import build_trainer, resolve, split
 from gpucnn.runs.config import Config
-from gpucnn.runs.state import take
+from gpucnn.runs.state import capture
 from gpucnn.training.trainer import EpochReport
 
 
@@ -32,7 +32,7 @@ def train_digits(folder: Path, **data: object) -> Trained:
     backend, _ = choose_backend("reference")  # as the commands do: it bounds the threads of BLAS, which change bits
     trainer = build_trainer(config, train, backend)
     report = list(trainer.fit(train, test, epochs=2))[-1]
-    save_checkpoint(folder / "last.h5", take(trainer, config, {}, train.digest))
+    save_checkpoint(folder / "last.h5", capture(trainer, config, {}, train.digest))
     return Trained(folder / "last.h5", report, train, test)
 
 

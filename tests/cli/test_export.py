@@ -66,7 +66,7 @@ def test_a_run_cannot_go_on_from_it(trained, tmp_path: Path, capsys) -> None:
     assert main(["train", "--resume", str(out), "--epochs", "3", "--output", str(tmp_path / "run")]) == 4
     said = capsys.readouterr().err
     assert "optimiser state" in said
-    assert "go on from last.h5 of a run with the same settings" in said
+    assert "resume from last.h5 of a run with the same settings" in said
 
 
 def test_other_names_and_files_that_are_there_are_refused(trained, tmp_path: Path, capsys) -> None:

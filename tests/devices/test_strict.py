@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import strict_cupy
 from strict_cupy import STRICT
+from trainer_settings import arguments
 
 from gpucnn import models, optim
 from gpucnn.backend import REFERENCE
@@ -22,7 +23,8 @@ def noise(shape, count=12) -> Dataset:
 
 def trainer(model, backend, **settings) -> Trainer:
     settings = {"batch_size": 4, "log_interval": 10**9, "seed": 1, **settings}
-    return Trainer(model, optim.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-3), backend=backend, **settings)
+    optimizer = optim.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    return Trainer(model, optimizer, backend=backend, **arguments(settings))
 
 
 def unusual() -> Sequential:

@@ -25,7 +25,7 @@ from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.runs.config import Config
 from gpucnn.training.cuda_graph import WARMUP
 from gpucnn.training.precision import FLOAT16, FLOAT32, Policy
-from gpucnn.training.trainer import Trainer
+from gpucnn.training.trainer import Trainer, TrainerOptions
 
 SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}
 REAL = {"lenet5": "mnist", "resnet20": "cifar10"}
@@ -69,11 +69,8 @@ def epoch(
         batch_size=batch_size,
         schedule=one_cycle(0.01, 100),
         augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect") if data.image_shape[2] == 3 else None,
-        mean=data.mean,
-        std=data.std,
-        drop_last=True,
-        log_interval=10**9,
         policy=policy,
+        options=TrainerOptions(drop_last=True, log_interval=10**9),
     )
     batches = trainer.loader(data, training=True).epoch(0)
     trainer.model.train()
@@ -145,8 +142,8 @@ def test_a_recipe_with_muon_is_a_graph(amp: str, monkeypatch: pytest.MonkeyPatch
         strict_cupy.reset()
         trainer.train_step(x, labels)
         assert strict_cupy.syncs == 0
-    (recording,) = trainer.compute.recordings.values()
-    assert recording.graph
+    (captured,) = trainer.compute.steps.values()
+    assert captured.graph
     steps = WARMUP + 1  # and the last one is a replay
     assert launcher.kernels["muon.cu", "direction"] == launcher.kernels["muon.cu", "finish"] == 6 * steps
     assert launcher.kernels["product", "fprop"] == 2 * launcher.kernels["product", "dgrad"] == 2 * 6 * 3 * steps

@@ -5,7 +5,7 @@ import pytest
 
 from gpucnn.backend import Backend
 from gpucnn.errors import ShapeError
-from gpucnn.inference.tta import VIEWS, View, mean_over_views, see
+from gpucnn.inference.tta import VIEWS, View, apply_view, mean_over_views
 
 RNG = np.random.default_rng(0)
 
@@ -17,7 +17,7 @@ def test_a_view_is_a_window_of_the_padded_image(down: int, right: int, mirror: b
     x = RNG.standard_normal((2, 5, 4, 3)).astype(np.float32)
     padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
     wanted = padded[:, 2 + down : 7 + down, 2 + right : 6 + right]
-    got = backend.to_host(see(backend.to_device(x), View(1.0, down, right, mirror)))
+    got = backend.to_host(apply_view(backend.to_device(x), View(1.0, down, right, mirror)))
     np.testing.assert_array_equal(got, wanted[:, :, ::-1] if mirror else wanted)
 
 
@@ -47,5 +47,5 @@ def test_weights_add_up_to_one(name: str) -> None:
 
 
 def test_an_image_that_is_too_small_to_move_is_refused() -> None:
-    with pytest.raises(ShapeError, match="1 pixels aside"):
-        see(np.zeros((1, 1, 4, 3)), VIEWS["multicrop"][-1])
+    with pytest.raises(ShapeError, match="by 1 pixels"):
+        apply_view(np.zeros((1, 1, 4, 3)), VIEWS["multicrop"][-1])

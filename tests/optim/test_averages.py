@@ -46,22 +46,22 @@ def test_the_moving_average_is_a_weighted_sum_of_all_weights(backend) -> None:
         walk(model, step, rng)
         average.update(step)
         history.append(followed(model.state_dict()))
-    shares = np.zeros(STEPS)
+    weights = np.zeros(STEPS)
     for t in range(1, STEPS + 1):  # d = 0, 1/10, 2/11, ... up to 0.7
         decay = min(0.7, (t - 1) / (t + 8))
-        shares *= decay
-        shares[t - 1] = 1 - decay
-    assert shares.sum() == pytest.approx(1)
+        weights *= decay
+        weights[t - 1] = 1 - decay
+    assert weights.sum() == pytest.approx(1)
     got = average.state_dict()
     assert got.keys() == history[0].keys()
     for name, array in got.items():
-        np.testing.assert_allclose(array, sum(s * h[name] for s, h in zip(shares, history, strict=True)), rtol=1e-12)
+        np.testing.assert_allclose(array, sum(s * h[name] for s, h in zip(weights, history, strict=True)), rtol=1e-12)
 
 
 def test_the_decay_of_the_moving_average_climbs_to_the_one_asked_for() -> None:
-    turns = [EMA(0.99).turn(step) for step in (0, 1, 10, 890, 891, 892, 10**6)]
-    assert not any(turn.pull for turn in turns)
-    assert [turn.share for turn in turns] == pytest.approx([1, 9 / 10, 9 / 19, 9 / 899, 0.01, 0.01, 0.01])
+    updates = [EMA(0.99).update_at(step) for step in (0, 1, 10, 890, 891, 892, 10**6)]
+    assert not any(update.copy_to_model for update in updates)
+    assert [update.weight for update in updates] == pytest.approx([1, 9 / 10, 9 / 19, 9 / 899, 0.01, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("total", [STEPS, 10])

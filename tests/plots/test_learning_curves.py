@@ -41,7 +41,7 @@ def start(name: str, backend: Backend, seed: int, dropout: float):
     options = {"dropout": dropout} if name == "mnist_cnn" else {}
     optimizer = optim.SGD(LR, momentum=0.9, nesterov=True, weight_decay=DECAY)
     model = models.build(name, SHAPES[name], **options)
-    trainer = Trainer(model, optimizer, backend=backend, batch_size=BATCH, mean=train.mean, std=train.std, seed=seed)
+    trainer = Trainer(model, optimizer, backend=backend, batch_size=BATCH, seed=seed)
     trainer.model.train()
     return trainer, trainer.loader(train, training=True).epoch(0)
 

@@ -12,7 +12,7 @@ from gpucnn.data import Dataset
 from gpucnn.errors import CheckpointError
 from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.runs.config import Config
-from gpucnn.runs.state import expected_tensors, load_trained, put_back, take
+from gpucnn.runs.state import capture, expected_tensors, load_trained, restore
 from gpucnn.training.trainer import Trainer
 
 EPOCHS, STEPS = 2, 6
@@ -92,7 +92,7 @@ def train(trainer: Trainer, stop_after: int = 10**9) -> None:
 
 
 def snapshot(config: Config, trainer: Trainer) -> Checkpoint:
-    return take(trainer, config, {}, DATA.digest)
+    return capture(trainer, config, {}, DATA.digest)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -106,7 +106,7 @@ def test_a_run_with_everything_on_resumes_to_the_same_bytes(recipe: str, tmp_pat
         train(first, stop_after)
         save_checkpoint(tmp_path / "part.h5", snapshot(config, first))
         _, second = made(recipe)
-        put_back(load_checkpoint(tmp_path / "part.h5", expected_tensors), second)
+        restore(load_checkpoint(tmp_path / "part.h5", expected_tensors), second)
         train(second)
         save_checkpoint(tmp_path / "resumed.h5", snapshot(config, second))
         assert (tmp_path / "resumed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
@@ -151,4 +151,33 @@ def test_averages_that_do_not_belong_to_the_run_are_refused(tmp_path: Path) -> N
         with pytest.raises(CheckpointError, match=message):
             load_checkpoint(tmp_path / "wrong.h5", expected_tensors)
     with pytest.raises(CheckpointError, match=r"averages \[\], this run needs \['ema', 'lookahead'\]"):
-        put_back(replace(checkpoint, averages={}), trainer)
+        restore(replace(checkpoint, averages={}), trainer)
+
+
+def test_every_number_of_progress_comes_from_its_owner_and_goes_back_there() -> None:
+    config, first = made("sgd")
+    train(first, 4)  # a batch into the second epoch
+    checkpoint = snapshot(config, first)
+    assert checkpoint.progress == {
+        "epoch": 1, "batch": 1, "best_accuracy": first.progress.best_accuracy, "best_epoch": 1,
+        "step": first.clock.step,
+        "loss_sum": first.metrics.sums()[0], "correct": first.metrics.sums()[1], "examples": 8,
+        "loss_scale": 2.0**16, "good_steps": 0,
+    }  # fmt: skip
+    _, second = made("sgd")
+    restore(checkpoint, second)
+    assert second.clock.step == 4
+    assert second.metrics.sums() == first.metrics.sums()
+    assert second.progress == first.progress
+    assert {name: type(value) for name, value in snapshot(config, second).progress.items()} == {
+        name: type(value) for name, value in checkpoint.progress.items()
+    }
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"step": None}])
+def test_progress_with_other_numbers_is_refused(change: dict[str, int | None]) -> None:
+    config, trainer = made("sgd")
+    checkpoint = snapshot(config, trainer)
+    progress = {name: value for name, value in {**checkpoint.progress, **change}.items() if value is not None}
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        restore(replace(checkpoint, progress=progress), trainer)

@@ -1,4 +1,4 @@
-"""CUDA graphs of training steps, on a double of CUDA: the same bits as eager steps, recorded once, refused visibly."""
+"""CUDA graphs of training steps, on a double of CUDA: the bits of eager steps, one capture, refused visibly."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import strict_cupy
 from strict_cupy import STRICT
+from trainer_settings import arguments, copy_state
 
 from gpucnn import optim
 from gpucnn.backend import REFERENCE
@@ -26,14 +27,14 @@ from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.trainer import Trainer
 
 READING = (averages.lerp, optim.sgd_update, optim.momentum_update, optim.adam_update, muon_update)
-"""Ops whose kernels read their numbers when they run."""
+"""Ops whose kernels read their numbers at each launch."""
 
 GRAPHS = replace(STRICT, kernels={op: strict_cupy.kernel(op) for op in READING}, uncapturable=list)
 
 
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
-    """The double of CUDA, with nothing asked of it yet."""
+    """The double of CUDA, without any calls yet."""
     monkeypatch.setattr(strict_cupy, "cuda", fake_cuda.cuda, raising=False)
     monkeypatch.setattr(strict_cupy, "get_default_memory_pool", fake_cuda.MemoryPool, raising=False)
     fake_cuda.events.clear()
@@ -66,7 +67,7 @@ def trainer(optimizer=None, backend=GRAPHS, **changes) -> Trainer:
         "log_interval": 2,
         **changes,
     }
-    return Trainer(net(), optimizer or optim.SGD(0.1, momentum=0.9), backend=backend, **settings)
+    return Trainer(net(), optimizer or optim.SGD(0.1, momentum=0.9), backend=backend, **arguments(settings))
 
 
 def everything(one: Trainer) -> dict[str, bytes]:
@@ -75,29 +76,29 @@ def everything(one: Trainer) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "changes", "recorded"),
+    ("optimizer", "changes", "counts"),
     [
         # 12 steps of 8 images and 6 of 6, of which the first three of each are eager
         (lambda: optim.SGD(0.1, momentum=0.9, nesterov=True), {}, (2, 12)),
         (lambda: optim.AdamW(1e-2, weight_decay=0.1), {"clip_grad": 0.5}, (2, 12)),
         (lambda: Muon(0.1), {"policy": Policy("float16", interval=3)}, (2, 12)),
         (lambda: optim.SGD(0.1, momentum=0.9), {"policy": Policy("float16", interval=3)}, (2, 12)),
-        # Lookahead returns in every other step: 6 + 6 of 8 images, 3 + 3 of 6
+        # Lookahead resets the weights in every other step: 6 + 6 of 8 images, 3 + 3 of 6
         (lambda: optim.SGD(0.1, momentum=0.9), {"ema": 0.9}, (2, 6)),
-        # held from step 7 on: 5 + 2 before, 1 + 1 until the epoch ends; all over again from there, 6 + 3
+        # frozen from step 7 on: 5 + 2 before, 1 + 1 until the epoch ends; all over again from there, 6 + 3
         (lambda: optim.SGD(0.1, groups={"filter": optim.GroupRule(steps=7)}), {"clip_grad": 0.5}, (2, 5)),
         (lambda: optim.SGD(0.1), {"augmentation": Augmentation(mixup=0.5, cutmix=1.0), "reduction": "sum"}, (2, 12)),
     ],
-    ids=["nesterov", "adamw", "muon", "float16", "averages", "held filters", "mixed images"],
+    ids=["nesterov", "adamw", "muon", "float16", "averages", "frozen filters", "mixed images"],
 )
-def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, recorded, cuda) -> None:
+def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, counts, cuda) -> None:
     ends = []
     for mode in ("off", "on"):
         one = trainer(optimizer(), cuda_graph=mode, **changes)
         reports = list(one.fit(images(), images(), epochs=6))
         ends.append((everything(one), one.progress, [report.train_loss for report in reports]))
     assert ends[0] == ends[1]
-    assert (cuda.count("begin"), cuda.count("launch")) == recorded
+    assert (cuda.count("begin"), cuda.count("launch")) == counts
 
 
 def test_what_is_asked_of_cuda(cuda) -> None:
@@ -130,22 +131,20 @@ def test_a_resumed_run_ends_in_the_same_bits(stop_at) -> None:
     first = trainer()
     list(first.fit(images(), images(), epochs=6, watch=lambda _: stop(first)))
     second = trainer()
-    second.model.load_state_dict(first.model.state_dict())
-    second.optimizer.load_state_dict(first.optimizer.state_dict())
-    second.restore(first.progress)
+    copy_state(first, second)
     list(second.fit(images(), images(), epochs=6))
     assert everything(second) == everything(whole)
     assert second.progress == whole.progress
 
 
 @pytest.mark.parametrize(("limit", "room"), [(0, 0), (1000, 900), (50, 1)])
-def test_recordings_share_what_memory_is_left(limit, room, monkeypatch) -> None:
+def test_graphs_share_the_memory_that_is_left(limit, room, monkeypatch) -> None:
     monkeypatch.setattr(strict_cupy, "get_default_memory_pool", lambda: fake_cuda.MemoryPool(limit))
     one = trainer()
     list(one.fit(images(), images(), epochs=1))
-    assert len(one.compute.recordings) == 2
+    assert len(one.compute.steps) == 2
     assert one.compute.pool.limit == room
-    assert {recording.pool for recording in one.compute.recordings.values()} == {one.compute.pool}
+    assert {step.pool for step in one.compute.steps.values()} == {one.compute.pool}
 
 
 def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
@@ -173,7 +172,7 @@ def test_muon_without_cudnn_multiplies_on_cublas_and_is_no_graph(cuda, capsys, m
     assert capsys.readouterr().err == "gpucnn: no CUDA graph: muon_update on cuBLAS cannot be part of one\n"
 
 
-def test_a_step_that_waits_cannot_be_recorded() -> None:
+def test_a_step_that_waits_cannot_be_captured() -> None:
     def waiting(logits, labels):
         return float(logits.sum()), 0.0 * logits
 
@@ -182,11 +181,13 @@ def test_a_step_that_waits_cannot_be_recorded() -> None:
 
 
 @pytest.mark.parametrize("backend", [REFERENCE, STRICT, get_backend("cpu")], ids=lambda backend: backend.name)
-def test_without_graphs_steps_are_eager_or_the_wish_is_refused(backend) -> None:
+def test_without_graphs_steps_are_eager_or_it_is_an_error(backend) -> None:
     one = trainer(backend=backend)
     assert one.compute == one.descend
     with pytest.raises(UsageError, match="cuda_graph"):
         trainer(backend=backend, cuda_graph="on")
+    with pytest.raises(UsageError, match="cuda_graph = 'onn': give one of auto, on, off"):
+        trainer(backend=backend, cuda_graph="onn")
     with pytest.raises(UsageError, match=r"run\.cuda_graph = 'onn'"):
         Config().updated({"run": {"cuda_graph": "onn"}})
 

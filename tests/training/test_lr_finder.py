@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucnn import Trainer, load_dataset, models, optim
+from gpucnn import Trainer, TrainerOptions, load_dataset, models, optim
 from gpucnn.cli.main import main
 from gpucnn.errors import UsageError
 from gpucnn.layers import Flatten, Linear, Sequential, Whitening
-from gpucnn.training.lr_finder import _concluded, exponential, range_test, smooth
+from gpucnn.training.lr_finder import conclude, exponential, find_lr, smooth
 
 
 def test_rates_are_evenly_apart_on_a_logarithmic_scale() -> None:
@@ -28,7 +28,7 @@ def test_smoothing_is_an_exponential_mean_without_its_start() -> None:
 def test_steepest_and_lowest_are_found_in_a_loss_with_a_cliff() -> None:
     rates = exponential(1e-4, 1.0, 41)
     losses = [2.0 if lr < 1e-2 else 1.0 if lr < 0.3 else 9.0 for lr in rates]
-    found = _concluded(rates, losses)
+    found = conclude(rates, losses)
     assert found.steepest == pytest.approx(min(lr for lr in rates if lr >= 1e-2))
     assert found.lowest == pytest.approx(max(lr for lr in rates if lr < 0.3))
     falls = np.diff(found.smoothed) / log(rates[1] / rates[0])
@@ -41,7 +41,7 @@ def trainer() -> Trainer:
 
 def test_a_net_learns_then_explodes() -> None:
     train, _ = load_dataset("digits")
-    found = range_test(trainer(), train, low=1e-4, high=1e3, steps=60)
+    found = find_lr(trainer(), train, low=1e-4, high=1e3, steps=60)
     assert len(found.rates) < 60  # it ended early
     assert found.smoothed[-1] > 2 * min(found.smoothed) or len(found.losses) == len(found.rates)
     assert 1e-3 < found.steepest <= found.lowest < 10.0
@@ -60,7 +60,7 @@ def test_a_net_learns_then_explodes() -> None:
 def test_a_range_that_shows_nothing_is_refused(how: dict[str, float], reason: str) -> None:
     train, _ = load_dataset("digits")
     with pytest.raises(UsageError, match=reason):
-        range_test(trainer(), train, **how)
+        find_lr(trainer(), train, **how)
 
 
 def test_filters_are_made_from_the_images_as_in_training() -> None:
@@ -68,18 +68,18 @@ def test_filters_are_made_from_the_images_as_in_training() -> None:
     made = []
     for tried in (True, False):
         layers = Sequential(Whitening(1), Flatten(), Linear(8 * 7 * 7, 10))
-        trainer = Trainer(layers, optim.SGD(0.01), batch_size=128, max_steps=1)
+        trainer = Trainer(layers, optim.SGD(0.01), batch_size=128, options=TrainerOptions(max_steps=1))
         if tried:
-            range_test(trainer, train, low=1e-4, high=1e-3, steps=8)
+            find_lr(trainer, train, low=1e-4, high=1e-3, steps=8)
         else:
             list(trainer.fit(train, train, epochs=1))
         made.append(layers.state_dict()["0.weight"])
     np.testing.assert_array_equal(*made)
 
 
-def test_a_first_step_that_is_no_number_names_its_rate() -> None:
-    with pytest.raises(UsageError, match=r"at a rate of 0\.5 already"):
-        _concluded([0.5, 1.0, 2.0], [])
+def test_a_first_step_that_gives_nan_names_its_rate() -> None:
+    with pytest.raises(UsageError, match=r"already at a rate of 0\.5"):
+        conclude([0.5, 1.0, 2.0], [])
 
 
 @pytest.mark.parametrize("name", ["range", "range.xyz", "nowhere/range.png", "folder.png"])
@@ -87,7 +87,7 @@ def test_a_place_for_no_picture_is_refused_before_the_work(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "folder.png").mkdir()
-    monkeypatch.setattr("gpucnn.cli.find_lr.range_test", None)
+    monkeypatch.setattr("gpucnn.cli.find_lr.find_lr", None)
     assert main(["find-lr", "--model", "mlp", "--device", "reference", "--out", str(tmp_path / name)]) == 2
     assert f"--out {tmp_path / name}" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from trainer_settings import arguments
 
 from gpucnn import models, optim
 from gpucnn.backend import REFERENCE
@@ -16,8 +17,8 @@ from gpucnn.models.resnet import resnet
 from gpucnn.optim.loss_scale import LARGEST, SMALLEST, adapt
 from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.runs.config import Config
-from gpucnn.runs.state import put_back, take
-from gpucnn.training.precision import FIRST, FLOAT16, FLOAT32, TF32, Policy
+from gpucnn.runs.state import capture, restore
+from gpucnn.training.precision import FIRST_SCALE, FLOAT16, FLOAT32, TF32, Policy
 from gpucnn.training.trainer import Trainer
 
 
@@ -39,7 +40,12 @@ def net(shape=(6, 6, 1)) -> Layer:
 def trainer(policy: Policy, model: Layer | None = None, optimizer=None, **changes) -> Trainer:
     optimizer = optimizer or optim.SGD(0.05, momentum=0.9, weight_decay=1e-3)
     settings = {"batch_size": 8, "seed": 3, "log_interval": 1, **changes}
-    return Trainer(model or net(), optimizer, policy=policy, **settings)
+    return Trainer(model or net(), optimizer, policy=policy, **arguments(settings))
+
+
+def state(scale: float, good: int = 0) -> dict[str, float]:
+    """The ``state_dict`` of a precision."""
+    return {"loss_scale": scale, "good_steps": good}
 
 
 def everything(one: Trainer) -> list[np.ndarray]:
@@ -60,7 +66,7 @@ def test_training_follows_float32(make, shape, optimizer) -> None:
     data, ends, losses = images(shape, 16), [], []
     for policy in (FLOAT32, FLOAT16):
         one = trainer(policy, make(), optimizer())
-        one.precision.restore(2.0**10, 0)  # so that no gradient overflows and no step is skipped
+        one.precision.load_state_dict(state(2.0**10))  # so that no gradient overflows and no step is skipped
         start = one.model.flat.data.copy()
         watched = []
         list(one.fit(data, data, epochs=4, watch=lambda report, watched=watched: watched.append(report.loss)))
@@ -94,12 +100,12 @@ def batch():
 
 def test_the_scale_falls_where_a_gradient_overflows_and_rises_after_good_steps() -> None:
     one, happened = trainer(Policy("float16", interval=3)), []
-    one.precision.restore(2.0**22, 2)  # over 8 images: beyond float16's 65504
+    one.precision.load_state_dict(state(2.0**22, 2))  # over 8 images: beyond float16's 65504
     for _ in range(9):
         weights, velocity = one.model.flat.data.copy(), one.optimizer.state["velocity"].copy()
-        scale, good = one.precision.state()
+        scale, good = one.precision.state_dict().values()
         one.train_step(*batch())
-        now = one.precision.state()
+        now = tuple(one.precision.state_dict().values())
         kept = np.array_equal(one.model.flat.data, weights) and np.array_equal(
             one.optimizer.state["velocity"], velocity
         )
@@ -120,7 +126,7 @@ def test_the_gradient_is_that_of_the_loss_whatever_the_scale() -> None:
     gradients = []
     for scale in (2.0**4, 2.0**14):
         one = trainer(FLOAT16, optimizer=optim.SGD(0.0))
-        one.precision.restore(scale, 0)
+        one.precision.load_state_dict(state(scale))
         one.train_step(*batch())
         gradients.append(one.model.flat.grad.copy())
     single = trainer(FLOAT32, optimizer=optim.SGD(0.0))
@@ -138,7 +144,7 @@ def test_the_scale_stays_within_its_bounds() -> None:
 
 @pytest.mark.parametrize("synchronous", [True, False])
 @pytest.mark.parametrize(("poison", "culprit"), [("0.weight", "0.weight"), ("5.bias", "5.bias")])
-def test_a_net_that_is_no_number_is_still_reported(synchronous, poison, culprit) -> None:
+def test_nan_in_a_weight_is_still_reported(synchronous, poison, culprit) -> None:
     one = trainer(FLOAT16, backend=replace(REFERENCE, synchronous=synchronous))
     one.model.parameters()[poison].data[...] = np.nan
     with np.errstate(all="ignore"), pytest.raises(NotANumberError, match=culprit):
@@ -158,17 +164,17 @@ def test_gradients_that_no_scale_makes_finite_end_the_run() -> None:
 
 @pytest.mark.parametrize(("batch", "first"), [(16, 2.0**12), (20, 2.0**11), (2**17, SMALLEST)])
 def test_a_summed_loss_begins_with_a_scale_that_is_smaller_by_the_batch(batch: int, first: float) -> None:
-    assert trainer(FLOAT16, batch_size=batch, reduction="sum").precision.state() == (first, 0)
-    assert trainer(FLOAT16, batch_size=batch).precision.state() == (FIRST, 0)
+    assert trainer(FLOAT16, batch_size=batch, reduction="sum").precision.state_dict() == state(first)
+    assert trainer(FLOAT16, batch_size=batch).precision.state_dict() == state(FIRST_SCALE)
 
 
-def test_the_cpu_says_that_it_does_not_use_it() -> None:
+def test_the_cpu_refuses_it() -> None:
     with pytest.raises(UsageError, match=r"train\.amp"):
         trainer(FLOAT16, backend=get_backend("cpu"))
     data = images()
     config = resolve(Config().updated({"train": {"amp": "fp16"}}), data)
-    assert build_trainer(config, data, get_backend("cpu")).precision.state() == (FIRST, 0)
-    assert build_trainer(config, data, REFERENCE).precision.forgives
+    assert build_trainer(config, data, get_backend("cpu")).precision.state_dict() == state(FIRST_SCALE)
+    assert build_trainer(config, data, REFERENCE).precision.skips_nonfinite
     with pytest.raises(UsageError, match=r"train\.amp = 'bf16'"):
         Config().updated({"train": {"amp": "bf16"}})
 
@@ -192,14 +198,15 @@ def test_the_scale_is_in_the_checkpoint_and_older_ones_begin_anew(tmp_path) -> N
     data = images()
     config = resolve(Config().updated({"train": {"amp": "fp16"}}), data)
     one = build_trainer(config, data, REFERENCE)
-    one.restore(replace(one.progress, step=40, loss_scale=2.0**11, good_steps=17))
-    save_checkpoint(tmp_path / "last.h5", take(one, config, {}, data.digest))
+    one.clock.step = 40
+    one.precision.load_state_dict(state(2.0**11, 17))
+    save_checkpoint(tmp_path / "last.h5", capture(one, config, {}, data.digest))
     found = load_checkpoint(tmp_path / "last.h5")
     other = build_trainer(config, data, REFERENCE)
-    put_back(found, other)
-    assert other.precision.state() == (2.0**11, 17)
+    restore(found, other)
+    assert other.precision.state_dict() == state(2.0**11, 17)
     assert other.clock.step == 40
     older = {name: value for name, value in found.progress.items() if name not in ("loss_scale", "good_steps")}
     save_checkpoint(tmp_path / "older.h5", replace(found, progress=older))
-    put_back(load_checkpoint(tmp_path / "older.h5"), other)
-    assert other.precision.state() == (FIRST, 0)
+    restore(load_checkpoint(tmp_path / "older.h5"), other)
+    assert other.precision.state_dict() == state(FIRST_SCALE)

@@ -1,9 +1,11 @@
-"""The training loop: steps, epochs, resuming to the same bits, early stopping, numbers that are none."""
+"""The training loop: steps, epochs, resuming to the same bits, early stopping, NaN."""
 
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
+from trainer_settings import arguments, copy_state
 
 from gpucnn import optim
 from gpucnn.backend import REFERENCE
@@ -12,6 +14,7 @@ from gpucnn.errors import NotANumberError, ShapeError
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, ReLU, Sequential
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.optim import schedules
+from gpucnn.optim.averages import EMA
 from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.trainer import Progress, Trainer
 
@@ -43,7 +46,7 @@ def tiny_trainer(**changes: object) -> Trainer:
         "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2, mixup=0.2, mixup_prob=0.5),
         "seed": 7,
     }
-    return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **{**settings, **changes})
+    return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **arguments({**settings, **changes}))
 
 
 def everything(trainer: Trainer) -> dict[str, np.ndarray]:
@@ -125,9 +128,7 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
     list(first.fit(images(), images(), epochs=2))
 
     second = tiny_trainer(policy=policy, augmentation=EVERYTHING)
-    second.model.load_state_dict(first.model.state_dict())
-    second.optimizer.load_state_dict(first.optimizer.state_dict())
-    second.restore(replace(first.progress, history=[dict(row) for row in first.progress.history]))
+    copy_state(first, second)
     list(second.fit(images(), images(), epochs=2))
 
     assert equal(everything(second), everything(whole))
@@ -138,7 +139,8 @@ def test_an_epoch_that_goes_on_with_larger_batches_than_are_left_of_it_is_over()
     first = tiny_trainer()
     next(iter(first.fit(images(), images(), epochs=1)))
     second = tiny_trainer(batch_size=30)  # 2 batches an epoch
-    second.restore(replace(first.progress, batch=3))  # of the second epoch
+    copy_state(first, second)
+    second.progress.batch = 3  # of the second epoch
     assert [report.epoch for report in second.fit(images(), images(), epochs=3)] == [2, 3]
 
 
@@ -147,7 +149,7 @@ def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) 
     trainer = tiny_trainer(max_steps=last)
     seen = []
     reports = list(trainer.fit(images(), images(), epochs=9, watch=seen.append))  # 4 batches an epoch
-    assert trainer.clock.step == trainer.progress.step == last
+    assert trainer.clock.step == last
     assert [report.epoch for report in reports] == list(range(1, -(-last // 4) + 1))
     assert seen[-1].batch == (last - 1) % 4 + 1  # the last reading is of the last step
     assert trainer.progress.batch == 0
@@ -156,7 +158,7 @@ def test_a_run_ends_with_its_last_step_in_the_middle_of_an_epoch_too(last: int) 
 
 
 @pytest.mark.parametrize("steps", [2, 4, 5])
-def test_what_only_held_parameters_want_is_not_computed(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_for_frozen_parameters_alone_are_not_computed(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(watched: bool) -> tuple[dict[str, np.ndarray], list[int]]:
         first = Conv2D(1, 4, 3, padding=1, weight_group="frozen", bias_group="whiten")
         net = Sequential(first, ReLU(), Conv2D(4, 4, 3), BatchNorm(4), ReLU(), Flatten(), Linear(64, 3))
@@ -175,7 +177,7 @@ def test_what_only_held_parameters_want_is_not_computed(steps: int, monkeypatch:
     assert calls == list(range(4 if steps <= 4 else 8))  # from the next epoch on
 
 
-def test_a_model_that_was_held_learns_again_in_another_run() -> None:
+def test_a_model_that_was_frozen_learns_again_in_another_run() -> None:
     net = tiny_net()
     for _ in range(2):
         rules = {"filter": optim.GroupRule(steps=4), "bias": optim.GroupRule(steps=4)}
@@ -195,9 +197,9 @@ def test_patience_ends_the_run_early() -> None:
 
 @pytest.mark.parametrize(
     ("poison", "culprit"),
-    [("weight", "weights '0.weight' hold NaN"), ("overflow", "layer '0' (Conv2D)")],
+    [("weight", "weights '0.weight' have NaN"), ("overflow", "layer '0' (Conv2D)")],
 )
-def test_not_a_number_stops_before_the_update_and_names_the_place(poison: str, culprit: str) -> None:
+def test_nan_stops_before_the_update_and_names_the_place(poison: str, culprit: str) -> None:
     trainer = tiny_trainer()
     w = trainer.model.parameters()["0.weight"].data
     w[0, 0, 0, 0] = np.nan if poison == "weight" else 3e38
@@ -210,11 +212,11 @@ def test_not_a_number_stops_before_the_update_and_names_the_place(poison: str, c
     assert np.array_equal(trainer.model.parameters()["5.weight"].data, before)
 
 
-def test_a_device_that_runs_ahead_is_asked_at_the_interval() -> None:
+def test_an_asynchronous_device_is_checked_at_the_interval() -> None:
     ahead = replace(REFERENCE, synchronous=False)
     trainer = tiny_trainer(backend=ahead, log_interval=2)
     trainer.model.parameters()["5.bias"].data[...] = np.nan
-    with np.errstate(all="ignore"), pytest.raises(NotANumberError, match="step 1 is not a number"):
+    with np.errstate(all="ignore"), pytest.raises(NotANumberError, match="step 1 gave NaN or infinity"):
         list(trainer.fit(images(), images(), epochs=1))
 
 
@@ -243,3 +245,54 @@ def test_data_that_does_not_fit_the_model_is_refused_before_the_first_step() -> 
     with pytest.raises(ShapeError, match="Linear"):
         list(trainer.fit(wide, wide, epochs=1))
     assert trainer.progress == Progress()
+
+
+def test_the_constructor_has_few_parameters() -> None:
+    assert len(signature(Trainer).parameters) <= 12
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_evaluation_changes_nothing_in_a_trainer(tta: str) -> None:
+    dim = Dataset("dim", (images().images // 3), images().labels, CLASSES)  # another mean and std
+    runs = []
+    for looked in (False, True):
+        trainer = tiny_trainer(averages=[EMA(0.9)], policy=Policy("float16", interval=3))
+        if looked:
+            trainer.evaluate(dim, tta)
+        list(trainer.fit(images(), images(), epochs=1))
+        if looked:
+            trainer.evaluate(dim, tta)
+        list(trainer.fit(images(), images(), epochs=2))
+        runs.append((everything(trainer), trainer.progress, trainer.mean, trainer.std))
+    assert equal(runs[0][0], runs[1][0])
+    assert runs[0][1:] == runs[1][1:]
+
+
+def test_evaluation_uses_the_mean_and_std_of_the_trainer_if_it_has_any() -> None:
+    dim = Dataset("dim", (images().images // 3), images().labels, CLASSES)
+    trainer = tiny_trainer()
+    assert trainer.loader(dim, training=False).mean == np.float32(dim.mean[0])
+    trainer.prepare(images())
+    assert trainer.loader(dim, training=False).mean == np.float32(images().mean[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_the_mode_as_it_was(training: bool) -> None:
+    trainer = tiny_trainer()
+    if not training:
+        trainer.model.eval()
+    trainer.evaluate(images())
+    assert {layer.training for _, layer in trainer.model.named_layers()} == {training}
+
+
+def test_an_epoch_reports_its_own_steps_alone() -> None:
+    reports = []
+    for by_hand in (False, True):
+        trainer = tiny_trainer(schedule=schedules.constant(0.0), augmentation=None)
+        trainer.prepare(images())
+        if by_hand:
+            trainer.train_step(*next(iter(trainer.loader(images(8, seed=3), training=False).epoch(0))))
+            trainer.clock.step = 0
+        reports += trainer.fit(images(), images(), epochs=1)
+        assert trainer.metrics.sums() == (0.0, 0, 0)  # as a checkpoint between two epochs has them
+    assert reports[0].train_loss == reports[1].train_loss

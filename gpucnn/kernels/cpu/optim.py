@@ -70,6 +70,6 @@ def adam_update(
     parallel(_adam, w, g, m, v, *(np.float32(number) for number in numbers), work=4 * w.size)
 
 
-def lerp(a: Array, w: Array, share: float) -> None:
+def lerp(a: Array, w: Array, weight: float) -> None:
     """Part of the way from a to w."""
-    parallel(_lerp, a, w, np.float32(share), work=2 * a.size)
+    parallel(_lerp, a, w, np.float32(weight), work=2 * a.size)

@@ -70,8 +70,8 @@ def adam_update(
     launch(MODULE, f"adam<{wide}>", grid, w, g, m, v, *numbers)
 
 
-def lerp(a: Array, w: Array, share: Any) -> None:
+def lerp(a: Array, w: Array, weight: Any) -> None:
     """Part of the way from a to w."""
     w = contiguous(w)
     wide, grid = _plan(a, w)
-    launch(MODULE, f"lerp<{wide}>", grid, a, w, np.int64(a.size), *number(share, np.float64))
+    launch(MODULE, f"lerp<{wide}>", grid, a, w, np.int64(a.size), *number(weight, np.float64))

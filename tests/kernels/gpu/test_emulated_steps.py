@@ -44,7 +44,7 @@ def weights(model, shape, optimizer, backend, policy=FLOAT32) -> dict[str, np.nd
         policy=policy,
         augmentation=Augmentation(flip=True, crop=2, crop_mode="reflect", flip_mode="alternating", cutout=2),
     )
-    trainer.precision.restore(2.0**9, 0)  # so that no gradient overflows
+    trainer.precision.load_state_dict({"loss_scale": 2.0**9, "good_steps": 0})  # so that no gradient overflows
     set_ = images(shape)
     for report in trainer.fit(set_, set_, epochs=1):
         assert np.isfinite(report.train_loss)
