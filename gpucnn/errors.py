@@ -52,8 +52,37 @@ class DeviceError(GpucnnError):
     exit_code = 6
 
 
+SYNONYMS = {
+    "arch": ("model",),
+    "bs": ("batch_size",),
+    "early_stopping": ("patience",),
+    "fp16": ("amp",),
+    "gpu": ("device",),
+    "label_smoothing": ("smoothing",),
+    "learning_rate": ("lr",),
+    "lr_scheduler": ("sched", "schedule"),
+    "num_workers": ("threads",),
+    "optim": ("opt", "optimizer"),
+    "optimizer": ("opt",),
+    "precision": ("amp",),
+    "schedule": ("sched",),
+    "scheduler": ("sched", "schedule"),
+    "type": ("name",),
+    "warmup": ("warmup_epochs",),
+    "wd": ("weight_decay",),
+}
+"""What others call a flag or a setting -> what it may be here."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was meant, as far as that can be guessed; None where it cannot."""
+    names = sorted(known)
+    meant = (other for other in SYNONYMS.get(str(name), ()) if other in names)
+    return next(meant, None) or next(iter(get_close_matches(str(name), names, n=1)), None)
+
+
 def closest(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: what could have been meant."""
     names = sorted(known)
-    match = get_close_matches(str(name), names, n=1)
-    return f": did you mean {match[0]!r}?" if match else f": known are {', '.join(names) or 'none'}"
+    match = nearest(name, names)
+    return f": did you mean {match!r}?" if match else f": known are {', '.join(names) or 'none'}"

@@ -37,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix.lower() != ".png":
         raise UsageError(f"--out {args.out}: give the name of a PNG file, as augmentations.png")
     config = settings(args)
-    how = config.data.augmentation()
+    how = config.data.augmentation
     if not how:
-        raise UsageError("nothing happens to the images of this recipe: add for instance --set data.crop=4")
+        raise UsageError(
+            "nothing happens to the images of this recipe: add for instance --set data.augmentation.crop=4"
+        )
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, _ = split(config, train, test)
     index = some_of_each_class(train, args.images)
@@ -67,7 +69,7 @@ def some_of_each_class(dataset: Dataset, count: int) -> Array:
 def drawn(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
     """The images ``index`` (B,) in each epoch, with the draws that a run with this seed has for them.
 
-    Mixed images are those of the sheet in reverse, by the shares of each epoch's first batch.
+    Mixed images are those of the sheet in reverse, by the ratios of each epoch's first batch.
     """
     loader = Loader(
         train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how
@@ -89,5 +91,5 @@ def mix_note(mix: Mix) -> str:
 
 def as_bytes(x: Array, train: Dataset) -> Array:
     """Normalised float32 (B,H,W,C) -> uint8, as they were."""
-    shares = x * np.array(train.std) + np.array(train.mean)
-    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
+    values = x * np.array(train.std) + np.array(train.mean)  # 0..1
+    return np.rint(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)

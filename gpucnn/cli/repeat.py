@@ -33,7 +33,7 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
     for number in range(seed, seed + args.repeat):
         one = copy(args)
         one.output = root / f"seed-{number}"
-        setattr(one, "train.seed", number)
+        one.seed = number
         one.resume = args.resume if checkpoints(one.output) else None
         print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
         if code := once(one):
@@ -82,7 +82,7 @@ def spread(found: Sequence[float]) -> dict[str, float]:
 
 
 def number(value: float | None) -> str:
-    """Four digits; a log has null where a loss was no number."""
+    """Four digits; a log has null where a loss was NaN."""
     return "none" if value is None else f"{value:.4f}"
 
 

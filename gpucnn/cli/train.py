@@ -13,14 +13,13 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
-from gpucnn.cli.options import add_data_options, add_device_options, describe
+from gpucnn.cli.options import add_data_options, add_setting_flags, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import GpucnnError, NotANumberError
-from gpucnn.models import MODELS
 from gpucnn.runs.build import build_trainer, resolve, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
@@ -33,41 +32,6 @@ from gpucnn.version import __version__
 
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 
-FLAGS: dict[str, tuple[str, type, str]] = {
-    "--dataset": ("data.dataset", str, "digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic"),
-    "--validation": ("data.validation", int, "hold out this many training images and test on them"),
-    "--mixup": ("data.mixup", float, "alpha of mixup: images and labels blended with others (0: none)"),
-    "--cutmix": ("data.cutmix", float, "alpha of cutmix: a box of another image pasted in (0: none)"),
-    "--mixup-prob": ("data.mixup_prob", float, "share of the batches that are mixed"),
-    "--model": ("model.name", str, f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"),
-    "--epochs": ("train.epochs", int, "epochs in all, those before a resume included"),
-    "--max-steps": ("train.max_steps", int, "end the run with this step (0: with the last epoch)"),
-    "--batch-size": ("train.batch_size", int, "images per step"),
-    "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
-    "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
-    "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
-    "--ema": ("train.ema", float, "decay of a moving average of the weights, which evaluation uses (0: none)"),
-    "--amp": ("train.amp", str, "precision on a GPU: off, fp16 (mixed) or tf32"),
-    "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
-    "--tta": ("train.tta", str, "views per test image, once more at the end: none, flip, shift or multicrop"),
-    "--opt": ("optimizer.name", str, "sgd, muon, adam or adamw"),
-    "--lr": ("optimizer.lr", float, "learning rate"),
-    "--momentum": ("optimizer.momentum", float, "momentum of sgd and muon"),
-    "--weight-decay": ("optimizer.weight_decay", float, "of weights; biases and batch norm are spared"),
-    "--sched": ("schedule.name", str, "constant, step, cosine, one_cycle, triangular or piecewise"),
-    "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
-    "--cuda-graph": ("run.cuda_graph", str, "on a GPU, a step's launches as one: auto, on or off"),
-    "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
-    "--tensorboard": ("run.tensorboard", bool, "also write TensorBoard events into the run folder"),
-    "--device": ("run.device", str, ""),
-    "--strict-device": ("run.strict_device", bool, ""),
-    "--memory-limit": ("run.memory_limit", str, ""),
-    "--threads": ("run.threads", int, ""),
-}
-"""flag -> (config key, type, help); the last four are shared with other commands."""
-
-SHORT = {"--batch-size": ["-b"]}
-
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is trained, and how."""
@@ -77,17 +41,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting, as optimizer.nesterov=false",
+        help="any setting, for example optimizer.nesterov=false",
     )
-    for flag, (key, kind, line) in FLAGS.items():
-        if line:
-            names = [flag, *SHORT.get(flag, [])]
-            if kind is bool:
-                parser.add_argument(*names, dest=key, action="store_true", default=None, help=line)
-            else:
-                parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+    add_setting_flags(parser)
     add_data_options(parser)
-    add_device_options(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,13 +68,8 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
         config = Config.from_file(args.config)
     for assignment in args.set:
         config = config.with_setting(assignment)
-    values = {**vars(args)}
-    shared = {f"run.{name}": name for name in ("device", "strict_device", "memory_limit", "threads")}
-    for key, _, _ in FLAGS.values():
-        value = values[shared.get(key, key)]
-        if value is not None:
-            section, _, name = key.partition(".")
-            config = config.updated({section: {name: value}})
+    for name, value in flags_given(args).items():
+        config = config.with_value(name, value)
     return config
 
 
@@ -196,7 +148,7 @@ def train_in(
 
 
 def kept(folder: RunDirectory, error: NotANumberError) -> str:
-    """Keep the batch that led to a number that is none -> what to add to the message."""
+    """Save the batch that led to NaN or infinity -> what to add to the message."""
     if not error.batch:
         return ""
     try:
@@ -265,7 +217,7 @@ def introduce(
     )
     for section, values in asdict(config).items():
         shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
-        print("\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
+        print("\n".join(textwrap.wrap(shown, 80, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
     if resumed:
         print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:

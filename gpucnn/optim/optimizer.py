@@ -12,14 +12,21 @@ batch norm, unless a ``GroupRule`` says otherwise.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from math import ceil
 from typing import Any
 
 from gpucnn.backend import Backend, array_module
 from gpucnn.errors import UsageError, closest
 from gpucnn.layers.parameter import DECAYED, GROUPS, FlatParameters
+from gpucnn.settings import check, setting
 from gpucnn.types import Array
+
+TRAINED = tuple(group for group in GROUPS if group != "frozen")
+"""The groups that an optimiser updates."""
+
+MOST_EPOCHS = 10**9  # more than any run has; times the steps of an epoch it is still finite
 
 
 def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:
@@ -72,34 +79,34 @@ def clip_by_norm(g: Array, max_norm: float) -> None:
 
 @dataclass(frozen=True)
 class GroupRule:
-    """How one group of parameters is trained where it is not as the optimiser says for all.
+    """How one group of parameters is trained, where it differs from the other groups.
 
     Args:
         lr: factor of the learning rate.
-        weight_decay: of this group; where not given, the optimiser's for filters and weights and 0 for the rest.
-        momentum: of this group; where not given, the optimiser's.
-        steps: the group is trained for so many steps and held fixed from then on; 0 trains it to the end.
-        fade: during those steps the rate falls on a straight line from ``lr`` times the optimiser's to 0, whatever
+        weight_decay: of this group; None takes the optimiser's for filters and weights, and 0 for the others.
+        momentum: of this group; None takes the optimiser's.
+        steps: the group is trained for so many steps and frozen after them; 0 trains it to the end.
+        fade: until it is frozen its rate falls on a straight line from ``lr`` times the optimiser's to 0, whatever
             the schedule says.
+        epochs: in place of ``steps`` in a run's settings; an optimiser takes steps only (``in_steps``).
 
     Raises:
-        UsageError: a number out of its range, or ``fade`` without ``steps``.
+        UsageError: a number out of its range.
     """
 
-    lr: float = 1.0
-    weight_decay: float | None = None
-    momentum: float | None = None
-    steps: int = 0
+    lr: float = setting(1.0, at_least=0)
+    weight_decay: float | None = setting(None, at_least=0)
+    momentum: float | None = setting(None, at_least=0, below=1)
+    steps: int = setting(0, at_least=0)
     fade: bool = False
+    epochs: float = setting(0.0, at_least=0, at_most=MOST_EPOCHS)
 
     def __post_init__(self) -> None:
-        for name, value in {"lr": self.lr, "weight_decay": self.weight_decay or 0.0, "steps": self.steps}.items():
-            if not value >= 0:
-                raise UsageError(f"{name}={value} of a parameter group: give a number >= 0")
-        if not 0.0 <= (self.momentum or 0.0) < 1.0:
-            raise UsageError(f"momentum={self.momentum} of a parameter group: give a number in [0, 1)")
-        if self.fade and not self.steps:
-            raise UsageError("a parameter group fades, but not in how many steps: give steps as well")
+        check(self)
+
+    def in_steps(self, steps_per_epoch: int) -> "GroupRule":
+        """The same rule with ``epochs``, where there are no ``steps``, as steps; rounded up."""
+        return replace(self, steps=self.steps or ceil(self.epochs * steps_per_epoch), epochs=0.0)
 
 
 class Optimizer:
@@ -126,10 +133,18 @@ class Optimizer:
         if not weight_decay >= 0.0:
             raise UsageError(f"weight_decay={weight_decay}: give a number >= 0")
         self.lr, self.weight_decay = lr, weight_decay
-        self.rules = {group: GroupRule() for group in GROUPS if group != "frozen"}
+        self.rules = {group: GroupRule() for group in TRAINED}
         for group, rule in (groups or {}).items():
             if group not in self.rules:
                 raise UsageError(f"there is no parameter group {group!r} to train{closest(group, self.rules)}")
+            if rule.epochs:
+                raise UsageError(
+                    f"group {group!r}: epochs = {rule.epochs}: an optimiser takes steps (GroupRule.in_steps)"
+                )
+            if rule.fade and not rule.steps:
+                raise UsageError(
+                    f"optimizer.groups.{group}.fade needs steps or epochs: in how many its rate falls to 0"
+                )
             self.rules[group] = rule
         self.state: dict[str, Array] = {}
 
@@ -156,7 +171,7 @@ class Optimizer:
                 self.update(group, part, rates[group], step)
 
     def rates(self, lr: float, step: int) -> dict[str, float]:
-        """Group -> its learning rate where the schedule's is ``lr``; groups that are held fixed are left out."""
+        """Group -> its learning rate where the schedule's is ``lr``; frozen groups are left out."""
         found = {}
         for group, rule in self.rules.items():
             if not rule.steps or step < rule.steps:
@@ -164,8 +179,8 @@ class Optimizer:
                 found[group] = base * rule.lr
         return found
 
-    def held(self, step: int) -> list[str]:
-        """The groups that are held fixed from this step on, or were before."""
+    def frozen_groups(self, step: int) -> list[str]:
+        """The groups that are frozen at this step, or were before."""
         return [group for group, rule in self.rules.items() if rule.steps and step >= rule.steps]
 
     def decay(self, group: str) -> float:
@@ -191,7 +206,7 @@ class Optimizer:
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Array]]) -> None:
-        """Replace the state; names and shapes have been checked by whoever read them."""
+        """Replace the state; the caller has checked names and shapes."""
         for kind, flat in self.state.items():
             for name in self.flat.segments:
                 self.flat.view(flat, name)[...] = self.backend.to_device(state[kind][name])
@@ -201,8 +216,8 @@ class SGD(Optimizer):
     """Gradient descent, with momentum where it is not 0.
 
     Args:
-        decoupled: weight decay is the share of w that one step at the full learning rate takes off w, whatever that
-            rate is.  The gradient gets (weight_decay / lr) w, with the optimiser's lr times the group's factor, so
+        decoupled: weight decay is the fraction of w that one step at the full learning rate takes off w, whatever
+            that rate is.  The gradient gets (weight_decay / lr) w, with the optimiser's lr times the group's factor, so
             the schedule and momentum act on it as on the gradient (the decay of arXiv 2404.00498).  Without it,
             the gradient gets weight_decay w, and a step takes lr weight_decay w off w.
     """

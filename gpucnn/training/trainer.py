@@ -226,7 +226,7 @@ class Trainer:
         self.metrics.restart(progress.loss_sum, progress.correct, progress.examples)
         self.model.train()
         # by epochs, so that a run that is resumed within one computes what the other did
-        if self.model.hold(self.optimizer.held(progress.epoch * len(batches))):
+        if self.model.hold(self.optimizer.frozen_groups(progress.epoch * len(batches))):
             self.compute = recorded(self.descend, self.backend, self.clock, self.cuda_graph)
         start, before = perf_counter(), progress.examples
         for x, labels in batches.epoch(progress.epoch, progress.batch):
