@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.backend import REFERENCE
-from gpucnn.cli.train import add_recipe_arguments, settings
-from gpucnn.data import Augmentation, Dataset, Loader, load_dataset
+from gpucnn.cli.train import add_recipe_arguments, load_data, settings
+from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.data.augment.mixing import Mix
 from gpucnn.errors import UsageError
 from gpucnn.plots import feature_maps
 from gpucnn.plots.feature_maps import Column
-from gpucnn.runs.build import split
 from gpucnn.runs.config import Config
 from gpucnn.types import Array
 
@@ -42,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "nothing happens to the images of this recipe: add for instance --set data.augmentation.crop=4"
         )
-    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
-    train, _ = split(config, train, test)
+    train, _ = load_data(args, config)
     index = some_of_each_class(train, args.images)
     columns = [Column("image", "", train.images[index])]
     columns += drawn(config, train, how, index, args.columns)

@@ -9,8 +9,6 @@ from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
 
-HELP = "download, verify and list data sets"
-
 NUMBERS = ("BYTES", "DOWNLOAD")  # headings of columns that are flush right
 
 

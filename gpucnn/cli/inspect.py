@@ -15,8 +15,6 @@ from gpucnn.checkpoint.structure import Entry
 from gpucnn.runs.directory import natural_order
 from gpucnn.types import Array
 
-HELP = "what a checkpoint holds"
-
 WIDTH = 80
 
 

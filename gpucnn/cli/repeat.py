@@ -1,4 +1,4 @@
-"""One recipe with several seeds: how much of an accuracy is chance."""
+"""One recipe with several seeds: mean and standard deviation of its accuracy."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
         one.resume = args.resume if checkpoints(one.output) else None
         print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
         if code := once(one):
-            with suppress(OSError):  # as where one run is stopped: nobody may be reading
+            with suppress(OSError):  # the reader of the output may be gone
                 print(
                     f"       and with the other seeds by the same command with --resume auto --output {root}",
                     flush=True,

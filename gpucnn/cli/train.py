@@ -73,6 +73,11 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     return config
 
 
+def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
+    """What to train and to test on."""
+    return split(config, *load_dataset(config.data.dataset, args.data_dir, download=not args.no_download))
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with a run, once or several times; returns 0, or 128 and the signal that ended it."""
     if args.repeat == 1:
@@ -88,8 +93,7 @@ def run_once(args: argparse.Namespace) -> int:
     backend, reason = choose_backend(
         config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
     )
-    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
-    train, test = split(config, train, test)
+    train, test = load_data(args, config)
     config = resolve(config, train)
     trainer = build_trainer(config, train, backend)
     if resumed:
@@ -125,12 +129,12 @@ def train_in(
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
                 checkpoint = take(trainer, config, stable, train.digest)
-                if best:  # first: a run that goes on from last.h5 does not come by this epoch again
+                if best:  # before last.h5: a run resumed from that does not repeat this epoch
                     folder.save_best(checkpoint)
                 folder.save_last(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
-        raise NotANumberError(f"{error}{kept(folder, error)}") from None
+        raise NotANumberError(f"{error}{save_bad_batch(folder, error)}") from None
     finally:
         display.close()
     if received:
@@ -143,11 +147,11 @@ def train_in(
         return 128 + received[0]
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
-        look_again(display, trainer, test, config.train.tta, folder)
+        evaluate_with_tta(display, trainer, test, config.train.tta, folder)
     return 0
 
 
-def kept(folder: RunDirectory, error: NotANumberError) -> str:
+def save_bad_batch(folder: RunDirectory, error: NotANumberError) -> str:
     """Save the batch that led to NaN or infinity -> what to add to the message."""
     if not error.batch:
         return ""
@@ -157,8 +161,8 @@ def kept(folder: RunDirectory, error: NotANumberError) -> str:
         return f"; {reason}"
 
 
-def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
-    """Evaluate the last weights over several views of each image."""
+def evaluate_with_tta(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
+    """Evaluate the last weights once more, averaged over several views of each image (test-time augmentation)."""
     tested = trainer.evaluate(test, tta)
     result = {"tta": tta, "epoch": trainer.progress.epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy}
     folder.write_result(result)
@@ -167,9 +171,9 @@ def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, fold
 
 @contextmanager
 def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
-    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the step under way; the second one at once.
+    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the current step; the second one at once.
 
-    A lost terminal is none to a run that was told to outlive it (``nohup``).
+    Under ``nohup`` a lost terminal is ignored.
     """
     received: list[signal.Signals] = []
 
@@ -178,7 +182,7 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         trainer.stop_requested = True
         for kind, handler in before.items():
             signal.signal(kind, handler)
-        with suppress(OSError):  # Ctrl-C ends a pipeline's other commands too: nobody may be reading
+        with suppress(OSError):  # Ctrl-C ends the reader of a pipeline too
             print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     kinds = [signal.SIGINT, signal.SIGTERM]
@@ -200,7 +204,7 @@ def config_name(args: argparse.Namespace, config: Config) -> str:
 def introduce(
     trainer: Trainer, config: Config, train: Dataset, test: Dataset, folder: Path, resumed: Resumed | None
 ) -> None:
-    """The first lines of a run: what is about to happen, and where."""
+    """The first lines of a run: data, model, all settings and the run folder."""
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
@@ -231,7 +235,7 @@ def introduce(
 
 
 def about_precision(backend: Backend, amp: str) -> str:
-    """What a user should know of ``train.amp`` on this backend; "" where there is nothing to say."""
+    """A note on ``train.amp`` on this backend; "" where none is needed."""
     if not POLICIES[amp].suits(backend):
         return f"not used: {backend.name} computes in float32, --amp {amp} is for a GPU"
     if amp == "off" and POLICIES["tf32"].suits(backend):
@@ -251,7 +255,7 @@ def compact(value: Any) -> str:
 
 
 def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
-    """The last lines: how good it got, where it lies, what to do with it."""
+    """The last lines: the accuracies, the files, and the next command."""
     progress = trainer.progress
     if not progress.history:
         return
@@ -262,6 +266,6 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
         f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
     )
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
-    if files:  # a run that goes on in another folder has best.h5 there once it is better than it was
+    if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")
         display.line(f"next   gpucnn evaluate --checkpoint {files[0]}")

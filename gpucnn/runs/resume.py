@@ -1,4 +1,4 @@
-"""Going on with an earlier run: find its checkpoint, and refuse to go on as a different run."""
+"""Resume a run: find its checkpoint, and refuse settings or data that would make it a different run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
 
 
 def refuse_changes(resumed: Resumed, config: Config, digest: str) -> None:
-    """Raises UsageError where the run would no longer be the one that was checkpointed."""
+    """Raises UsageError for a setting, but those of ``FREE`` and [run], or data that differ from the checkpoint's."""
     before, now = resumed.config.flat(), config.flat()
     for name in before | now:
         if before.get(name) != now.get(name) and name not in FREE and not name.startswith("run."):
