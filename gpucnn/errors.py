@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import chain
 
 
 class GpucnnError(Exception):
@@ -52,33 +53,28 @@ class DeviceError(GpucnnError):
     exit_code = 6
 
 
-SYNONYMS = {
-    "arch": ("model",),
-    "bs": ("batch_size",),
-    "early_stopping": ("patience",),
-    "fp16": ("amp",),
-    "gpu": ("device",),
-    "label_smoothing": ("smoothing",),
-    "learning_rate": ("lr",),
-    "lr_scheduler": ("sched", "schedule"),
-    "num_workers": ("threads",),
-    "optim": ("opt", "optimizer"),
-    "optimizer": ("opt",),
-    "precision": ("amp",),
-    "schedule": ("sched",),
-    "scheduler": ("sched", "schedule"),
-    "type": ("name",),
-    "warmup": ("warmup_epochs",),
-    "wd": ("weight_decay",),
-}
-"""What others call a flag or a setting -> what it may be here."""
+SYNONYMS = (
+    {"amp", "fp16", "mixed_precision", "precision"},
+    {"arch", "architecture", "model"},
+    {"batch_size", "bs"},
+    {"device", "gpu"},
+    {"early_stopping", "patience"},
+    {"label_smoothing", "smoothing"},
+    {"learning_rate", "lr"},
+    {"lr_scheduler", "sched", "schedule", "scheduler"},
+    {"name", "type"},
+    {"num_workers", "threads", "workers"},
+    {"opt", "optim", "optimizer"},
+    {"wd", "weight_decay"},
+)
+"""Names of flags and settings, here and elsewhere, that mean the same."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that was meant, as far as that can be guessed; None where it cannot."""
+    """The known name that was probably meant: a synonym, or the most similar spelling; None where there is neither."""
     names = sorted(known)
-    meant = (other for other in SYNONYMS.get(str(name), ()) if other in names)
-    return next(meant, None) or next(iter(get_close_matches(str(name), names, n=1)), None)
+    synonyms = (other for group in SYNONYMS if name in group for other in names if other in group)
+    return next(chain(synonyms, get_close_matches(str(name), names, n=1)), None)
 
 
 def closest(name: object, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
     lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
 
-The dataclass checks its values with ``check``; flags, ``--help`` and error messages are made from the same field.
+Dataclasses derived from ``Settings`` check their values; flags, ``--help`` and messages come from the same field.
 """
 
 from collections.abc import Collection
@@ -13,19 +13,19 @@ from typing import Any
 
 from gpucnn.errors import UsageError, closest
 
-COMPARISONS = {">=": ge, ">": gt, "<=": le, "<": lt}
+BOUNDS = {"at_least": (">=", ge), "above": (">", gt), "at_most": ("<=", le), "below": ("<", lt)}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says beside its type and default.
+    """What a field states besides its type and default.
 
     Args:
         help: what it is, in a few words.
         flags: on the command line, as ("--lr",).
         choices: the values of a string.
         keys: the keys of a table, where only some are known.
-        bounds: of a number, or of every number in a list, as {">=": 0, "<": 1}; it is finite as well.
+        bounds: of a number, or of every number in a list, by the names of ``BOUNDS``; it must be finite as well.
     """
 
     help: str
@@ -49,12 +49,12 @@ class Setting:
         elif self.choices and value not in self.choices:
             raise UsageError(f"{name} = {value!r}{closest(value, self.choices)}")
         elif self.bounds and value is not None and not self.allows(value):
-            allowed = " and ".join(f"{sign} {bound}" for sign, bound in self.bounds.items())
+            allowed = " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in self.bounds.items())
             raise UsageError(f"{name} = {value}: give a number {allowed}")
 
     def allows(self, value: float) -> bool:
         """Whether a number is finite and within the bounds."""
-        return abs(value) < inf and all(COMPARISONS[sign](value, bound) for sign, bound in self.bounds.items())
+        return abs(value) < inf and all(BOUNDS[kind][1](value, bound) for kind, bound in self.bounds.items())
 
 
 def setting(
@@ -63,22 +63,20 @@ def setting(
     *flags: str,
     choices: Collection[str] = (),
     keys: Collection[str] = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
+    **bounds: float,
 ) -> Any:
     """A dataclass field with this default and a ``Setting``."""
-    limits = {">=": at_least, ">": above, "<=": at_most, "<": below}
-    bounds = {sign: bound for sign, bound in limits.items() if bound is not None}
     metadata = {"setting": Setting(help, flags, choices, keys, bounds)}
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def check(settings: Any) -> None:
-    """Raises UsageError for the first field of a dataclass that is out of its bounds or choices."""
-    for f in fields(settings):
-        if "setting" in f.metadata:
-            f.metadata["setting"].check(f.name, getattr(settings, f.name))
+class Settings:
+    """The base of a dataclass whose fields are ``setting``s; raises UsageError for a value that a field cannot have."""
+
+    def __post_init__(self) -> None:
+        settings: Any = self
+        for f in fields(settings):
+            if "setting" in f.metadata:
+                f.metadata["setting"].check(f.name, getattr(self, f.name))

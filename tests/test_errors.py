@@ -10,7 +10,7 @@ from gpucnn.errors import closest, nearest
     [
         ("momentun", ["momentum", "lr"], "momentum"),
         ("learning_rate", ["momentum", "lr"], "lr"),
-        ("learning_rate", ["learning_rates", "momentum"], "learning_rates"),
+        ("learning_rates", ["learning_rate", "lr"], "learning_rate"),
         ("scheduler", ["sched", "seed"], "sched"),
         ("scheduler", ["schedule", "train"], "schedule"),
         ("xyzzy", ["momentum", "lr"], None),

@@ -8,11 +8,11 @@ from math import inf, nan
 import pytest
 
 from gpucnn.errors import UsageError
-from gpucnn.settings import check, setting
+from gpucnn.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Settings):
     rate: float | None = setting(0.5, "a rate", "--rate", "-r", above=0, below=1)
     seed: int = setting(0, at_least=0, at_most=2**63)
     kind: str = setting("sum", choices=("sum", "mean"))
@@ -37,14 +37,14 @@ class Sample:
 )
 def test_what_a_field_cannot_have_is_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        check(Sample(**values))
+        Sample(**values)
 
 
 @pytest.mark.parametrize(
     "values", [{}, {"rate": None}, {"seed": 2**63}, {"places": ((1.0,), ())}, {"table": {}}, {"free": nan}]
 )
 def test_what_a_field_can_have_passes(values: dict[str, object]) -> None:
-    check(Sample(**values))
+    Sample(**values)
 
 
 def test_a_table_is_not_shared_by_two_objects() -> None:

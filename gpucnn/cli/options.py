@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError, nearest
-from gpucnn.runs.config import flag_fields
+from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -45,22 +45,21 @@ class Parser(argparse.ArgumentParser):
 
 def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
     """The flags of a run's settings, as their fields state them: of all, or of those of these names."""
-    for name, f, kind in flag_fields():
-        stated = f.metadata["setting"]
-        if names and name not in names:
+    for name, field, kind, default in stated_settings():
+        if not field.flags or (names and name not in names):
             continue
         if kind is bool:
-            parser.add_argument(*stated.flags, action="store_true", default=None, help=stated.help)
+            parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
         else:
-            choices = f"{', '.join(stated.choices)}; " if stated.choices else ""
-            default = f"{f.default:g}" if kind is float else f.default or repr(f.default)
-            line = f"{stated.help} ({choices}default: {default})".replace("%", "%%")
-            parser.add_argument(*stated.flags, type=kind, metavar=kind.__name__.upper(), help=line)
+            choices = f"{', '.join(field.choices)}; " if field.choices else ""
+            shown = f"{default:g}" if kind is float else default or repr(default)
+            line = f"{field.help} ({choices}default: {shown})".replace("%", "%%")
+            parser.add_argument(*field.flags, type=kind, metavar=kind.__name__.upper(), help=line)
 
 
 def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     """Dotted name -> value of the settings whose flags were given."""
-    values = {name: getattr(args, f.metadata["setting"].dest) for name, f, _ in flag_fields()}
+    values = {name: getattr(args, field.dest) for name, field, *_ in stated_settings() if field.flags}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from gpucnn.backend import Backend, array_module
 from gpucnn.errors import UsageError, closest
 from gpucnn.layers.parameter import DECAYED, GROUPS, FlatParameters
-from gpucnn.settings import check, setting
+from gpucnn.settings import Settings, setting
 from gpucnn.types import Array
 
 TRAINED = tuple(group for group in GROUPS if group != "frozen")
@@ -78,7 +78,7 @@ def clip_by_norm(g: Array, max_norm: float) -> None:
 
 
 @dataclass(frozen=True)
-class GroupRule:
+class GroupRule(Settings):
     """How one group of parameters is trained, where it differs from the other groups.
 
     Args:
@@ -100,9 +100,6 @@ class GroupRule:
     steps: int = setting(0, at_least=0)
     fade: bool = False
     epochs: float = setting(0.0, at_least=0, at_most=MOST_EPOCHS)
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def in_steps(self, steps_per_epoch: int) -> "GroupRule":
         """The same rule with ``epochs``, where there are no ``steps``, as steps; rounded up."""

@@ -3,9 +3,10 @@
 Precedence: the defaults here < the file < ``--set section.key=value`` < flags.
 """
 
+import json
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -21,22 +22,15 @@ from gpucnn.models import MODELS
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.optimizer import MOST_EPOCHS, TRAINED, GroupRule
 from gpucnn.optim.schedules import SCHEDULES
-from gpucnn.settings import check, setting
+from gpucnn.settings import Setting, Settings, setting
 from gpucnn.training.cuda_graph import MODES
 from gpucnn.training.precision import POLICIES
 
 Option = bool | int | float | str
 
 
-class Section:
-    """Settings that are checked when they are made: UsageError names the setting, its value and what is allowed."""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
 @dataclass(frozen=True)
-class DataConfig(Section):
+class DataConfig(Settings):
     """Which images, and what happens to them.
 
     ``mean``, ``std`` (per channel, 0..1 scale) and ``classes`` are filled in from the training set.
@@ -51,7 +45,7 @@ class DataConfig(Section):
 
 
 @dataclass(frozen=True)
-class ModelConfig(Section):
+class ModelConfig(Settings):
     """Which network; ``input_shape`` (H, W, C) and ``num_classes`` are filled in from the data set."""
 
     name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
@@ -61,37 +55,28 @@ class ModelConfig(Section):
 
 
 @dataclass(frozen=True)
-class TrainConfig(Section):
+class TrainConfig(Settings):
     """The loop."""
 
     epochs: int = setting(12, "epochs in all, those before a resume included", "--epochs", at_least=1)
     batch_size: int = setting(64, "images per step", "--batch-size", "-b", at_least=1)
     drop_last: bool = setting(False, "leave out a last batch that is not full")
-    seed: int = setting(  # a checkpoint has 64 bits for it
-        0, "of weights, shuffles, dropout and augmentation", "--seed", at_least=0, at_most=2**63 - 1
-    )
+    # a checkpoint has 64 bits for it
+    seed: int = setting(0, "of weights, shuffles, dropout, augmentation", "--seed", at_least=0, at_most=2**63 - 1)
     smoothing: float = setting(0.0, "label smoothing, a fraction", "--smoothing", at_least=0, below=1)
     reduction: str = setting("mean", "of a batch's losses, before they are differentiated", choices=("mean", "sum"))
     clip_grad: float = setting(0.0, "largest norm of the gradient; 0: no clipping", "--clip-grad", at_least=0)
-    ema: float = setting(
-        0.0, "decay of a moving average of the weights, used by evaluation; 0: none", "--ema", at_least=0, below=1
-    )
+    ema: float = setting(0.0, "decay of the averaged weights that evaluation uses; 0: none", "--ema", at_least=0, below=1)
     lookahead: int = setting(0, "steps between two returns of the weights to the slow ones; 0: none", at_least=0)
-    lookahead_decay: float = setting(
-        0.95, "how much of the slow weights a return keeps, at the end of the run", at_least=0, below=1
-    )
-    amp: str = setting("off", "precision on a GPU", "--amp", choices=POLICIES)
-    patience: int = setting(
-        0, "epochs without a better test accuracy before it stops; 0: never", "--patience", at_least=0
-    )
+    lookahead_decay: float = setting(0.95, "fraction of the slow weights a late return keeps", at_least=0, below=1)
+    amp: str = setting("off", "precision on a GPU; fp16 is mixed precision", "--amp", choices=POLICIES)
+    patience: int = setting(0, "epochs without a better accuracy before it stops; 0: never", "--patience", at_least=0)
     tta: str = setting("none", "views per test image, averaged once more at the end", "--tta", choices=VIEWS)
-    max_steps: int = setting(
-        0, "end the run and its schedule with this step; 0: with the last epoch", "--max-steps", at_least=0
-    )
+    max_steps: int = setting(0, "end the run with this step; 0: with the last epoch", "--max-steps", at_least=0)
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(Section):
+class OptimizerConfig(Settings):
     """The optimiser, with a rule for each group of parameters that differs."""
 
     name: str = setting("sgd", "the optimiser", "--opt", choices=OPTIMIZERS)
@@ -99,9 +84,7 @@ class OptimizerConfig(Section):
     momentum: float = setting(0.9, "momentum of sgd and muon; sgd is plain with 0", "--momentum", at_least=0, below=1)
     nesterov: bool = setting(True, "for sgd and muon")
     weight_decay: float = setting(5e-4, "of weights; not of biases and batch norm", "--weight-decay", at_least=0)
-    decoupled: bool = setting(
-        False, "for sgd and muon: weight_decay is the fraction of w that a step at the full rate takes off"
-    )
+    decoupled: bool = setting(False, "for sgd and muon: decay by this fraction of w in a step at the full rate")
     beta1: float = setting(0.9, "for adam and adamw", at_least=0, below=1)
     beta2: float = setting(0.999, "for adam and adamw", at_least=0, below=1)
     eps: float = setting(1e-8, "for adam and adamw", above=0)
@@ -110,21 +93,19 @@ class OptimizerConfig(Section):
 
 
 @dataclass(frozen=True)
-class ScheduleConfig(Section):
+class ScheduleConfig(Settings):
     """The learning rate of each step, with a linear warm-up in front."""
 
     name: str = setting("step", "the learning-rate schedule", "--sched", choices=SCHEDULES)
     warmup_epochs: float = setting(
-        0.0, "epochs of linear warm-up before the schedule", "--warmup-epochs", at_least=0, at_most=MOST_EPOCHS
+        0.0, "epochs of linear warm-up", "--warmup-epochs", at_least=0, at_most=MOST_EPOCHS
     )
     milestones: tuple[float, ...] = setting((8.0, 11.0), "in epochs, for step", at_least=0, at_most=MOST_EPOCHS)
     gamma: float = setting(0.2, "factor at each milestone, for step", at_least=0)
     peak: float = setting(0.3, "fraction of the run that climbs, for one_cycle and triangular", at_least=0, at_most=1)
     start: float = setting(0.04, "first rate as a fraction of lr, for one_cycle and triangular", at_least=0)
     final: float = setting(0.0, "last rate as a fraction of lr, for cosine, one_cycle and triangular", at_least=0)
-    knots: tuple[tuple[float, ...], ...] = setting(
-        (), "[epoch, fraction of lr] each, for piecewise: straight lines between them", at_least=0
-    )
+    knots: tuple[tuple[float, ...], ...] = setting((), "[epoch, fraction of lr] each, for piecewise", at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,14 +118,12 @@ class ScheduleConfig(Section):
 
 
 @dataclass(frozen=True)
-class RunConfig(Section):
+class RunConfig(Settings):
     """Where and how it runs; none of it changes what a run learns on one device."""
 
     device: str = setting("auto", f"{', '.join(NAMES)} (plain NumPy)", "--device")
     strict_device: bool = setting(False, "exit 6 where the GPU asked for is missing", "--strict-device")
-    memory_limit: str = setting(
-        "", "of the GPU, for arrays: GiB as in 12, or a fraction as in 80%; empty: all of it", "--memory-limit"
-    )
+    memory_limit: str = setting("", "GPU memory for arrays: GiB as in 12, or 80%; empty: all of it", "--memory-limit")
     threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0)
     cuda_graph: str = setting("auto", "on a GPU, launch a step as one graph", "--cuda-graph", choices=MODES)
     log_interval: int = setting(50, "steps between two readings of the running loss", "--log-interval", at_least=1)
@@ -183,8 +162,8 @@ class Config:
         return cls.from_toml(text, str(path))
 
     def updated(self, tables: Mapping[str, Any]) -> Self:
-        """A copy with some values replaced: {"train": {"epochs": 3}, ...}; tables of older versions will do."""
-        updated: Self = _update(self, "", renamed(tables))
+        """A copy with some values replaced: {"train": {"epochs": 3}, ...}; names of older versions will do."""
+        updated: Self = _update(self, "", tables)
         return updated
 
     def with_value(self, name: str, value: Any) -> Self:
@@ -213,45 +192,34 @@ class Config:
         return dict(_flat(asdict(self), ""))
 
 
-def flag_fields() -> Iterator[tuple[str, Field[Any], Any]]:
-    """Those of ``setting_fields`` that have a flag."""
-    return (row for row in setting_fields() if "setting" in row[1].metadata and row[1].metadata["setting"].flags)
-
-
-def setting_fields(kind: Any = Config, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
-    """(dotted name, field, type) of every setting."""
+def stated_settings(kind: Any = Config, table: str = "") -> Iterator[tuple[str, Setting, Any, Any]]:
+    """(dotted name, what its field says, type, default) of every ``setting``."""
     types = get_type_hints(kind)
     for f in fields(kind):
         if is_dataclass(types[f.name]):
-            yield from setting_fields(types[f.name], f"{prefix}{f.name}.")
-        else:
-            yield f"{prefix}{f.name}", f, types[f.name]
+            yield from stated_settings(types[f.name], _dotted(table, f.name))
+        elif "setting" in f.metadata:
+            yield _dotted(table, f.name), f.metadata["setting"], types[f.name], f.default
 
 
-def renamed(tables: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Tables of older versions by today's names: what is in [data.augmentation] once stood in [data]."""
-    data = tables.get("data")
-    nested = data.get("augmentation", {}) if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or not isinstance(nested, Mapping):
-        return tables
-    names = {f.name for f in fields(Augmentation)}
-    moved = {key: value for key, value in data.items() if key in names}
-    rest = {key: value for key, value in data.items() if key not in names}
-    return {**tables, "data": rest | {"augmentation": {**moved, **nested}}}
+MOVED = {f"data.{f.name}": ("augmentation", f.name) for f in fields(Augmentation)}
+"""What older versions had in another place -> where it is now, below the same table."""
 
 
-def _update(before: Any, name: str, values: Mapping[str, Any]) -> Any:
-    """A copy of a dataclass with some fields replaced; ``name`` is where it stands in the config."""
+def _update(before: Any, table: str, values: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass, which is this table of the config, with some fields replaced."""
     types = get_type_hints(type(before))
-    changed = {}
+    changed: dict[str, Any] = {}
     for key, value in values.items():
+        if moved := MOVED.get(_dotted(table, key)):
+            key, value = moved[0], {moved[1]: value}
         if key not in types:
-            raise _unknown(name, key, types)
-        changed[key] = _convert(value, types[key], _dotted(name, key), getattr(before, key))
+            raise _unknown(table, key, types)
+        changed[key] = _convert(value, types[key], _dotted(table, key), changed.get(key, getattr(before, key)))
     try:
         return replace(before, **changed)
     except UsageError as error:
-        raise UsageError(_dotted(name, str(error))) from None
+        raise UsageError(_dotted(table, str(error))) from None
 
 
 def _convert(value: Any, wanted: Any, name: str, before: Any = None) -> Any:
@@ -280,7 +248,7 @@ def _convert(value: Any, wanted: Any, name: str, before: Any = None) -> Any:
 
 def _unknown(table: str, key: str, known: Collection[str]) -> UsageError:
     """The error about a key that a table does not have: what could have been meant, there or elsewhere."""
-    elsewhere = {name.rpartition(".")[2]: name for name, _, _ in setting_fields()}
+    elsewhere = {name.rpartition(".")[2]: name for name in Config().flat()}
     if here := nearest(key, known):
         hint = f"did you mean {_dotted(table, here)}?"
     elif table and (other := nearest(key, elsewhere)):
@@ -303,22 +271,10 @@ def _flat(values: Mapping[str, Any], table: str) -> Iterator[tuple[str, Any]]:
 
 
 def _table(name: str, values: Mapping[str, Any]) -> list[str]:
-    """The lines of a table and of the tables in it; what is None is left out."""
+    """The lines of a table and of the tables in it, without None; JSON's values are TOML's as well."""
     plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
-    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in plain.items()), ""]
+    lines = [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()), ""]
     for key, value in values.items():
         if isinstance(value, dict) and value:
             lines += _table(f"{name}.{key}", value)
     return lines
-
-
-def _toml(value: Any) -> str:
-    """One value in TOML."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return repr(value)

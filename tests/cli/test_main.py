@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpucnn.cli.main import main
-from gpucnn.runs.config import flag_fields
+from gpucnn.runs.config import stated_settings
 
 LONG = "x" * 300  # longer than a file's name can be
 
@@ -103,10 +103,10 @@ def test_help_fits_80_columns_and_shows_the_defaults_of_the_settings(
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     words = " ".join(shown.split())
-    for name, f, _ in flag_fields():
-        (flag, *_) = f.metadata["setting"].flags
-        assert f"{flag} " in words, name
-        assert f.metadata["setting"].help in words
+    for _, field, *_ in stated_settings():
+        for flag in field.flags:
+            assert f"{flag} " in words
+            assert field.help in words
     for text in ("learning rate (default: 0.05)", "(off, fp16, tf32; default: off)", "images per step (default: 64)"):
         assert text in words
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gpucnn.data import Augmentation
 from gpucnn.errors import UsageError
 from gpucnn.optim.optimizer import GroupRule
-from gpucnn.runs.config import Config, OptimizerConfig, setting_fields
+from gpucnn.runs.config import Config, OptimizerConfig, stated_settings
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
 
@@ -197,7 +197,7 @@ def test_flat_names_every_setting_as_a_user_writes_it() -> None:
     flat = Config.from_toml("[optimizer.groups.norm]\nlr = 64\n").flat()
     assert flat["optimizer.groups.norm.lr"] == 64.0
     assert flat["data.augmentation.flip"] is False
-    for name, _, kind in setting_fields():
+    for name, _, kind, _ in stated_settings():
         assert name in flat or kind == dict[str, GroupRule] or name == "model.options"
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from gpucnn.data.augment.warp import turning
 from gpucnn.errors import UsageError
 from gpucnn.random import integers, stream_id, uniform
-from gpucnn.settings import check, setting
+from gpucnn.settings import Settings, setting
 from gpucnn.types import Array, Shape
 
 CROP_MODES = ("zero", "reflect")
@@ -23,7 +23,7 @@ FLIP, CROP, CUTOUT, ROTATION, SCALE, ELASTIC, BRIGHTNESS, CONTRAST = (
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Settings):
     """What happens to training images, in this order.
 
     Args:
@@ -66,9 +66,6 @@ class Augmentation:
     elastic_sigma: float = setting(4.0, at_least=0.1, at_most=1000)
     brightness: float = setting(0.0, at_least=0, at_most=1)
     contrast: float = setting(0.0, at_least=0, at_most=1)
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def __bool__(self) -> bool:
         """Whether anything happens to images."""
