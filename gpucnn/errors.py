@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import chain
 
 
 class GpucnnError(Exception):
@@ -52,8 +53,32 @@ class DeviceError(GpucnnError):
     exit_code = 6
 
 
+SYNONYMS = (
+    {"amp", "fp16", "mixed_precision", "precision"},
+    {"arch", "architecture", "model"},
+    {"batch_size", "bs"},
+    {"device", "gpu"},
+    {"early_stopping", "patience"},
+    {"label_smoothing", "smoothing"},
+    {"learning_rate", "lr"},
+    {"lr_scheduler", "sched", "schedule", "scheduler"},
+    {"name", "type"},
+    {"num_workers", "threads", "workers"},
+    {"opt", "optim", "optimizer"},
+    {"wd", "weight_decay"},
+)
+"""Names of flags and settings, here and elsewhere, that mean the same."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant: a synonym, or the most similar spelling; None where there is neither."""
+    names = sorted(known)
+    synonyms = (other for group in SYNONYMS if name in group for other in names if other in group)
+    return next(chain(synonyms, get_close_matches(str(name), names, n=1)), None)
+
+
 def closest(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: what could have been meant."""
     names = sorted(known)
-    match = get_close_matches(str(name), names, n=1)
-    return f": did you mean {match[0]!r}?" if match else f": known are {', '.join(names) or 'none'}"
+    match = nearest(name, names)
+    return f": did you mean {match!r}?" if match else f": known are {', '.join(names) or 'none'}"

@@ -31,6 +31,7 @@ ROOMS = [
     "checkpoint",
     "backend",
     "random",
+    "settings",
     "errors",
     "types",
     "version",

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.backend import REFERENCE
-from gpucnn.cli.train import add_recipe_arguments, settings
-from gpucnn.data import Augmentation, Dataset, Loader, load_dataset
+from gpucnn.cli.train import add_recipe_arguments, load_data, settings
+from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.data.augment.mixing import Mix
 from gpucnn.errors import UsageError
 from gpucnn.plots import feature_maps
 from gpucnn.plots.feature_maps import Column
-from gpucnn.runs.build import split
 from gpucnn.runs.config import Config
 from gpucnn.types import Array
 
@@ -37,11 +36,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix.lower() != ".png":
         raise UsageError(f"--out {args.out}: give the name of a PNG file, as augmentations.png")
     config = settings(args)
-    how = config.data.augmentation()
+    how = config.data.augmentation
     if not how:
-        raise UsageError("this recipe has no augmentation: add for instance --set data.crop=4")
-    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
-    train, _ = split(config, train, test)
+        raise UsageError("this recipe has no augmentation: add for instance --set data.augmentation.crop=4")
+    train, _ = load_data(args, config)
     index = some_of_each_class(train, args.images)
     columns = [Column("image", "", train.images[index])]
     columns += augmented(config, train, how, index, args.columns)

@@ -111,7 +111,7 @@ def title(task: Task) -> str:
 
 
 def table(result: Result, rounds: int) -> str:
-    """One workload for people."""
+    """One workload, human-readable."""
     task = result.task
     lines = [f"{title(task)}, {rounds} rounds"]
     for name, time in result.milliseconds.items():

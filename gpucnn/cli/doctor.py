@@ -7,7 +7,6 @@ import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.devices.cores import usable_cores
+from gpucnn.runs.environment import PACKAGES, cpu_model, installed
 from gpucnn.version import __version__
 
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
@@ -31,14 +31,14 @@ class Package:
     remedy: str
 
 
-PACKAGES = (
-    Package("NumPy", ("numpy",), "arrays, and the reference engine", "pip install numpy"),
-    Package("Numba", ("numba",), "kernels of the CPU engine", "pip install numba"),
-    Package("h5py", ("h5py",), "checkpoints", "pip install h5py"),
+CHECKED = (
+    Package("NumPy", PACKAGES["numpy"], "arrays, and the reference engine", "pip install numpy"),
+    Package("Numba", PACKAGES["numba"], "kernels of the CPU engine", "pip install numba"),
+    Package("h5py", PACKAGES["h5py"], "checkpoints", "pip install h5py"),
     Package("scikit-learn", ("scikit-learn",), "digits, confusion matrix", "pip install scikit-learn"),
     Package("matplotlib", ("matplotlib",), "gpucnn features", "pip install 'gpucnn[viz]'"),
     Package("Pillow", ("pillow",), "image files", "pip install 'gpucnn[viz]'"),
-    Package("CuPy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "arrays on the GPU", GPU_EXTRA),
+    Package("CuPy", PACKAGES["cupy"], "arrays on the GPU", GPU_EXTRA),
     Package("cuDNN", ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"), "GPU convolutions", GPU_EXTRA),
     Package("cuDNN frontend", ("nvidia-cudnn-frontend",), "GPU convolutions", GPU_EXTRA),
     Package("PyTorch", ("torch",), "comparison in tests and benchmarks", "pip install 'gpucnn[bench]'"),
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     report = {
         "gpucnn": __version__,
         "machine": machine(),
-        "packages": [describe(package) for package in PACKAGES],
+        "packages": [describe(package) for package in CHECKED],
         "gpu": gpu(),
         **backend_report(),
         "data": attempt(lambda: data_report(args.data_dir)),
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def attempt(look: Callable[[], Any]) -> Any:
-    """What ``look`` finds, or {"problem": why it could not look}: a doctor must not die of the disease."""
+    """What ``look`` finds, or {"problem": why it could not look}, so that the rest is still shown."""
     try:
         return look()
     except Exception as error:
@@ -92,15 +92,6 @@ def machine() -> dict[str, Any]:
         "memory_gib": attempt(memory),
         "blas": attempt(blas),
     }
-
-
-def cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def memory() -> float:
@@ -128,13 +119,7 @@ def blas() -> list[str]:
 
 def describe(package: Package) -> dict[str, Any]:
     """A package with its version, None where it is not installed; nothing is imported."""
-    found = None
-    for distribution in package.distributions:
-        try:
-            found = version(distribution)
-            break
-        except PackageNotFoundError:
-            continue
+    found = installed(*package.distributions)
     remedy = package.remedy if found is None else ""
     return {"name": package.name, "version": found, "purpose": package.purpose, "remedy": remedy}
 
@@ -162,7 +147,7 @@ def backend_report() -> dict[str, Any]:
 
     try:
         reason = devices.gpu_problem() or ""
-    except Exception as error:  # CuPy may be broken in ways that nobody has seen yet
+    except Exception as error:  # a broken CuPy may raise anything
         reason = f"CuPy is broken ({one_line(error)}): reinstall it, {GPU_EXTRA}"
     chosen = attempt(lambda: devices.get_backend("cpu" if reason else "gpu"))
     unusable = "" if isinstance(chosen, Backend) else chosen["problem"]
@@ -252,7 +237,7 @@ def kernel_cache() -> dict[str, Any]:
     }
 
 
-# -- for people ---------------------------------------------------------------------------------------
+# -- human-readable -----------------------------------------------------------------------------------
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -283,9 +268,9 @@ def as_text(report: dict[str, Any]) -> str:
     if report["convolutions"]:
         lines += row("convolutions", report["convolutions"])
     count = len(report["kernels"])
-    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run as they are written"]
+    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run by the reference implementation"]
     width = max(map(len, report["kernels"]), default=0)
-    # a kernel is named as its op: where it lies is what is news
+    # a kernel has its op's name: only its module is new
     lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]
     lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
     lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, cache_text(value)))]

@@ -4,12 +4,11 @@ import argparse
 from pathlib import Path
 
 from gpucnn.cli.options import check_picture
-from gpucnn.cli.train import add_recipe_arguments, settings
-from gpucnn.data import load_dataset
+from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError
 from gpucnn.plots.learning_curves import save_range_test
-from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.training.lr_finder import find_lr
 
 
@@ -24,13 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Raise the rate until the loss explodes, and print where it fell fastest."""
-    check_picture(args.out)  # before it is worked for
+    check_picture(args.out)  # before the work starts
     config = settings(args)
     backend, _ = choose_backend(
         config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
     )
-    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
-    train, _ = split(config, train, test)
+    train, _ = load_data(args, config)
     config = resolve(config, train)
     found = find_lr(build_trainer(config, train, backend), train, low=args.low, high=args.high, steps=args.steps)
     title = f"{config.model.name} on {train.name}, {config.optimizer.name}, batch {config.train.batch_size}"

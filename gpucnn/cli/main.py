@@ -1,6 +1,6 @@
 """``gpucnn COMMAND``: runs the command's file and turns expected failures into one line and an exit code.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 data or checksum, 4 bad checkpoint, 5 not a number, 6 GPU missing or
+Exit codes: 0 ok, 1 failure, 2 usage, 3 data or checksum, 4 bad checkpoint, 5 NaN or infinity, 6 GPU missing or
 out of memory, 129 lost terminal, 130 Ctrl-C, 143 SIGTERM.
 """
 
@@ -12,8 +12,9 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
+from gpucnn.cli.options import Parser
 from gpucnn.devices.gpu_memory import exhausted
-from gpucnn.errors import DeviceError, GpucnnError
+from gpucnn.errors import DeviceError, GpucnnError, closest
 from gpucnn.version import __version__
 
 COMMANDS = {
@@ -37,9 +38,7 @@ COMMANDS = {
 
 def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     """The parser; only the commands named get their flags, so that only their modules are imported."""
-    parser = argparse.ArgumentParser(
-        prog="gpucnn", description="Train convolutional networks that read like a lecture."
-    )
+    parser = Parser(prog="gpucnn", description="Train convolutional networks that read like a lecture.")
     parser.add_argument("--version", action="version", version=f"gpucnn {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, line in COMMANDS.items():
@@ -58,8 +57,11 @@ def module(command: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(words[:1]).parse_args(words)
-    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding does not know
+    parser = build_parser(words[:1])
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        parser.error(f"unknown command {words[0]!r}{closest(words[0], COMMANDS)}")
+    args = parser.parse_args(words)
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = int(module(args.command).run(args))
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gpucnn: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of our output has closed it
         sys.stderr.close()
         return 1
     except Exception as error:

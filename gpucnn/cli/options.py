@@ -1,15 +1,66 @@
 """Flags that several commands share."""
 
 import argparse
+from collections.abc import Collection
+from itertools import takewhile
 from pathlib import Path
+from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, nearest
+from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
 
 FORMATS = (".png", ".svg", ".pdf")
-"""What curves can be drawn as."""
+"""File types of plots."""
+
+
+DEVICE = ("run.device", "run.strict_device", "run.memory_limit", "run.threads")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line; for an unknown flag it names the closest one.  No flag is abbreviated."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._subparsers is None:  # else the flags are the command's
+            for word in takewhile(lambda word: word != "--", args or ()):
+                flag = word.partition("=")[0]
+                if flag.startswith("--") and flag not in self._option_string_actions:
+                    self.error(f"unknown flag {flag}{self.hint(flag)}")
+        return super().parse_known_args(args, namespace)
+
+    def hint(self, flag: str) -> str:
+        """The end of a message about an unknown flag."""
+        known = {known.strip("-").replace("-", "_"): known for known in self._option_string_actions if known[1] == "-"}
+        name = nearest(flag.strip("-").replace("-", "_"), known)
+        return f": did you mean {known[name]}?" if name else f": see {self.prog} --help"
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"gpucnn: error: {message}\n")
+
+
+def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
+    """The flags of a run's settings, as their fields state them: of all, or of those of these names."""
+    for name, field, kind, default in stated_settings():
+        if not field.flags or (names and name not in names):
+            continue
+        if kind is bool:
+            parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
+        else:
+            choices = f"{', '.join(field.choices)}; " if field.choices else ""
+            shown = f"{default:g}" if kind is float else default or repr(default)
+            line = f"{field.help} ({choices}default: {shown})".replace("%", "%%")
+            parser.add_argument(*field.flags, type=kind, metavar=kind.__name__.upper(), help=line)
+
+
+def flags_given(args: argparse.Namespace) -> dict[str, Any]:
+    """Dotted name -> value of the settings whose flags were given."""
+    values = {name: getattr(args, field.dest) for name, field, *_ in stated_settings() if field.flags}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +75,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help="auto (default), cpu, gpu, gpu:N or reference (plain NumPy)")
-    parser.add_argument(
-        "--strict-device", action="store_true", default=None, help="exit 6 where the GPU asked for is missing"
-    )
-    parser.add_argument(
-        "--memory-limit",
-        metavar="SIZE",
-        help="of the GPU, for arrays: GiB as in 12, or a share as in 80%% (default: all)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores it may use)")
+    add_setting_flags(parser, DEVICE)
 
 
 def check_picture(out: Path) -> None:
-    """Raises UsageError where no picture can be put there under this name."""
+    """Raises UsageError where no picture can be written to this path."""
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"--out {out}: the name must end in {', '.join(FORMATS)}")
     if out.is_dir() or not out.parent.is_dir():
@@ -58,10 +100,10 @@ def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
 
 
 def describe(backend: Backend) -> str:
-    """A backend for people: its name and how many ops have kernels, or why none has."""
+    """A backend, human-readable: its name and how many ops have kernels, or why none has."""
     from gpucnn.devices import cpu
 
-    kernels = f"{len(backend.kernels)} kernels" if backend.kernels else "no kernels, ops run as written"
+    kernels = f"{len(backend.kernels)} kernels" if backend.kernels else "no kernels, reference ops only"
     if backend.name == "cpu" and (reason := cpu.problem()):
         kernels = f"NO KERNELS: {reason}"
     return f"{backend.name} ({backend.xp.__name__} {backend.xp.__version__}, {kernels})"

@@ -1,4 +1,4 @@
-"""How a run shows itself: a bar with loss, accuracy and images/s on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar with loss, accuracy and images/s on a terminal, plain lines elsewhere."""
 
 import sys
 from contextlib import suppress
@@ -7,8 +7,8 @@ from typing import Any
 
 from gpucnn.training.trainer import EpochReport, IntervalReport
 
-WARM = 60.0  # seconds; a first epoch that took longer says how long the others will take
-QUIET_SECONDS = 20.0  # where there is no terminal, a long epoch speaks up this often
+WARM = 60.0  # seconds; a first epoch that took longer predicts how long the others take
+QUIET_SECONDS = 20.0  # between two lines of a long epoch where there is no terminal
 
 
 class Display:
@@ -16,7 +16,7 @@ class Display:
 
     Args:
         epochs: of the whole run.
-        max_steps: where it ends if that is earlier; 0 says nothing.
+        max_steps: where it ends if that is earlier; 0: with the epochs.
     """
 
     def __init__(self, epochs: int, max_steps: int = 0) -> None:
@@ -28,13 +28,13 @@ class Display:
         self.started = False
 
     def interval(self, report: IntervalReport) -> None:
-        """The epoch under way."""
+        """Show the current epoch."""
         if self.max_steps:
             self.end = min(self.epochs, self.max_steps / report.batches)
         if self.terminal:
             self._draw(report)
         elif monotonic() - self.last_line > QUIET_SECONDS and report.batch < report.batches:
-            with suppress(OSError):  # no reason to end an epoch unsaved
+            with suppress(OSError):  # a closed output must not end the epoch unsaved
                 self.line(
                     f"epoch {report.epoch}/{self.epochs}   batch {report.batch}/{report.batches}   "
                     f"loss {report.loss:.4f}   accuracy {report.accuracy:.4f}   "
@@ -59,7 +59,7 @@ class Display:
         )
 
     def epoch(self, report: EpochReport, *, best: bool) -> None:
-        """One line for an epoch that is over; a star marks the best so far."""
+        """One line for a finished epoch; a star marks the best so far."""
         self.close()
         warm = self.started or report.seconds > WARM  # compiling kernels is most of a short first epoch
         self.started = True
@@ -72,19 +72,19 @@ class Display:
         )
 
     def line(self, text: str) -> None:
-        """Something worth keeping."""
+        """Print a line that stays."""
         print(text, flush=True)
         self.last_line = monotonic()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
 def left(seconds: float) -> str:
-    """How much longer it takes, where that is worth a word."""
+    """The time left in words; "" under a minute."""
     if seconds < 60.0:
         return ""
     minutes = round(seconds / 60.0)

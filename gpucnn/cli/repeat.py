@@ -1,4 +1,4 @@
-"""One recipe with several seeds: how much of an accuracy is chance."""
+"""One recipe with several seeds: mean and standard deviation of its accuracy."""
 
 import argparse
 import json
@@ -33,11 +33,11 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
     for number in range(seed, seed + args.repeat):
         one = copy(args)
         one.output = root / f"seed-{number}"
-        setattr(one, "train.seed", number)
+        one.seed = number
         one.resume = args.resume if checkpoints(one.output) else None
         print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
         if code := once(one):
-            with suppress(OSError):  # as where one run is stopped: nobody may be reading
+            with suppress(OSError):  # the reader of the output may be gone
                 print(
                     f"       and with the other seeds by the same command with --resume auto --output {root}",
                     flush=True,
@@ -82,7 +82,7 @@ def spread(found: Sequence[float]) -> dict[str, float]:
 
 
 def number(value: float | None) -> str:
-    """Four digits; a log has null where a loss was no number."""
+    """Four digits; a log has null where a loss was NaN."""
     return "none" if value is None else f"{value:.4f}"
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
-from gpucnn.cli.options import add_data_options, add_device_options, describe
+from gpucnn.cli.options import add_data_options, add_setting_flags, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import GpucnnError, NotANumberError
-from gpucnn.models import MODELS
 from gpucnn.runs.build import build_trainer, resolve, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
@@ -33,41 +32,6 @@ from gpucnn.version import __version__
 
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 
-FLAGS: dict[str, tuple[str, type, str]] = {
-    "--dataset": ("data.dataset", str, "digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic"),
-    "--validation": ("data.validation", int, "hold out this many training images and test on them"),
-    "--mixup": ("data.mixup", float, "alpha of mixup: images and labels blended with others (0: none)"),
-    "--cutmix": ("data.cutmix", float, "alpha of cutmix: a box of another image pasted in (0: none)"),
-    "--mixup-prob": ("data.mixup_prob", float, "share of the batches that are mixed"),
-    "--model": ("model.name", str, f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"),
-    "--epochs": ("train.epochs", int, "epochs in all, those before a resume included"),
-    "--max-steps": ("train.max_steps", int, "end the run with this step (0: with the last epoch)"),
-    "--batch-size": ("train.batch_size", int, "images per step"),
-    "--seed": ("train.seed", int, "of weights, shuffles, dropout and augmentation"),
-    "--smoothing": ("train.smoothing", float, "label smoothing, a share"),
-    "--clip-grad": ("train.clip_grad", float, "largest norm of the gradient (0: no clipping)"),
-    "--ema": ("train.ema", float, "decay of a moving average of the weights, which evaluation uses (0: none)"),
-    "--amp": ("train.amp", str, "precision on a GPU: off, fp16 (mixed) or tf32"),
-    "--patience": ("train.patience", int, "epochs without improvement before an early stop (0: never)"),
-    "--tta": ("train.tta", str, "views per test image, once more at the end: none, flip, shift or multicrop"),
-    "--opt": ("optimizer.name", str, "sgd, muon, adam or adamw"),
-    "--lr": ("optimizer.lr", float, "learning rate"),
-    "--momentum": ("optimizer.momentum", float, "momentum of sgd and muon"),
-    "--weight-decay": ("optimizer.weight_decay", float, "of weights; biases and batch norm are spared"),
-    "--sched": ("schedule.name", str, "constant, step, cosine, one_cycle, triangular or piecewise"),
-    "--warmup-epochs": ("schedule.warmup_epochs", float, "linear warm-up in front of the schedule"),
-    "--cuda-graph": ("run.cuda_graph", str, "on a GPU, a step's launches as one: auto, on or off"),
-    "--log-interval": ("run.log_interval", int, "steps between two readings of the running loss"),
-    "--tensorboard": ("run.tensorboard", bool, "also write TensorBoard events into the run folder"),
-    "--device": ("run.device", str, ""),
-    "--strict-device": ("run.strict_device", bool, ""),
-    "--memory-limit": ("run.memory_limit", str, ""),
-    "--threads": ("run.threads", int, ""),
-}
-"""flag -> (config key, type, help); the last four are shared with other commands."""
-
-SHORT = {"--batch-size": ["-b"]}
-
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is trained, and how."""
@@ -77,17 +41,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any setting, as optimizer.nesterov=false",
+        help="any setting, for example optimizer.nesterov=false",
     )
-    for flag, (key, kind, line) in FLAGS.items():
-        if line:
-            names = [flag, *SHORT.get(flag, [])]
-            if kind is bool:
-                parser.add_argument(*names, dest=key, action="store_true", default=None, help=line)
-            else:
-                parser.add_argument(*names, dest=key, type=kind, metavar=kind.__name__.upper(), help=line)
+    add_setting_flags(parser)
     add_data_options(parser)
-    add_device_options(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,14 +68,14 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
         config = Config.from_file(args.config)
     for assignment in args.set:
         config = config.with_setting(assignment)
-    values = {**vars(args)}
-    shared = {f"run.{name}": name for name in ("device", "strict_device", "memory_limit", "threads")}
-    for key, _, _ in FLAGS.values():
-        value = values[shared.get(key, key)]
-        if value is not None:
-            section, _, name = key.partition(".")
-            config = config.updated({section: {name: value}})
+    for name, value in flags_given(args).items():
+        config = config.with_value(name, value)
     return config
+
+
+def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
+    """What to train and to test on."""
+    return split(config, *load_dataset(config.data.dataset, args.data_dir, download=not args.no_download))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,8 +93,7 @@ def run_once(args: argparse.Namespace) -> int:
     backend, reason = choose_backend(
         config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
     )
-    train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
-    train, test = split(config, train, test)
+    train, test = load_data(args, config)
     config = resolve(config, train)
     trainer = build_trainer(config, train, backend)
     if resumed:
@@ -173,12 +129,12 @@ def train_in(
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
                 checkpoint = capture(trainer, config, stable, train.digest)
-                if best:  # first: a run that goes on from last.h5 does not come by this epoch again
+                if best:  # before last.h5: a run resumed from that does not repeat this epoch
                     folder.save_best(checkpoint)
                 folder.save_last(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
-        raise NotANumberError(f"{error}{kept(folder, error)}") from None
+        raise NotANumberError(f"{error}{save_bad_batch(folder, error)}") from None
     finally:
         display.close()
     if received:
@@ -191,12 +147,12 @@ def train_in(
         return 128 + received[0]
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
-        look_again(display, trainer, test, config.train.tta, folder)
+        evaluate_with_tta(display, trainer, test, config.train.tta, folder)
     return 0
 
 
-def kept(folder: RunDirectory, error: NotANumberError) -> str:
-    """Keep the batch that led to a number that is none -> what to add to the message."""
+def save_bad_batch(folder: RunDirectory, error: NotANumberError) -> str:
+    """Save the batch that led to NaN or infinity -> what to add to the message."""
     if not error.batch:
         return ""
     try:
@@ -205,8 +161,8 @@ def kept(folder: RunDirectory, error: NotANumberError) -> str:
         return f"; {reason}"
 
 
-def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
-    """Evaluate the last weights over several views of each image."""
+def evaluate_with_tta(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
+    """Evaluate the last weights once more, averaged over several views of each image (test-time augmentation)."""
     tested = trainer.evaluate(test, tta)
     result = {"tta": tta, "epoch": trainer.progress.epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy}
     folder.write_result(result)
@@ -215,9 +171,9 @@ def look_again(display: Display, trainer: Trainer, test: Dataset, tta: str, fold
 
 @contextmanager
 def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
-    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the step under way; the second one at once.
+    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the current step; the second one at once.
 
-    A lost terminal is none to a run that was told to outlive it (``nohup``).
+    Under ``nohup`` a lost terminal is ignored.
     """
     received: list[signal.Signals] = []
 
@@ -226,7 +182,7 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         trainer.stop_requested = True
         for kind, handler in before.items():
             signal.signal(kind, handler)
-        with suppress(OSError):  # Ctrl-C ends a pipeline's other commands too: nobody may be reading
+        with suppress(OSError):  # Ctrl-C ends the reader of a pipeline too
             print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     kinds = [signal.SIGINT, signal.SIGTERM]
@@ -248,7 +204,7 @@ def config_name(args: argparse.Namespace, config: Config) -> str:
 def introduce(
     trainer: Trainer, config: Config, train: Dataset, test: Dataset, folder: Path, resumed: Resumed | None
 ) -> None:
-    """The first lines of a run: what is about to happen, and where."""
+    """The first lines of a run: data, model, all settings and the run folder."""
     shape = config.model.input_shape
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
@@ -265,7 +221,7 @@ def introduce(
     )
     for section, values in asdict(config).items():
         shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
-        print("\n".join(textwrap.wrap(shown, 98, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
+        print("\n".join(textwrap.wrap(shown, 80, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
     if resumed:
         print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:
@@ -279,7 +235,7 @@ def introduce(
 
 
 def about_precision(backend: Backend, amp: str) -> str:
-    """What a user should know of ``train.amp`` on this backend; "" where there is nothing to say."""
+    """A note on ``train.amp`` on this backend; "" where none is needed."""
     if not POLICIES[amp].suits(backend):
         return f"not used: {backend.name} computes in float32, --amp {amp} is for a GPU"
     if amp == "off" and POLICIES["tf32"].suits(backend):
@@ -299,7 +255,7 @@ def compact(value: Any) -> str:
 
 
 def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
-    """The last lines: how good it got, where it lies, what to do with it."""
+    """The last lines: the accuracies, the files, and the next command."""
     progress = trainer.progress
     if not progress.history:
         return
@@ -310,6 +266,6 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
         f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
     )
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
-    if files:  # a run that goes on in another folder has best.h5 there once it is better than it was
+    if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")
         display.line(f"next   gpucnn evaluate --checkpoint {files[0]}")

@@ -13,7 +13,10 @@ from gpucnn.optim.optimizer import (
     sgd_update,
 )
 
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "muon": Muon, "adam": Adam, "adamw": AdamW}
+
 __all__ = [
+    "OPTIMIZERS",
     "SGD",
     "Adam",
     "AdamW",

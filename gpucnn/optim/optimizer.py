@@ -12,14 +12,21 @@ batch norm, unless a ``GroupRule`` says otherwise.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from math import ceil
 from typing import Any
 
 from gpucnn.backend import Backend, array_module
 from gpucnn.errors import UsageError, closest
 from gpucnn.layers.parameter import DECAYED, GROUPS, FlatParameters
+from gpucnn.settings import Settings, setting
 from gpucnn.types import Array
+
+TRAINED = tuple(group for group in GROUPS if group != "frozen")
+"""The groups that an optimiser updates."""
+
+MOST_EPOCHS = 10**9  # more than any run has; times the steps of an epoch it is still finite
 
 
 def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:
@@ -71,35 +78,32 @@ def clip_by_norm(g: Array, max_norm: float) -> None:
 
 
 @dataclass(frozen=True)
-class GroupRule:
-    """How one group of parameters is trained where it is not as the optimiser says for all.
+class GroupRule(Settings):
+    """How one group of parameters is trained, where it differs from the other groups.
 
     Args:
         lr: factor of the learning rate.
-        weight_decay: of this group; where not given, the optimiser's for filters and weights and 0 for the rest.
-        momentum: of this group; where not given, the optimiser's.
-        steps: the group is trained for so many steps and held fixed from then on; 0 trains it to the end.
-        fade: during those steps the rate falls on a straight line from ``lr`` times the optimiser's to 0, whatever
+        weight_decay: of this group; None takes the optimiser's for filters and weights, and 0 for the others.
+        momentum: of this group; None takes the optimiser's.
+        steps: the group is trained for so many steps and frozen after them; 0 trains it to the end.
+        fade: until it is frozen its rate falls on a straight line from ``lr`` times the optimiser's to 0, whatever
             the schedule says.
+        epochs: in place of ``steps`` in a run's settings; an optimiser takes steps only (``in_steps``).
 
     Raises:
-        UsageError: a number out of its range, or ``fade`` without ``steps``.
+        UsageError: a number out of its range.
     """
 
-    lr: float = 1.0
-    weight_decay: float | None = None
-    momentum: float | None = None
-    steps: int = 0
+    lr: float = setting(1.0, at_least=0)
+    weight_decay: float | None = setting(None, at_least=0)
+    momentum: float | None = setting(None, at_least=0, below=1)
+    steps: int = setting(0, at_least=0)
     fade: bool = False
+    epochs: float = setting(0.0, at_least=0, at_most=MOST_EPOCHS)
 
-    def __post_init__(self) -> None:
-        for name, value in {"lr": self.lr, "weight_decay": self.weight_decay or 0.0, "steps": self.steps}.items():
-            if not value >= 0:
-                raise UsageError(f"{name}={value} of a parameter group: give a number >= 0")
-        if not 0.0 <= (self.momentum or 0.0) < 1.0:
-            raise UsageError(f"momentum={self.momentum} of a parameter group: give a number in [0, 1)")
-        if self.fade and not self.steps:
-            raise UsageError("a parameter group fades, but not in how many steps: give steps as well")
+    def in_steps(self, steps_per_epoch: int) -> "GroupRule":
+        """The same rule with ``epochs``, where there are no ``steps``, as steps; rounded up."""
+        return replace(self, steps=self.steps or ceil(self.epochs * steps_per_epoch), epochs=0.0)
 
 
 class Optimizer:
@@ -126,10 +130,18 @@ class Optimizer:
         if not weight_decay >= 0.0:
             raise UsageError(f"weight_decay={weight_decay}: give a number >= 0")
         self.lr, self.weight_decay = lr, weight_decay
-        self.rules = {group: GroupRule() for group in GROUPS if group != "frozen"}
+        self.rules = {group: GroupRule() for group in TRAINED}
         for group, rule in (groups or {}).items():
             if group not in self.rules:
                 raise UsageError(f"there is no parameter group {group!r} to train{closest(group, self.rules)}")
+            if rule.epochs:
+                raise UsageError(
+                    f"group {group!r}: epochs = {rule.epochs}: an optimiser takes steps (GroupRule.in_steps)"
+                )
+            if rule.fade and not rule.steps:
+                raise UsageError(
+                    f"optimizer.groups.{group}.fade needs steps or epochs: in how many its rate falls to 0"
+                )
             self.rules[group] = rule
         self.state: dict[str, Array] = {}
 
@@ -156,7 +168,7 @@ class Optimizer:
                 self.update(group, part, rates[group], step)
 
     def rates(self, lr: float, step: int) -> dict[str, float]:
-        """Group -> its learning rate where the schedule's is ``lr``; groups that are held fixed are left out."""
+        """Group -> its learning rate where the schedule's is ``lr``; frozen groups are left out."""
         found = {}
         for group, rule in self.rules.items():
             if not rule.steps or step < rule.steps:
@@ -165,7 +177,7 @@ class Optimizer:
         return found
 
     def frozen_groups(self, step: int) -> list[str]:
-        """The groups that are frozen from this step on, or were before."""
+        """The groups that are frozen at this step, or were before."""
         return [group for group, rule in self.rules.items() if rule.steps and step >= rule.steps]
 
     def decay(self, group: str) -> float:

@@ -72,3 +72,13 @@ def warmup(schedule: Schedule, steps: int) -> Schedule:
     if steps <= 0:
         return schedule
     return lambda step: schedule(0) * (step + 1) / (steps + 1) if step < steps else schedule(step - steps)
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "step": step_decay,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "triangular": triangular,
+    "piecewise": piecewise_linear,
+}

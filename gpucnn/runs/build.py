@@ -5,18 +5,16 @@ from math import ceil
 from typing import Any
 
 from gpucnn import models
-from gpucnn.optim import schedules
-from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.backend import Backend
-from gpucnn.runs.config import Config, GroupConfig
 from gpucnn.data import Dataset, split_validation
 from gpucnn.data.loader import check as check_loader
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
-from gpucnn.optim.muon import Muon
-from gpucnn.optim.optimizer import SGD, Adam, AdamW, GroupRule, Optimizer
+from gpucnn.optim import OPTIMIZERS, Optimizer
+from gpucnn.optim.averages import EMA, Average, Lookahead
+from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
+from gpucnn.runs.config import Config
 from gpucnn.training.precision import FLOAT32, POLICIES, Policy
-from gpucnn.optim.schedules import Schedule
 from gpucnn.training.trainer import Trainer, TrainerOptions
 
 
@@ -49,26 +47,20 @@ def build_model(config: Config) -> Layer:
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
-def build_rule(group: str, table: GroupConfig, steps_per_epoch: int) -> GroupRule:
-    """What ``optimizer.groups`` says of a group, in steps."""
-    if table.fade and not table.epochs:
-        name = f"optimizer.groups.{group}"
-        raise UsageError(f"{name}.fade needs {name}.epochs: in how many epochs its rate falls to 0")
-    steps = ceil(table.epochs * steps_per_epoch)
-    return GroupRule(table.lr, table.weight_decay, table.momentum, steps, table.fade)
-
-
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
+    """The optimiser, with the rules for its groups in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
-    if o.decoupled and o.name in ("adam", "adamw"):
-        raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")
-    rules = {group: build_rule(group, table, steps_per_epoch) for group, table in o.groups.items()}
-    shared: dict[str, Any] = {"weight_decay": o.weight_decay, "groups": rules}
+    rules = {group: rule.in_steps(steps_per_epoch) for group, rule in o.groups.items()}
+    options: dict[str, Any] = {"weight_decay": o.weight_decay, "groups": rules}
     if o.name in ("sgd", "muon"):
-        shared |= {"momentum": o.momentum, "nesterov": o.nesterov, "decoupled": o.decoupled}
-        return SGD(o.lr, **shared) if o.name == "sgd" else Muon(o.lr, **shared, steps=o.newton_schulz_steps)
-    kind = {"adam": Adam, "adamw": AdamW}[o.name]
-    return kind(o.lr, beta1=o.beta1, beta2=o.beta2, eps=o.eps, **shared)
+        options |= {"momentum": o.momentum, "nesterov": o.nesterov, "decoupled": o.decoupled}
+    elif o.decoupled:
+        raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")
+    else:
+        options |= {"beta1": o.beta1, "beta2": o.beta2, "eps": o.eps}
+    if o.name == "muon":
+        options["steps"] = o.newton_schulz_steps
+    return OPTIMIZERS[o.name](o.lr, **options)
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
@@ -78,21 +70,22 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
 
 
 def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
-    s, lr = config.schedule, config.optimizer.lr
+    """The learning rate of each step, with what the settings give in epochs in steps."""
+    s = config.schedule
     warm = round(s.warmup_epochs * steps_per_epoch)
-    knots = [(epoch * steps_per_epoch - warm, share) for epoch, share in s.knots]
+    total = total_steps(config, steps_per_epoch) - warm
+    knots = [(epoch * steps_per_epoch - warm, fraction) for epoch, fraction in s.knots]
     if s.name == "piecewise" and not knots:
         raise UsageError("schedule.name = 'piecewise' needs schedule.knots, as [[0, 0.2], [2, 1], [10, 0]]")
-    total = total_steps(config, steps_per_epoch) - warm
-    made = {
-        "constant": lambda: schedules.constant(lr),
-        "step": lambda: schedules.step_decay(lr, [round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma),
-        "cosine": lambda: schedules.cosine(lr, total, s.final),
-        "one_cycle": lambda: schedules.one_cycle(lr, total, s.peak, s.start, s.final),
-        "triangular": lambda: schedules.triangular(lr, total, s.peak, s.start, s.final),
-        "piecewise": lambda: schedules.piecewise_linear(lr, knots),
-    }[s.name]()
-    return schedules.warmup(made, warm)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "constant": (),
+        "step": ([round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma),
+        "cosine": (total, s.final),
+        "one_cycle": (total, s.peak, s.start, s.final),
+        "triangular": (total, s.peak, s.start, s.final),
+        "piecewise": (knots,),
+    }
+    return warmup(SCHEDULES[s.name](config.optimizer.lr, *arguments[s.name]), warm)
 
 
 def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
@@ -119,7 +112,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         UsageError: the images do not fill a batch, or are too small for the augmentation.
     """
     t, d = config.train, config.data
-    check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation())
+    check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation)
     count = len(train.labels) / t.batch_size
     steps_per_epoch = int(count) if t.drop_last else ceil(count)
     return Trainer(
@@ -130,7 +123,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         schedule=build_schedule(config, steps_per_epoch),
         policy=build_policy(config, backend),
         averages=build_averages(config, steps_per_epoch),
-        augmentation=d.augmentation() or None,
+        augmentation=d.augmentation or None,
         seed=t.seed,
         options=TrainerOptions(
             loss_options={"smoothing": t.smoothing},

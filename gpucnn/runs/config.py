@@ -1,146 +1,133 @@
-"""A run's settings: TOML -> frozen dataclasses, with every name and type checked, and back to TOML.
+"""A run's settings: TOML -> frozen dataclasses, with every name, type and value checked, and back to TOML.
 
 Precedence: the defaults here < the file < ``--set section.key=value`` < flags.
 """
 
+import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import pairwise
-from math import isfinite
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.data.augment.settings import Augmentation
-from gpucnn.errors import UsageError, closest
+from gpucnn.data.registry import DATASETS
+from gpucnn.devices import NAMES
 from gpucnn.devices.gpu_memory import memory_limit
-from gpucnn.layers.parameter import GROUPS
-from gpucnn.training.precision import POLICIES
+from gpucnn.errors import UsageError, nearest
 from gpucnn.inference.tta import VIEWS
+from gpucnn.models import MODELS
+from gpucnn.optim import OPTIMIZERS
+from gpucnn.optim.optimizer import MOST_EPOCHS, TRAINED, GroupRule
+from gpucnn.optim.schedules import SCHEDULES
+from gpucnn.settings import Setting, Settings, setting
+from gpucnn.training.cuda_graph import MODES
+from gpucnn.training.precision import POLICIES
 
 Option = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which images, and what happens to them.
 
     ``mean``, ``std`` (per channel, 0..1 scale) and ``classes`` are filled in from the training set.
     """
 
-    dataset: str = "digits"
-    validation: int = 0  # images taken off the training set; they then stand in for the test set
-    flip: bool = False
-    crop: int = 0  # pixels of shift at most
-    crop_mode: str = "zero"
-    flip_mode: str = "random"  # or alternating: what was mirrored in one epoch is not in the next
-    cutout: int = 0  # pixels a side of a square that is covered
-    cutout_mode: str = "clipped"  # at the edge of the image; or inside: all of it is in the image
-    mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 mixes nothing
-    cutmix: float = 0.0  # alpha likewise; with both, each has half of the batches
-    mixup_prob: float = 1.0  # share of the batches that are mixed
-    rotation: float = 0.0  # degrees to either side at most
-    scale: float = 0.0  # enlarged by 1 - scale .. 1 + scale
-    elastic: float = 0.0  # Simard's alpha: displacements, smoothed, times so many pixels; 34 for MNIST
-    elastic_sigma: float = 4.0  # of that smoothing, in pixels
-    brightness: float = 0.0  # times 1 - brightness .. 1 + brightness
-    contrast: float = 0.0  # distance from the mean times 1 - contrast .. 1 + contrast
+    dataset: str = setting("digits", f"the data set: {', '.join(DATASETS)}", "--dataset")
+    validation: int = setting(0, "hold out this many training images and test on them", "--validation", at_least=0)
+    augmentation: Augmentation = Augmentation()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
 
-    def augmentation(self) -> Augmentation:
-        """The settings of the same names; raises UsageError for what no augmentation can have."""
-        try:
-            return Augmentation(**{setting.name: getattr(self, setting.name) for setting in fields(Augmentation)})
-        except UsageError as error:
-            raise UsageError(f"data.{error}") from None
-
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """Which network; ``input_shape`` (H, W, C) and ``num_classes`` are filled in from the data set."""
 
-    name: str = "mnist_cnn"
+    name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
     input_shape: tuple[int, ...] = ()
     num_classes: int = 0
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, Option] = setting({})
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """The loop."""
 
-    epochs: int = 12
-    batch_size: int = 64
-    drop_last: bool = False
-    seed: int = 0
-    smoothing: float = 0.0
-    reduction: str = "mean"  # what is differentiated: the mean or the sum of the batch's losses
-    clip_grad: float = 0.0  # largest gradient norm; 0 does not clip
-    ema: float = 0.0  # decay of a moving average of the weights, which evaluation then uses; 0: none
-    lookahead: int = 0  # steps between two returns of the weights to slow ones; 0: none
-    lookahead_decay: float = 0.95  # what a step leaves of the slow weights, at the end of the run
-    amp: str = "off"  # on a GPU: "fp16" computes in float16 with float32 weights, "tf32" rounds in convolutions
-    patience: int = 0  # epochs without a better test accuracy before an early stop; 0 never stops
-    tta: str = "none"  # views to average over, once more in the end: flip, shift or multicrop
-    max_steps: int = 0  # the run and its schedule end with this step, within an epoch perhaps; 0: with the epochs
+    epochs: int = setting(12, "epochs in all, those before a resume included", "--epochs", at_least=1)
+    batch_size: int = setting(64, "images per step", "--batch-size", "-b", at_least=1)
+    drop_last: bool = setting(False, "leave out a last batch that is not full")
+    # a checkpoint has 64 bits for it
+    seed: int = setting(0, "of weights, shuffles, dropout, augmentation", "--seed", at_least=0, at_most=2**63 - 1)
+    smoothing: float = setting(0.0, "label smoothing, a fraction", "--smoothing", at_least=0, below=1)
+    reduction: str = setting("mean", "of a batch's losses, before they are differentiated", choices=("mean", "sum"))
+    clip_grad: float = setting(0.0, "largest norm of the gradient; 0: no clipping", "--clip-grad", at_least=0)
+    ema: float = setting(0.0, "decay of the averaged weights that evaluation uses; 0: none", "--ema", at_least=0, below=1)
+    lookahead: int = setting(0, "steps between two returns of the weights to the slow ones; 0: none", at_least=0)
+    lookahead_decay: float = setting(0.95, "fraction of the slow weights a late return keeps", at_least=0, below=1)
+    amp: str = setting("off", "precision on a GPU; fp16 is mixed precision", "--amp", choices=POLICIES)
+    patience: int = setting(0, "epochs without a better accuracy before it stops; 0: never", "--patience", at_least=0)
+    tta: str = setting("none", "views per test image, averaged once more at the end", "--tta", choices=VIEWS)
+    max_steps: int = setting(0, "end the run with this step; 0: with the last epoch", "--max-steps", at_least=0)
 
 
 @dataclass(frozen=True)
-class GroupConfig:
-    """How one group of parameters is trained where it is not as the optimiser says for all (``optim.GroupRule``)."""
+class OptimizerConfig(Settings):
+    """The optimiser, with a rule for each group of parameters that differs."""
 
-    lr: float = 1.0  # factor of the learning rate
-    weight_decay: float | None = None  # where not given, the optimiser's for filters and weights, 0 for the rest
-    momentum: float | None = None  # where not given, the optimiser's
-    epochs: float = 0.0  # held fixed after so many; 0 trains it to the end
-    fade: bool = False  # in those epochs its rate falls straight to 0, whatever the schedule says
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """sgd (plain where momentum = 0), muon, adam or adamw; with a table for each group of parameters that differs."""
-
-    name: str = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    decoupled: bool = False  # for sgd and muon: weight_decay is the share of w that a step at the full rate takes off
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    newton_schulz_steps: int = 3  # for muon
-    groups: dict[str, GroupConfig] = field(default_factory=dict)  # filter, weight, bias, norm, whiten
+    name: str = setting("sgd", "the optimiser", "--opt", choices=OPTIMIZERS)
+    lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
+    momentum: float = setting(0.9, "momentum of sgd and muon; sgd is plain with 0", "--momentum", at_least=0, below=1)
+    nesterov: bool = setting(True, "for sgd and muon")
+    weight_decay: float = setting(5e-4, "of weights; not of biases and batch norm", "--weight-decay", at_least=0)
+    decoupled: bool = setting(False, "for sgd and muon: decay by this fraction of w in a step at the full rate")
+    beta1: float = setting(0.9, "for adam and adamw", at_least=0, below=1)
+    beta2: float = setting(0.999, "for adam and adamw", at_least=0, below=1)
+    eps: float = setting(1e-8, "for adam and adamw", above=0)
+    newton_schulz_steps: int = setting(3, "for muon", at_least=1)
+    groups: dict[str, GroupRule] = setting({}, "rules for groups of parameters", keys=TRAINED)
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
-    """constant, step, cosine, one_cycle, triangular or piecewise, with a linear warm-up in front."""
+class ScheduleConfig(Settings):
+    """The learning rate of each step, with a linear warm-up in front."""
 
-    name: str = "step"
-    warmup_epochs: float = 0.0
-    milestones: tuple[float, ...] = (8.0, 11.0)  # in epochs, for step
-    gamma: float = 0.2  # for step
-    peak: float = 0.3  # share of the run that climbs, for one_cycle and triangular
-    start: float = 0.04  # first rate as a share of lr, for one_cycle and triangular
-    final: float = 0.0  # last rate as a share of lr, for cosine, one_cycle and triangular
-    knots: tuple[tuple[float, ...], ...] = ()  # [epoch, share of lr] each, for piecewise: straight lines between them
+    name: str = setting("step", "the learning-rate schedule", "--sched", choices=SCHEDULES)
+    warmup_epochs: float = setting(
+        0.0, "epochs of linear warm-up", "--warmup-epochs", at_least=0, at_most=MOST_EPOCHS
+    )
+    milestones: tuple[float, ...] = setting((8.0, 11.0), "in epochs, for step", at_least=0, at_most=MOST_EPOCHS)
+    gamma: float = setting(0.2, "factor at each milestone, for step", at_least=0)
+    peak: float = setting(0.3, "fraction of the run that climbs, for one_cycle and triangular", at_least=0, at_most=1)
+    start: float = setting(0.04, "first rate as a fraction of lr, for one_cycle and triangular", at_least=0)
+    final: float = setting(0.0, "last rate as a fraction of lr, for cosine, one_cycle and triangular", at_least=0)
+    knots: tuple[tuple[float, ...], ...] = setting((), "[epoch, fraction of lr] each, for piecewise", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for knot in self.knots:
+            if len(knot) != 2:
+                raise UsageError(f"knots: {list(knot)} is not [epoch, fraction of lr]: give two numbers")
+        epochs = [epoch for epoch, _ in self.knots]
+        if any(after <= before for before, after in pairwise(epochs)):
+            raise UsageError(f"knots are at the epochs {epochs}: give each once, in order")
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """Where and how it runs; none of it changes what a run learns on one device."""
 
-    device: str = "auto"
-    strict_device: bool = False
-    memory_limit: str = ""  # of a GPU, for arrays: GiB as in "12", or a share as in "80%"; all of it where empty
-    threads: int = 0  # 0: as many as the cores this process may use
-    cuda_graph: str = "auto"  # a step's launches as one, on a GPU: auto, on or off
-    log_interval: int = 50  # steps between two readings of the running loss
-    tensorboard: bool = False  # events beside the logs
+    device: str = setting("auto", f"{', '.join(NAMES)} (plain NumPy)", "--device")
+    strict_device: bool = setting(False, "exit 6 where the GPU asked for is missing", "--strict-device")
+    memory_limit: str = setting("", "GPU memory for arrays: GiB as in 12, or 80%; empty: all of it", "--memory-limit")
+    threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0)
+    cuda_graph: str = setting("auto", "on a GPU, launch a step as one graph", "--cuda-graph", choices=MODES)
+    log_interval: int = setting(50, "steps between two readings of the running loss", "--log-interval", at_least=1)
+    tensorboard: bool = setting(False, "also write TensorBoard events into the run folder", "--tensorboard")
 
 
 @dataclass(frozen=True)
@@ -154,9 +141,12 @@ class Config:
     schedule: ScheduleConfig = ScheduleConfig()
     run: RunConfig = RunConfig()
 
+    def __post_init__(self) -> None:
+        memory_limit(self.run.memory_limit)
+
     @classmethod
     def from_toml(cls, text: str, origin: str = "config") -> Self:
-        """Raises UsageError for bad TOML, unknown names and values of the wrong type."""
+        """Raises UsageError for bad TOML, unknown names and values that no run can have."""
         try:
             tables = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
@@ -172,210 +162,119 @@ class Config:
         return cls.from_toml(text, str(path))
 
     def updated(self, tables: Mapping[str, Any]) -> Self:
-        """A copy with some values replaced: {"train": {"epochs": 3}, ...}; then checked as a whole."""
-        changed = {}
-        for section, values in tables.items():
-            if section not in SECTIONS:
-                raise UsageError(f"unknown config section [{section}]{closest(section, SECTIONS)}")
-            if not isinstance(values, Mapping):
-                raise UsageError(f"config section [{section}] must be a table, got {values!r}")
-            changed[section] = _update(getattr(self, section), section, values)
-        config = replace(self, **changed)
-        config.check()
-        return config
+        """A copy with some values replaced: {"train": {"epochs": 3}, ...}; names of older versions will do."""
+        updated: Self = _update(self, "", tables)
+        return updated
+
+    def with_value(self, name: str, value: Any) -> Self:
+        """A copy with the setting of this dotted name replaced."""
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        return self.updated(value)
 
     def with_setting(self, assignment: str) -> Self:
         """A copy with one ``section.key=value``; the value is TOML, or a bare string."""
         name, equals, text = assignment.partition("=")
-        section, *keys = name.strip().split(".")
-        if not equals or not keys:
+        if not equals or "." not in name:
             raise UsageError(f"--set {assignment}: write section.key=value, as in --set optimizer.lr=0.1")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except (ValueError, RecursionError):
             value = text.strip()
-        for key in reversed(keys):
-            value = {key: value}
-        return self.updated({section: value})
-
-    def check(self) -> None:
-        """Values that no run can have; raises UsageError with the value and what is allowed."""
-        for name, minimum in POSITIVE.items():
-            section, key = name.split(".")
-            value = getattr(getattr(self, section), key)
-            if not (isfinite(value) and value >= minimum):
-                raise UsageError(f"{name} = {value}: give a number >= {minimum}")
-        for name, most in AT_MOST.items():
-            section, key = name.split(".")
-            value = getattr(getattr(self, section), key)
-            if value > most:
-                raise UsageError(f"{name} = {value}: give a number <= {most}")
-        for name, allowed in CHOICES.items():
-            section, key = name.split(".")
-            value = getattr(getattr(self, section), key)
-            if value not in allowed:
-                raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
-        self.data.augmentation()
-        memory_limit(self.run.memory_limit)
-        for name in BELOW_ONE:
-            section, key = name.split(".")
-            value = getattr(getattr(self, section), key)
-            if not value < 1.0:
-                raise UsageError(f"{name} = {value}: give a number in [0, 1)")
-        for group, rule in self.optimizer.groups.items():
-            _check_group(f"optimizer.groups.{group}", group, rule)
-        if self.optimizer.eps == 0.0:
-            raise UsageError("optimizer.eps = 0.0: give a number > 0, as 1e-8")
-        _check_milestones(self.schedule.milestones)
-        _check_knots(self.schedule.knots)
+        return self.with_value(name.strip(), value)
 
     def to_toml(self) -> str:
         """All sections with all keys; ``from_toml`` gives an equal config back."""
         return "\n".join(line for section, values in asdict(self).items() for line in _table(section, values))
 
-
-SECTIONS = tuple(f.name for f in fields(Config))
-
-POSITIVE: dict[str, float] = {
-    "data.validation": 0,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "train.seed": 0,
-    "train.smoothing": 0,
-    "train.clip_grad": 0,
-    "train.ema": 0,
-    "train.lookahead": 0,
-    "train.lookahead_decay": 0,
-    "train.patience": 0,
-    "train.max_steps": 0,
-    "optimizer.lr": 0,
-    "optimizer.momentum": 0,
-    "optimizer.weight_decay": 0,
-    "optimizer.beta1": 0,
-    "optimizer.beta2": 0,
-    "optimizer.eps": 0,
-    "optimizer.newton_schulz_steps": 1,
-    "schedule.warmup_epochs": 0,
-    "schedule.gamma": 0,
-    "schedule.peak": 0,
-    "schedule.start": 0,
-    "schedule.final": 0,
-    "run.threads": 0,
-    "run.log_interval": 1,
-}
-
-EPOCHS = 1e9  # more than any run has; times the steps of an epoch it is still a number
-
-AT_MOST: dict[str, float] = {
-    "train.seed": 2**63 - 1,  # a checkpoint has 64 bits for it
-    "schedule.warmup_epochs": EPOCHS,
-    "schedule.peak": 1,
-}
-
-BELOW_ONE = (
-    "train.smoothing",
-    "train.ema",
-    "train.lookahead_decay",
-    "optimizer.momentum",
-    "optimizer.beta1",
-    "optimizer.beta2",
-)
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "train.amp": tuple(POLICIES),
-    "run.cuda_graph": ("auto", "on", "off"),
-    "train.reduction": ("mean", "sum"),
-    "train.tta": tuple(VIEWS),
-    "optimizer.name": ("sgd", "muon", "adam", "adamw"),
-    "schedule.name": ("constant", "step", "cosine", "one_cycle", "triangular", "piecewise"),
-}
+    def flat(self) -> dict[str, Any]:
+        """Dotted name -> value of every setting: "data.augmentation.flip", "optimizer.groups.norm.lr", ..."""
+        return dict(_flat(asdict(self), ""))
 
 
-def _check_group(name: str, group: str, rule: GroupConfig) -> None:
-    trained = tuple(known for known in GROUPS if known != "frozen")
-    if group not in trained:
-        raise UsageError(f"unknown config key {name}{closest(group, trained)}")
-    for key in ("lr", "weight_decay", "momentum", "epochs"):
-        value = getattr(rule, key)
-        if value is not None and not (isfinite(value) and value >= 0):
-            raise UsageError(f"{name}.{key} = {value}: give a number >= 0")
-    if rule.epochs > EPOCHS:
-        raise UsageError(f"{name}.epochs = {rule.epochs}: give a number <= {EPOCHS:g}")
-    if not (rule.momentum or 0.0) < 1.0:
-        raise UsageError(f"{name}.momentum = {rule.momentum}: give a number in [0, 1)")
+def stated_settings(kind: Any = Config, table: str = "") -> Iterator[tuple[str, Setting, Any, Any]]:
+    """(dotted name, what its field says, type, default) of every ``setting``."""
+    types = get_type_hints(kind)
+    for f in fields(kind):
+        if is_dataclass(types[f.name]):
+            yield from stated_settings(types[f.name], _dotted(table, f.name))
+        elif "setting" in f.metadata:
+            yield _dotted(table, f.name), f.metadata["setting"], types[f.name], f.default
 
 
-def _check_milestones(milestones: tuple[float, ...]) -> None:
-    for epoch in milestones:
-        if not 0 <= epoch <= EPOCHS:
-            raise UsageError(f"schedule.milestones: {epoch} is no epoch, a number in [0, {EPOCHS:g}]")
+MOVED = {f"data.{f.name}": ("augmentation", f.name) for f in fields(Augmentation)}
+"""What older versions had in another place -> where it is now, below the same table."""
 
 
-def _check_knots(knots: tuple[tuple[float, ...], ...]) -> None:
-    for knot in knots:
-        if not (len(knot) == 2 and all(isfinite(value) and value >= 0 for value in knot)):
-            raise UsageError(f"schedule.knots: {list(knot)} is no [epoch, share of lr], two numbers >= 0")
-    epochs = [knot[0] for knot in knots]
-    if any(after <= before for before, after in pairwise(epochs)):
-        raise UsageError(f"schedule.knots are at the epochs {epochs}: give each once, in order")
-
-
-def _update(section: Any, name: str, values: Mapping[str, Any]) -> Any:
-    types = get_type_hints(type(section))
-    changed = {}
+def _update(before: Any, table: str, values: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass, which is this table of the config, with some fields replaced."""
+    types = get_type_hints(type(before))
+    changed: dict[str, Any] = {}
     for key, value in values.items():
+        if moved := MOVED.get(_dotted(table, key)):
+            key, value = moved[0], {moved[1]: value}
         if key not in types:
-            raise UsageError(f"unknown config key {name}.{key}{closest(key, types)}")
-        changed[key] = _convert(value, types[key], f"{name}.{key}", getattr(section, key))
-    return replace(section, **changed)
+            raise _unknown(table, key, types)
+        changed[key] = _convert(value, types[key], _dotted(table, key), changed.get(key, getattr(before, key)))
+    try:
+        return replace(before, **changed)
+    except UsageError as error:
+        raise UsageError(_dotted(table, str(error))) from None
 
 
 def _convert(value: Any, wanted: Any, name: str, before: Any = None) -> Any:
-    """A TOML value as the type a field wants; an int may stand for a float, nothing else is bent.
+    """A TOML value as the type a field wants; an int may stand for a float, and nothing else is converted.
 
     A table is merged into the one that the field had ``before``.
     """
     origin, inner = get_origin(wanted), get_args(wanted)
-    if wanted is GroupConfig and isinstance(value, Mapping):
-        return _update(before or GroupConfig(), name, value)
+    if is_dataclass(wanted) and isinstance(value, Mapping):
+        kind: Any = wanted
+        return _update(kind() if before is None else before, name, value)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(item, inner[0], name) for item in value)
     if origin is dict and isinstance(value, Mapping):
         had = before or {}
         return had | {key: _convert(item, inner[1], f"{name}.{key}", had.get(key)) for key, item in value.items()}
-    if origin in (UnionType,) and type(value) in inner:
+    kinds = inner if origin is UnionType else (wanted,)
+    if type(value) in kinds:
         return value
-    if origin in (UnionType,) and type(value) is int and float in inner:
+    if type(value) is int and float in kinds:
         return float(value)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if wanted in (bool, int, float, str, NoneType) and type(value) is wanted:
-        return value
     readable = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-    wanted = next((kind for kind in inner if kind is not NoneType), None) if origin is UnionType else wanted
-    kinds = {"a list": origin is tuple, "a table": origin is dict or wanted is GroupConfig}
-    others = (kind for kind, fits in kinds.items() if fits)
-    expected = readable.get(wanted) or next(others, "a value of another type")
+    expected = readable.get(kinds[0]) or ("a list" if origin is tuple else "a table")
     raise UsageError(f"config key {name} = {value!r}: expected {expected}")
 
 
+def _unknown(table: str, key: str, known: Collection[str]) -> UsageError:
+    """The error about a key that a table does not have: what could have been meant, there or elsewhere."""
+    elsewhere = {name.rpartition(".")[2]: name for name in Config().flat()}
+    if here := nearest(key, known):
+        hint = f"did you mean {_dotted(table, here)}?"
+    elif table and (other := nearest(key, elsewhere)):
+        hint = f"did you mean {elsewhere[other]}?"
+    else:
+        hint = f"known are {', '.join(sorted(known))}"
+    return UsageError(f"unknown config {'key' if table else 'section'} {_dotted(table, key)}: {hint}")
+
+
+def _dotted(table: str, key: str) -> str:
+    return f"{table}.{key}" if table else key
+
+
+def _flat(values: Mapping[str, Any], table: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, _dotted(table, key))
+        else:
+            yield _dotted(table, key), value
+
+
 def _table(name: str, values: Mapping[str, Any]) -> list[str]:
-    """The lines of a table and of the tables in it; what is None is left out."""
+    """The lines of a table and of the tables in it, without None; JSON's values are TOML's as well."""
     plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
-    lines = [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in plain.items()), ""]
+    lines = [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()), ""]
     for key, value in values.items():
         if isinstance(value, dict) and value:
             lines += _table(f"{name}.{key}", value)
     return lines
-
-
-def _toml(value: Any) -> str:
-    """One value in TOML."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return repr(value)

@@ -1,9 +1,9 @@
 """The run directory: settings, environment, log and checkpoints of one run, and one process at a time in it.
 
 runs/20250131-174500-mnist_cnn/
-  config.toml  env.json            what was asked for, and where it ran
+  config.toml  env.json            settings; versions and hardware
   metrics.jsonl  metrics.csv       one row per epoch
-  result.json                      test-time augmentation in the end, where asked for
+  result.json                      accuracy with test-time augmentation, where asked for
   last.h5  previous.h5  best.h5    checkpoints: the newest, the one before, the most accurate
 """
 
@@ -63,14 +63,14 @@ class RunDirectory:
                 )
             for name in CHECKPOINTS:
                 clean_leftovers(self.path / name)
-            # a damaged last.h5 must not take the place of a sound previous.h5
+            # a damaged last.h5 must not replace a good previous.h5
             self._last_is_sound = problem(self.path / "last.h5") is None
         except BaseException:
             self.close()
             raise
 
     def _claim(self) -> None:
-        """The lock falls with the process, however it ends."""
+        """Lock the folder; the system releases the lock when the process ends."""
         try:
             flock(self._lock, LOCK_EX | LOCK_NB)
             os.ftruncate(self._lock, 0)
@@ -96,7 +96,7 @@ class RunDirectory:
         self.log.append(row)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """What was measured once, in the end."""
+        """Write what was measured once, after training."""
         replace_file(self.path / RESULT, [json.dumps(result, indent=2).encode() + b"\n"])
 
     def save_last(self, checkpoint: Checkpoint) -> None:
@@ -110,14 +110,14 @@ class RunDirectory:
         save_checkpoint(self.path / "best.h5", checkpoint)
 
     def save_batch(self, batch: tuple[Any, ...]) -> Path:
-        """The batch, images and labels, that led to a number that is none: a file for ``numpy.load``."""
+        """The batch, images and labels, that led to NaN or infinity: a file for ``numpy.load``."""
         path, file = self.path / "not_a_number.npz", io.BytesIO()
         np.savez(file, **dict(zip(("images", "labels"), batch, strict=False)))
         replace_file(path, [file.getvalue()])
         return path
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the folder."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -133,7 +133,7 @@ class RunDirectory:
 
 
 def new_path(root: str | Path, name: str) -> Path:
-    """root/YYYYMMDD-HHMMSS-NAME, made here and so surely unique; a number is added where it is taken."""
+    """root/YYYYMMDD-HHMMSS-NAME, made here; a number is added where the name is taken."""
     word = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "run"
     stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{word}"
     for number in range(1, 1000):

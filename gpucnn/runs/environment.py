@@ -1,6 +1,6 @@
-"""What a run runs on: versions, processor, device.
+"""Versions and hardware of a run.
 
-Package metadata is asked, so nothing is imported; a GPU and its libraries are asked where one is used.
+Versions come from package metadata, so nothing is imported; a GPU and its libraries are queried only when used.
 """
 
 import os
@@ -21,14 +21,14 @@ PACKAGES = {
     "h5py": ("h5py",),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
 }
-"""what it is called -> the distributions that provide it"""
+"""Name -> the distributions that provide it."""
 
-PASSING = ("command", "started", "usable_cores")
-"""What differs between two equal runs, or between a run and its continuation."""
+VARYING = ("command", "started", "usable_cores")
+"""Keys that differ between two equal runs, or between a run and its continuation."""
 
 
 def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
-    """Everything worth writing down about where a run runs.
+    """Versions, processor, device and command of a run, for env.json.
 
     Args:
         requested: the device asked for.
@@ -58,8 +58,8 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
 
 
 def stable_part(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes into a checkpoint: equal for a run and for the same run interrupted and resumed."""
-    return {key: value for key, value in about.items() if key not in PASSING}
+    """The part for checkpoints: the same for a run and for the run interrupted and resumed."""
+    return {key: value for key, value in about.items() if key not in VARYING}
 
 
 def installed(*distributions: str) -> str | None:
@@ -73,7 +73,7 @@ def installed(*distributions: str) -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

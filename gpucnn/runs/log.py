@@ -1,4 +1,4 @@
-"""The log of a run: one row per epoch, in JSON lines and in CSV, on the disk before training goes on.
+"""The log of a run: one row per epoch, in JSON lines and in CSV, on disk before training continues.
 
 TensorBoard gets the same numbers where asked.
 """
@@ -39,7 +39,7 @@ class RunLog:
         replace_file(self.csv, [header, *map(self._csv_line, rows)])
 
     def append(self, row: Row) -> None:
-        """Add a row to both files; when this returns it is on the disk."""
+        """Add a row to both files; it is on disk when this returns."""
         header = b""
         if not self.columns:
             self.columns = list(row)

@@ -1,16 +1,16 @@
-"""Going on with an earlier run: find its checkpoint, and refuse to go on as a different run."""
+"""Resume a run: find its checkpoint, and refuse settings or data that would make it a different run."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpucnn.checkpoint import Checkpoint, load_checkpoint
-from gpucnn.runs.config import Config
 from gpucnn.errors import UsageError
+from gpucnn.runs.config import Config
 from gpucnn.runs.directory import find_latest
 from gpucnn.runs.state import expected_tensors
 
 FREE = {"train.epochs", "train.patience", "train.tta"}
-"""Settings that may change on the way: how long to go on, and what is looked at in the end."""
+"""Settings that may change when a run goes on: how long it trains, and the last evaluation."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,14 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
 
 
 def refuse_changes(resumed: Resumed, config: Config, digest: str) -> None:
-    """Raises UsageError where the run would no longer be the one that was checkpointed."""
-    before, now = asdict(resumed.config), asdict(config)
-    for section in (name for name in before if name != "run"):
-        for key, value in before[section].items():
-            if value != now[section][key] and f"{section}.{key}" not in FREE:
-                raise UsageError(
-                    f"{resumed.path} was trained with {section}.{key} = {value!r}, not {now[section][key]!r}: "
-                    "keep the setting, or add --force to go on regardless"
-                )
+    """Raises UsageError for a setting, but those of ``FREE`` and [run], or data that differ from the checkpoint's."""
+    before, now = resumed.config.flat(), config.flat()
+    for name in before | now:
+        if before.get(name) != now.get(name) and name not in FREE and not name.startswith("run."):
+            raise UsageError(
+                f"{resumed.path} was trained with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
+                "keep the setting, or add --force to go on regardless"
+            )
     if resumed.checkpoint.dataset_digest != digest:
         raise UsageError(
             f"{resumed.path} was trained on other images (digest {resumed.checkpoint.dataset_digest[:12]}..., "

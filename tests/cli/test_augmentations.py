@@ -40,7 +40,7 @@ def test_the_draws_are_those_of_a_run() -> None:
     changes = {"crop": 2, "cutout": 3, "elastic": 5.0, "rotation": 9.0, "contrast": 0.2}
     config = resolve(Config().updated({"data": changes, "train": {"seed": 3, "batch_size": 100}}), train)
     index = np.array([5, 700, 11])
-    columns = augmented(config, train, config.data.augmentation(), index, 2)
+    columns = augmented(config, train, config.data.augmentation, index, 2)
     batches = build_trainer(config, train, REFERENCE)
     batches.mean, batches.std = train.mean, train.std
     loader = batches.loader(train, training=True)
@@ -54,7 +54,7 @@ def test_the_draws_are_those_of_a_run() -> None:
 def test_mixed_columns_say_how_much_is_their_own() -> None:
     train, _ = load_dataset("digits")
     config = Config().updated({"data": {"mixup": 1.0, "cutmix": 1.0, "mixup_prob": 0.8}})
-    notes = [c.note.split()[0] for c in augmented(config, train, config.data.augmentation(), np.arange(4), 20)]
+    notes = [c.note.split()[0] for c in augmented(config, train, config.data.augmentation, np.arange(4), 20)]
     assert set(notes) == {"mixup", "cutmix", "not"}
 
 

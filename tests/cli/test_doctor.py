@@ -42,7 +42,7 @@ def test_text_fits_80_columns_and_names_the_choice(capsys) -> None:
 
 def test_what_is_missing_gets_its_remedy(monkeypatch, capsys) -> None:
     nothing = doctor.Package("Nothing", ("no-such-distribution",), "this test", "pip install hope")
-    monkeypatch.setattr(doctor, "PACKAGES", (nothing,))
+    monkeypatch.setattr(doctor, "CHECKED", (nothing,))
     (package,) = report(capsys)["packages"]
     assert package["version"] is None
     assert main(["doctor"]) == 0

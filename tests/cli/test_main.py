@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpucnn.cli.main import main
+from gpucnn.runs.config import stated_settings
 
 LONG = "x" * 300  # longer than a file's name can be
 
@@ -65,6 +66,49 @@ def test_output_that_cannot_be_written_ends_in_1(full: bool, said: str) -> None:
 def test_a_home_that_is_not_known_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list", "--data-dir", "~no-such-user/data"]) == 2
     assert "data folder ~no-such-user/data: no home of that user is known" in only_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--modle", "x"], "unknown flag --modle: did you mean --model?"),
+        (["train", "--learning-rate=1"], "unknown flag --learning-rate: did you mean --lr?"),
+        (["train", "--optimizer", "adam"], "unknown flag --optimizer: did you mean --opt?"),
+        (["train", "--scheduler", "cosine"], "unknown flag --scheduler: did you mean --sched?"),
+        (["train", "--epoch", "3"], "unknown flag --epoch: did you mean --epochs?"),
+        (["train", "--wibble"], "unknown flag --wibble: see gpucnn train --help"),
+        (["evaluate", "--checkpont", "x"], "unknown flag --checkpont: did you mean --checkpoint?"),
+        (["data", "list", "--data-dri", "x"], "unknown flag --data-dri: did you mean --data-dir?"),
+        (["train", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["train", "extra"], "unrecognized arguments: extra"),
+        (["trian"], "unknown command 'trian': did you mean 'train'?"),
+    ],
+)
+def test_words_that_are_not_known_are_one_line_and_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert message in only_error(capsys)
+
+
+def test_help_fits_80_columns_and_shows_the_defaults_of_the_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    words = " ".join(shown.split())
+    for _, field, *_ in stated_settings():
+        for flag in field.flags:
+            assert f"{flag} " in words
+            assert field.help in words
+    for text in ("learning rate (default: 0.05)", "(off, fp16, tf32; default: off)", "images per step (default: 64)"):
+        assert text in words
 
 
 @pytest.mark.parametrize("command", ["evaluate", "parity", "benchmark"])

@@ -30,7 +30,7 @@ KEYS = {
     "seconds",
     "images_per_second",
 }
-QUICK = ["train", "--device", "reference", "--set", "data.flip=true", "--set", "data.crop=1"]
+QUICK = ["train", "--device", "reference", "--set", "data.augmentation.flip=true", "--set", "data.augmentation.crop=1"]
 
 
 def train(*words: object) -> int:
@@ -134,7 +134,7 @@ def test_output_says_what_happens_and_where(capsys: pytest.CaptureFixture[str], 
     ("words", "code", "message"),
     [
         (["--epochs", "-1"], 2, "train.epochs = -1"),
-        (["--set", "optimizer.lrr=1"], 2, "did you mean 'lr'?"),
+        (["--set", "optimizer.lrr=1"], 2, "did you mean optimizer.lr?"),
         (["--config", "nowhere.toml"], 2, "nowhere.toml"),
         (["--model", "lenet"], 2, "did you mean 'lenet5'?"),
         (["--model", "lenet5"], 2, "does not fit"),

@@ -7,8 +7,10 @@ import pytest
 from gpucnn.backend import REFERENCE
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
+from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.muon import Muon
 from gpucnn.optim.optimizer import GroupRule
+from gpucnn.optim.schedules import SCHEDULES
 from gpucnn.runs.build import build_averages, build_optimizer, build_schedule, build_trainer, resolve, total_steps
 from gpucnn.runs.config import Config
 
@@ -35,6 +37,11 @@ def test_groups_of_the_config_become_rules_of_the_optimizer() -> None:
     assert optimizer.decay("filter") == pytest.approx(5e-4 / 0.05)
 
 
+def test_a_group_may_be_given_in_steps() -> None:
+    config = Config().with_setting("optimizer.groups.bias.steps=7")
+    assert build_optimizer(config, 10).rules["bias"] == GroupRule(steps=7)
+
+
 def test_muon() -> None:
     optimizer = build_optimizer(
         Config.from_toml(GROUPS).updated({"optimizer": {"name": "muon", "newton_schulz_steps": 4}}), 10
@@ -47,7 +54,7 @@ def test_muon() -> None:
     ("toml", "message"),
     [
         ("[optimizer]\nname='adamw'\ndecoupled=true", "optimizer.decoupled is for sgd and muon, not adamw"),
-        ("[optimizer.groups.bias]\nfade=true", "optimizer.groups.bias.fade needs optimizer.groups.bias.epochs"),
+        ("[optimizer.groups.bias]\nfade=true", "optimizer.groups.bias.fade needs steps or epochs"),
         ("[optimizer]\nname='adam'\n[optimizer.groups.bias]\nmomentum=0.5", "Adam has none"),
     ],
 )
@@ -81,6 +88,18 @@ def test_averages_of_the_config() -> None:
     lookahead, ema = build_averages(Config().updated({"train": settings}), 10)
     assert (lookahead.every, lookahead.total, lookahead.decay) == (5, 25, 0.9)
     assert ema.decay == 0.99
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_can_be_built(name: str) -> None:
+    assert type(build_optimizer(Config().updated({"optimizer": {"name": name}}), 10)) is OPTIMIZERS[name]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_can_be_built(name: str) -> None:
+    settings = {"name": name, "knots": [[0, 1], [3, 0]], "warmup_epochs": 1}
+    rate = build_schedule(Config().updated({"schedule": settings}), 10)
+    assert 0.0 < rate(0) < rate(9) <= 0.05
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])

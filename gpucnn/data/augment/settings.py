@@ -5,12 +5,12 @@ where an interrupted epoch resumes.
 """
 
 from dataclasses import dataclass
-from math import inf
 from types import ModuleType
 
 from gpucnn.data.augment.warp import affine_matrix
-from gpucnn.errors import UsageError, closest
+from gpucnn.errors import UsageError
 from gpucnn.random import integers, stream_id, uniform
+from gpucnn.settings import Settings, setting
 from gpucnn.types import Array, Shape
 
 CROP_MODES = ("zero", "reflect")
@@ -22,30 +22,15 @@ FLIP, CROP, CUTOUT, ROTATION, SCALE, ELASTIC, BRIGHTNESS, CONTRAST = (
 )
 
 
-RANGES: dict[str, tuple[float, float, str]] = {
-    "crop": (0, inf, "the largest shift in pixels, 0 for none"),
-    "cutout": (0, inf, "the side of a square in pixels, 0 for none"),
-    "mixup": (0, 1e6, "alpha of Beta(alpha, alpha) in [0, 1e6], 0 for none"),
-    "cutmix": (0, 1e6, "alpha of Beta(alpha, alpha) in [0, 1e6], 0 for none"),
-    "mixup_prob": (0, 1, "a share in [0, 1]"),
-    "rotation": (0, 180, "the largest angle in degrees, in [0, 180]"),
-    "scale": (0, 0.9, "a share in [0, 0.9]"),
-    "elastic": (0, 1000, "a factor in pixels, in [0, 1000]; 34 for digits of 28 x 28"),
-    "elastic_sigma": (0.1, 1000, "a width in pixels, in [0.1, 1000]"),
-    "brightness": (0, 1, "a share in [0, 1]"),
-    "contrast": (0, 1, "a share in [0, 1]"),
-}
-"""Setting -> smallest and largest value, and what to give."""
-
-
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Settings):
     """What happens to training images, in this order.
 
     Args:
         rotation: turn by up to so many degrees to either side.
         scale: enlarge by a factor of 1 - scale .. 1 + scale.
-        elastic: bend by a random field of displacements, smoothed and times so many pixels (``augment.warp``).
+        elastic: bend by a random field of displacements, smoothed and times so many pixels
+            (``augment.warp``); 34 for digits of 28 x 28.
         elastic_sigma: of the Gaussian that smooths it, in pixels.
         brightness: multiply by a factor of 1 - brightness .. 1 + brightness.
         contrast: multiply the distance from the image's mean by a factor of 1 - contrast .. 1 + contrast.
@@ -60,36 +45,27 @@ class Augmentation:
             (arXiv 1708.04552); "inside" is any square that lies in the image as a whole.
         mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``augment.mixing``).
         cutmix: alpha of cutmix, 0 for none.
-        mixup_prob: fraction of the batches that are mixed at all.
+        mixup_prob: probability that a batch is mixed at all.
 
     Raises:
         UsageError: a value out of its range.
     """
 
     flip: bool = False
-    crop: int = 0
-    crop_mode: str = "zero"
-    flip_mode: str = "random"
-    cutout: int = 0
-    cutout_mode: str = "clipped"
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_prob: float = 1.0
-    rotation: float = 0.0
-    scale: float = 0.0
-    elastic: float = 0.0
-    elastic_sigma: float = 4.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, (low, high, what) in RANGES.items():
-            if not low <= (value := getattr(self, name)) <= high:
-                raise UsageError(f"{name} = {value}: give {what}")
-        modes = {"crop_mode": CROP_MODES, "flip_mode": FLIP_MODES, "cutout_mode": CUTOUT_MODES}
-        for name, allowed in modes.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise UsageError(f"{name} = {value!r}{closest(value, allowed)}")
+    crop: int = setting(0, at_least=0)
+    crop_mode: str = setting("zero", choices=CROP_MODES)
+    flip_mode: str = setting("random", choices=FLIP_MODES)
+    cutout: int = setting(0, at_least=0)
+    cutout_mode: str = setting("clipped", choices=CUTOUT_MODES)
+    mixup: float = setting(0.0, "alpha of mixup, which blends images; 0: none", "--mixup", at_least=0, at_most=10**6)
+    cutmix: float = setting(0.0, "alpha of cutmix, which pastes boxes; 0: none", "--cutmix", at_least=0, at_most=10**6)
+    mixup_prob: float = setting(1.0, "probability that a batch is mixed", "--mixup-prob", at_least=0, at_most=1)
+    rotation: float = setting(0.0, at_least=0, at_most=180)
+    scale: float = setting(0.0, at_least=0, at_most=0.9)
+    elastic: float = setting(0.0, at_least=0, at_most=1000)
+    elastic_sigma: float = setting(4.0, at_least=0.1, at_most=1000)
+    brightness: float = setting(0.0, at_least=0, at_most=1)
+    contrast: float = setting(0.0, at_least=0, at_most=1)
 
     def __bool__(self) -> bool:
         """Whether anything happens to images."""

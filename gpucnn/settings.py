@@ -1,0 +1,82 @@
+"""A setting stands once, at its dataclass field: type, default, help text, flags, and bounds or choices.
+
+    lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
+
+Dataclasses derived from ``Settings`` check their values; flags, ``--help`` and messages come from the same field.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
+from math import inf
+from operator import ge, gt, le, lt
+from typing import Any
+
+from gpucnn.errors import UsageError, closest
+
+BOUNDS = {"at_least": (">=", ge), "above": (">", gt), "at_most": ("<=", le), "below": ("<", lt)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field states besides its type and default.
+
+    Args:
+        help: what it is, in a few words.
+        flags: on the command line, as ("--lr",).
+        choices: the values of a string.
+        keys: the keys of a table, where only some are known.
+        bounds: of a number, or of every number in a list, by the names of ``BOUNDS``; it must be finite as well.
+    """
+
+    help: str
+    flags: tuple[str, ...]
+    choices: Collection[str]
+    keys: Collection[str]
+    bounds: dict[str, float]
+
+    @property
+    def dest(self) -> str:
+        """The flag as argparse stores it: --batch-size as batch_size."""
+        return self.flags[0].strip("-").replace("-", "_")
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises UsageError for a value that the field cannot have."""
+        if isinstance(value, tuple):
+            for item in value:
+                self.check(name, item)
+        elif self.keys and (odd := sorted(set(value).difference(self.keys))):
+            raise UsageError(f"{name}.{odd[0]} is unknown{closest(odd[0], self.keys)}")
+        elif self.choices and value not in self.choices:
+            raise UsageError(f"{name} = {value!r}{closest(value, self.choices)}")
+        elif self.bounds and value is not None and not self.allows(value):
+            allowed = " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in self.bounds.items())
+            raise UsageError(f"{name} = {value}: give a number {allowed}")
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is finite and within the bounds."""
+        return abs(value) < inf and all(BOUNDS[kind][1](value, bound) for kind, bound in self.bounds.items())
+
+
+def setting(
+    default: Any,
+    help: str = "",
+    *flags: str,
+    choices: Collection[str] = (),
+    keys: Collection[str] = (),
+    **bounds: float,
+) -> Any:
+    """A dataclass field with this default and a ``Setting``."""
+    metadata = {"setting": Setting(help, flags, choices, keys, bounds)}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Settings:
+    """The base of a dataclass whose fields are ``setting``s; raises UsageError for a value that a field cannot have."""
+
+    def __post_init__(self) -> None:
+        settings: Any = self
+        for f in fields(settings):
+            if "setting" in f.metadata:
+                f.metadata["setting"].check(f.name, getattr(self, f.name))
