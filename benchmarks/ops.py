@@ -224,7 +224,7 @@ def race(servers: list[Server], workload: str, index: int, case: Case, part: str
 
 
 def line(timing: Timing) -> str:
-    """One row for people."""
+    """One row of the human-readable table."""
     ratio = "  ".join(f"{r:6.2f}" for r in timing.ratio) if timing.ratio else ""
     times = "".join(f"{time:12.3f}" for time in timing.milliseconds.values())
     what = f"{timing.count:3d} x {timing.layer} of {'x'.join(map(str, timing.shape))}"

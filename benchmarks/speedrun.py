@@ -1,8 +1,8 @@
-"""How long a whole recipe takes: ``python benchmarks/speedrun.py --config configs/cifar10_speedrun94.toml --runs 5``.
+"""The time of a whole recipe: ``python benchmarks/speedrun.py --config configs/cifar10_speedrun94.toml --runs 5``.
 
-Counts what the published speed records count: whitening, all training steps and the last evaluation over the recipe's
-views.  Images lie on the device before, evaluations between epochs are not counted, and a first run, which compiles
-kernels and chooses engines, is thrown away.  Every run has a seed of its own and a new trainer.
+Counts what the published speed records count: whitening, all training steps and the last evaluation with the recipe's
+test-time augmentation.  It does not count copying the images to the device, the evaluations between epochs, and a
+first run, which compiles kernels and chooses engines.  Each run has its own seed and a new trainer.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from gpucnn.runs.config import Config
 
 @dataclass(frozen=True)
 class Run:
-    """What one run came to; ``accuracy`` is of one view, ``final`` of all, both after the last step."""
+    """The result of one run; ``accuracy`` is of one view, ``final`` of all views, both after the last step."""
 
     accuracy: float
     final: float
@@ -38,7 +38,7 @@ class Run:
 
 
 def timed_run(config: Config, train: Dataset, test: Dataset, backend: Backend) -> Run:
-    """One run from fresh weights; every part ends with numbers on the host, so the device has done it."""
+    """One run from new weights; each part ends by reading a number on the host, so the device has finished it."""
     trainer = build_trainer(config, train, backend)
     start = perf_counter()
     trainer.prepare(train)
@@ -55,7 +55,7 @@ def timed_run(config: Config, train: Dataset, test: Dataset, backend: Backend) -
 
 
 def main() -> int:
-    """Print a line for each run, and what they come to."""
+    """Print a line for each run, then mean and standard deviation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of it")
