@@ -84,7 +84,7 @@ class Session:
     def doctor(self) -> dict[str, Any]:
         """The report of ``gpucnn doctor``, from its own process, because this one must not use the GPU."""
         done = self.command([sys.executable, "-m", "gpucnn.cli.main", "doctor", "--json"], 120)
-        found = [line for line in done[1].splitlines() if line.startswith("{")]  # among notices on standard error
+        found = [line for line in done[1].splitlines() if line.startswith("{")]  # standard error has other lines
         return json.loads(found[-1]) if found else {"device": {}, "packages": [], "machine": {}, "gpu": {}}
 
     def head(self) -> str:
@@ -326,14 +326,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The flags, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="time for all sections together")
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="which ones")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only the cases of these models")
     parser.add_argument("--rounds", type=int, default=7, help="of each contender in each case")
     parser.add_argument("--threads", type=int, default=0, help="of the host for each contender (default: all)")
-    parser.add_argument("--data-dir", metavar="DIR", help="real data sets for the tests that want them")
+    parser.add_argument("--data-dir", metavar="DIR", help="real data sets for the tests that need them")
     parser.add_argument("--torch-python", metavar="PATH", help="the Python of another environment that has PyTorch")
     parser.add_argument("--out", type=Path, metavar="PATH", help=f"default: {RESULTS.relative_to(ROOT)}")
-    parser.add_argument("--smoke", action="store_true", help="the same code on a CPU in small, into --out")
+    parser.add_argument("--smoke", action="store_true", help="a short run on a CPU, written to --out")
     args = parser.parse_args(words)
     args.words = list(words)
     if args.torch_python and not shutil.which(args.torch_python):

@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("-b", "--batch-size", type=int, default=128)
     parser.add_argument("--input-shape", default="32x32x3", metavar="HxWxC")
     parser.add_argument("--amp", choices=("off", "fp16"), default="fp16")
-    parser.add_argument("--most", type=int, default=40, help="lines at most")
+    parser.add_argument("--most", type=int, default=40, help="number of kernels to print")
     args = parser.parse_args()
     shape = tuple(map(int, args.input_shape.split("x")))
     precision = "float16" if args.amp == "fp16" else "float32"

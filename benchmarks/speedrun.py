@@ -58,8 +58,8 @@ def main() -> int:
     """Print a line for each run, then mean and standard deviation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of it")
-    parser.add_argument("--runs", type=int, default=5, help="besides the first, which is not counted")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the config")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs, after a first one that is not counted")
     parser.add_argument("--data-dir", metavar="DIR")
     parser.add_argument("--device", default="gpu")
     args = parser.parse_args()
