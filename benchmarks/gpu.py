@@ -53,9 +53,9 @@ COMPILE_MODES = ("default", "reduce-overhead")
 SMOKE = "A smoke run on a CPU: it shows that the script works; no figure here says anything about a GPU."
 TITLES = {
     "tests": "Tests on the GPU",
-    "parity": "Layers beside NumPy",
-    "steps": "Training steps beside PyTorch, eager",
-    "compiled": "Training steps beside PyTorch, compiled",
+    "parity": "Layers against NumPy",
+    "steps": "Training steps against PyTorch, eager",
+    "compiled": "Training steps against PyTorch, compiled",
     "ops": "Where a step's time goes",
 }
 DEADLINES = {"tests": 0.3, "parity": 0.4, "steps": 0.7, "compiled": 0.92, "ops": 1.0}
