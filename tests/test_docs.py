@@ -13,6 +13,7 @@ LECTURE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("pretrained/*.md")]
 )
+SCRIPT_FLAGS = {"--runs"}  # of benchmarks/speedrun.py
 MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`)*)")
 
 
@@ -61,6 +62,17 @@ def test_commands_in_the_readme_exist() -> None:
     from gpucnn.cli.main import COMMANDS
 
     assert set(re.findall(r"gpucnn ([a-z-]+)", "\n".join(blocks("bash")))) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "pretrained/README.md"])
+def test_flags_that_a_page_names_exist(page: str) -> None:
+    from gpucnn.cli.main import COMMANDS, build_parser
+
+    parser = build_parser(list(COMMANDS))
+    (commands,) = (action.choices.values() for action in parser._actions if isinstance(action.choices, dict))
+    flags = {flag for command in commands for flag in command._option_string_actions}
+    named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", (ROOT / page).read_text(encoding="utf-8"))
+    assert set(named) <= flags | SCRIPT_FLAGS
 
 
 def test_the_readme_shows_use_first() -> None:
