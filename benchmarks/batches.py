@@ -1,7 +1,7 @@
-"""How long a batch of pictures takes to make, with the op and with the kernel: ``python benchmarks/batches.py``.
+"""The time to make a batch of images, by the reference op and by the kernel: ``python benchmarks/batches.py``.
 
-Each batch is another part of a shuffled set of 50,000 images of noise, as in training; op and kernel take turns, some
-batches each.
+As in training, each batch is another part of a shuffled set of 50,000 images (noise).  Op and kernel take turns of a
+few batches.
 """
 
 import argparse
@@ -33,14 +33,14 @@ WAYS = {
 
 
 def noise(shape: tuple[int, ...], images: int) -> Dataset:
-    """A set of this many images."""
+    """A set of this many images of noise."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, images).astype(np.uint8)
     return Dataset("noise", rng.integers(0, 256, (images, *shape), dtype=np.uint8), labels, tuple("0123456789"))
 
 
 def batches(data: Dataset, device: str, batch_size: int, augmentation: Augmentation | None) -> Iterator[float]:
-    """Milliseconds of one batch after the other, epoch after epoch; what an epoch begins with is not counted."""
+    """Milliseconds of each batch, epoch after epoch; the first batch of an epoch is not counted."""
     options = {"mean": data.mean, "std": data.std, "shuffle": True, "augmentation": augmentation}
     loader = Loader(data, batch_size, backend=get_backend(device), **options)
     epoch = 0

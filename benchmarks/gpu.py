@@ -1,8 +1,8 @@
-"""All that has to be measured on a machine with a GPU: ``python benchmarks/gpu.py``.
+"""All measurements on a machine with a GPU: ``python benchmarks/gpu.py``.
 
 Runs the tests marked gpu, ``gpucnn parity``, whole training steps against PyTorch on the same card (eager, then
 compiled) and a table of ops, and writes benchmarks/RESULTS_GPU.md after each part.  It needs this repository, CuPy and
-cuDNN, PyTorch where there is to be a comparison, and no network.  Without a GPU it ends with exit code 6.
+cuDNN, PyTorch for the comparisons, and no network.  Without a GPU it ends with exit code 6.
 """
 
 import argparse
@@ -46,20 +46,20 @@ CASES = [
     Case("resnet18", CIFAR, 128),
 ]
 LAST_TESTS = "tests/kernels/gpu/test_cudnn_gpu.py"
-"""They time every engine of many convolutions: after all the others, so that these are not waiting for them."""
+"""They time every engine of many convolutions, so they run after all others."""
 TEST_PROCESSES = 12
 SMOKE_CASES = [Case("lenet5", (28, 28, 1), 2), Case("no_such_model", CIFAR, 2)]
 COMPILE_MODES = ("default", "reduce-overhead")
-SMOKE = "A smoke run on a CPU: it shows that the plumbing works, and no figure here says anything of a GPU."
+SMOKE = "A smoke run on a CPU: it shows that the script works; no figure here says anything about a GPU."
 TITLES = {
     "tests": "Tests on the GPU",
-    "parity": "Layers beside NumPy",
-    "steps": "Training steps beside PyTorch, eager",
-    "compiled": "Training steps beside PyTorch, compiled",
+    "parity": "Layers against NumPy",
+    "steps": "Training steps against PyTorch, eager",
+    "compiled": "Training steps against PyTorch, compiled",
     "ops": "Where a step's time goes",
 }
-SHARES = {"tests": 0.3, "parity": 0.4, "steps": 0.7, "compiled": 0.92, "ops": 1.0}
-"""Section -> by when it has to end, as a share of the time that there is; what one leaves over, the next ones have."""
+DEADLINES = {"tests": 0.3, "parity": 0.4, "steps": 0.7, "compiled": 0.92, "ops": 1.0}
+"""Section -> when it has to end, as a fraction of the time available; the next sections get what one leaves over."""
 
 
 class Session:
@@ -82,13 +82,13 @@ class Session:
         self.written: set[str] = set()
 
     def doctor(self) -> dict[str, Any]:
-        """What ``gpucnn doctor`` finds, in a process of its own: this one keeps off the GPU."""
+        """The report of ``gpucnn doctor``, from its own process, because this one must not use the GPU."""
         done = self.command([sys.executable, "-m", "gpucnn.cli.main", "doctor", "--json"], 120)
-        found = [line for line in done[1].splitlines() if line.startswith("{")]  # among notices on standard error
+        found = [line for line in done[1].splitlines() if line.startswith("{")]  # standard error has other lines
         return json.loads(found[-1]) if found else {"device": {}, "packages": [], "machine": {}, "gpu": {}}
 
     def head(self) -> str:
-        """The hardware line, and how to read the page."""
+        """The hardware, and how to read the page."""
         device, machine = self.about["device"], self.about["machine"]
         found = {package["name"]: package["version"] for package in self.about["packages"]}
         versions = ", ".join(f"{name} {found.get(name)}" for name in ("CuPy", "NumPy", "PyTorch"))
@@ -108,14 +108,15 @@ class Session:
                 f"{hardware} {versions}, Python {machine.get('python')}, {machine.get('cpu')}, "
                 f"{machine.get('usable_cores')} cores.",
                 "",
-                "Times are of events on the device, after warm-up: the median of a round's steps, then the median over "
-                "rounds, with smallest and largest. Contenders are processes of their own and take rounds in turn; a "
-                "ratio is our time over theirs at the same precision, round by round, below 1 is faster.",
+                "Times are measured with events on the device, after warm-up: the median of a round's steps, then the "
+                "median over rounds, with the smallest and largest. Each contender is its own process, and the "
+                "processes take turns, round by round. A ratio is our time over theirs at the same precision, round "
+                "by round; below 1 is faster.",
             ]
         )
 
     def stamp(self) -> str:
-        """How a section was made."""
+        """The command and time of a section."""
         return f"`python benchmarks/gpu.py {' '.join(self.args.words)}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
 
     def left(self) -> float:
@@ -123,7 +124,7 @@ class Session:
         return max(self.deadline - perf_counter(), 0.0)
 
     def command(self, words: Sequence[str], seconds: float) -> tuple[int | None, str]:
-        """Run a command from the repository -> (exit code, or None where time ran out; what it printed by then)."""
+        """Run a command from the repository -> (exit code, or None if time ran out; its output so far)."""
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         where = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
@@ -142,7 +143,7 @@ class Session:
         self.page.write(TITLES[section], f"{self.stamp()}\n\n{text}")
 
     def run(self, section: str) -> None:
-        """A section, whose failure is not that of the others: it is told, and noted unless there are results."""
+        """Run a section; a failure is reported, and written to the page unless there are results.  Others go on."""
         try:
             SECTIONS[section](self)
         except Exception as error:
@@ -151,7 +152,7 @@ class Session:
                 self.write(section, f"Not finished.\n\n```\n{traceback.format_exc().strip()}\n```")
 
     def problem(self, text: str) -> None:
-        """What makes the exit code 1."""
+        """Report a problem, which makes the exit code 1."""
         self.problems.append(text)
         print(f"gpu.py: {text}", file=sys.stderr, flush=True)
 
@@ -160,10 +161,10 @@ class Session:
 
 
 def run_tests(session: Session) -> None:
-    """pytest -m gpu, with what failed; what is cut off has counts of what was done by then.
+    """pytest -m gpu, with its failures; if time runs out, the counts so far.
 
-    Several processes share the GPU where pytest-xdist is installed: most of the time goes into compiling.  Here a
-    warning is none of our business: packages and versions are those of the machine at hand.
+    With pytest-xdist, several processes share the GPU, since most of the time goes into compiling.  Warnings are no
+    errors here, because packages and versions are those of the machine.
     """
     if session.args.data_dir:
         os.environ["GPUCNN_DATA_DIR"] = session.args.data_dir
@@ -182,7 +183,7 @@ def run_tests(session: Session) -> None:
 
 
 def outcome(code: int | None, output: str) -> str:
-    """What came of a run of pytest: a line of counts, what failed, and how."""
+    """The result of a run of pytest: a line of counts, the failed tests, and their messages."""
     found = re.findall(r"^(tests/.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", output, flags=re.MULTILINE)
     others = re.findall(r"^\[gw\d+\].*? (PASSED|FAILED|ERROR|SKIPPED|XFAIL) (tests/.*?) *$", output, flags=re.MULTILINE)
     done = found + [(name, result) for result, name in others]
@@ -199,12 +200,12 @@ def outcome(code: int | None, output: str) -> str:
 
 
 def last_line(output: str) -> str:
-    """Why a command did not get anywhere."""
+    """The last line that a command printed."""
     return (output.strip().splitlines() or ["nothing was printed"])[-1]
 
 
 def run_parity(session: Session) -> None:
-    """gpucnn parity, with what it came to."""
+    """gpucnn parity, with its verdict."""
     words = [sys.executable, "-m", "gpucnn.cli.main", "parity", "--device", session.ours]
     if session.args.smoke:
         words += ["--model", "lenet5", "-b", "2", "--steps", "1"]
@@ -228,7 +229,7 @@ def contenders(session: Session, compiled: bool) -> Field:
     half = replace(ours, precision="float16")
     mine = {"gpucnn": half, "gpucnn without a graph": replace(half, cuda_graph="off"), "gpucnn, float32": ours}
     tasks = {"PyTorch eager": mixed, "PyTorch eager, float32": replace(mixed, precision="float32")}
-    if compiled:  # compiling leaves no time for more than what is compared
+    if compiled:  # compiling takes so long that there is time for these alone
         mine = {"gpucnn": half}
         tasks = {f"PyTorch compiled, {mode}": replace(mixed, compiled=mode) for mode in COMPILE_MODES}
     if session.args.smoke:  # a CPU does not compute in float16
@@ -256,7 +257,7 @@ def run_steps(session: Session, compiled: bool = False) -> None:
         else:
             rows += [cells(case, row) for row in found if not row.error]
             missed += [f"{case}, {row.name}: {row.error}" for row in found if row.error]
-        titles = ["case", "contender", "ms a step", "images/s", "share of peak", "launches", "GPU memory", "ratio"]
+        titles = ["case", "contender", "ms a step", "images/s", "fraction of peak", "launches", "GPU memory", "ratio"]
         notes = [f"- {line}" for line in missed]
         session.write(section, "\n".join([legend(field, rounds), "", table(titles, rows), "", *notes]))
     if not rows:
@@ -264,13 +265,14 @@ def run_steps(session: Session, compiled: bool = False) -> None:
 
 
 def legend(field: Field, rounds: int) -> str:
-    """What stands in the table."""
+    """The text above the table."""
     how = "channels last, autocast to bfloat16 except where float32 is named, fused SGD, cudnn.benchmark"
     theirs = ", ".join(filter(None, [how, field.versions()]))
     return (
-        f"{rounds} rounds. PyTorch: {theirs}. The share is of the card's arithmetic peak for the contender's precision "
-        "(`gpucnn/bench/peaks.py`), with three times the forward pass's operations. Launches are our kernels "
-        "and calls of cuDNN by the host in one step, without what CuPy starts itself. GPU memory: what is held."
+        f"{rounds} rounds. PyTorch: {theirs}. The fraction is of the card's arithmetic peak for the contender's "
+        "precision (`gpucnn/bench/peaks.py`), counting three times the operations of the forward pass. Launches are "
+        "our kernels and cuDNN calls by the host in one step, without those that CuPy starts itself. GPU memory is "
+        "what is allocated."
     )
 
 
@@ -324,14 +326,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The flags, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="time for all sections together")
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="which ones")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only the cases of these models")
     parser.add_argument("--rounds", type=int, default=7, help="of each contender in each case")
     parser.add_argument("--threads", type=int, default=0, help="of the host for each contender (default: all)")
-    parser.add_argument("--data-dir", metavar="DIR", help="real data sets for the tests that want them")
+    parser.add_argument("--data-dir", metavar="DIR", help="real data sets for the tests that need them")
     parser.add_argument("--torch-python", metavar="PATH", help="the Python of another environment that has PyTorch")
     parser.add_argument("--out", type=Path, metavar="PATH", help=f"default: {RESULTS.relative_to(ROOT)}")
-    parser.add_argument("--smoke", action="store_true", help="the same code on a CPU in small, into --out")
+    parser.add_argument("--smoke", action="store_true", help="a short run on a CPU, written to --out")
     args = parser.parse_args(words)
     args.words = list(words)
     if args.torch_python and not shutil.which(args.torch_python):
@@ -353,8 +355,8 @@ def main(words: Sequence[str]) -> int:
         return DeviceError.exit_code
     session = Session(args)
     for section in (name for name in SECTIONS if name in args.sections):
-        share = SHARES[section] / max(SHARES[name] for name in args.sections)
-        session.deadline = session.start + 60.0 * args.minutes * share
+        fraction = DEADLINES[section] / max(DEADLINES[name] for name in args.sections)
+        session.deadline = session.start + 60.0 * args.minutes * fraction
         print(f"gpu.py: {TITLES[section]}, {session.left():.0f} s at most", file=sys.stderr, flush=True)
         session.run(section)
     print(f"gpu.py: {args.out}", file=sys.stderr)

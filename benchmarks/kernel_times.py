@@ -1,7 +1,7 @@
-"""Which kernels a training step's time on a GPU goes into: ``python benchmarks/kernel_times.py speedrun94 -b 1024``.
+"""The time of each kernel of a training step on a GPU: ``python benchmarks/kernel_times.py speedrun94 -b 1024``.
 
-Needs PyTorch beside CuPy: its profiler reads the times of all kernels off the card, whoever started them.  Steps run
-without a CUDA graph, so that kernels have names.
+Needs PyTorch and CuPy: PyTorch's profiler measures all kernels on the card, CuPy's too.  Steps run without a CUDA
+graph, so that kernels have names.
 """
 
 import argparse
@@ -20,11 +20,11 @@ WARMUP, STEPS = 5, 3
 
 
 def kernel_times(task: Task) -> dict[str, tuple[float, float]]:
-    """Kernel -> launches and microseconds, of one step."""
+    """Kernel -> (launches, microseconds) in one step."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    torch.cuda.init()  # first: its profiler has to be there when kernels are loaded
+    torch.cuda.init()  # first: the profiler must be active when kernels are loaded
     backend = get_backend("gpu")
     trainer = our_trainer(task, backend)
     x, labels = (backend.to_device(array) for array in batch(task))
@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("-b", "--batch-size", type=int, default=128)
     parser.add_argument("--input-shape", default="32x32x3", metavar="HxWxC")
     parser.add_argument("--amp", choices=("off", "fp16"), default="fp16")
-    parser.add_argument("--most", type=int, default=40, help="lines at most")
+    parser.add_argument("--most", type=int, default=40, help="number of kernels to print")
     args = parser.parse_args()
     shape = tuple(map(int, args.input_shape.split("x")))
     precision = "float16" if args.amp == "fp16" else "float32"

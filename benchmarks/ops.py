@@ -1,8 +1,9 @@
 """Layer by layer against PyTorch: ``python benchmarks/ops.py -w d`` for the layers of ResNet-20.
 
-Each framework has its own process (PyTorch one for each memory layout), which runs forward or backward of a layer when
-it is told to; rounds go in turn, and the ratio is the median of paired rounds against PyTorch's better layout.  Layers
-that are alike in all but their weights are timed once.  Loss and optimiser are not layers: see ``gpucnn benchmark``.
+Each framework has its own process (PyTorch one for each memory layout), which runs the forward or backward pass of a
+layer on request.  The processes take turns, round by round, and the ratio is the median of paired rounds against
+PyTorch's better layout.  Layers that differ only in their weights are timed once.  For loss and optimizer see
+``gpucnn benchmark``.
 """
 
 import argparse
@@ -38,7 +39,7 @@ PARTS = ("forward", "backward")
 
 @dataclass
 class Case:
-    """A layer, ready to run, and the shape of one of its images; ``count``: so many of the model are like it."""
+    """An initialized layer and the shape of one of its images; ``count``: how many layers of the model are like it."""
 
     workload: str
     name: str
@@ -71,14 +72,14 @@ def describe(layer: layers.Layer) -> str:
 
 
 def short(value: Any) -> str:
-    """(5, 5) as 5x5, and padding by its top and left."""
+    """(5, 5) as 5x5; of a padding, the top and the left."""
     if not isinstance(value, tuple):
         return str(value)
     return "x".join(str(v[0] if isinstance(v, tuple) else v) for v in value)
 
 
 def leaves(model: layers.Layer, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, layers.Layer, Any]]:
-    """Name, layer and input shape of all that computes; a residual block's sum as a block without a body."""
+    """(name, layer, input shape) of each layer that computes; a residual block's sum is a block without a body."""
     if isinstance(model, layers.Sequential):
         for part, layer in model.children().items():
             yield from leaves(layer, f"{name}.{part}", shape)
@@ -119,14 +120,14 @@ def our_part(case: Case, batch: int, part: str) -> Callable[[], Any]:
     kept, dy = layer._saved, noise(*y.shape)
 
     def back() -> None:
-        layer._saved = kept  # backward takes it away
+        layer._saved = kept  # backward clears it
         layer.backward(dy)
 
     return back
 
 
 def their_part(case: Case, batch: int, part: str, layout: str) -> Callable[[], Any]:
-    """The same of PyTorch's layer."""
+    """Forward or backward of PyTorch's layer alone."""
     import torch
 
     from gpucnn.bench.pytorch import to_torch
@@ -154,7 +155,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def serve(task: Task) -> None:
-    """A contender's process: build what a line asks for, run it so many times, say how long it took."""
+    """A contender's process: each line of input names a case and a count; the answer is the median time."""
     theirs = task.framework == "pytorch"
     if theirs:
         import torch
@@ -169,7 +170,7 @@ def serve(task: Task) -> None:
         wanted = json.loads(line)
         which = (wanted["workload"], wanted["case"], wanted["part"])
         if which != current:
-            run = int  # lets go of the memory of the last one
+            run = int  # frees the memory of the previous case
             workload, index, part = current = which
             if workload not in mine:
                 mine = {workload: cases(workload, "reference" if theirs else task.framework)}
@@ -190,7 +191,7 @@ def serve(task: Task) -> None:
 
 
 class Server(Contender):
-    """A contender that times one layer after the other."""
+    """A contender that times layers one by one."""
 
     def start(self) -> None:
         command = [sys.executable, __file__, "--serve", self.task.to_json()]
@@ -199,7 +200,7 @@ class Server(Contender):
         self._answer()
 
     def ask(self, steps: int, **what: Any) -> float:
-        """So many runs of a layer's part -> median seconds."""
+        """Median seconds of ``steps`` runs of one pass of a layer."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({**what, "steps": steps}) + "\n")
         self.process.stdin.flush()
@@ -207,7 +208,7 @@ class Server(Contender):
 
 
 def race(servers: list[Server], workload: str, index: int, case: Case, part: str, rounds: int) -> Timing:
-    """Rounds in turn of one layer's part."""
+    """Time one pass of a layer; the servers take turns."""
     what = {"workload": workload, "case": index, "part": part}
     steps = {}
     for server in servers:
@@ -224,7 +225,7 @@ def race(servers: list[Server], workload: str, index: int, case: Case, part: str
 
 
 def line(timing: Timing) -> str:
-    """One row for people."""
+    """One row of the human-readable table."""
     ratio = "  ".join(f"{r:6.2f}" for r in timing.ratio) if timing.ratio else ""
     times = "".join(f"{time:12.3f}" for time in timing.milliseconds.values())
     what = f"{timing.count:3d} x {timing.layer} of {'x'.join(map(str, timing.shape))}"
@@ -232,7 +233,7 @@ def line(timing: Timing) -> str:
 
 
 def main() -> int:
-    """Race all layers of the workloads asked for."""
+    """Time all layers of the chosen workloads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", "-w", choices=[*WORKLOADS, "all"], default="all")
     parser.add_argument("--batch-size", "-b", type=int, default=128)

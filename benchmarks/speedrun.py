@@ -1,8 +1,8 @@
-"""How long a whole recipe takes: ``python benchmarks/speedrun.py --config configs/cifar10_speedrun94.toml --runs 5``.
+"""The time of a whole recipe: ``python benchmarks/speedrun.py --config configs/cifar10_speedrun94.toml --runs 5``.
 
-Counts what the published speed records count: whitening, all training steps and the last evaluation over the recipe's
-views.  Images lie on the device before, evaluations between epochs are not counted, and a first run, which compiles
-kernels and chooses engines, is thrown away.  Every run has a seed of its own and a new trainer.
+Counts what the published speed records count: whitening, all training steps and the last evaluation with the recipe's
+test-time augmentation.  It does not count copying the images to the device, the evaluations between epochs, and a
+first run, which compiles kernels and chooses engines.  Each run has its own seed and a new trainer.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from gpucnn.training.trainer import IntervalReport
 
 @dataclass(frozen=True)
 class Run:
-    """What one run came to; ``accuracy`` is of one view, ``final`` of all, both after the last step."""
+    """The result of one run; ``accuracy`` is of one view, ``final`` of all views, both after the last step."""
 
     accuracy: float
     final: float
@@ -39,7 +39,7 @@ class Run:
 
 
 def timed_run(config: Config, train: Dataset, test: Dataset, backend: Backend) -> Run:
-    """One run from fresh weights; every part ends with numbers on the host, so the device has done it."""
+    """One run from new weights; each part ends by reading a number on the host, so the device has finished it."""
     trainer = build_trainer(config, train, backend)
     start = perf_counter()
     trainer.prepare(train)
@@ -59,11 +59,11 @@ def timed_run(config: Config, train: Dataset, test: Dataset, backend: Backend) -
 
 
 def main() -> int:
-    """Print a line for each run, and what they come to."""
+    """Print a line for each run, then mean and standard deviation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of it")
-    parser.add_argument("--runs", type=int, default=5, help="besides the first, which is not counted")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the config")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs, after a first one that is not counted")
     parser.add_argument("--data-dir", metavar="DIR")
     parser.add_argument("--device", default="gpu")
     args = parser.parse_args()

@@ -10,6 +10,10 @@ from readme import blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 LECTURE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("pretrained/*.md")]
+)
+SCRIPT_FLAGS = {"--runs"}  # of benchmarks/speedrun.py
 MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`)*)")
 
 
@@ -57,7 +61,63 @@ def test_the_quick_start_trains_digits_well(tmp_path: Path) -> None:
 def test_commands_in_the_readme_exist() -> None:
     from gpucnn.cli.main import COMMANDS
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"gpucnn ([a-z-]+)", "\n".join(blocks("bash")))) <= set(COMMANDS)
-    for path in re.findall(r"\]\(([\w/.-]+)\)", text):
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "pretrained/README.md"])
+def test_flags_that_a_page_names_exist(page: str) -> None:
+    from gpucnn.cli.main import COMMANDS, build_parser
+
+    parser = build_parser(list(COMMANDS))
+    (commands,) = (action.choices.values() for action in parser._actions if isinstance(action.choices, dict))
+    flags = {flag for command in commands for flag in command._option_string_actions}
+    named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", (ROOT / page).read_text(encoding="utf-8"))
+    assert set(named) <= flags | SCRIPT_FLAGS
+
+
+def test_the_readme_shows_use_first() -> None:
+    """A stranger sees what it is, how it is used and the first command without scrolling, on 80 columns."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("## Quick start") + 1
+    assert start < 25
+    assert lines.index("```python") < 8
+    assert max(map(len, lines[: start - 1])) <= 80
+    assert not any(line.startswith("|") for line in lines[: start - 1])
+
+
+def test_the_readme_has_one_short_table_of_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = text.partition("\n## Results\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*\|$", results, flags=re.MULTILINE)
+    assert len(rows) == 2 + 4
+    assert {row.count(" | ") for row in rows if "---" not in row} == {2}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([\w/.-]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        if anchor:
+            assert anchor in headings(target), f"{path} has no heading #{anchor}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = {(ROOT / "docs" / path).resolve() for path in re.findall(r"\]\(([\w/.-]+)\)", index)}
+    assert linked == {page for page in PAGES if page != ROOT / "docs" / "index.md"}
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/index.md", "docs/recipes.md", "docs/optimizers.md"]
+)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:gpucnn|tests|scripts|benchmarks|configs)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path

@@ -45,7 +45,7 @@ def test_a_section_that_fails_costs_no_other_one(script, tmp_path, monkeypatch, 
     out = tmp_path / "page.md"
     assert script.main(["--smoke", "--out", str(out), "--sections", "tests", "parity", "steps"]) == 1
     text = out.read_text()
-    assert "OSError: no such program" in text.partition("## Layers beside NumPy")[0]
+    assert "OSError: no such program" in text.partition("## Layers against NumPy")[0]
     assert "fine" in text
     assert text.endswith("a table\n")
     assert "KeyError: 'lost'" in capsys.readouterr().err
@@ -120,15 +120,15 @@ def test_a_smoke_run_writes_every_section(tmp_path: Path) -> None:
     sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
     assert list(sections) == [
         "Tests on the GPU",
-        "Layers beside NumPy",
-        "Training steps beside PyTorch, eager",
-        "Training steps beside PyTorch, compiled",
+        "Layers against NumPy",
+        "Training steps against PyTorch, eager",
+        "Training steps against PyTorch, compiled",
         "Where a step's time goes",
     ]
     assert "exit code 0" in sections["Tests on the GPU"]
     assert "skipped" in sections["Tests on the GPU"]
-    assert "all within their tolerance" in sections["Layers beside NumPy"]
-    steps = sections["Training steps beside PyTorch, eager"]
+    assert "all within their tolerance" in sections["Layers against NumPy"]
+    steps = sections["Training steps against PyTorch, eager"]
     assert "| lenet5, 28x28x1, batch 2 | gpucnn, float32 |" in steps
     assert "no_such_model, 32x32x3, batch 2: no such model in this version" in steps
     assert "conv2d_weight_grad" in sections["Where a step's time goes"]
