@@ -230,8 +230,8 @@ def kernel_cache() -> dict[str, Any]:
 
     files = compiling.compiled()
     return {
-        "folder": str(compiling.CACHE),
-        "hash": compiling.CACHE.name.rpartition("-")[2],
+        "folder": str(compiling.CACHE or "not kept: no folder can be used"),
+        "hash": compiling.CACHE.name.rpartition("-")[2] if compiling.CACHE else "",
         "compiled": len(files),
         "mib": round(sum(file.stat().st_size for file in files) / 2**20, 1),
     }

@@ -26,7 +26,6 @@ from gpucnn.kernels.cpu.engine.microkernel import (
     overhang,
     pack_columns,
     scatter_rows,
-    smaller,
     take_columns,
 )
 from gpucnn.kernels.cpu.engine.simd import LANES, load, store, transpose
@@ -101,6 +100,18 @@ def _pack(first, last, w, panels):
 
 
 @jit
+def safe_rows(count, beyond, kind):
+    """How many of ``count`` rows ``gather_rows`` may write where they lie, so that no row behind them is touched.
+
+    It computes ``overhang`` rows more, and the lanes beyond the last column reach over ``beyond`` rows further.
+    """
+    rows = count - beyond
+    while rows > 0 and rows + overhang(rows, kind) + beyond > count:
+        rows -= 1
+    return max(rows, 0)
+
+
+@jit
 def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, results, kind, y):
     """x (N,H,W,C), panels (P,taps,lanes), bias (P,lanes) -> y (N,H',W',F); padded is (SHARDS,0,..) without a border."""
     n, down, across, f = y.shape
@@ -125,10 +136,7 @@ def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, resu
         width = min(lanes, f - column)
         place = y.ctypes.data + 4 * (row * f + column)
         # what would be written beyond the group or beyond its filters goes elsewhere first
-        if width == lanes:
-            tail = min(some, smaller(kind) + 1) if overhang(some, kind) else 0
-        else:
-            tail = min(some, smaller(kind) + 1) if count == 1 else some
+        tail = some - safe_rows(some, -(-(lanes - width) // f), kind) if width == lanes or count == 1 else some
         windows, steps = np.int64(pixels.ctypes.data), np.int64(walk.ctypes.data)
         factor, offset, none = np.int64(panels[panel].ctypes.data), np.int64(bias[panel].ctypes.data), np.int64(0)
         gather_rows(at, windows, steps, taps, some - tail, factor, lanes, offset, none, place, f, kind)
@@ -163,7 +171,7 @@ def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zer
             for panel in range(low, high):
                 column = panel * lanes
                 grad, step = np.int64(dy.ctypes.data) + 4 * (some * group * f + column), f
-                if f % lanes and stop == n:  # behind the last image there is nothing to read
+                if (some * (group + 1) - 1) * f + column + lanes > rows.size:  # nothing to read behind the last image
                     take_columns(rows[some * group :], column, min(lanes, f - column), copied)
                     grad, step = np.int64(copied.ctypes.data), lanes
                 target = np.int64(parts[part, panel].ctypes.data)

@@ -1,43 +1,27 @@
-"""Compiling kernels: lazily, once, with a notice, and cached on disk under a hash of their sources.
+"""Compiling kernels: lazily, once, with a notice, and cached on disk under a hash of their sources (``cache.py``).
 
 Numba's own cache looks at the file of the function alone; a kernel that inlines one from another file would keep
 running the old code.  So the cache folder's name is a hash of all kernel sources and of Numba's version.
 """
 
-import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 
+from gpucnn.kernels.cpu.engine.cache import SealedCache, cache_folder
+
 FAST_MATH = {"contract"}
 """a * b + c may become one instruction.  Sums are never reordered: a kernel that is inlined somewhere must give the
 same bits as one that is not, or a run would depend on its number of threads and on the state of the cache."""
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: ~/.cache/gpucnn/kernels-HASH, or a temporary folder where that is read-only."""
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(source.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn"
-    folder = root / f"kernels-{digest.hexdigest()[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}" / folder.name
-
-
 def compiled() -> list[Path]:
     """The files of the functions that have been compiled so far."""
-    return sorted(CACHE.glob("**/*.nbc"))
+    return sorted(CACHE.glob("**/*.nbc")) if CACHE else []
 
 
 def notice() -> bool:
@@ -54,6 +38,8 @@ def notice() -> bool:
 
 def compile_ahead() -> None:
     """Start the process that compiles the same kernels from the other end (``precompile.py``), once a cache folder."""
+    if CACHE is None:
+        return
     try:
         (CACHE / "ahead").touch(exist_ok=False)
     except OSError:  # another process was first, or nothing can be kept here
@@ -70,15 +56,20 @@ CACHE = cache_folder()
 
 def jit(function: Callable[..., Any], *, fast_math: set[str] | bool = FAST_MATH) -> Callable[..., Any]:
     """Compile for the types of the first call, without the GIL; what is compiled lies in ``CACHE``."""
+    made: Callable[..., Any] = numba.njit(
+        nogil=True, no_cfunc_wrapper=True, fastmath=fast_math, error_model="numpy", boundscheck=False
+    )(function)
+    if CACHE is None:
+        return made
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(CACHE)
     try:
-        made: Callable[..., Any] = numba.njit(
-            nogil=True, cache=True, no_cfunc_wrapper=True, fastmath=fast_math, error_model="numpy", boundscheck=False
-        )(function)
-        return made
+        made._cache = SealedCache(function)  # type: ignore[attr-defined]
+    except (OSError, RuntimeError):  # its folder has gone since
+        pass
     finally:
         numba.config.CACHE_DIR = before
+    return made
 
 
 def jit_exact(function: Callable[..., Any]) -> Callable[..., Any]:
