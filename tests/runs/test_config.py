@@ -180,9 +180,9 @@ def test_a_setting_without_effect_alone_is_kept_for_the_next_one() -> None:
     assert config.data.augmentation == Augmentation(crop=2, crop_mode="reflect")
 
 
-@pytest.mark.parametrize("moved", [{"augmentation": 3, "flip": True}, 3])
+@pytest.mark.parametrize("moved", [{"augmentation": 3, "flip": True}, {"augmentation": 3}, 3])
 def test_what_is_no_table_is_named(moved: object) -> None:
-    with pytest.raises(UsageError, match=r"config key data(\.augmentation)? = 3: expected a table|unknown config key"):
+    with pytest.raises(UsageError, match=r"config key data(\.augmentation)? = 3: expected a table"):
         Config().updated({"data": moved})
 
 
