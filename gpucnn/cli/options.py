@@ -15,8 +15,8 @@ from gpucnn.types import Shape
 FORMATS = (".png", ".svg", ".pdf")
 """File types of plots."""
 
-
 DEVICE = ("run.device", "run.strict_device", "run.memory_limit", "run.threads")
+"""The settings whose flags other commands have too."""
 
 
 class Parser(argparse.ArgumentParser):

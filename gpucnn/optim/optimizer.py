@@ -119,7 +119,8 @@ class Optimizer:
         state: name -> flat array, (total,).
 
     Raises:
-        UsageError: a number out of its range, or a rule for a group that does not exist.
+        UsageError: a number out of its range, a rule for a group that does not exist, or a rule in epochs or with
+            ``fade`` but no steps.
     """
 
     state_names: tuple[str, ...] = ()

@@ -48,7 +48,7 @@ def build_model(config: Config) -> Layer:
 
 
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
-    """The optimiser, with the rules for its groups in steps; raises UsageError for settings that contradict each other."""
+    """The optimiser, its groups' rules in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
     rules = {group: rule.in_steps(steps_per_epoch) for group, rule in o.groups.items()}
     options: dict[str, Any] = {"weight_decay": o.weight_decay, "groups": rules}

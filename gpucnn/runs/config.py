@@ -66,7 +66,7 @@ class TrainConfig(Settings):
     smoothing: float = setting(0.0, "label smoothing, a fraction", "--smoothing", at_least=0, below=1)
     reduction: str = setting("mean", "of a batch's losses, before they are differentiated", choices=("mean", "sum"))
     clip_grad: float = setting(0.0, "largest norm of the gradient; 0: no clipping", "--clip-grad", at_least=0)
-    ema: float = setting(0.0, "decay of the averaged weights that evaluation uses; 0: none", "--ema", at_least=0, below=1)
+    ema: float = setting(0.0, "decay of the averaged weights for evaluation; 0: none", "--ema", at_least=0, below=1)
     lookahead: int = setting(0, "steps between two returns of the weights to the slow ones; 0: none", at_least=0)
     lookahead_decay: float = setting(0.95, "fraction of the slow weights a late return keeps", at_least=0, below=1)
     amp: str = setting("off", "precision on a GPU; fp16 is mixed precision", "--amp", choices=POLICIES)
@@ -97,9 +97,7 @@ class ScheduleConfig(Settings):
     """The learning rate of each step, with a linear warm-up in front."""
 
     name: str = setting("step", "the learning-rate schedule", "--sched", choices=SCHEDULES)
-    warmup_epochs: float = setting(
-        0.0, "epochs of linear warm-up", "--warmup-epochs", at_least=0, at_most=MOST_EPOCHS
-    )
+    warmup_epochs: float = setting(0.0, "epochs of linear warm-up", "--warmup-epochs", at_least=0, at_most=MOST_EPOCHS)
     milestones: tuple[float, ...] = setting((8.0, 11.0), "in epochs, for step", at_least=0, at_most=MOST_EPOCHS)
     gamma: float = setting(0.2, "factor at each milestone, for step", at_least=0)
     peak: float = setting(0.3, "fraction of the run that climbs, for one_cycle and triangular", at_least=0, at_most=1)

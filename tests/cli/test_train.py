@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from gpucnn.backend import REFERENCE
+from gpucnn.checkpoint import load_checkpoint, save_checkpoint
 from gpucnn.cli.main import main
 from gpucnn.cli.train import about_precision
 from gpucnn.errors import GpucnnError
 from gpucnn.runs import directory
 from gpucnn.runs.config import Config
+from gpucnn.runs.state import expected_tensors
 
 FILES = {"metrics.jsonl", "metrics.csv", "best.h5", "last.h5", "config.toml", "env.json"}
 KEYS = {
@@ -77,6 +79,17 @@ def test_two_epochs_and_two_more_are_the_same_bits_as_four(four_epochs: Path, tm
     assert (path / "last.h5").read_bytes() == (four_epochs / "last.h5").read_bytes()
     assert (path / "best.h5").read_bytes() == (four_epochs / "best.h5").read_bytes()
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_checkpoint_with_flat_settings_of_older_versions_goes_on(four_epochs: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(four_epochs / "last.h5", expected_tensors)
+    flat = checkpoint.config.replace("\n[data.augmentation]\n", "\n")
+    assert flat != checkpoint.config
+    save_checkpoint(tmp_path / "old.h5", replace(checkpoint, config=flat))
+    for path, output in ((tmp_path / "old.h5", "old"), (four_epochs / "last.h5", "new")):
+        words = ["train", "--resume", str(path), "--epochs", "5", "--output", str(tmp_path / output)]
+        assert main(words) == 0
+    assert (tmp_path / "old" / "last.h5").read_bytes() == (tmp_path / "new" / "last.h5").read_bytes()
 
 
 def test_settings_for_a_gpu_on_a_cpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("optimizer.beta2=nan", "optimizer.beta2 = nan: give a number >= 0"),
         ("optimizer.eps=0", "optimizer.eps = 0.0: give a number > 0"),
         ("optimizer.eps=-1e-8", "optimizer.eps = -1e-08: give a number > 0"),
-        ("train.seed=9223372036854775808", "train.seed = 9223372036854775808: give a number >= 0 and <= 9223372036854775807"),
+        (
+            "train.seed=9223372036854775808",
+            "train.seed = 9223372036854775808: give a number >= 0 and <= 9223372036854775807",
+        ),
         ("schedule.gamma=nan", "schedule.gamma = nan: give a number >= 0"),
         ("schedule.start=inf", "schedule.start = inf: give a number >= 0"),
         ("schedule.final=-0.1", "schedule.final = -0.1: give a number >= 0"),
@@ -87,12 +90,18 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("schedule.milestones=[8, nan]", "schedule.milestones = nan: give a number >= 0 and <= 1000000000"),
         ("schedule.milestones=[inf]", "schedule.milestones = inf: give a number >= 0"),
         ("schedule.milestones=[-1]", "schedule.milestones = -1.0: give a number >= 0"),
-        ("optimizer.groups.norm.epochs=1e308", "optimizer.groups.norm.epochs = 1e+308: give a number >= 0 and <= 1000000000"),
+        (
+            "optimizer.groups.norm.epochs=1e308",
+            "optimizer.groups.norm.epochs = 1e+308: give a number >= 0 and <= 1000000000",
+        ),
         ("train.smoothing=1.0", "train.smoothing = 1.0"),
         ("train.reduction=total", "train.reduction = 'total': known are mean, sum"),
         ("optimizer.groups.nrom.lr=2", "optimizer.groups.nrom is unknown: did you mean 'norm'?"),
         ("optimizer.groups.frozen.lr=2", "optimizer.groups.frozen is unknown: known are bias, filter"),
-        ("optimizer.groups.norm.lrr=2", "unknown config key optimizer.groups.norm.lrr: did you mean optimizer.groups.norm.lr?"),
+        (
+            "optimizer.groups.norm.lrr=2",
+            "unknown config key optimizer.groups.norm.lrr: did you mean optimizer.groups.norm.lr?",
+        ),
         ("optimizer.groups.norm.lr=-2", "optimizer.groups.norm.lr = -2.0: give a number >= 0"),
         ("optimizer.groups.norm.weight_decay=some", "optimizer.groups.norm.weight_decay = 'some': expected a number"),
         ("optimizer.groups.norm.momentum=1", "optimizer.groups.norm.momentum = 1.0: give a number >= 0 and < 1"),
@@ -150,7 +159,9 @@ def test_bad_files_are_usage_errors(tmp_path: Path) -> None:
 
 def test_settings_of_the_data_reach_the_augmentation() -> None:
     assert Config().data.augmentation == Augmentation()
-    config = Config().updated({"data": {"augmentation": {"flip": True, "flip_mode": "alternating", "crop": 3, "cutout": 5}}})
+    config = Config().updated(
+        {"data": {"augmentation": {"flip": True, "flip_mode": "alternating", "crop": 3, "cutout": 5}}}
+    )
     assert config.data.augmentation == Augmentation(flip=True, flip_mode="alternating", crop=3, cutout=5)
 
 
@@ -180,9 +191,9 @@ def test_a_setting_without_effect_alone_is_kept_for_the_next_one() -> None:
     assert config.data.augmentation == Augmentation(crop=2, crop_mode="reflect")
 
 
-@pytest.mark.parametrize("moved", [{"augmentation": 3, "flip": True}, 3])
+@pytest.mark.parametrize("moved", [{"augmentation": 3, "flip": True}, {"augmentation": 3}, 3])
 def test_what_is_no_table_is_named(moved: object) -> None:
-    with pytest.raises(UsageError, match=r"config key data(\.augmentation)? = 3: expected a table|unknown config key"):
+    with pytest.raises(UsageError, match=r"config key data(\.augmentation)? = 3: expected a table"):
         Config().updated({"data": moved})
 
 
