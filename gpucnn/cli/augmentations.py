@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     config = settings(args)
     how = config.data.augmentation()
     if not how:
-        raise UsageError("this recipe has no augmentation: add for instance --set data.crop=4")
+        raise UsageError("nothing happens to the images of this recipe: add for instance --set data.crop=4")
     train, test = load_dataset(config.data.dataset, args.data_dir, download=not args.no_download)
     train, _ = split(config, train, test)
     index = some_of_each_class(train, args.images)
@@ -67,7 +67,7 @@ def some_of_each_class(dataset: Dataset, count: int) -> Array:
 def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
     """The images ``index`` (B,) in each epoch, with the parameters that a run with this seed samples for them.
 
-    With mixup or cutmix they are mixed with each other in reverse order, as the first batch of the epoch is.
+    Mixed images are those of the sheet in reverse, by the shares of each epoch's first batch.
     """
     loader = Loader(
         train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how
@@ -89,6 +89,6 @@ def mix_note(mix: Mix) -> str:
 
 
 def as_bytes(x: Array, train: Dataset) -> Array:
-    """Undo the normalisation: float32 (B,H,W,C) -> uint8."""
-    pixels = x * np.array(train.std) + np.array(train.mean)
-    return np.rint(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8)
+    """Normalised float32 (B,H,W,C) -> uint8, as they were."""
+    shares = x * np.array(train.std) + np.array(train.mean)
+    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)

@@ -45,7 +45,7 @@ class Augmentation:
     Args:
         rotation: turn by up to so many degrees to either side.
         scale: enlarge by a factor of 1 - scale .. 1 + scale.
-        elastic: bend by a random field of displacements, smoothed and times so many pixels (``augment.warp``).
+        elastic: bend by a random field of displacements, smoothed and times so many pixels (``gpucnn.data.warp``).
         elastic_sigma: of the Gaussian that smooths it, in pixels.
         brightness: multiply by a factor of 1 - brightness .. 1 + brightness.
         contrast: multiply the distance from the image's mean by a factor of 1 - contrast .. 1 + contrast.
@@ -58,9 +58,9 @@ class Augmentation:
         cutout: cover a square of so many pixels a side with the mean colour, 0 after normalisation.
         cutout_mode: "clipped" has its centre at any pixel, and what would lie outside of the image is cut off
             (arXiv 1708.04552); "inside" is any square that lies in the image as a whole.
-        mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``augment.mixing``).
+        mixup: alpha of mixup, 0 for none: batches are blended with themselves in reverse (``gpucnn.data.mixing``).
         cutmix: alpha of cutmix, 0 for none.
-        mixup_prob: fraction of the batches that are mixed at all.
+        mixup_prob: share of the batches that are mixed at all.
 
     Raises:
         UsageError: a value out of its range.
