@@ -26,10 +26,13 @@ Tensors = Mapping[str, tuple[Shape, str]]
 Expected = Callable[[str], Mapping[str, Tensors]]
 """config text -> {"parameters": ..., "buffers": ..., "averages/ema": ...}, of the model that it builds"""
 
+ATTRIBUTES = {
+    **dict.fromkeys(("gpucnn_version", "dataset_digest"), str),
+    **dict.fromkeys(("format_version", "epoch", "step", "seed"), int),
+}
 GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
 TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
-WIDER = {"float16": "float32"}
-WORDS = {"model": "parameters", "buffers": "buffers"}
+WIDER = {"float16": "float32"}  # half precision is for the disk only
 ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0}
 """Scalars that the first checkpoints lack in /progress, and their values for such a run."""
 
@@ -91,6 +94,10 @@ class CheckpointFile:
         """Name -> (shape, dtype) in "model", "buffers" or "optimizer/<state>"."""
         return {name: (entry.shape, entry.dtype) for name, entry in self.members(group).items()}
 
+    def arrays(self, group: str) -> dict[str, Array]:
+        """Name -> a new array, of the tensors in a group."""
+        return {name: read_array(entry) for name, entry in self.members(group).items()}
+
     def states(self) -> list[str]:
         """Names of the optimiser's states: velocity, or m and v."""
         return self._below("optimizer/")
@@ -124,20 +131,18 @@ class CheckpointFile:
         averages = {f"averages/{name}" for name in self.averages()}
         if averages or self.states():
             averages |= {word for word in expected if word.startswith("averages/")}
-        for group, word in {**WORDS, **{name: name for name in sorted(averages)}}.items():
-            found = self.tensors(group)
-            if group == "model":
-                found = {name: (shape, WIDER.get(dtype, dtype)) for name, (shape, dtype) in found.items()}
-            compare(found, expected.get(word, {}), group)
+        found = {name: (shape, WIDER.get(dtype, dtype)) for name, (shape, dtype) in self.tensors("model").items()}
+        compare(found, expected.get("parameters", {}), "model")
+        for group in ("buffers", *sorted(averages)):
+            compare(self.tensors(group), expected.get(group, {}), group)
 
     def read(self) -> Checkpoint:
         """Copy everything out; raises CheckpointError where a tensor holds NaN or infinity."""
-        tensors = {word: _arrays(self.members(group)) for group, word in WORDS.items()}
-        tensors["parameters"] = {name: _widened(array) for name, array in tensors["parameters"].items()}
         checkpoint = Checkpoint(
-            **tensors,
-            optimizer={state: _arrays(self.members(f"optimizer/{state}")) for state in self.states()},
-            averages={name: _arrays(self.members(f"averages/{name}")) for name in self.averages()},
+            parameters={name: x.astype(WIDER.get(str(x.dtype), x.dtype)) for name, x in self.arrays("model").items()},
+            buffers=self.arrays("buffers"),
+            optimizer={state: self.arrays(f"optimizer/{state}") for state in self.states()},
+            averages={name: self.arrays(f"averages/{name}") for name in self.averages()},
             progress=ADDED | progress if (progress := self.progress()) else {},
             history=self.history(),
             config=self.config,
@@ -150,16 +155,6 @@ class CheckpointFile:
         except NotANumberError as error:
             raise CheckpointError(str(error)) from None
         return checkpoint
-
-
-ATTRIBUTES: dict[str, type] = {
-    "format_version": int,
-    "gpucnn_version": str,
-    "dataset_digest": str,
-    "epoch": int,
-    "step": int,
-    "seed": int,
-}
 
 
 def compare(found: Tensors, wanted: Tensors, group: str) -> None:
@@ -191,12 +186,3 @@ def _check_paths(tree: Tree) -> None:
             raise CheckpointError(f"the data set {path!r} belongs to no checkpoint")
         if tensor and entry.dtype not in TENSOR_TYPES:
             raise CheckpointError(f"tensor {path!r} is a {entry.dtype}")
-
-
-def _widened(array: Array) -> Array:
-    """float16 -> float32: half precision is for the disk only."""
-    return array.astype(WIDER.get(str(array.dtype), array.dtype))
-
-
-def _arrays(entries: Mapping[str, Entry]) -> dict[str, Array]:
-    return {name: read_array(entry) for name, entry in entries.items()}

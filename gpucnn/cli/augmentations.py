@@ -65,7 +65,7 @@ def some_of_each_class(dataset: Dataset, count: int) -> Array:
 def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
     """The images ``index`` (B,) in each epoch, with the parameters that a run with this seed samples for them.
 
-    With mixup or cutmix they are mixed with each other in reverse order, as the first batch of the epoch is.
+    Mixed images are those of the sheet in reverse, by the shares of each epoch's first batch.
     """
     loader = Loader(
         train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how
@@ -87,6 +87,6 @@ def mix_note(mix: Mix) -> str:
 
 
 def as_bytes(x: Array, train: Dataset) -> Array:
-    """Undo the normalisation: float32 (B,H,W,C) -> uint8."""
-    pixels = x * np.array(train.std) + np.array(train.mean)
-    return np.rint(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8)
+    """Normalised float32 (B,H,W,C) -> uint8, as they were."""
+    shares = x * np.array(train.std) + np.array(train.mean)
+    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)

@@ -9,7 +9,7 @@ from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
 
-NUMBERS = ("BYTES", "DOWNLOAD")  # headings of the columns that are aligned right
+NUMBERS = ("BYTES", "DOWNLOAD")  # headings of columns that are flush right
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

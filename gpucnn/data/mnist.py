@@ -84,18 +84,20 @@ def idx_source(
     *,
     layouts: tuple[str, ...],
     mirrors: tuple[str, ...],
-    published: Sequence[tuple[int, str, str]],
+    published: Sequence[tuple[int, str]],
+    contents: Sequence[str] = ("",) * len(NAMES),
     images: str = "",
 ) -> Source:
     """The registry's row.
 
     Args:
         layouts: folders below a data directory; downloads go to the first.
-        published: size, SHA-256 and SHA-256 of the content of each file, in the order of ``NAMES``.
+        published: size and SHA-256 of each gzipped file, in the order of ``NAMES``.
+        contents: SHA-256 of their unpacked contents, if known.
     """
     remote = tuple(
         RemoteFile(f"{layouts[0]}/{file}.gz", size, sha256, tuple(f"{m}{file}.gz" for m in mirrors), content)
-        for file, (size, sha256, content) in zip(NAMES, published, strict=True)
+        for file, (size, sha256), content in zip(NAMES, published, contents, strict=True)
     )
     return Source(
         about,
@@ -117,26 +119,16 @@ MNIST = idx_source(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
     published=(
-        (
-            9_912_422,
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        ),
-        (
-            28_881,
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        ),
-        (
-            1_648_877,
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        ),
-        (
-            4_542,
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        ),
+        (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    ),
+    contents=(
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
     images="3b1e8fc3db51fbee48f17356cdc393712f7abb7956e9d4116e1cd36b7c189068",
 )
@@ -151,9 +143,9 @@ FASHION_MNIST = idx_source(
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
     ),
     published=(
-        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", ""),
-        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", ""),
-        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", ""),
-        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", ""),
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     ),
 )

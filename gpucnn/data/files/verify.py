@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.files.sources import MIB, RemoteFile, Source, open_bytes
+from gpucnn.data.files.sources import RemoteFile, Source, open_bytes
 
 BYTES = "publisher's bytes"
 IMAGES = "publisher's images, in other bytes"
@@ -55,11 +55,8 @@ def has_published_bytes(path: Path, file: RemoteFile) -> bool:
 
 def content_sha256(path: Path) -> str:
     """SHA-256 of a file's content, unpacked where it is gzipped."""
-    digest = hashlib.sha256()
     with open_bytes(path) as content:
-        while block := content.read(MIB):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def digest_of_images(sets: tuple[Dataset, Dataset]) -> str:
