@@ -4,22 +4,22 @@
     (L11)  categorical cross-entropy  L = -1/N sum_i sum_j y_ij log p_ij
     (L12)  on a softmax's input       dL/dz = (p - y) / N;  likewise on a sigmoid's
 
-The lecture takes two steps: Softmax (or Sigmoid), then the loss on probabilities.  Their gradients compose to
-(L12).  ``softmax_cross_entropy`` and ``sigmoid_binary_cross_entropy`` take both steps at once, from scores
-("logits"), and so never take the logarithm of a rounded-off probability.
+The lecture takes two steps: Softmax (or Sigmoid), then the loss of probabilities.  Their gradients compose to (L12).
+``softmax_cross_entropy`` and ``sigmoid_binary_cross_entropy`` take both steps at once, from scores ("logits"), and so
+never take the logarithm of a probability that was rounded to 0.
 """
 
 from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.layers.activations import sigmoid
 from gpucnn.types import Array
 
-SMALLEST = 1e-30  # probabilities below it count as it: log 0 is minus infinity
+SMALLEST = 1e-30  # smaller probabilities are set to it: log 0 is minus infinity
 
 
 def as_targets(labels: Array, scores: Array, smoothing: float = 0.0) -> Array:
     """Labels, integers (N,) or one-hot rows (N,K), as rows of probabilities in the dtype of scores (N,K).
 
-    Smoothing takes that share from the true class and spreads it evenly over all (arXiv 1512.00567).
+    Smoothing takes this probability from the true class and spreads it evenly over all (arXiv 1512.00567).
     """
     xp = array_module(scores)
     classes = scores.shape[1]

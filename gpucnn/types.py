@@ -1,10 +1,10 @@
-"""The few types that every room of the house shares."""
+"""The few types that the whole package uses."""
 
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any
-"""A ``numpy.ndarray`` or a ``cupy.ndarray``.  The two share no base class, hence ``Any``; the shape and
-the dtype of every array stand in the docstrings and in trailing comments."""
+"""A ``numpy.ndarray`` or a ``cupy.ndarray``.  The two share no base class, hence ``Any``; shapes and
+dtypes are in docstrings and trailing comments."""
 
 Shape: TypeAlias = tuple[int, ...]
 Pair: TypeAlias = tuple[int, int]

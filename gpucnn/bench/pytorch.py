@@ -1,4 +1,4 @@
-"""The same network in PyTorch: any tree of our layers as a torch module, weights included."""
+"""The same network in PyTorch: any tree of our layers as a torch module with the same weights."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Sum(nn.Module):  # type: ignore[misc]
-    """body(x) + shortcut(x), through ReLU where asked for."""
+    """body(x) + shortcut(x), then ReLU where ``relu``."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module | None, relu: bool) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Sum(nn.Module):  # type: ignore[misc]
 
 
 class Times(nn.Module):  # type: ignore[misc]
-    """Multiplication by a fixed number."""
+    """Multiplication by a constant."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -56,14 +56,18 @@ def symmetric(padding: Padding) -> tuple[int, int]:
 
 
 def to_torch(layer: ours.Layer) -> nn.Module:
-    """A torch module that computes what an initialised layer computes, on (N,C,H,W); what is frozen has no gradient."""
+    """A torch module that computes the same as an initialised layer, on (N,C,H,W); frozen parameters get no gradient.
+
+    Raises:
+        UsageError: PyTorch has no counterpart.
+    """
     module = _module(layer)
     with torch.no_grad():
         for parameter, name in _weights(layer):
             value = torch.from_numpy(layer.backend.to_host(parameter.data).copy())
             target = getattr(module if not isinstance(module, nn.Sequential) else module[0], name)
             target.copy_(value.permute(0, 3, 1, 2) if value.ndim == 4 else value)
-            target.requires_grad_(not parameter.frozen)
+            target.requires_grad_(parameter.trainable)
     return module
 
 
@@ -99,7 +103,7 @@ def _module(layer: ours.Layer) -> nn.Module:
             return FlattenNHWC()
         case ours.Dropout():
             return nn.Dropout(layer.rate)
-    raise UsageError(f"no PyTorch counterpart is written for {type(layer).__name__}")
+    raise UsageError(f"there is no PyTorch counterpart of {layer.kind}: benchmark a model without it")
 
 
 def _weights(layer: ours.Layer) -> list[tuple[Any, str]]:

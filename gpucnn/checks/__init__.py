@@ -1,1 +1,1 @@
-"""Is it right?  Finite differences, and one backend beside another."""
+"""Correctness: gradients against finite differences, and one backend against another."""

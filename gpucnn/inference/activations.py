@@ -1,4 +1,4 @@
-"""A forward pass that keeps what every layer made: for looking inside a trained model."""
+"""A forward pass that yields the output of every layer, to look inside a trained model."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,8 @@ from gpucnn.types import Array
 def trace(layer: Layer, x: Array, name: str = "") -> Iterator[tuple[str, Layer, Array]]:
     """Run x (N, ...) through a model; yields (dotted name, layer, its output) in the order of computation.
 
-    Containers are opened up: after the branches of a ``Residual`` comes their sum, under its own name.  The
-    last output is the model's.
+    Containers are opened: the layers of a ``Sequential`` run one by one, not fused, and after the branches of a
+    ``Residual`` comes their sum, under its own name.  The last output is the model's.
     """
     if isinstance(layer, Sequential):
         for child_name, child in layer.children().items():

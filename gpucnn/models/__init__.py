@@ -32,8 +32,8 @@ def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) 
     """The model of this name for images (H, W, C), not initialised yet.
 
     Raises:
-        UsageError: unknown name or option, with the closest match.
-        ShapeError: the model does not fit images of this shape.
+        UsageError: unknown name or option, with the closest match; an option of another type or out of range.
+        ShapeError: the model cannot take images of this shape.
     """
     if name not in MODELS:
         raise UsageError(f"unknown model {name!r}{closest(name, MODELS)}")

@@ -1,6 +1,6 @@
 """LeNet-5 (LeCun et al., "Gradient-based learning applied to document recognition", 1998), with ReLU.
 
-Max pooling stands where the original averages.
+Max pooling replaces the original's averages.
 """
 
 from gpucnn.layers import Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
@@ -10,7 +10,7 @@ from gpucnn.types import Shape
 def lenet5(input_shape: Shape, num_classes: int) -> Layer:
     """Two 5x5 convolutions of 6 and 16 filters, then 120, 84 and ``num_classes`` units.
 
-    LeCun's images are 32x32; smaller ones, MNIST's 28x28, get a border of 2 that makes them so.
+    LeCun's images are 32x32; smaller ones get a border of 2, which makes MNIST's 28x28 that size.
     """
     padding = 2 if min(input_shape[:2]) < 32 else 0
     features = Sequential(

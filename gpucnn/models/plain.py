@@ -1,4 +1,4 @@
-"""Networks without branches: a perceptron, a net for digits and a small VGG (arXiv 1409.1556) for CIFAR."""
+"""Networks without branches: a perceptron, a small net for digits and a small VGG (arXiv 1409.1556) for CIFAR."""
 
 from math import prod
 
@@ -7,7 +7,7 @@ from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, Ma
 from gpucnn.layers.containers import Entry
 from gpucnn.types import Shape
 
-WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint names its model, and must not make a huge one
+WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint's config must not build a huge model
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[Entry]:

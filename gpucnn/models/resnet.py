@@ -19,7 +19,7 @@ from gpucnn.types import Shape
 
 
 def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
-    """relu(conv-bn-relu-conv-bn of x, plus x); where the shape changes, x goes through a 1x1 convolution."""
+    """relu(conv-bn-relu-conv-bn of x, plus x); where the shape changes, x passes a 1x1 convolution."""
     body = Sequential(
         *conv_bn_relu(in_channels, out_channels, stride),
         Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
@@ -32,7 +32,7 @@ def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
 
 
 def resnet(input_shape: Shape, num_classes: int, widths: Sequence[int], blocks: int) -> Layer:
-    """A 3x3 stem, a stage of ``blocks`` blocks per width (each after the first halves the image), a mean."""
+    """A 3x3 stem, a stage of ``blocks`` blocks per width (each after the first halves the image), global average."""
     stages: dict[str, Layer] = {}
     channels = widths[0]
     for number, width in enumerate(widths):
@@ -55,14 +55,15 @@ def resnet20(input_shape: Shape, num_classes: int) -> Layer:
 
 
 def resnet18(input_shape: Shape, num_classes: int) -> Layer:
-    """ResNet-18 in its form for 32x32 images: a 3x3 stem and no pooling after it."""
+    """ResNet-18 as usual for 32x32 images: a 3x3 stem and no pooling after it."""
     return resnet(input_shape, num_classes, (64, 128, 256, 512), 2)
 
 
 def resnet9(input_shape: Shape, num_classes: int) -> Layer:
     """The residual net of eight convolutions that led DAWNBench on CIFAR-10 (David Page, "How to train your ResNet").
 
-    Widths 64, 128, 256, 512, each after the first halves the image; two residual branches; a maximum; logits / 8.
+    Widths 64, 128, 256, 512, where each after the first halves the image; two residual branches; global max pooling;
+    logits divided by 8.
     """
 
     def residual(channels: int) -> Layer:

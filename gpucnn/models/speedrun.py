@@ -1,7 +1,7 @@
 """Networks that reach 94, 95 and 96 % on CIFAR-10 in the least time (Jordan, arXiv 2404.00498).
 
-Fixed filters that whiten 2x2 patches, three groups of convolutions that start as the identity, and a maximum over what
-is left of the image.  Batch norm has no scale to learn, so the logits get a fixed one.
+Frozen filters that whiten 2x2 patches, three groups of convolutions that start as the identity, and a maximum over the
+remaining image.  Batch norm's scale is frozen, so the logits get a constant one.
 """
 
 from gpucnn.layers import (
@@ -22,12 +22,12 @@ from gpucnn.types import Shape
 
 
 def conv(in_channels: int, out_channels: int) -> Layer:
-    """3x3, at first the identity of as many channels as there are."""
+    """A 3x3 convolution that starts as the identity on as many channels as it can."""
     return Conv2D(in_channels, out_channels, 3, padding=1, bias=False, weight_init=dirac)
 
 
 def norm(channels: int) -> Layer:
-    """Batch norm whose scale stays 1 and whose statistics are those of the last few batches."""
+    """Batch norm with a frozen scale of 1 and running statistics of the last few batches."""
     return BatchNorm(channels, eps=1e-12, momentum=0.4, scale_group="frozen")
 
 
@@ -76,5 +76,5 @@ def speedrun95(input_shape: Shape, num_classes: int, *, unit_head: bool = False)
 
 
 def speedrun96(input_shape: Shape, num_classes: int, *, unit_head: bool = False) -> Layer:
-    """Widths 128, 384, 512 and three convolutions a group, two of them a residual branch."""
+    """Widths 128, 384, 512 and three convolutions per group, two of them in a residual branch."""
     return speedrun(input_shape, num_classes, (128, 384, 512), 3, unit_head)

@@ -1,4 +1,4 @@
-"""What a model is made of: layers, output shapes, parameters, floating-point operations."""
+"""A model's layers, output shapes, parameters and floating-point operations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Row:
 
 
 def rows(layer: Layer, shape: Shape, name: str = "") -> Iterator[Row]:
-    """Every layer that computes, in the order in which it does."""
+    """Every layer that computes, in the order of computation."""
     if isinstance(layer, Sequential):
         for child_name, child in layer.children().items():
             yield from rows(child, shape, f"{name}.{child_name}" if name else child_name)
@@ -35,7 +35,7 @@ def rows(layer: Layer, shape: Shape, name: str = "") -> Iterator[Row]:
 
 
 def summary(model: Layer, input_shape: Shape) -> str:
-    """A table for people; shapes and FLOPs are of one example, forward."""
+    """A human-readable table; shapes and FLOPs are of one example, forward."""
     table = [("layer", "", "output", "parameters", "FLOPs")]
     listed = list(rows(model, input_shape))
     for row in listed:

@@ -5,11 +5,11 @@ from gpucnn.layers import BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, Layer, Li
 from gpucnn.layers.containers import Entry
 from gpucnn.types import Shape
 
-DEEPEST, WIDEST = 202, 64  # a checkpoint names its model, and must not make a huge one
+DEEPEST, WIDEST = 202, 64  # a checkpoint's config must not build a huge model
 
 
 def wide_block(in_channels: int, out_channels: int, stride: int, dropout: float) -> Layer:
-    """bn-relu-conv-bn-relu-conv of x, plus x; where the shape changes, relu(bn(x)) goes both ways."""
+    """bn-relu-conv-bn-relu-conv of x, plus x; where the shape changes, both branches start from relu(bn(x))."""
     entrance = BatchNorm(in_channels), ReLU()
     branch: list[Entry] = [
         Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
@@ -26,9 +26,12 @@ def wide_block(in_channels: int, out_channels: int, stride: int, dropout: float)
 def wide_resnet(
     input_shape: Shape, num_classes: int, *, depth: int = 16, widen: int = 4, dropout: float = 0.0
 ) -> Layer:
-    """A 3x3 stem of 16 filters, three stages of widths 16, 32 and 64 times ``widen``, a mean.
+    """A 3x3 stem of 16 filters, three stages of widths 16, 32 and 64 times ``widen``, a mean over the image.
 
-    ``depth`` is 6 n + 4 with n blocks a stage: it counts the convolutions and the classifier, by the paper's rule.
+    ``depth`` is 6 n + 4 with n blocks per stage: the paper counts the convolutions and the classifier.
+
+    Raises:
+        UsageError: another depth, or a depth or width out of range.
     """
     if not (10 <= depth <= DEEPEST and depth % 6 == 4 and 1 <= widen <= WIDEST):
         raise UsageError(

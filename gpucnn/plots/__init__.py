@@ -1,1 +1,1 @@
-"""Pictures for people, drawn with matplotlib."""
+"""Figures, drawn with matplotlib."""

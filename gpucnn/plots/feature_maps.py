@@ -1,4 +1,4 @@
-"""Pictures for people: grids of grey feature maps, units as cells, the story of demo 1, contact sheets.
+"""Figures of activations and images: grids of grey feature maps, units as cells, demo 1, contact sheets.
 
 Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
 """
@@ -24,7 +24,7 @@ INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
 
 @dataclass(frozen=True)
 class Stage:
-    """What one layer made of one image: dotted name, what it does, values (H,W,C) or (C,)."""
+    """The output of one layer for one image: dotted name, what the layer does, values (H,W,C) or (C,)."""
 
     name: str
     kind: str
@@ -41,15 +41,15 @@ class Stage:
 
 
 def number(value: float) -> str:
-    """Three digits, and no minus in front of a zero."""
+    """Three digits; zero without a minus."""
     return f"{float(value) + 0.0:.3g}"
 
 
 def grey_scale(values: Array) -> tuple[float, float]:
-    """(black, white) of a tile (H,W): the same rule for every tile of a stage.
+    """The values shown (black, white) in a tile (H,W).
 
-    Black is 0, or the 1st percentile where values are negative; white is the 99th: a few bright pixels must
-    not darken a picture.  Where less than 1 % is lit, white is the 90th of what is.
+    Black is 0, or the 1st percentile where values are negative; white is the 99th, so that a few bright pixels do not
+    darken the rest.  Where less than 1 % of the pixels are above black, white is the 90th percentile of those.
     """
     low, high = (float(v) for v in np.percentile(values, (1, 99)))
     black = low if values.min() < 0 else 0.0
@@ -88,7 +88,7 @@ def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT
 
 
 def best_columns(count: int, aspect: float) -> int:
-    """Columns for ``count`` tiles of this width / height: a sheet near 2:1, rather with a full last row."""
+    """Columns for ``count`` tiles of this width / height: a sheet near 2:1, preferably with a full last row."""
 
     def misfit(columns: int) -> float:
         rows = ceil(count / columns)
@@ -121,22 +121,23 @@ def save_units(path: Path, stage: Stage) -> None:
     sheet.save(path)
 
 
-def save_bars(path: Path, stage: Stage, names: Sequence[str], shares: Array, limit: int = 20) -> None:
-    """The last layer: a bar per class with its share (softmax), the likeliest on top where there are many."""
-    order = range(len(names)) if len(names) <= limit else np.argsort(-shares)[:limit]
+def save_bars(path: Path, stage: Stage, names: Sequence[str], probabilities: Array, limit: int = 20) -> None:
+    """The last layer: a bar per class with its probability (softmax); of many classes the ``limit`` most probable."""
+    order = range(len(names)) if len(names) <= limit else np.argsort(-probabilities)[:limit]
     gap, top, row, bar = 12, 74, 22, 300
     label = 10 + 8 * max(map(len, names))
     sheet = Sheet(3 * gap + label + bar + 90, top + len(order) * row + gap, minimum=430)
     sheet.text(gap, 12, f"{stage.name}: {stage.kind}, then softmax", size=15, weight="bold")
-    hidden = f", the likeliest {len(order)} of" if len(order) < len(names) else ","
+    hidden = f", the most probable {len(order)} of" if len(order) < len(names) else ","
     sheet.text(gap, 38, f"{stage.shape} logits, {stage.span}{hidden} {len(names)} classes", size=11)
-    best = int(np.argmax(shares))
+    best = int(np.argmax(probabilities))
     for line, i in enumerate(order):
         y = top + line * row
         weight = "bold" if i == best else "normal"
         sheet.text(gap + label, y + 3, names[i], size=10, weight=weight, align="right")
-        sheet.box(2 * gap + label, y + 3, max(1.0, float(shares[i]) * bar), row - 8, INK if i == best else PALE)
-        sheet.text(3 * gap + label + bar, y + 3, f"{float(shares[i]):8.2%}", size=10, weight=weight)
+        p = float(probabilities[i])
+        sheet.box(2 * gap + label, y + 3, max(1.0, p * bar), row - 8, INK if i == best else PALE)
+        sheet.text(3 * gap + label + bar, y + 3, f"{p:8.2%}", size=10, weight=weight)
     sheet.save(path)
 
 
@@ -149,7 +150,7 @@ def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Sta
         stages: convolution, ReLU, max pooling, average pooling.
         filters: which to show, one to a row.
 
-    Pictures stand in the proportion of their sizes: pooling halves them.
+    Images are drawn in proportion to their sizes: pooling halves them.
     """
     conv, relu, maximum, average = stages
     aspect = min(max(photo.shape[0] / photo.shape[1], 0.2), 2.0)  # a strip would make no sheet
@@ -205,7 +206,7 @@ class Column:
 
 
 def save_columns(path: Path, title: str, note: str, names: Sequence[str], columns: Sequence[Column]) -> None:
-    """A contact sheet: one image to a row, with its name, and what became of it in each column."""
+    """A contact sheet: one image per row, with its name, and one version of it per column."""
     height, width = columns[0].images.shape[1:3]
     noted = any(column.note for column in columns)
     scale = max(1, round(72 / max(height, width)))  # pixels stay squares
@@ -231,7 +232,7 @@ def save_columns(path: Path, title: str, note: str, names: Sequence[str], column
 
 
 class Sheet:
-    """A white page to put pictures and words on; x to the right and y downwards, in pixels."""
+    """A white page for images and text; x to the right and y downwards, in pixels."""
 
     def __init__(self, width: float, height: float, minimum: int = 0) -> None:
         try:
@@ -248,11 +249,11 @@ class Sheet:
     def picture(
         self, x: float, y: float, width: float, height: float, values: Array, scale: tuple[float, float]
     ) -> None:
-        """Values (H,W) in grey, in a thin frame; enlarged pixels stay squares, NaN is paper."""
+        """Values (H,W) in grey, in a thin frame; enlarged pixels stay squares, NaN is white."""
         self.tiles.append((round(x), round(y), round(width), round(height), to_grey(values, scale)))
 
     def photograph(self, x: float, y: float, width: float, height: float, image: Array) -> None:
-        """An image, uint8 (H,W,1) or (H,W,3), as it is."""
+        """An image, uint8 (H,W,1) or (H,W,3), unchanged."""
         pixels = image[:, :, 0] if image.shape[2] == 1 else image
         self.tiles.append((round(x), round(y), round(width), round(height), np.ascontiguousarray(pixels)))
 
@@ -260,7 +261,7 @@ class Sheet:
         self, x: float, y: float, text: str, *, size: float, weight: str = "normal", color: str = INK,
         align: str = "left",
     ) -> None:  # fmt: skip
-        """Words with their top at y."""
+        """Text with its top at y."""
         self.figure.text(
             x / self.width, 1 - y / self.height, text, size=size * 72 / DPI, weight=weight, color=color,
             ha=align, va="top", linespacing=1.5,
@@ -298,10 +299,10 @@ class Sheet:
 def to_grey(values: Array, scale: tuple[float, float]) -> Array:
     """Values (H,W) -> uint8, 0 for black and 255 for white; NaN is white."""
     black, white = scale
-    shares = np.clip((values - black) / (white - black), 0.0, 1.0)
-    return np.rint(255.0 * np.nan_to_num(shares, nan=1.0)).astype(np.uint8)
+    brightness = np.clip((values - black) / (white - black), 0.0, 1.0)
+    return np.rint(255.0 * np.nan_to_num(brightness, nan=1.0)).astype(np.uint8)
 
 
 def missing(error: ImportError) -> UsageError:
-    """What to say where an optional package is not installed."""
+    """The error where an optional package is not installed."""
     return UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'")

@@ -1,4 +1,4 @@
-"""Learning curves: what runs logged, read back and drawn."""
+"""Learning curves: the logs of runs, read and drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,14 +49,14 @@ def read_curves(path: Path) -> Curves:
 
 
 def _number(value: Any) -> float:
-    """What was no number stands as null in a log."""
+    """NaN for null, which a log has in place of NaN and infinity."""
     return value if isinstance(value, int | float) else nan
 
 
 def save_curves(path: Path, runs: Sequence[Curves]) -> None:
-    """Loss and error over epochs, of training (dotted) and test (drawn), one colour per run, as PNG or SVG.
+    """Loss and error over epochs, of training (dotted) and test (solid), one colour per run, as PNG or SVG.
 
-    The error is on a logarithmic scale: from 98 to 99 % is as long a way as from 96 to 98.
+    Both scales are logarithmic: from 98 to 99 % accuracy is as far as from 96 to 98.
     """
     figure = Sheet(1200, 460).figure
     for place, (kind, label) in enumerate(AXES.items()):
@@ -79,7 +79,7 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
 
 
 def _dress(axes: Any, title: str, label: str) -> None:
-    """What all plots have in common: title, name of the horizontal axis, ticks, no frame at the top and the right."""
+    """The common style of all plots: title, label of the horizontal axis, ticks, no frame at the top and the right."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(label, fontsize=9, color=PALE)
     axes.tick_params(which="both", labelsize=8, colors=PALE)
@@ -103,7 +103,7 @@ def _labelled(run: Curves) -> str:
 
 
 def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
-    """(epoch, value) of what can be drawn: not what is no number, and zero has no logarithm."""
+    """The points (epoch, value) with a finite logarithm, which leaves out NaN and 0."""
     pairs = zip(run.columns["epoch"], run.columns[column], strict=True)
     values = [(e, v if kind == "loss" else 1.0 - v) for e, v in pairs]
     return [(e, v) for e, v in values if 0.0 < v < inf]
@@ -118,12 +118,12 @@ def _plain(value: float, position: int) -> str:
 
 
 def _plain_if_many(value: float, position: int) -> str:
-    """Of the lines between powers of ten, those at 2 and 5."""
+    """Labels for 2 and 5 only among the lines between powers of ten."""
     return f"{value:.3g}" if f"{value:.0e}"[0] in "25" else ""
 
 
 def save_range_test(path: Path, found: LRFinderResult, title: str) -> None:
-    """The loss over the learning rate, as read and smoothed, with the steepest place marked."""
+    """The loss over the learning rate, raw and smoothed, with the steepest descent marked."""
     figure = Sheet(760, 460).figure
     axes = figure.add_axes((0.09, 0.12, 0.87, 0.76))
     axes.plot(found.rates, found.losses, color="#b6e3ff", linewidth=1.0, label="loss of a batch")

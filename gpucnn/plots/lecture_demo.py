@@ -1,4 +1,4 @@
-"""Demo 1 of the lecture (L25): what convolution, ReLU and pooling make of a photograph."""
+"""Demo 1 of the lecture (L25): a photograph through convolution, ReLU and pooling."""
 
 from math import sqrt
 
@@ -9,7 +9,7 @@ from gpucnn.plots.feature_maps import Stage
 from gpucnn.types import Array, Shape
 
 SLIDES_SEED = 24
-SHOWN = (7, 6, 5)  # of the eight: edges alone survive ReLU, a relief, and brightness with edges
+SHOWN = (7, 6, 5)  # of the eight: one that leaves edges after ReLU, a relief, and brightness with edges
 
 
 def slides_filters(shape: Shape, seed: int = 0, stream: int = 0) -> Array:

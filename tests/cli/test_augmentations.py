@@ -68,7 +68,7 @@ def test_one_of_each_class_then_the_next() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing happens to the images of this recipe"),
+        ([], "this recipe has no augmentation"),
         (["--images", "0"], "--images 0: give a number from 1 to 40"),
         (["--columns", "41"], "--columns 41"),
         (["--out", "sheet.jpg"], "--out sheet.jpg: give the name of a PNG file"),

@@ -11,6 +11,7 @@ from gpucnn.layers import BatchNorm, Conv2D, Linear, Sequential
 from gpucnn.layers.conv2d import conv2d_weight_grad
 from gpucnn.layers.linear import linear_weight_grad
 from gpucnn.layers.parameter import ALIGNMENT, GROUPS, Buffer, FlatParameters, Parameter
+from gpucnn.optim.averages import EMA
 
 WEIGHT_GRADS = (conv2d_weight_grad, linear_weight_grad)
 
@@ -61,6 +62,36 @@ def test_a_frozen_weight_has_no_gradient_and_is_no_part_of_the_flat_one(make, ba
         assert len(model.flat.grad) == model.flat.trained.stop == len(model.flat.data) - ALIGNMENT * (group == "frozen")
         assert len(ops) == (group == "bias")
         assert bool(abs(model.parameters()["0.weight"].grad).max() > 0) == (group == "bias")
+
+
+def test_a_parameter_is_frozen_by_its_group_or_later_and_trainable_otherwise() -> None:
+    model = Sequential(Conv2D(3, 4, 1, weight_group="frozen", bias_group="whiten"), BatchNorm(4)).initialize(1)
+    entries = model.parameters()
+    assert {name: p.trainable for name, p in entries.items()} == {
+        "0.weight": False, "0.bias": True, "1.scale": True, "1.shift": True,
+    }  # fmt: skip
+    entries["0.bias"].grad[...] = 2.0
+    assert model.freeze(["whiten", "frozen"])
+    assert entries["0.bias"].frozen
+    assert not entries["0.bias"].grad.any()
+    assert not model.freeze(["whiten", "frozen"])  # there is nothing left to freeze
+    assert model.learns()
+    assert model.freeze(["norm"])
+    assert not model.learns()
+    model.initialize(1)
+    assert [name for name, p in entries.items() if p.frozen] == ["0.weight"]
+
+
+def test_a_parameter_frozen_at_a_step_keeps_its_place_in_the_flat_gradient_and_in_averages() -> None:
+    model = Sequential(Conv2D(3, 4, 1, weight_group="frozen", bias_group="whiten"), BatchNorm(4)).initialize(1)
+    average = EMA(0.9)
+    average.bind(model)
+    before = {name: a.shape for name, a in average.views().items()}
+    model.freeze(["whiten"])
+    assert {name: a.shape for name, a in average.views().items()} == before
+    assert "0.bias" in before
+    assert "0.weight" not in before
+    assert np.shares_memory(model.layers["0"].bias.grad, model.flat.grad)
 
 
 def test_gaps_hold_zeros() -> None:

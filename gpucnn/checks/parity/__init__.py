@@ -1,13 +1,13 @@
-"""How far a backend's numbers lie from the reference's: layer by layer, for a whole net, and along training steps.
+"""How far a backend's results are from the reference's: layer by layer, for a whole net, and over training steps.
 
 Three views, because each hides what another one shows:
 
-    layerwise   every layer alone, on inputs that the reference made: errors do not add up, so a wrong kernel is named
-    whole       one forward and backward pass of the net, where errors do add up; a third run in float64 says how much
+    layerwise   every layer alone, on inputs from the reference: errors do not add up, so a wrong kernel is named
+    whole       one forward and backward pass of the net, where errors do add up; a third run in float64 shows how much
                 of the distance between two float32 backends is rounding that both have
-    training    the same with an optimiser, several steps long: loss curves and weights
+    training    several steps with an optimiser: loss curves and weights
 
-The measure of all is in ``distance``, what is tolerated in ``layerwise``.
+The measure of distance is in ``distance``, the tolerances are in ``layerwise``.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from gpucnn.layers import Layer
 from gpucnn.layers.parameter import DECAYED
 from gpucnn.types import Array, Shape
 
-DIFFERENT_BATCHES = 4  # of training, in turn: noise that comes back can be learned
+DIFFERENT_BATCHES = 4  # of training, in turn: noise that is seen again can be learned
 
 
 @dataclass(frozen=True)
 class Parity:
-    """A candidate backend beside the reference on one model; see the three modules for the rows."""
+    """A candidate backend compared with the reference on one model; the three modules define the rows."""
 
     model: str
     candidate: str
@@ -48,14 +48,14 @@ class Parity:
         return all(row.passed for row in self.layers)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: plain values, null for what is not a finite number."""
+        """Plain values for JSON, with null in place of NaN and infinity."""
         rows = [{**asdict(row), "passed": row.passed} for row in self.layers]
         found: dict[str, Any] = finite({**asdict(self), "layers": rows, "passed": self.passed})
         return found
 
 
 def finite(value: Any) -> Any:
-    """JSON has no infinity: None in its place, at any depth."""
+    """The same with None in place of NaN and infinity, which JSON does not have, at any depth."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -76,10 +76,10 @@ def compare(
     """All three views of one model.
 
     Args:
-        build: makes the model anew, not initialised; its output is logits (N,K).
-        input_shape: of one image (H,W,C); images are normal noise, labels are drawn evenly.
-        candidate: the backend to look at.
-        steps: of training; 0 leaves the third view out.
+        build: makes a new model, not initialised; its output is logits (N,K).
+        input_shape: of one image (H,W,C); images are normal noise, labels are uniform.
+        candidate: the backend to check.
+        steps: of training; 0 skips the third view.
     """
 
     def fresh(backend: Backend, dtype: str = "float32") -> Layer:
@@ -113,7 +113,7 @@ def batch(number: int, size: int, shape: Shape, classes: int, seed: int) -> Batc
 
 
 def livened(model: Layer, seed: int) -> dict[str, Array]:
-    """The state of a new model with biases, scales and statistics moved: zeros and ones hide mistakes."""
+    """The state of a new model with noise added to biases, scales and statistics: zeros and ones hide mistakes."""
     state = model.state_dict()
     for name in state:
         parameter = model.parameters().get(name)

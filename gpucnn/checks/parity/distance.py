@@ -1,12 +1,12 @@
-"""How far one array lies from another, as one number.
+"""The distance of one array from another, as one number.
 
     relative = max_i |a_i - b_i| / max_i |b_i|
     ulps     = max_i |a_i - b_i| / ulp(max_i |b_i|)
 
 ulp(v) is the distance from v to the next larger float32.  It is taken at the largest magnitude of b, not at each b_i:
-an element near 0 is most often a sum whose terms cancelled, and was never known better than to the ulp of those terms;
-in units of its own ulp the best of kernels would be thousands away.  So one ulp is between 6.0e-8 and 1.2e-7 of the
-largest value, and the two numbers say the same thing: ``ulps`` in roundings, ``relative`` in shares.
+an element near 0 is most often a sum whose terms cancelled, which is exact to the ulp of those terms at best; in units
+of its own ulp the best of kernels would be thousands away.  So one ulp is between 6.0e-8 and 1.2e-7 of the largest
+value, and the two numbers measure the same: ``ulps`` in roundings, ``relative`` as a fraction.
 """
 
 from math import inf, isfinite
@@ -17,7 +17,7 @@ from gpucnn.types import Array
 
 
 def relative(a: Array, b: Array) -> float:
-    """The first number; 0 for equal arrays, infinite for other shapes, NaN, or a difference from zeros alone."""
+    """The first number; 0 for equal arrays, infinite for different shapes, NaN, or any difference from all zeros."""
     error, largest = spread(a, b)
     return error / largest if error and largest else error and inf
 

@@ -1,9 +1,9 @@
-"""A whole net, where the errors of its layers add up, and the same along training steps.
+"""A whole net, where the errors of its layers add up, and the same over training steps.
 
-Two float32 backends cannot agree better than rounding lets them, and it is no merit to agree with the reference's own
-rounding.  So a third run of the reference in float64 stands beside them: a backend is good whose distance from it is
-that of the reference in float32.  Where a value near 0 changes its sign, though, a ReLU's whole gradient comes or goes
-(and in max pooling another pixel wins): a single gradient can differ by 1e-3 and more without anything being wrong.
+Rounding limits how well two float32 backends can agree, and the reference's own rounding is no standard.  So both are
+compared with a third run, of the reference in float64: a good backend is as far from it as the reference in float32.
+But where rounding changes the sign of a value near 0, all of a ReLU's gradient appears or vanishes (and max pooling
+selects another pixel): a single gradient can differ by 1e-3 and more without an error.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Curves:
-    """The losses of all steps from each of the three runs, and how far they lie apart at most."""
+    """The losses of all steps of the three runs, and their largest distances."""
 
     reference: list[float]
     candidate: list[float]
@@ -48,12 +48,12 @@ class Curves:
 
 
 def deviation(part: str, name: str, reference: Array, candidate: Array, exact: Array) -> Deviation:
-    """The three distances of an array that was made three times."""
+    """The three distances of an array that was computed three times."""
     return Deviation(part, name, relative(candidate, reference), relative(candidate, exact), relative(reference, exact))
 
 
 def arrays(step: Step) -> dict[tuple[str, str], Array]:
-    """(part, name) -> what a pass made."""
+    """(part, name) -> an array of a pass."""
     return {
         **{("output", name): step.y[name] for name in step.order},
         ("loss", "(loss)"): step.loss,

@@ -247,6 +247,33 @@ def test_a_sign_that_rounding_decides_is_no_mistake_and_any_other_is(by, passes)
     assert ((z > 0) != (z > by * abs(z).max())).any()  # there are such values
 
 
+def rough_maximum(by):
+    """Batch norm, ReLU and max pooling, whose backward sees z with errors of up to ``by`` times the largest z."""
+
+    def kernel(dy, x, scale, shift, mean, var, eps, *window):
+        exact = batchnorm.batchnorm_eval(x, scale, shift, mean, var, eps)
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, x.shape)
+        rough = exact + (by * abs(exact).max() * noise).astype(x.dtype)
+        dexact, drough = (fusion.relu_max_pool2d_grad(dy, z, *window) for z in (exact, rough))
+        changed.append(bool((dexact != drough).any()))
+        return batchnorm.batchnorm_grad(drough, x, scale, mean, var, eps)
+
+    changed: list[bool] = []
+    op, grad_op = fusion.batchnorm_relu_max_pool2d, fusion.batchnorm_relu_max_pool2d_grad
+    return Backend("rough", np, {op: op, grad_op: kernel}), changed
+
+
+@pytest.mark.parametrize(("by", "passes"), [(1e-5, True), (1e-3, False)])
+def test_a_maximum_that_rounding_decides_is_no_mistake_and_any_other_is(by, passes) -> None:
+    def build():
+        return Sequential(BatchNorm(10), ReLU(), MaxPool2D(3, stride=2, padding=1), GlobalAvgPool2D())
+
+    backend, changed = rough_maximum(by)
+    found = compare(build, (32, 32, 10), backend, batch_size=16)
+    assert all(row.passed for row in found.layers) is passes
+    assert changed == [True, not passes]  # in the whole net there are such maxima; alone, dy is 0 at them
+
+
 def biased() -> Sequential:
     """Its first bias has gradient 0, but for rounding."""
     return Sequential(Conv2D(3, 6, 3), BatchNorm(6), GlobalAvgPool2D(), Linear(6, 10))
