@@ -147,7 +147,7 @@ def test_graphs_share_the_memory_that_is_left(limit, room, monkeypatch) -> None:
     assert {step.pool for step in one.compute.steps.values()} == {one.compute.pool}
 
 
-def test_ops_on_cublas_disable_graphs_with_a_message(cuda, capsys) -> None:
+def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
     refusing = replace(GRAPHS, uncapturable=lambda: ["linear"])
     one, plain = trainer(backend=refusing), trainer(cuda_graph="off")
     for each in (one, plain):
@@ -159,7 +159,7 @@ def test_ops_on_cublas_disable_graphs_with_a_message(cuda, capsys) -> None:
         list(trainer(backend=refusing, cuda_graph="on").fit(images(), images(), epochs=1))
 
 
-def test_muon_without_cudnn_runs_on_cublas_and_disables_graphs(cuda, capsys, monkeypatch) -> None:
+def test_muon_without_cudnn_multiplies_on_cublas_and_is_no_graph(cuda, capsys, monkeypatch) -> None:
     monkeypatch.setattr(matmul, "refusal", lambda *geometries: "it is switched off")
     noted = OnCublas()
     kernels = {**GRAPHS.kernels, muon_update: guarded(muon_update, table()[muon_update], noted)}
