@@ -26,12 +26,12 @@ MASK = 0xFFFFFFFF
 
 
 def stream_id(name: str) -> int:
-    """The 32-bit number of a stream, from the name of what is drawn: ``stream_id("shuffle")``."""
+    """The 32-bit number of a named stream, as ``stream_id("shuffle")``."""
     return zlib.crc32(name.encode())
 
 
 def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> tuple[Array, ...]:
-    """Ten rounds of Philox4x32.  Words are uint64 arrays that hold values below 2**32; shapes broadcast."""
+    """Ten rounds of Philox4x32.  Words are uint64 arrays of values below 2**32; shapes broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):

@@ -33,16 +33,16 @@ def test_bits_are_the_words_of_consecutive_blocks(backend) -> None:
 
 
 def test_all_backends_draw_the_same_integers(backend) -> None:
-    for draw in (
+    for sample in (
         lambda xp: random.bits((33,), seed=5, stream=1, step=2, xp=xp),
         lambda xp: random.integers((33,), 7, seed=5, stream=1, step=2, xp=xp),
         lambda xp: random.permutation(33, seed=5, stream=1, step=2, xp=xp),
         lambda xp: random.uniform((33,), seed=5, stream=1, step=2, xp=xp),
     ):
-        np.testing.assert_array_equal(backend.to_host(draw(backend.xp)), draw(np))
+        np.testing.assert_array_equal(backend.to_host(sample(backend.xp)), sample(np))
 
 
-def test_seeds_streams_and_steps_are_different_worlds() -> None:
+def test_seeds_streams_and_steps_give_different_numbers() -> None:
     draws = {
         random.bits((8,), seed=seed, stream=stream, step=step).tobytes()
         for seed in (0, 1, 2**32, 2**63)

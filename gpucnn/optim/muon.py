@@ -57,7 +57,7 @@ def muon_update(w: Array, g: Array, velocity: Array, lr: Any, momentum: float, n
     velocity += g
     direction = g + momentum * velocity if nesterov else velocity
     w *= w.shape[0] ** 0.5 / (norm(w) + SMALLEST)
-    rate = lr.astype(w.dtype) if hasattr(lr, "astype") else lr  # a float64 array would draw all else after it
+    rate = lr.astype(w.dtype) if hasattr(lr, "astype") else lr  # a float64 array would make the rest float64
     w -= rate * newton_schulz(direction, steps)
 
 

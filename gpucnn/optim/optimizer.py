@@ -107,7 +107,7 @@ class GroupRule(Settings):
 
 
 class Optimizer:
-    """Owns the state arrays, flat as the parameters are.
+    """Updates flat parameters from their gradients, and owns the state for that, flat arrays too.
 
     Args:
         groups: group -> its rule; groups without one follow the optimiser.
@@ -147,7 +147,7 @@ class Optimizer:
         self.state: dict[str, Array] = {}
 
     def bind(self, flat: FlatParameters, backend: Backend) -> None:
-        """Take charge of these parameters; the state starts at zero."""
+        """Optimise these parameters; the state starts at zero."""
         self.flat, self.backend = flat, backend
         self.state = {name: backend.xp.zeros_like(flat.data) for name in self.state_names}
         present = (group for group in self.rules if flat.groups[group].start < flat.groups[group].stop)

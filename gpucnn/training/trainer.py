@@ -269,19 +269,16 @@ class Trainer:
         # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
         return progress.batch >= len(batches) or self.out_of_steps(), rate
 
-    def close_epoch(self, trained: tuple[float, float], tested: Evaluation, seconds: float, rate: float) -> EpochReport:
+    def close_epoch(
+        self, trained: tuple[float, float], tested: Evaluation, seconds: float, images_per_second: float
+    ) -> EpochReport:
         """Count the epoch, remember the best one, and report."""
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self.metrics.reset()
+        learning_rate = self.schedule(max(self.clock.step - 1, 0))
         report = EpochReport(
-            progress.epoch,
-            *trained,
-            tested.loss,
-            tested.accuracy,
-            self.schedule(max(self.clock.step - 1, 0)),
-            seconds,
-            rate,
+            progress.epoch, *trained, tested.loss, tested.accuracy, learning_rate, seconds, images_per_second
         )
         if report.test_accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = report.test_accuracy, report.epoch
@@ -302,24 +299,24 @@ class Trainer:
         return 0 < self.options.patience <= self.progress.epoch - self.progress.best_epoch
 
     def evaluate(self, dataset: Dataset, tta: str = "none") -> Evaluation:
-        """Loss, accuracy and predictions on a data set; changes nothing in the trainer.
+        """Loss, accuracy and predictions on a data set; changes nothing in the trainer or its model.
 
-        Images are normalised by the trainer's mean and std, or before it has any by the data set's own.
+        Images are normalised by the trainer's mean and std, or by the data set's own before the trainer has any.
 
         Args:
             tta: the name of the ``VIEWS`` that logits are averaged over (``inference/tta.py``).
         """
-        return self.evaluate_batches(self.loader(dataset, training=False), tta)
-
-    def evaluate_batches(self, batches: Loader, tta: str = "none") -> Evaluation:
-        """The same on batches, with averaged weights if an average is meant for evaluation."""
-        before = self.model.training
-        self.model.eval()
-        with averaged(self.averages):
-            found = evaluate(partial(self.precision.forward, self.model), batches, self.loss, tta)
-        if before:
+        training = self.model.training
+        found = self.evaluate_batches(self.loader(dataset, training=False), tta)
+        if training:
             self.model.train()
         return found
+
+    def evaluate_batches(self, batches: Loader, tta: str = "none") -> Evaluation:
+        """The same on batches, with averaged weights if there are any for evaluation; leaves the model in that mode."""
+        self.model.eval()
+        with averaged(self.averages):
+            return evaluate(partial(self.precision.forward, self.model), batches, self.loss, tta)
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
         """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""

@@ -32,8 +32,8 @@ def test_every_number_matches_a_count_by_hand(trained, capsys) -> None:
     mean, std = (np.float64(v) for v in (trained.train.mean, trained.train.std))
     logits = model(((trained.test.images / 255.0 - mean) / std).astype(np.float32)).astype(np.float64)
     true, answers = trained.test.labels, logits.argmax(axis=1)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert report["loss"] == pytest.approx(-np.log(shares[np.arange(len(true)), true]).mean(), rel=1e-4)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert report["loss"] == pytest.approx(-np.log(p[np.arange(len(true)), true]).mean(), rel=1e-4)
     for i, name in enumerate(trained.test.classes):
         for j in range(10):
             assert report["confusion_matrix"][i][j] == np.sum((true == i) & (answers == j))
@@ -53,8 +53,8 @@ def test_views_are_averaged_before_the_loss(trained, capsys) -> None:
     logits = (model(x).astype(np.float64) + model(x[:, :, ::-1])) / 2
     true = trained.test.labels
     assert report["accuracy"] == np.mean(logits.argmax(axis=1) == true)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert report["loss"] == pytest.approx(-np.log(shares[np.arange(len(true)), true]).mean(), rel=1e-4)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert report["loss"] == pytest.approx(-np.log(p[np.arange(len(true)), true]).mean(), rel=1e-4)
     assert main(["evaluate", "--checkpoint", str(trained.path), "--device", "reference", "--tta", "flip"]) == 0
     assert "on reference, flip views of each" in capsys.readouterr().out
 

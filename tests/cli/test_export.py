@@ -30,7 +30,7 @@ def test_the_exported_model_answers_as_the_checkpoint_does(trained, tmp_path: Pa
     assert not load_checkpoint(out, expected_tensors).optimizer
 
 
-def test_half_precision_is_for_the_disk_alone(trained, tmp_path: Path, capsys) -> None:
+def test_half_precision_is_for_the_disk_only(trained, tmp_path: Path, capsys) -> None:
     out = tmp_path / "half.h5"
     assert main(["export", "--checkpoint", str(trained.path), "--out", str(out), "--half"]) == 0
     capsys.readouterr()
@@ -47,7 +47,7 @@ def test_half_precision_is_for_the_disk_alone(trained, tmp_path: Path, capsys) -
     assert abs(evaluated(out, capsys)["accuracy"] - evaluated(trained.path, capsys)["accuracy"]) < 0.01
 
 
-def test_an_average_takes_the_place_of_the_weights(tmp_path: Path, capsys) -> None:
+def test_averaged_weights_replace_the_trained_ones(tmp_path: Path, capsys) -> None:
     run, out = tmp_path / "run", tmp_path / "model.h5"
     words = ["train", "--device", "reference", "--model", "mlp", "--epochs", "1", "--ema", "0.9"]
     assert main([*words, "--output", str(run)]) == 0
@@ -60,7 +60,7 @@ def test_an_average_takes_the_place_of_the_weights(tmp_path: Path, capsys) -> No
         np.testing.assert_array_equal({**slim.parameters, **slim.buffers}[name], array)
 
 
-def test_a_run_cannot_go_on_from_it(trained, tmp_path: Path, capsys) -> None:
+def test_a_run_cannot_be_resumed_from_it(trained, tmp_path: Path, capsys) -> None:
     out = tmp_path / "model.h5"
     assert main(["export", "--checkpoint", str(trained.path), "--out", str(out)]) == 0
     assert main(["train", "--resume", str(out), "--epochs", "3", "--output", str(tmp_path / "run")]) == 4
@@ -69,7 +69,7 @@ def test_a_run_cannot_go_on_from_it(trained, tmp_path: Path, capsys) -> None:
     assert "resume from last.h5 of a run with the same settings" in said
 
 
-def test_other_names_and_files_that_are_there_are_refused(trained, tmp_path: Path, capsys) -> None:
+def test_other_suffixes_and_existing_files_are_refused(trained, tmp_path: Path, capsys) -> None:
     for name, reason in (("model.bin", "must end in .h5"), ("there.h5", "exists: choose another name")):
         (tmp_path / "there.h5").write_text("mine")
         assert main(["export", "--checkpoint", str(trained.path), "--out", str(tmp_path / name)]) == 2

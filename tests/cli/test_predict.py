@@ -21,7 +21,7 @@ def predict(capsys, trained, *words: object) -> tuple[list[dict], str]:
     return json.loads(captured.out)["predictions"], captured.err
 
 
-def test_shares_are_the_softmax_of_the_model(trained, digit_file, capsys) -> None:
+def test_probabilities_are_the_softmax_of_the_model(trained, digit_file, capsys) -> None:
     (answer,), said = predict(capsys, trained, digit_file, "--top", 10)
     model, _, _ = load_trained(trained.path)
     mean, std = (np.float64(v) for v in (trained.train.mean, trained.train.std))
@@ -43,7 +43,7 @@ def test_views_are_averaged_before_the_softmax(trained, digit_file, capsys) -> N
     assert {row["class"]: row["probability"] for row in answer["classes"]} == pytest.approx(wanted, abs=1e-5)
 
 
-def test_many_files_get_the_answers_that_evaluation_counts(trained, tmp_path: Path, capsys) -> None:
+def test_predictions_of_many_files_agree_with_evaluation(trained, tmp_path: Path, capsys) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(70)]  # more than one batch
     for path, image in zip(paths, trained.test.images, strict=False):
         Image.fromarray(np.asarray(image[:, :, 0])).save(path)
@@ -53,7 +53,7 @@ def test_many_files_get_the_answers_that_evaluation_counts(trained, tmp_path: Pa
     assert np.mean(right) > 0.7
 
 
-def test_paper_is_hinted_at_and_inverted(trained, digit_file, tmp_path: Path, capsys) -> None:
+def test_white_paper_gets_a_hint_and_can_be_inverted(trained, digit_file, tmp_path: Path, capsys) -> None:
     digit = np.asarray(Image.open(digit_file))
     paper = tmp_path / "paper.png"
     Image.fromarray(255 - digit).convert("RGB").save(paper)
@@ -67,7 +67,7 @@ def test_paper_is_hinted_at_and_inverted(trained, digit_file, tmp_path: Path, ca
     assert said == ""
 
 
-def test_larger_pictures_are_cut_and_resized_and_it_is_said(trained, digit_file, tmp_path: Path, capsys) -> None:
+def test_larger_images_are_cropped_and_resized_with_a_note(trained, digit_file, tmp_path: Path, capsys) -> None:
     digit = np.kron(np.asarray(Image.open(digit_file)), np.ones((20, 20), np.uint8))
     wide = np.zeros((160, 260), np.uint8)
     wide[:, 50:210] = digit
@@ -115,14 +115,14 @@ def test_a_bad_file_is_one_line_that_names_it(trained, digit_file, tmp_path: Pat
     assert captured.err.count("\n") == 1
 
 
-def test_a_model_that_does_not_say_what_it_saw_gives_no_hint() -> None:
+def test_a_model_without_its_training_mean_gives_no_hint() -> None:
     config = Config().updated({"model": {"input_shape": [8, 8, 1]}})
     white = np.full((8, 8, 1), 255, np.uint8)
     assert not looks_inverted(white, config)
     assert looks_inverted(white, config.updated({"data": {"mean": [0.1]}}))
 
 
-def test_words_that_make_no_sense_exit_2(trained, digit_file) -> None:
+def test_invalid_arguments_exit_2(trained, digit_file) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["predict", "--checkpoint", str(trained.path), str(digit_file), "--top", "0"])
     assert stop.value.code == 2

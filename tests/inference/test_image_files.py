@@ -44,7 +44,7 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
     assert open_image(tmp_path / "turned.jpg").size == (20, 30)
 
 
-def test_fit_cuts_the_middle_and_keeps_proportions() -> None:
+def test_fit_crops_the_middle_and_keeps_proportions() -> None:
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 100
     array, note = fit(Image.fromarray(wide), (10, 10, 3))
@@ -56,7 +56,7 @@ def test_fit_cuts_the_middle_and_keeps_proportions() -> None:
     assert note == ""
 
 
-def test_models_of_other_channels_have_no_image_files() -> None:
+def test_models_of_other_channels_refuse_image_files() -> None:
     with pytest.raises(ShapeError, match="4 channels"):
         fit(Image.fromarray(RAMP), (10, 10, 4))
 

@@ -58,7 +58,7 @@ def test_the_moving_average_is_a_weighted_sum_of_all_weights(backend) -> None:
         np.testing.assert_allclose(array, sum(s * h[name] for s, h in zip(weights, history, strict=True)), rtol=1e-12)
 
 
-def test_the_decay_of_the_moving_average_climbs_to_the_one_asked_for() -> None:
+def test_the_decay_of_the_moving_average_grows_to_its_limit() -> None:
     updates = [EMA(0.99).update_at(step) for step in (0, 1, 10, 890, 891, 892, 10**6)]
     assert not any(update.copy_to_model for update in updates)
     assert [update.weight for update in updates] == pytest.approx([1, 9 / 10, 9 / 19, 9 / 899, 0.01, 0.01, 0.01])
@@ -106,7 +106,7 @@ def test_evaluation_sees_the_average_and_training_goes_on_with_the_same_bits(bac
     assert all(np.array_equal(raw[name], array) for name, array in model.state_dict().items())
 
 
-def test_an_average_comes_back(backend) -> None:
+def test_an_average_is_restored(backend) -> None:
     first, second = EMA(0.9), EMA(0.9)
     for average in (first, second):
         average.bind(net(backend))
@@ -117,7 +117,7 @@ def test_an_average_comes_back(backend) -> None:
         assert np.array_equal(backend.to_host(mine), backend.to_host(theirs))
 
 
-def test_the_trainer_takes_averages_after_each_step_and_reports_the_averaged_accuracy() -> None:
+def test_the_trainer_updates_averages_after_each_step_and_reports_the_averaged_accuracy() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 30).astype(np.uint8)
     data = Dataset("noise", rng.integers(0, 256, (30, 2, 2, 1)).astype(np.uint8), labels, ("a", "b", "c"))
@@ -152,6 +152,6 @@ def test_the_trainer_takes_averages_after_each_step_and_reports_the_averaged_acc
         (lambda: Lookahead(5, 5, 1.0), r"decay of Lookahead is 1\.0"),
     ],
 )
-def test_numbers_that_make_no_sense_are_named(make, message) -> None:
+def test_invalid_numbers_are_named(make, message) -> None:
     with pytest.raises(UsageError, match=message):
         make()

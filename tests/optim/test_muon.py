@@ -43,7 +43,7 @@ def test_singular_values_come_near_one_and_directions_stay(steps) -> None:
     assert 0.68 < found.min() < found.max() < 1.21
 
 
-def test_nothing_comes_of_nothing(backend) -> None:
+def test_a_matrix_of_zeros_stays_zero(backend) -> None:
     zero = backend.to_device(np.zeros((2, 3), np.float32))
     assert backend.to_host(newton_schulz(zero, 3)).tolist() == [[0.0] * 3] * 2
 
@@ -127,6 +127,6 @@ def test_no_step_waits_for_the_device() -> None:
         ({"momentum": 1.0}, "momentum=1"),
     ],
 )
-def test_numbers_that_make_no_sense_are_named(settings, message) -> None:
+def test_invalid_numbers_are_named(settings, message) -> None:
     with pytest.raises(UsageError, match=message):
         Muon(0.1, **settings)

@@ -152,7 +152,7 @@ def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
         assert np.array_equal(model.state_dict()[n], before[n])
 
 
-def test_rates_leave_out_what_is_held_fixed() -> None:
+def test_rates_leave_out_frozen_groups() -> None:
     optimizer = SGD(0.1, groups=RULES)
     assert optimizer.rates(0.05, 1) == pytest.approx(
         {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15}
@@ -162,7 +162,7 @@ def test_rates_leave_out_what_is_held_fixed() -> None:
     assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten"), 1e-3)
 
 
-def test_neighbours_that_are_treated_alike_are_one_pass() -> None:
+def test_neighbouring_groups_with_equal_rules_are_one_pass() -> None:
     optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1)
     model = grouped_net().initialize(1)
     calls = []
@@ -177,7 +177,7 @@ def test_neighbours_that_are_treated_alike_are_one_pass() -> None:
     assert calls[2:] == [256] * 4  # the biases are held fixed
 
 
-def test_decoupled_decay_takes_its_share_off_w_whatever_the_rate(backend) -> None:
+def test_decoupled_decay_takes_its_fraction_off_w_whatever_the_rate(backend) -> None:
     for lr in (0.1, 1e-4):
         optimizer = SGD(lr, weight_decay=0.25, decoupled=True, groups={"weight": GroupRule(lr=7.0)})
         model = bound(optimizer, backend)
@@ -210,12 +210,12 @@ def test_decoupled_decay_takes_its_share_off_w_whatever_the_rate(backend) -> Non
         (lambda: Adam(eps=0.0), "eps=0.0"),
     ],
 )
-def test_rules_that_make_no_sense_are_named(make, message) -> None:
+def test_invalid_rules_are_named(make, message) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         make()
 
 
-def test_state_comes_back(backend) -> None:
+def test_state_is_restored(backend) -> None:
     first, second = Adam(0.1), Adam(0.1)
     bound(first, backend)
     bound(second, backend)
@@ -230,7 +230,7 @@ def test_state_comes_back(backend) -> None:
 
 
 @pytest.mark.parametrize(("largest", "length"), [(1.0, 1.0), (100.0, 5.0)])
-def test_clipping_shortens_what_is_too_long(largest, length, backend) -> None:
+def test_clipping_scales_a_long_gradient(largest, length, backend) -> None:
     g = backend.to_device(np.array([3.0, 0.0, 4.0], np.float32))
     backend.run(clip_by_norm, g, largest)
     clipped = backend.to_host(g)
@@ -239,7 +239,7 @@ def test_clipping_shortens_what_is_too_long(largest, length, backend) -> None:
     np.testing.assert_allclose(clipped / np.linalg.norm(clipped), [0.6, 0, 0.8], rtol=1e-6)
 
 
-def test_numbers_that_make_no_sense_are_named() -> None:
+def test_invalid_numbers_are_named() -> None:
     with pytest.raises(UsageError, match="lr=-1"):
         SGD(-1)
     with pytest.raises(UsageError, match=r"momentum=1\.0"):

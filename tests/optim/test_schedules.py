@@ -39,7 +39,7 @@ def test_rates_stay_between_zero_and_lr(total: int, step: int, lr: float) -> Non
         assert 0.0 <= schedule(step) <= lr * (1 + 1e-9)
 
 
-def test_piecewise_linear_is_level_outside_its_knots() -> None:
+def test_piecewise_linear_is_constant_outside_its_knots() -> None:
     rate = piecewise_linear(2.0, [(2, 0.5), (4, 1.0), (8, 0.25)])
     wanted = [1.0, 1.0, 1.0, 1.5, 2.0, 1.625, 1.25, 0.875, 0.5, 0.5]
     assert [rate(step) for step in range(10)] == pytest.approx(wanted)
@@ -48,12 +48,12 @@ def test_piecewise_linear_is_level_outside_its_knots() -> None:
 
 def test_the_triangle_of_the_speedrun() -> None:
     rate = triangular(11.5, 476)  # 0.23 of 476 steps are 109.48: the top is at step 109
-    shares = {0: 0.2, 50: 0.2 + 0.8 * 50 / 109, 109: 1.0, 300: 1 - 0.93 * 191 / 367, 475: 0.07 + 0.93 / 367, 476: 0.07}
-    assert [rate(step) / 11.5 for step in shares] == pytest.approx(list(shares.values()))
+    wanted = {0: 0.2, 50: 0.2 + 0.8 * 50 / 109, 109: 1.0, 300: 1 - 0.93 * 191 / 367, 475: 0.07 + 0.93 / 367, 476: 0.07}
+    assert [rate(step) / 11.5 for step in wanted] == pytest.approx(list(wanted.values()))
     assert max(rate(step) for step in range(476)) == rate(109) == 11.5
 
 
-def test_a_triangle_without_a_climb_is_a_line_down() -> None:
+def test_a_triangle_with_its_peak_at_0_is_a_line_down() -> None:
     rate = triangular(1.0, 200, peak=0.0, final=0.0)
     assert [rate(step) for step in (0, 50, 199, 200)] == pytest.approx([1.0, 0.75, 0.005, 0.0])
 

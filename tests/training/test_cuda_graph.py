@@ -101,7 +101,7 @@ def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, counts, c
     assert (cuda.count("begin"), cuda.count("launch")) == counts
 
 
-def test_what_is_asked_of_cuda(cuda) -> None:
+def test_calls_of_cuda(cuda) -> None:
     one, xp = trainer(drop_last=True), GRAPHS.xp
     x, labels = xp.asarray(np.ones((8, 6, 6, 1), np.float32)), xp.asarray(np.zeros(8, np.int64))
     one.train_step(x, labels)

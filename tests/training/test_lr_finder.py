@@ -13,7 +13,7 @@ from gpucnn.layers import Flatten, Linear, Sequential, Whitening
 from gpucnn.training.lr_finder import conclude, exponential, find_lr, smooth
 
 
-def test_rates_are_evenly_apart_on_a_logarithmic_scale() -> None:
+def test_rates_are_evenly_spaced_on_a_logarithmic_scale() -> None:
     rates = exponential(1e-3, 10.0, 5)
     np.testing.assert_allclose(rates, [1e-3, 1e-2, 1e-1, 1.0, 10.0])
 
@@ -83,7 +83,7 @@ def test_a_first_step_that_gives_nan_names_its_rate() -> None:
 
 
 @pytest.mark.parametrize("name", ["range", "range.xyz", "nowhere/range.png", "folder.png"])
-def test_a_place_for_no_picture_is_refused_before_the_work(
+def test_an_invalid_output_file_is_refused_before_the_work(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "folder.png").mkdir()
@@ -92,7 +92,7 @@ def test_a_place_for_no_picture_is_refused_before_the_work(
     assert f"--out {tmp_path / name}" in capsys.readouterr().err
 
 
-def test_the_command_prints_a_rate_and_saves_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_rate_and_saves_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "range.png"
     words = ["--model", "mlp", "--device", "reference", "--steps", "40", "--from", "1e-3", "--to", "1"]
     assert main(["find-lr", *words, "--out", str(out)]) == 0

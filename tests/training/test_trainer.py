@@ -135,7 +135,7 @@ def test_stopping_after_any_step_and_resuming_gives_the_same_bits(stop_at: int, 
     assert second.progress == whole.progress
 
 
-def test_an_epoch_that_goes_on_with_larger_batches_than_are_left_of_it_is_over() -> None:
+def test_an_epoch_resumed_with_larger_batches_than_are_left_is_over() -> None:
     first = tiny_trainer()
     next(iter(first.fit(images(), images(), epochs=1)))
     second = tiny_trainer(batch_size=30)  # 2 batches an epoch
@@ -239,7 +239,7 @@ def test_gradients_are_clipped() -> None:
     assert np.linalg.norm(trainer.model.flat.grad) == pytest.approx(1e-3, rel=1e-4)
 
 
-def test_data_that_does_not_fit_the_model_is_refused_before_the_first_step() -> None:
+def test_images_of_the_wrong_shape_are_refused_before_the_first_step() -> None:
     trainer = tiny_trainer()
     wide = Dataset("wide", np.zeros((4, 6, 9, 1), np.uint8), np.zeros(4, np.uint8), CLASSES)
     with pytest.raises(ShapeError, match="Linear"):
@@ -283,6 +283,12 @@ def test_evaluation_leaves_the_mode_as_it_was(training: bool) -> None:
         trainer.model.eval()
     trainer.evaluate(images())
     assert {layer.training for _, layer in trainer.model.named_layers()} == {training}
+
+
+def test_a_trained_model_is_ready_for_evaluation() -> None:
+    trainer = tiny_trainer()
+    list(trainer.fit(images(), images(), epochs=1))
+    assert not any(layer.training for _, layer in trainer.model.named_layers())
 
 
 def test_an_epoch_reports_its_own_steps_alone() -> None:
