@@ -27,13 +27,14 @@ PASSING = ("command", "started", "usable_cores")
 """What differs between two equal runs, or between a run and its continuation."""
 
 
-def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
+def environment(requested: str, used: str, reason: str = "", tf32: bool = False) -> dict[str, Any]:
     """Everything worth writing down about where a run runs.
 
     Args:
         requested: the device asked for.
         used: the backend's name.
         reason: why it is another one.
+        tf32: whether convolutions of float32 may use TF32 on a GPU.
     """
     about: dict[str, Any] = {
         "gpucnn": __version__,
@@ -53,7 +54,7 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
     if kind == "gpu":
         from gpucnn.devices import gpu
 
-        about["gpu"] = gpu.about(int(number or 0))
+        about["gpu"] = gpu.about(int(number or 0), tf32)
     return about
 
 

@@ -40,9 +40,9 @@ def recorded(compute: Compute, backend: Backend, clock: Clock, mode: str) -> Com
     Raises:
         UsageError: "on" and a backend without CUDA graphs.
     """
-    if mode == "on" and backend.uncapturable is None:
+    if mode == "on" and backend.uncapturable_ops is None:
         raise UsageError(f"the {backend.name} backend has no CUDA graphs: leave out run.cuda_graph = 'on'")
-    if mode == "off" or backend.uncapturable is None:
+    if mode == "off" or backend.uncapturable_ops is None:
         return compute
     return Recorder(compute, backend, clock, strict=mode == "on")
 
@@ -82,10 +82,10 @@ class Recorder:
         if recording.runs >= WARMUP:
             recording.replay(self.compute, pace)
             return
-        assert self.backend.uncapturable
-        self.backend.uncapturable()  # forget what ran before
+        assert self.backend.uncapturable_ops
+        self.backend.uncapturable_ops()  # forget what ran before
         recording.run(self.compute, pace)
-        if names := self.backend.uncapturable():
+        if names := self.backend.uncapturable_ops():
             self.refuse(f"{', '.join(names)} on cuBLAS cannot be part of one")
 
     def tell(self, name: str, value: float) -> Array:

@@ -137,6 +137,7 @@ class Trainer:
         cuda_graph: str = "auto",
     ) -> None:
         self.clock = Clock(seed)
+        backend = backend.with_tf32(policy.tf32)
         self.model = model.initialize(seed, backend, clock=self.clock)
         model.skip_input_grad()
         self.optimizer, self.backend = optimizer, backend

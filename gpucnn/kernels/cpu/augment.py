@@ -6,6 +6,7 @@ difference of normalisation are rounded one after the other, where other kernels
 A window is cut out as bytes, 16 of which go through one instruction, and stays in the cache until it is normalised.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gpucnn.kernels.cpu.arguments import within
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.compile import jit, jit_exact
 from gpucnn.kernels.cpu.engine.simd import LANES, VECTOR, float32x16, load, store
@@ -161,8 +163,48 @@ def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset,
             _cover(y[b].reshape(image.shape), c, square[b, 0], square[b, 1], side)
 
 
+def accepts_gather(images: Array, index: Array, mean: Array, inv_std: Array) -> bool:
+    """Grey or coloured images in bytes, indices of some that exist, float32 statistics of each channel."""
+    return (
+        all(isinstance(array, np.ndarray) for array in (images, index, mean, inv_std))
+        and images.dtype == np.uint8
+        and images.ndim == 4
+        and images.shape[3] in (1, 3)
+        and prod(images.shape[1:]) >= LANES
+        and within(index, (index.size,), len(images))
+        and all(values.dtype == np.float32 and values.shape == images.shape[3:] for values in (mean, inv_std))
+    )
+
+
+def accepts_augment(
+    images: Array,
+    index: Array,
+    flip: Array,
+    shift: Array,
+    crop: int,
+    crop_mode: str,
+    mean: Array,
+    inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
+) -> bool:
+    """The same, a bool for each image, and a corner inside the padded one; one reflection at most.
+
+    Where a square is covered, its centre is a pixel of the image.
+    """
+    return (
+        accepts_gather(images, index, mean, inv_std)
+        and all(isinstance(array, np.ndarray) for array in (flip, shift))
+        and flip.dtype == bool
+        and flip.shape == index.shape
+        and (not crop or within(shift, (index.size, 2), 2 * crop + 1))
+        and (crop_mode == "zero" or crop < min(images.shape[1:3]))
+        and (not cutout or (isinstance(centre, np.ndarray) and within(centre, (index.size, 2), max(images.shape[1:3]))))
+    )
+
+
 def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
-    """Images u8 (N,H,W,C), index (B,), mean and 1/std (C,) -> float32 (B,H,W,C)."""
+    """images u8 (N,H,W,C), index (B,), mean and 1/std (C,) -> float32 (B,H,W,C)."""
     return _batch(images, index, np.zeros(len(index), bool), None, False, mean, inv_std)
 
 

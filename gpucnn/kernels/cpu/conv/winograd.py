@@ -129,7 +129,7 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, 
 
 @jit
 def _finish_kernels(first, last, du, scratch, dw):
-    """Du (parts,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
+    """du (parts,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
     f, _, _, c = dw.shape
     area = scratch[first].ctypes.data
     step = f * c
@@ -153,8 +153,8 @@ def _finish_kernels(first, last, du, scratch, dw):
 
 def _chunk(count: int, channels: int) -> int:
     """Tiles of a chunk: what suits the caches, but not so many that threads have nothing to do."""
-    share = -(-count // SHARDS)
-    return min(TILES if channels < MANY else 2 * TILES, -(-share // ROWS) * ROWS)
+    each = -(-count // SHARDS)
+    return min(TILES if channels < MANY else 2 * TILES, -(-each // ROWS) * ROWS)
 
 
 def _work(c: int, f: int, tiles: int) -> tuple[Array, Array, Array, Array]:
