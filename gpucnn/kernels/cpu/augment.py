@@ -1,6 +1,6 @@
-"""A batch of pictures in one pass, from bytes to float32: gather, shift, mirror, normalise, cover a square.
+"""A batch of images in one pass, from bytes to float32: gather, shift, mirror, normalise, cover a square.
 
-The pictures are those of the op to the bit, so that runs on all backends see the same ones: the product and the
+The images are those of the op to the bit, so that runs on all backends see the same ones: the product and the
 difference of normalisation are rounded one after the other, where other kernels make one instruction of them.
 
 A window is cut out as bytes, 16 of which go through one instruction, and stays in the cache until it is normalised.
@@ -58,8 +58,8 @@ def mirror(channels: int) -> Any:
             source, source_index, target, target_index = args
             pixels = builder.load(byte_pointer(builder, source, source_index, _BYTES), align=1)
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
-            turned = builder.shuffle_vector(pixels, pixels, lanes)
-            builder.store(turned, byte_pointer(builder, target, target_index, _BYTES), align=1)
+            mirrored = builder.shuffle_vector(pixels, pixels, lanes)
+            builder.store(mirrored, byte_pointer(builder, target, target_index, _BYTES), align=1)
             return context.get_dummy_value()
 
         return types.void(types.uintp, types.intp, types.uintp, types.intp), generate
@@ -110,7 +110,7 @@ def _cut(image, c, top, left, reflect, window):
 
 
 @jit
-def _mirror(window, c, turned):
+def _mirror(window, c, mirrored):
     """Mirror left and right; stores reach into the next line, which is written later."""
     h, size = window.shape
     step = LANES // c * c
@@ -118,9 +118,9 @@ def _mirror(window, c, turned):
         for e in range(0, size, step):
             source, target = size * (i + 1) - e - step, size * i + e
             if c == 1:
-                _mirror_grey(window.ctypes.data, source, turned.ctypes.data, target)
+                _mirror_grey(window.ctypes.data, source, mirrored.ctypes.data, target)
             else:
-                _mirror_colour(window.ctypes.data, source, turned.ctypes.data, target)
+                _mirror_colour(window.ctypes.data, source, mirrored.ctypes.data, target)
 
 
 @jit_exact
@@ -136,7 +136,7 @@ def _normalize(pixels, c, scale, offset, y):
 
 @jit
 def _cover(y, c, top, left, side):
-    """Zeros in a square of a picture (H,W*C) whose upper left pixel is at (top, left), perhaps outside."""
+    """Zeros in a square of an image (H,W*C) whose upper left pixel is at (top, left), perhaps outside."""
     h, w = y.shape[0], y.shape[1] // c
     start, stop = c * max(left, 0), c * min(left + side, w)
     for i in range(max(top, 0), min(top + side, h)):
@@ -147,7 +147,7 @@ def _cover(y, c, top, left, side):
 @jit_exact
 def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset, square, side, windows, y):
     n = index.size
-    window, turned = windows[first, 0], windows[first, 1]
+    window, mirrored = windows[first, 0], windows[first, 1]
     for b in range(n * first // SHARDS, n * last // SHARDS):
         image = images[index[b]]
         pixels = image.ctypes.data
@@ -156,8 +156,8 @@ def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset,
             _cut(image, c, top, left, reflect, window)
             pixels = window.ctypes.data
             if flip[b]:
-                _mirror(window, c, turned)
-                pixels = turned.ctypes.data
+                _mirror(window, c, mirrored)
+                pixels = mirrored.ctypes.data
         _normalize(pixels, c, scale, offset, y[b])
         if side > 0:
             _cover(y[b].reshape(image.shape), c, square[b, 0], square[b, 1], side)

@@ -1,4 +1,4 @@
-"""Warped pictures: the noise behind elastic distortion, and the look-up of pixels, image by image.
+"""Warped images: the noise behind elastic distortion, and the look-up of pixels, image by image.
 
 Both are the ops' to the bit: every product and sum is rounded by itself, in the op's order.
 """

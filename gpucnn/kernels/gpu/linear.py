@@ -28,8 +28,8 @@ SIDES: dict[str, Callable[[Array, Array], tuple[int, int, int]]] = {
 MODULE = Module(
     "gemm.cu",
     [
-        f"product<{stored}, {', '.join(turned)}, {out}>"
-        for turned in LAYOUTS.values()
+        f"product<{stored}, {', '.join(transposed)}, {out}>"
+        for transposed in LAYOUTS.values()
         for stored, out in (("float", "float"), ("__half", "__half"), ("__half", "float"))
     ],
 )

@@ -1,4 +1,4 @@
-"""Batches of pictures: the op's to the bit, and nothing read that is not there."""
+"""Batches of images: the op's to the bit, and nothing read that is not there."""
 
 import re
 
@@ -124,7 +124,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_anything_else_runs_as_the_op_is_written(case) -> None:
+def test_anything_else_runs_on_the_reference_implementation(case) -> None:
     images, _, _, shift = batch((6, 6, 3), 2, 2)
     good = {"images": images, "index": np.array([3, 0]), "flip": np.array([True, False]), "shift": shift}
     good |= {"crop": 2, "crop_mode": "zero", "mean": MEAN, "inv_std": INV_STD}

@@ -127,7 +127,7 @@ def test_strided_views_are_as_good_as_arrays() -> None:
     np.testing.assert_array_equal(kernel(x, turned, b, stride, padding), wanted)
 
 
-def test_float64_runs_as_the_op_is_written() -> None:
+def test_float64_runs_on_the_reference_implementation() -> None:
     case = CASES[0]
     for op, args in convolution_calls(*arrays(case)):
         args = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args]

@@ -105,7 +105,7 @@ def test_strided_views_are_as_good_as_arrays(sample, spread) -> None:
 
 
 @one_sample_per_op
-def test_float64_runs_as_the_op_is_written(sample) -> None:
+def test_float64_runs_on_the_reference_implementation(sample) -> None:
     args = doubled(sample.arguments())
     for part, wanted in zip(
         outcome(sample.op, KERNELS[sample.op], args), outcome(sample.op, sample.op, args), strict=True

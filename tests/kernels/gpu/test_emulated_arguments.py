@@ -50,7 +50,7 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(op, emulator) -> None:
 
 
 @pytest.mark.parametrize("op", [op for op in TABLE if any(map(is_float, third(op)))], ids=lambda op: op.__name__)
-def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
+def test_float64_runs_on_the_reference_implementation(op, emulator) -> None:
     args = doubled(third(op))
     emulator.launched.clear()
     for part, wanted in zip(outcome(op, KERNELS[op], args), outcome(op, op, args), strict=True):
@@ -60,7 +60,7 @@ def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
 
 
 @pytest.mark.parametrize("op", [op for op, places in STORED.items() if len(places) > 1], ids=lambda op: op.__name__)
-def test_two_storages_in_one_call_run_as_the_op_is_written(op, emulator) -> None:
+def test_two_storages_in_one_call_run_on_the_reference_implementation(op, emulator) -> None:
     first, second, *rest = third(op)
     assert accepts(TABLE, op, first, second, *rest)
     assert not accepts(TABLE, op, first.astype(np.float16), second, *rest)
@@ -131,7 +131,7 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
         (colour.jitter, (BYTES[0], ONES[4,], ONES[4,])),
     ],
 )
-def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:
+def test_what_a_kernel_does_not_accept_is_said(op, args) -> None:
     assert not accepts(TABLE, op, *args)
 
 
@@ -240,7 +240,7 @@ def test_labels_and_indices_of_every_kind(kind, emulator) -> None:
     assert len(emulator.launched) == 5  # rows, their sum, rows, their sum, gather
 
 
-def test_numbers_that_are_none_win_as_in_argmax(emulator) -> None:
+def test_nan_wins_as_in_argmax(emulator) -> None:
     scores = RNG.standard_normal((40, 37)).astype(np.float32)
     scores[np.arange(40), RNG.integers(0, 37, 40)] = np.nan
     scores[:20, 35] = np.nan

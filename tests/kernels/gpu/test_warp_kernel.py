@@ -30,7 +30,7 @@ def test_places_far_outside_are_the_ops(border: str, shape: tuple[int, int, int]
 
 @pytest.mark.parametrize("border", ["zero", "reflect"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30])
-def test_places_that_are_none_stay_inside_the_images(border: str, value: float, emulator) -> None:
+def test_nan_and_far_places_stay_inside_the_images(border: str, value: float, emulator) -> None:
     """The emulator stops whoever reads beside them."""
     field = np.full((3, 2, 6, 7), value, np.float32)
     assert TABLE[warp].run(*arguments(field, border, 3)).shape == (3, 6, 7, 3)

@@ -147,7 +147,7 @@ def above_zero(typingctx, a, b):
 
 @intrinsic
 def positive(typingctx, a):
-    """A where it is not below 0, else 0: one instruction, and what is not a number stays so."""
+    """max(a, 0) in one instruction; NaN stays NaN."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(VECTOR, [0.0] * LANES)
@@ -158,7 +158,7 @@ def positive(typingctx, a):
 
 @intrinsic
 def larger(typingctx, a, b):
-    """The larger of a and b, and NaN where either is not a number."""
+    """The larger of a and b, and NaN where either is NaN."""
 
     def generate(context, builder, signature, args):
         a, b = args
