@@ -22,7 +22,7 @@ class Kernel:
 
     Attributes:
         run: a faster function of the op's signature.
-        accepts: (the op's arguments) -> whether ``run`` computes them; it launches nothing and does not wait.
+        accepts: (the op's arguments, with its defaults) -> whether ``run`` computes them, without a launch or a wait.
         plan: (the op's arguments) -> the name of the algorithm that ``run`` takes, where it has a choice.
     """
 

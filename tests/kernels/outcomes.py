@@ -33,6 +33,15 @@ def accepts(table: Mapping[Op, Kernel], op: Op, *args: Any, **named: Any) -> boo
     return table[op].accepts(*bound.args)
 
 
+def takes_the_ops_arguments(op: Op, rule: Op) -> bool:
+    """Whether a rule can be called as its op is: with all arguments by place, or without those that have defaults."""
+    parameters = inspect.signature(op).parameters.values()
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    for count in (len(required), len(parameters)):
+        inspect.signature(rule).bind(*range(count))
+    return True
+
+
 def outcome(op: Op, function: Op, args: tuple[Any, ...]) -> list[Any]:
     """What a call returns and what it changes, as a list of arrays; ``args`` stay as they are."""
     mine = [a.copy() if i in IN_PLACE.get(op, ()) else a for i, a in enumerate(args)]

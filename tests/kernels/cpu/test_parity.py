@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("numba")
 
 from kernel_samples import BIG, SMALL, one_of_each
-from outcomes import doubled, outcome, parts, sparse, turned
+from outcomes import doubled, outcome, parts, sparse, takes_the_ops_arguments, turned
 
 from gpucnn import metrics, optim
 from gpucnn.data.augment import crop_flip, warp
@@ -53,6 +53,7 @@ def test_a_kernel_takes_what_its_op_takes(op) -> None:
         assert [(p.name, p.default, p.kind) for p in mine.values()] == [
             (p.name, p.default, p.kind) for p in theirs.values()
         ]
+    assert takes_the_ops_arguments(op, TABLE[op].accepts)
 
 
 def test_every_kernel_has_samples() -> None:

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 from gpu_samples import EXACT, MODULES, SAMPLES, STEMS, STORED, TABLE, close, halved, result_types, stored_between
-from outcomes import accepts, doubled, outcome
+from outcomes import accepts, doubled, outcome, takes_the_ops_arguments
 
 from gpucnn.backend import guarded
 from gpucnn.data.augment.crop_flip import gather_augment
@@ -23,6 +23,7 @@ def test_a_kernel_takes_what_its_op_takes(op) -> None:
         assert [(p.name, p.default, p.kind) for p in mine.values()] == [
             (p.name, p.default, p.kind) for p in theirs.values()
         ]
+    assert takes_the_ops_arguments(op, TABLE[op].accepts)
 
 
 @each_op
