@@ -1,14 +1,54 @@
 """A backend is an array module and a table that says which ops it replaces by a faster kernel."""
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from gpucnn.types import Array
+
+Op = Callable[..., Any]
+"""A reference function: plain array code that runs on NumPy and CuPy alike."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of a device's table: what may run in place of an op.
+
+    Attributes:
+        run: a faster function of the op's signature.
+        accepts: (the op's arguments, with its defaults) -> whether ``run`` computes them, without a launch or a wait.
+        plan: (the op's arguments) -> the name of the algorithm that ``run`` takes, where it has a choice.
+    """
+
+    run: Op
+    accepts: Callable[..., bool]
+    plan: Callable[..., str] | None = None
+
+
+def guarded(op: Op, kernel: Kernel, fallback: Op | None = None) -> Op:
+    """The kernel where it accepts its arguments, else ``fallback``, the op itself where not given.
+
+    The result's attribute ``kernel`` is the row.
+    """
+    otherwise, run, accepts, signature = fallback or op, kernel.run, kernel.accepts, inspect.signature(op)
+
+    @wraps(run)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        given = args
+        if kwargs:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.args
+        return (run if accepts(*given) else otherwise)(*args, **kwargs)
+
+    vars(choose)["kernel"] = kernel
+    return choose
 
 
 @dataclass(frozen=True)
@@ -16,29 +56,33 @@ class Backend:
     """Where arrays live and how ops run.
 
     Attributes:
-        name: ``"reference"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; for people, never for an ``if``.
+        name: ``"reference"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; human-readable, never for an ``if``.
         xp: the array module, ``numpy`` or ``cupy``.
-        kernels: reference function -> faster function of the same signature.
+        kernels: reference function -> faster function of the same signature, which falls back to it by itself.
         copy_to_host: device array -> ``numpy.ndarray``; waits for the device.
         synchronous: results are there when a call returns (NumPy), so reading one costs nothing.
-        uncapturable: names of ops that ran since it was last called and cannot be part of a CUDA graph; None where
+        uncapturable_ops: names of ops that ran since it was last called and cannot be part of a CUDA graph; None where
             there are no graphs.
         half: worth training on in float16; the CPU's kernels know float32 alone.
-        set_tf32: lets convolutions of float32 round their factors to 10 bits of fraction, or not; None where they
-            never do.
+        tf32_kernels: (allowed) -> ``kernels`` whose float32 convolutions may, or may not, round their factors to 10
+            bits of mantissa (TF32); None where they never do.
     """
 
     name: str
     xp: ModuleType
-    kernels: Mapping[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
+    kernels: Mapping[Op, Op] = field(default_factory=dict)
     copy_to_host: Callable[[Array], Array] = np.asarray
     synchronous: bool = True
     half: bool = True
-    set_tf32: Callable[[bool], None] | None = None
-    uncapturable: Callable[[], list[str]] | None = None
+    tf32_kernels: Callable[[bool], Mapping[Op, Op]] | None = None
+    uncapturable_ops: Callable[[], list[str]] | None = None
 
-    def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run op with this backend's kernel for it; an op without one runs as written."""
+    def with_tf32(self, allowed: bool) -> Self:
+        """The same device with convolutions that may use TF32 or not; this backend itself stays as it is."""
+        return replace(self, kernels=self.tf32_kernels(allowed)) if self.tf32_kernels else self
+
+    def run(self, op: Op, *args: Any, **kwargs: Any) -> Any:
+        """Run op with this backend's kernel for it; an op without one runs on the reference implementation."""
         return self.kernels.get(op, op)(*args, **kwargs)
 
     def to_device(self, host: Array) -> Array:
@@ -51,7 +95,7 @@ class Backend:
 
 
 REFERENCE = Backend("reference", np)
-"""The oracle: NumPy and every op as it is written."""
+"""The oracle: NumPy and the reference implementation of every op."""
 
 
 def accumulator_dtype(array: Array) -> np.dtype[Any]:

@@ -289,4 +289,4 @@ def __getattr__(name: str) -> Any:
 
 
 STRICT = Backend("strict", sys.modules[__name__], {}, copy_to_host=asnumpy, synchronous=False)
-"""Ops as they are written, on arrays that refuse what CuPy's would."""
+"""Reference implementations on arrays that refuse what CuPy's would."""

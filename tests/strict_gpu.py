@@ -17,7 +17,10 @@ from gpucnn.kernels.gpu import stem
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.cudnn.conv2d import REQUESTS
 from gpucnn.kernels.gpu.cudnn.geometry import Geometry
+from gpucnn.kernels.gpu.cudnn.library import Library
+from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.kernels.gpu.launch import NULL, Grid
+from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 
 BORDER = 512  # bytes: CuPy's memory begins on a multiple of them
 
@@ -50,7 +53,7 @@ def convolution(launcher: CountingLauncher, name: str) -> Any:
     def count(*args: Any) -> strict_cupy.ndarray:
         geometry, arrays = REQUESTS[name](*args)
         assert [array.shape for array in arrays] == list(geometry.input_shapes)
-        if stem.supports(geometry, arrays):
+        if stem.accepts(geometry, arrays):
             return stem.conv2d(*args)
         strict_cupy.launches += 1
         launcher.kernels["cudnn", geometry.op] += 1
@@ -60,9 +63,9 @@ def convolution(launcher: CountingLauncher, name: str) -> Any:
 
 
 def product(launcher: CountingLauncher) -> Any:
-    """Stands for ``conv2d.compute`` where it multiplies matrices: 1x1 filters over pixels in a line."""
+    """Stands for ``Library.compute`` where it multiplies matrices: 1x1 filters over pixels in a line."""
 
-    def count(geometry: Geometry, arrays: tuple[strict_cupy.ndarray, ...]) -> strict_cupy.ndarray:
+    def count(self: Library, geometry: Geometry, arrays: tuple[strict_cupy.ndarray, ...]) -> strict_cupy.ndarray:
         for array, shape in zip(arrays, geometry.input_shapes, strict=True):
             assert (array.dtype, array.shape) == (geometry.dtype, tuple(side for side in shape if side > 1))
             assert array.flags.c_contiguous
@@ -73,8 +76,8 @@ def product(launcher: CountingLauncher) -> Any:
     return count
 
 
-def counted_gpu(launcher: CountingLauncher, noted: gpu.OnCublas | None = None) -> Backend:
+def counted_gpu(launcher: CountingLauncher, uncapturable: gpu.UncapturableOps | None = None) -> Backend:
     """The backend ``gpu`` with its table; for the time that ``launch.launcher`` is this launcher."""
-    kernels = {op: gpu.guarded(op, kernel, noted) for op, kernel in gpu.table().items()}
-    kernels |= {op: convolution(launcher, op.__name__) for op in gpu.convolutions()}
+    kernels = gpu.kernels(Options(), uncapturable or gpu.UncapturableOps())
+    kernels |= {op: convolution(launcher, op.__name__) for op in (conv2d, conv2d_input_grad, conv2d_weight_grad)}
     return Backend("counted", strict_cupy, kernels, copy_to_host=strict_cupy.asnumpy, synchronous=False, half=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from gpucnn.kernels.gpu import launch
 from gpucnn.kernels.gpu.compile import Module
-from gpucnn.kernels.gpu.cudnn.geometry import Geometry
-from gpucnn.kernels.gpu.cudnn.plans import Plans
+from gpucnn.kernels.gpu.cudnn.library import executions
 from gpucnn.kernels.gpu.launch import Grid, Launcher
 from gpucnn.types import Array, Shape
 
@@ -36,16 +35,10 @@ class Counting:
 def counted() -> Iterator[Counter[str]]:
     """Count by source file, and cuDNN's executions under ``CUDNN``, for as long as the block runs."""
     found: Counter[str] = Counter()
-    launcher, run = launch.launcher, Plans.run
-
-    def run_and_count(plans: Plans, geometry: Geometry, pointers: list[int], result: Array) -> None:
-        found[CUDNN] += 1
-        run(plans, geometry, pointers, result)
-
+    launcher, before = launch.launcher, executions()
     launch.launcher = Counting(launcher, found)
-    Plans.run = run_and_count  # type: ignore[method-assign, assignment]
     try:
         yield found
     finally:
         launch.launcher = launcher
-        Plans.run = run  # type: ignore[method-assign]
+        found[CUDNN] += executions() - before

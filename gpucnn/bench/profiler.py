@@ -1,19 +1,17 @@
-"""Where a step's time goes: op -> kernel -> algorithm, with count, median time and share of the step.
+"""Where a step's time goes: op -> kernel -> algorithm, with count, median time and fraction of the step.
 
 A ``Stopwatch`` is a backend that runs what another one runs and notes how long each op took: on a GPU by events on its
 stream, so that the host runs ahead as in training.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, Kernel, Op
 from gpucnn.bench.timers import Clock, HostClock, clock_of
-from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.training.trainer import Trainer
 from gpucnn.types import Shape
 
@@ -32,7 +30,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Row:
-    """All calls of an op that took the same way, per step; ``share`` is of the step's wall time."""
+    """All calls of an op that took the same way, per step; ``share`` is the fraction of the step's wall time."""
 
     op: str
     kernel: str
@@ -58,44 +56,34 @@ class Stopwatch(Backend):
         """Forget the calls so far."""
         self.marks.clear()
 
-    def run(self, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, op: Op, *args: Any, **kwargs: Any) -> Any:
         """Run op as the backend would, and note it."""
         start = self.clock.mark()
         result = super().run(op, *args, **kwargs)
         stop = self.clock.mark()
         kernel = self.kernels.get(op)
-        self.marks.append(((op.__name__, place(kernel), algorithm(op, kernel, args)), start, stop))
+        self.marks.append(((op.__name__, place(kernel), algorithm(kernel, args)), start, stop))
         return result
 
 
 def stopwatch(backend: Backend) -> Stopwatch:
     """The same backend with a clock."""
     parts = {part.name: getattr(backend, part.name) for part in fields(Backend)}
-    parts["uncapturable"] = None  # it waits, which nothing may while a CUDA graph is recorded
+    parts["uncapturable_ops"] = None  # it waits, which nothing may while a CUDA graph is recorded
     return Stopwatch(**parts, clock=clock_of(backend))
 
 
-def place(kernel: Callable[..., Any] | None) -> str:
-    """Where a kernel is written, as ``kernels/cpu/conv2d.py``; "as written" where an op has none."""
+def place(kernel: Op | None) -> str:
+    """Where a kernel is written, as ``kernels/cpu/pooling.py``; "reference" where an op has none."""
     if kernel is None:
-        return "as written"
+        return "reference"
     return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py"
 
 
-def algorithm(op: Callable[..., Any], kernel: Callable[..., Any] | None, args: tuple[Any, ...]) -> str:
-    """Which way a convolution's kernel takes; "" for everything else."""
-    module = kernel.__module__ if kernel and op in (conv2d, conv2d_input_grad, conv2d_weight_grad) else ""
-    if module == "gpucnn.kernels.cpu.conv.conv2d":
-        from gpucnn.kernels.cpu.conv.conv2d import plan as plan_cpu
-
-        x_shape = args[2] if op is conv2d_input_grad else args[op is conv2d_weight_grad].shape
-        w_shape = args[2] if op is conv2d_weight_grad else args[1].shape
-        return plan_cpu(x_shape, w_shape, *args[-2:])
-    if module == "gpucnn.kernels.gpu.cudnn.conv2d":
-        from gpucnn.kernels.gpu.cudnn.conv2d import plan as plan_gpu
-
-        return plan_gpu(op.__name__, *args)
-    return ""
+def algorithm(kernel: Op | None, args: tuple[Any, ...]) -> str:
+    """Which way a kernel goes with these arguments, where it has a choice; else ""."""
+    row: Kernel | None = getattr(kernel, "kernel", None)
+    return row.plan(*args) if row and row.plan else ""
 
 
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
@@ -142,7 +130,7 @@ def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
 
 
 def table(found: list[Row]) -> str:
-    """The rows for people."""
+    """The rows, human-readable."""
     titles = ("op", "kernel", "algorithm")
     columns = zip(titles, *((row.op, row.kernel, row.algorithm) for row in found), strict=True)
     op, kernel, way = (max(map(len, column)) for column in columns)
@@ -156,5 +144,5 @@ def table(found: list[Row]) -> str:
 
 
 def as_json(found: list[Row]) -> list[dict[str, Any]]:
-    """The rows for programs."""
+    """The rows as JSON."""
     return [asdict(row) for row in found]

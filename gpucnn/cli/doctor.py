@@ -268,7 +268,7 @@ def as_text(report: dict[str, Any]) -> str:
     if report["convolutions"]:
         lines += row("convolutions", report["convolutions"])
     count = len(report["kernels"])
-    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run by the reference implementation"]
+    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run on the reference implementation"]
     width = max(map(len, report["kernels"]), default=0)
     # a kernel has its op's name: only its module is new
     lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]

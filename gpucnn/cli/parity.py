@@ -1,6 +1,6 @@
 """``gpucnn parity``: a backend beside the reference, layer by layer; 1 where a layer is over its tolerance.
 
-How it is measured stands in gpucnn/parity/.
+How it is measured is described in gpucnn/checks/parity/.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def cases(model: str | None, input_shape: str | None) -> list[tuple[str, Shape]]
     return found
 
 
-# -- for people ---------------------------------------------------------------------------------------
+# -- human-readable --------------------------------------------------------------------------------
 
 
 def as_text(parity: Parity) -> str:

@@ -102,7 +102,7 @@ def run_once(args: argparse.Namespace) -> int:
         restore(resumed.checkpoint, trainer)
     where = args.output or (resumed.path.parent if resumed else new_path(RUNS, config_name(args, config)))
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
-    about = environment(config.run.device, backend.name, reason)
+    about = environment(config.run.device, backend.name, reason, tf32=config.train.amp == "tf32")
     with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
         introduce(trainer, config, train, test, folder.path, resumed)
         if args.explain:

@@ -1,198 +1,193 @@
-"""The GPU: CuPy, and the table of what runs faster than its plain array code."""
+"""The GPU: CuPy, and the table of what runs faster than the reference implementation."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import replace
-from functools import wraps
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gpucnn import losses, metrics
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, Kernel, Op, guarded
 from gpucnn.data.augment import colour, crop_flip, warp
 from gpucnn.devices.gpu_memory import MemoryLimit
-from gpucnn.kernels.gpu.arguments import supports
+from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
 from gpucnn.optim import averages, loss_scale, muon, optimizer
 
-Op = Callable[..., Any]
 
+def table(options: Options) -> dict[Op, Kernel]:
+    """Op -> kernel: every fast path of the GPU.  What a kernel accepts is said beside it.
 
-def table() -> dict[Op, Op]:
-    """Op -> kernel: every fast path of the GPU besides ``convolutions``.  Importing the kernels compiles nothing."""
-    from gpucnn.kernels import gpu as fast
+    Importing the kernels compiles nothing, and cuDNN is opened where it is first asked.
+
+    Args:
+        options: how convolutions are computed, and the matrix products of Muon.
+    """
+    from gpucnn.kernels.gpu import augment, elementwise, fused, loss, optim, precision, sums
+    from gpucnn.kernels.gpu import batchnorm as norm
+    from gpucnn.kernels.gpu import colour as colours
+    from gpucnn.kernels.gpu import dropout as drop
+    from gpucnn.kernels.gpu import linear as products
+    from gpucnn.kernels.gpu import pooling as pools
+    from gpucnn.kernels.gpu import warp as warps
+    from gpucnn.kernels.gpu.cudnn.conv2d import Convolutions
+    from gpucnn.kernels.gpu.cudnn.library import Library
+    from gpucnn.kernels.gpu.muon import Muon
+
+    library = Library(options)
+    convolutions, orthogonal = Convolutions(library), Muon(library)
+
+    def by_cudnn(name: str) -> Kernel:
+        """The convolution of this name, for which there is a choice of algorithms."""
+        run, accepts, plan = getattr(convolutions, name), convolutions.accepts, convolutions.plan
+        return Kernel(run, partial(accepts, name), partial(plan, name))
 
     return {
-        # fully connected layers: small ones, the others run as written, on cuBLAS
-        linear.linear: fast.linear.linear,
-        linear.linear_input_grad: fast.linear.linear_input_grad,
-        linear.linear_weight_grad: fast.linear.linear_weight_grad,
-        conv2d.bias_grad: fast.sums.bias_grad,
+        # convolution: cuDNN, or a kernel of our own for few channels; the others run on cuBLAS
+        conv2d.conv2d: by_cudnn("conv2d"),
+        conv2d.conv2d_input_grad: by_cudnn("conv2d_input_grad"),
+        conv2d.conv2d_weight_grad: by_cudnn("conv2d_weight_grad"),
+        conv2d.bias_grad: Kernel(sums.bias_grad, sums.accepts_bias_grad),
+        # fully connected: small ones, the others run on cuBLAS
+        linear.linear: Kernel(products.linear, products.accepts_linear),
+        linear.linear_input_grad: Kernel(products.linear_input_grad, products.accepts_input_grad),
+        linear.linear_weight_grad: Kernel(products.linear_weight_grad, products.accepts_weight_grad),
         # batch norm, alone and with ReLU
-        batchnorm.batchnorm: fast.batchnorm.batchnorm,
-        batchnorm.batchnorm_eval: fast.batchnorm.batchnorm_eval,
-        batchnorm.batchnorm_grad: fast.batchnorm.batchnorm_grad,
-        batchnorm.batchnorm_relu: fast.batchnorm.batchnorm_relu,
-        batchnorm.batchnorm_relu_eval: fast.batchnorm.batchnorm_relu_eval,
-        batchnorm.batchnorm_relu_grad: fast.batchnorm.batchnorm_relu_grad,
-        batchnorm.move_running: fast.batchnorm.move_running,
+        batchnorm.batchnorm: Kernel(norm.batchnorm, norm.accepts_train),
+        batchnorm.batchnorm_eval: Kernel(norm.batchnorm_eval, norm.accepts_eval),
+        batchnorm.batchnorm_grad: Kernel(norm.batchnorm_grad, norm.accepts_grad),
+        batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_train),
+        batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_eval),
+        batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
+        batchnorm.move_running: Kernel(norm.move_running, norm.accepts_running),
         # activations and sums
-        activations.relu: fast.elementwise.relu,
-        activations.relu_grad: fast.elementwise.relu_grad,
-        activations.leaky_relu: fast.elementwise.leaky_relu,
-        activations.leaky_relu_grad: fast.elementwise.leaky_relu_grad,
-        gelu.gelu: fast.elementwise.gelu,
-        gelu.gelu_grad: fast.elementwise.gelu_grad,
-        containers.add: fast.elementwise.add,
-        containers.add_relu: fast.elementwise.add_relu,
-        dropout.dropout: fast.dropout.dropout,
+        activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
+        activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
+        activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_slope),
+        activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_slope_grad),
+        gelu.gelu: Kernel(elementwise.gelu, elementwise.accepts_one),
+        gelu.gelu_grad: Kernel(elementwise.gelu_grad, elementwise.accepts_two),
+        containers.add: Kernel(elementwise.add, elementwise.accepts_two),
+        containers.add_relu: Kernel(elementwise.add_relu, elementwise.accepts_two),
+        dropout.dropout: Kernel(drop.dropout, drop.accepts),
         # pooling
-        pooling.max_pool2d: fast.pooling.max_pool2d,
-        pooling.max_pool2d_grad: fast.pooling.max_pool2d_grad,
-        pooling.avg_pool2d: fast.pooling.avg_pool2d,
-        pooling.avg_pool2d_grad: fast.pooling.avg_pool2d_grad,
-        pooling.global_avg_pool2d: fast.pooling.global_avg_pool2d,
-        pooling.global_avg_pool2d_grad: fast.pooling.global_avg_pool2d_grad,
-        # neighbours in one pass
-        fusion.relu_max_pool2d: fast.fused.relu_max_pool2d,
-        fusion.relu_max_pool2d_grad: fast.fused.relu_max_pool2d_grad,
-        fusion.batchnorm_relu_max_pool2d: fast.fused.batchnorm_relu_max_pool2d,
-        fusion.batchnorm_relu_max_pool2d_eval: fast.fused.batchnorm_relu_max_pool2d_eval,
-        fusion.batchnorm_relu_max_pool2d_grad: fast.fused.batchnorm_relu_max_pool2d_grad,
+        pooling.max_pool2d: Kernel(pools.max_pool2d, pools.accepts),
+        pooling.max_pool2d_grad: Kernel(pools.max_pool2d_grad, pools.accepts_max_grad),
+        pooling.avg_pool2d: Kernel(pools.avg_pool2d, pools.accepts),
+        pooling.avg_pool2d_grad: Kernel(pools.avg_pool2d_grad, pools.accepts_grad),
+        pooling.global_avg_pool2d: Kernel(pools.global_avg_pool2d, pools.accepts_global),
+        pooling.global_avg_pool2d_grad: Kernel(pools.global_avg_pool2d_grad, pools.accepts_global_grad),
+        # fused layers
+        fusion.relu_max_pool2d: Kernel(fused.relu_max_pool2d, pools.accepts),
+        fusion.relu_max_pool2d_grad: Kernel(fused.relu_max_pool2d_grad, pools.accepts_max_grad),
+        fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_train),
+        fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_eval),
+        fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
         # loss, metrics, optimisers
-        losses.softmax_cross_entropy: fast.loss.softmax_cross_entropy,
-        metrics.count_correct: fast.loss.count_correct,
-        optimizer.sgd_update: fast.optim.sgd_update,
-        optimizer.momentum_update: fast.optim.momentum_update,
-        optimizer.adam_update: fast.optim.adam_update,
-        muon.muon_update: fast.muon.muon_update,
-        averages.lerp: fast.optim.lerp,
+        losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),
+        metrics.count_correct: Kernel(loss.count_correct, loss.accepts),
+        optimizer.sgd_update: Kernel(optim.sgd_update, optim.accepts_sgd),
+        optimizer.momentum_update: Kernel(optim.momentum_update, optim.accepts_momentum),
+        optimizer.adam_update: Kernel(optim.adam_update, optim.accepts_adam),
+        muon.muon_update: Kernel(orthogonal.muon_update, orthogonal.accepts),
+        averages.lerp: Kernel(optim.lerp, optim.accepts_lerp),
         # mixed precision
-        loss_scale.unscale: fast.precision.unscale,
-        loss_scale.keep: fast.precision.keep,
-        loss_scale.adapt: fast.precision.adapt,
-        # batches
-        crop_flip.gather_normalize: fast.augment.gather_normalize,
-        crop_flip.gather_augment: fast.augment.gather_augment,
-        warp.noise_planes: fast.warp.noise_planes,
-        warp.smooth: fast.warp.smooth,
-        warp.warp: fast.warp.warp,
-        colour.jitter: fast.colour.jitter,
+        loss_scale.unscale: Kernel(precision.unscale, precision.accepts_unscale),
+        loss_scale.keep: Kernel(precision.keep, precision.accepts_keep),
+        loss_scale.adapt: Kernel(precision.adapt, precision.accepts_adapt),
+        # batches of images
+        crop_flip.gather_normalize: Kernel(augment.gather_normalize, augment.accepts_gather),
+        crop_flip.gather_augment: Kernel(augment.gather_augment, augment.accepts_augment),
+        warp.noise_planes: Kernel(warps.noise_planes, warps.accepts_noise),
+        warp.smooth: Kernel(warps.smooth, warps.accepts_smooth),
+        warp.warp: Kernel(warps.warp, warps.accepts_warp),
+        colour.jitter: Kernel(colours.jitter, colours.accepts),
     }
 
 
-def convolutions() -> dict[Op, Op]:
-    """Op -> cuDNN."""
-    from gpucnn.kernels.gpu.cudnn import conv2d as fast
+ON_CUBLAS = (
+    conv2d.conv2d,
+    conv2d.conv2d_input_grad,
+    conv2d.conv2d_weight_grad,
+    linear.linear,
+    linear.linear_input_grad,
+    linear.linear_weight_grad,
+    muon.muon_update,
+)
+"""Ops whose reference implementation runs on cuBLAS, which CuPy refuses while a CUDA graph is captured."""
 
-    return {
-        conv2d.conv2d: fast.conv2d,
-        conv2d.conv2d_input_grad: fast.conv2d_input_grad,
-        conv2d.conv2d_weight_grad: fast.conv2d_weight_grad,
-    }
 
-
-class OnCublas:
-    """Matrix products that ran on cuBLAS, which CuPy refuses during the capture of a CUDA graph."""
-
-    ops = (
-        conv2d.conv2d,
-        conv2d.conv2d_input_grad,
-        conv2d.conv2d_weight_grad,
-        linear.linear,
-        linear.linear_input_grad,
-        linear.linear_weight_grad,
-        muon.muon_update,
-    )
+class UncapturableOps:
+    """Names of the ops that ran on cuBLAS since they were last asked for."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def note(self, op: Op) -> None:
-        """An op runs as it is written."""
-        if op in self.ops:
-            self.names.add(op.__name__)
+    def watched(self, op: Op) -> Op:
+        """The op, whose name is noted when it runs if that is on cuBLAS."""
+        if op not in ON_CUBLAS:
+            return op
 
-    def take(self) -> list[str]:
-        """Which ran since this was last asked."""
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self.names.add(op.__name__)
+            return op(*args, **kwargs)
+
+        return run
+
+    def pop(self) -> list[str]:
+        """The names, which are forgotten."""
         found = sorted(self.names)
         self.names.clear()
         return found
 
 
-def on_cudnn(op: Op, kernel: Op, noted: OnCublas | None = None) -> Op:
-    """The kernel where cuDNN ``supports`` the arguments, else the op: im2col and cuBLAS."""
-    from gpucnn.kernels.gpu.cudnn.conv2d import supports
-
-    @wraps(kernel)
-    def choose(*args: Any, **kwargs: Any) -> Any:
-        if supports(op.__name__, *args, **kwargs):
-            return kernel(*args, **kwargs)
-        if noted:
-            noted.note(op)
-        return op(*args, **kwargs)
-
-    return choose
+def kernels(options: Options, uncapturable: UncapturableOps) -> dict[Op, Op]:
+    """Op -> its kernel, or the op where the kernel does not accept the arguments."""
+    return {op: guarded(op, kernel, uncapturable.watched(op)) for op, kernel in table(options).items()}
 
 
-def set_tf32(allowed: bool) -> None:
-    """Let convolutions of float32 use tensor cores from now on, or not; ``GPUCNN_TF32=1`` allows it in any case."""
-    from gpucnn.kernels.gpu.cudnn import library
-    from gpucnn.kernels.gpu.cudnn.options import Options
+def gpu_backend(index: int = 0) -> Backend:
+    """CuPy with kernels on GPU number ``index``, which becomes the current one of this thread.
 
-    wanted = replace(library.options(), tf32=allowed or Options.from_environment().tf32)
-    if wanted != library.options():
-        library.configure(wanted)
+    Options of convolutions are those of the environment by now, and the backend's own.
+    """
+    import cupy
+
+    cupy.cuda.Device(index).use()
+    options, uncapturable = Options.from_environment(), UncapturableOps()
+
+    def with_tf32(allowed: bool) -> Mapping[Op, Op]:
+        return kernels(options.with_tf32(allowed), uncapturable)
+
+    return Backend(
+        f"gpu:{index}",
+        cupy,
+        kernels(options, uncapturable),
+        copy_to_host=cupy.asnumpy,
+        synchronous=False,
+        tf32_kernels=with_tf32,
+        uncapturable_ops=uncapturable.pop,
+    )
 
 
 def convolution_engine() -> str:
     """What computes convolutions on the current GPU, and why it is not cuDNN where it is not; one line."""
-    from gpucnn.kernels.gpu.cudnn import conv2d as fast
+    from gpucnn.kernels.gpu.cudnn.conv2d import Convolutions
+    from gpucnn.kernels.gpu.cudnn.library import Library
 
-    return fast.engine()
+    return Convolutions(Library(Options.from_environment())).engine()
 
 
-def about(index: int) -> dict[str, Any]:
+def about(index: int, tf32: bool = False) -> dict[str, Any]:
     """Name, memory, driver and libraries of GPU number ``index``, the current one, for the record of a run."""
     from gpucnn.kernels.gpu import device
 
-    return device.about(index)
+    return device.about(index, Options.from_environment().with_tf32(tf32))
 
 
 def limit_memory(limit: MemoryLimit) -> None:
     """What the current GPU may give to arrays and to cuDNN's scratch memory; CUDA's own libraries take more."""
     from gpucnn.kernels.gpu import device
 
-    device.limit_memory(limit.bytes, limit.share)
-
-
-def guarded(op: Op, kernel: Op, noted: OnCublas | None = None) -> Op:
-    """The kernel where it ``supports`` its arguments, else the op."""
-    signature = inspect.signature(op)
-
-    @wraps(kernel)
-    def choose(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).args if kwargs else args
-        if supports(op, *given):
-            return kernel(*args, **kwargs)
-        if noted:
-            noted.note(op)
-        return op(*args, **kwargs)
-
-    return choose
-
-
-def gpu_backend(index: int = 0) -> Backend:
-    """CuPy with kernels on GPU number ``index``, which becomes the current one of this thread."""
-    import cupy
-
-    cupy.cuda.Device(index).use()
-    noted = OnCublas()
-    kernels = {
-        **{op: on_cudnn(op, kernel, noted) for op, kernel in convolutions().items()},
-        **{op: guarded(op, kernel, noted) for op, kernel in table().items()},
-    }
-    how = {"copy_to_host": cupy.asnumpy, "synchronous": False, "uncapturable": noted.take, "set_tf32": set_tf32}
-    return Backend(f"gpu:{index}", cupy, kernels, **how)
+    device.limit_memory(limit.bytes, limit.fraction)
 
 
 def problem(index: int = 0) -> str | None:

@@ -17,14 +17,14 @@ EXHAUSTED = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "_STATUS_A
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """What CuPy's memory pool may take of a GPU: so many bytes, or a share of all it has; both 0: everything."""
+    """What CuPy's memory pool may take of a GPU: so many bytes, or a fraction of all it has; both 0: everything."""
 
     bytes: int = 0
-    share: float = 0.0
+    fraction: float = 0.0
 
 
 def memory_limit(text: str) -> MemoryLimit:
-    """What a setting says: "12" and "12 GiB" are bytes, "80%" is a share, "" is no limit.
+    """What a setting says: "12" and "12 GiB" are bytes, "80%" is a fraction, "" is no limit.
 
     Raises:
         UsageError: anything else.
@@ -35,8 +35,8 @@ def memory_limit(text: str) -> MemoryLimit:
     number = float(match[1]) if match else 0.0
     percent = match is not None and match[2] == "%"
     if not 0.0 < number <= (100.0 if percent else float("inf")):
-        raise UsageError(f"run.memory_limit = {text!r}: give GiB as in 12, or a share of the GPU's memory as in 80%")
-    return MemoryLimit(share=number / 100.0) if percent else MemoryLimit(bytes=int(number * GIB))
+        raise UsageError(f"run.memory_limit = {text!r}: give GiB as in 12, or a fraction of the GPU's memory as in 80%")
+    return MemoryLimit(fraction=number / 100.0) if percent else MemoryLimit(bytes=int(number * GIB))
 
 
 def exhausted(error: BaseException) -> str:
@@ -55,7 +55,7 @@ def exhausted(error: BaseException) -> str:
 
 
 def gib(size: int) -> str:
-    """Bytes for people."""
+    """Bytes, human-readable."""
     return f"{size / GIB:.2f} GiB" if size >= GIB // 100 else f"{size / 2**20:.2f} MiB"
 
 

@@ -27,13 +27,14 @@ VARYING = ("command", "started", "usable_cores")
 """Keys that differ between two equal runs, or between a run and its continuation."""
 
 
-def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
+def environment(requested: str, used: str, reason: str = "", tf32: bool = False) -> dict[str, Any]:
     """Versions, processor, device and command of a run, for env.json.
 
     Args:
         requested: the device asked for.
         used: the backend's name.
         reason: why it is another one.
+        tf32: whether convolutions of float32 may use TF32 on a GPU.
     """
     about: dict[str, Any] = {
         "gpucnn": __version__,
@@ -53,7 +54,7 @@ def environment(requested: str, used: str, reason: str = "") -> dict[str, Any]:
     if kind == "gpu":
         from gpucnn.devices import gpu
 
-        about["gpu"] = gpu.about(int(number or 0))
+        about["gpu"] = gpu.about(int(number or 0), tf32)
     return about
 
 

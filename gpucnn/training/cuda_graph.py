@@ -42,9 +42,9 @@ def with_cuda_graph(compute: Compute, backend: Backend, clock: Clock, mode: str)
     """
     if mode not in MODES:
         raise UsageError(f"cuda_graph = {mode!r}: give one of {', '.join(MODES)}")
-    if mode == "on" and backend.uncapturable is None:
+    if mode == "on" and backend.uncapturable_ops is None:
         raise UsageError(f"the {backend.name} backend has no CUDA graphs: leave out run.cuda_graph = 'on'")
-    if mode == "off" or backend.uncapturable is None:
+    if mode == "off" or backend.uncapturable_ops is None:
         return compute
     return GraphRunner(compute, backend, clock, strict=mode == "on")
 
@@ -88,10 +88,10 @@ class GraphRunner:
         if captured.runs >= WARMUP:
             captured.replay(self.compute, inputs)
             return
-        assert self.backend.uncapturable
-        self.backend.uncapturable()  # forget what ran before
+        assert self.backend.uncapturable_ops
+        self.backend.uncapturable_ops()  # forget what ran before
         captured.run(self.compute, inputs)
-        if names := self.backend.uncapturable():
+        if names := self.backend.uncapturable_ops():
             self.disable(f"{', '.join(names)} on cuBLAS cannot be part of one")
 
     def place(self, name: str, value: float) -> Array:

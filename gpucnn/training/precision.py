@@ -47,7 +47,7 @@ class Policy:
 
     def suits(self, backend: Backend) -> bool:
         """Whether a backend computes like this; the CPU's kernels only know float32."""
-        return (self.compute == "float32" or backend.half) and (not self.tf32 or backend.set_tf32 is not None)
+        return (self.compute == "float32" or backend.half) and (not self.tf32 or backend.tf32_kernels is not None)
 
     def bind(self, backend: Backend, examples: int = 1) -> "SinglePrecision":
         """This policy on a backend.
@@ -62,8 +62,6 @@ class Policy:
         if not self.suits(backend):
             kind = "TF32" if self.tf32 else self.compute
             raise UsageError(f"the {backend.name} backend does not compute in {kind}: leave out train.amp (--amp)")
-        if backend.set_tf32:
-            backend.set_tf32(self.tf32)
         if self.compute == "float32":
             return SinglePrecision()
         return MixedPrecision(self, backend, 2.0 ** floor(log2(max(FIRST_SCALE / examples, SMALLEST))))

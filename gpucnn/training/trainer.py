@@ -160,6 +160,7 @@ class Trainer:
         options: TrainerOptions = DEFAULTS,
     ) -> None:
         self.clock = Clock(seed)
+        backend = backend.with_tf32(policy.tf32)
         self.model = model.initialize(seed, backend, clock=self.clock)
         model.skip_input_grad()
         self.optimizer, self.backend, self.options = optimizer, backend, options

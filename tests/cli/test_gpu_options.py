@@ -57,7 +57,6 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
     double = Cupy()
     monkeypatch.setitem(sys.modules, "cupy", double)
     monkeypatch.setattr(library, "_opened", dict.fromkeys((0, 1), "this test has no cuDNN"))
-    monkeypatch.setattr(library, "_options", [])
     return double
 
 
@@ -128,16 +127,16 @@ def test_the_record_names_gpu_driver_and_libraries(cupy: Cupy, monkeypatch, tmp_
 
 
 def test_cudnn_is_in_the_record(cupy: Cupy, monkeypatch) -> None:
-    from gpucnn.kernels.gpu.cudnn.options import Options
     from gpucnn.kernels.gpu.cudnn.plan_cache import Environment, PlanCache
-    from gpucnn.kernels.gpu.cudnn.plans import Plans
+    from gpucnn.kernels.gpu.cudnn.plans import Context
 
     cupy.cuda.alloc = None
-    plans = Plans(None, 0, cupy.cuda, 0, PlanCache(Environment("Double 1", 91900, "1.23.0")), Options())
-    monkeypatch.setattr(library, "_opened", {0: plans})
+    context = Context(None, 0, cupy.cuda, 0, PlanCache(Environment("Double 1", 91900, "1.23.0")))
+    monkeypatch.setattr(library, "_opened", {0: context})
     found = gpu.about(0)
     assert (found["cudnn"], found["cudnn_frontend"]) == ("9.19.0", "1.23.0")
     assert "tf32=0 deterministic=1" in found["convolutions"]
+    assert "tf32=1 deterministic=1" in gpu.about(0, tf32=True)["convolutions"]
 
 
 def test_doctor_shows_the_gpu_and_its_libraries(cupy: Cupy, capsys) -> None:

@@ -106,7 +106,7 @@ def test_settings_for_a_gpu_on_a_cpu(capsys: pytest.CaptureFixture[str], tmp_pat
 
 
 def test_on_a_gpu_float32_is_told_what_it_leaves_out() -> None:
-    gpu = replace(REFERENCE, set_tf32=lambda allowed: None)
+    gpu = replace(REFERENCE, tf32_kernels=lambda allowed: {})
     assert about_precision(gpu, "off").startswith("off: true float32; --amp fp16")
     assert about_precision(gpu, "fp16") == about_precision(REFERENCE, "off") == ""
 

@@ -17,8 +17,8 @@ from gpucnn.runs.config import Config
         ("12", MemoryLimit(bytes=12 << 30)),
         ("0.5", MemoryLimit(bytes=1 << 29)),
         ("12 GiB", MemoryLimit(bytes=12 << 30)),
-        ("80%", MemoryLimit(share=0.8)),
-        ("100%", MemoryLimit(share=1.0)),
+        ("80%", MemoryLimit(fraction=0.8)),
+        ("100%", MemoryLimit(fraction=1.0)),
     ],
 )
 def test_a_limit_is_gib_or_a_share(text: str, limit: MemoryLimit) -> None:

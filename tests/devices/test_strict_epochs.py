@@ -16,10 +16,10 @@ from gpucnn.data import Augmentation, Dataset, load_dataset
 from gpucnn.data.files.sources import locate
 from gpucnn.data.loader import Loader
 from gpucnn.data.registry import DATASETS
-from gpucnn.devices.gpu import OnCublas
+from gpucnn.devices.gpu import UncapturableOps
 from gpucnn.kernels.gpu import launch
-from gpucnn.kernels.gpu.cudnn import conv2d as cudnn
-from gpucnn.kernels.gpu.cudnn import matmul
+from gpucnn.kernels.gpu.cudnn.library import Library
+from gpucnn.kernels.gpu.cudnn.matmul import Products
 from gpucnn.optim.schedules import one_cycle
 from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.runs.config import Config
@@ -31,8 +31,8 @@ SHAPES = {"lenet5": (28, 28, 1), "resnet20": (32, 32, 3)}
 REAL = {"lenet5": "mnist", "resnet20": "cifar10"}
 
 BOUNDS = {
-    ("as written", "lenet5"): 194,
-    ("as written", "resnet20"): 1329,
+    ("reference", "lenet5"): 194,
+    ("reference", "resnet20"): 1329,
     ("kernels", "lenet5"): 50,
     ("kernels", "resnet20"): 320,
     ("float16", "lenet5"): 63,
@@ -43,10 +43,10 @@ BOUNDS = {
 """Launches of a step with its batch, at most; docs/gpu.md states them."""
 
 DRAWS = {False: 109, True: 328}
-"""Launches of an epoch's chances, before its first batch or with the last one before: a shuffle, flips and crops."""
+"""Launches that draw an epoch's shuffle, flips and crops: before its first batch, or with the last batch before."""
 
-DISTORTED = {"as written": 311, "kernels": 13}
-"""Launches of a batch that is turned, scaled, bent and put in another light, at most; docs/gpu.md states them."""
+DISTORTED = {"reference": 311, "kernels": 13}
+"""Launches of a batch that is rotated, scaled, distorted and jittered in colour, at most; docs/gpu.md states them."""
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "gpu.md"
@@ -88,11 +88,11 @@ def epoch(
 
 
 @pytest.mark.parametrize("model", SHAPES)
-def test_an_epoch_as_written(model: str) -> None:
+def test_an_epoch_of_reference_implementations(model: str) -> None:
     counts, loss = epoch(model, noise(SHAPES[model], 12), STRICT, 4)
     assert len(counts) == 3
     assert np.isfinite(loss)
-    assert max(counts) <= BOUNDS["as written", model]
+    assert max(counts) <= BOUNDS["reference", model]
 
 
 @pytest.mark.parametrize(("way", "policy"), [("kernels", FLOAT32), ("float16", FLOAT16)])
@@ -116,7 +116,7 @@ def test_an_epoch_of_graphs(model: str, policy: Policy, monkeypatch: pytest.Monk
     monkeypatch.setattr(launch, "launcher", launcher)
     monkeypatch.setattr(strict_cupy, "cuda", fake_cuda.cuda, raising=False)
     monkeypatch.setattr(strict_cupy, "get_default_memory_pool", fake_cuda.MemoryPool, raising=False)
-    backend = replace(counted_gpu(launcher), uncapturable=list)
+    backend = replace(counted_gpu(launcher), uncapturable_ops=list)
     counts, _ = epoch(model, noise(SHAPES[model], 72), backend, 8, policy)
     replayed = counts[WARMUP + 1 :]
     assert len(replayed) == 5
@@ -126,16 +126,16 @@ def test_an_epoch_of_graphs(model: str, policy: Policy, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("amp", ["off", "fp16"])
 def test_a_recipe_with_muon_is_a_graph(amp: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in a step is left to cuBLAS: six matrices, of three rounds each."""
-    launcher, noted = CountingLauncher(), OnCublas()
+    launcher, uncapturable = CountingLauncher(), UncapturableOps()
     monkeypatch.setattr(launch, "launcher", launcher)
-    monkeypatch.setattr(cudnn, "compute", product(launcher))
-    monkeypatch.setattr(matmul, "refusal", lambda *geometries: "")
+    monkeypatch.setattr(Library, "compute", product(launcher))
+    monkeypatch.setattr(Products, "refusal", lambda self, *geometries: "")
     monkeypatch.setattr(strict_cupy, "cuda", fake_cuda.cuda, raising=False)
     monkeypatch.setattr(strict_cupy, "get_default_memory_pool", fake_cuda.MemoryPool, raising=False)
     data = noise((32, 32, 3), 10)
     changes = {"train": {"batch_size": 2, "epochs": 1, "amp": amp}, "run": {"cuda_graph": "on"}}
     config = Config.from_file(ROOT / "configs" / "cifar10_speedrun94_muon.toml").updated(changes)
-    backend = replace(counted_gpu(launcher, noted), uncapturable=noted.take)
+    backend = replace(counted_gpu(launcher, uncapturable), uncapturable_ops=uncapturable.pop)
     trainer = build_trainer(resolve(config, data), data, backend)
     trainer.model.train()
     for x, labels in trainer.loader(data, training=True).epoch(0):
@@ -165,14 +165,14 @@ def distorted(backend: Backend) -> list[int]:
 
 def test_batches_that_are_distorted(monkeypatch: pytest.MonkeyPatch) -> None:
     strict_cupy.reset()
-    assert max(distorted(STRICT)) <= DISTORTED["as written"]
+    assert max(distorted(STRICT)) <= DISTORTED["reference"]
     launcher = CountingLauncher()
     monkeypatch.setattr(launch, "launcher", launcher)
     assert max(distorted(counted_gpu(launcher))) <= DISTORTED["kernels"]
     for name in ("noise", "smooth", "warp"):
         assert launcher.kernels["warp.cu", name] == 4
     assert launcher.kernels["colour.cu", "jitter"] == 4
-    numbers = "{kernels} launches in place of {as written}".format(**DISTORTED)
+    numbers = "{kernels} launches in place of {reference}".format(**DISTORTED)
     assert numbers in " ".join(PAGE.read_text(encoding="utf-8").split())
 
 
@@ -184,14 +184,14 @@ def test_real_images_go_the_same_way(model: str) -> None:
     whole, _ = load_dataset(REAL[model], download=False)
     some = Dataset(whole.name, whole.images[:96], whole.labels[:96], whole.classes)
     counts, loss = epoch(model, some, STRICT, 32)
-    assert max(counts) <= BOUNDS["as written", model]
+    assert max(counts) <= BOUNDS["reference", model]
     assert 0.5 < loss < 5.0
 
 
 def test_the_page_states_the_bounds() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for model in SHAPES:
-        numbers = (str(BOUNDS[way, model]) for way in ("kernels", "float16", "as written", "graph"))
+        numbers = (str(BOUNDS[way, model]) for way in ("kernels", "float16", "reference", "graph"))
         assert f"| `{model}` | {' | '.join(numbers)} |" in text
 
 
@@ -207,5 +207,5 @@ def test_a_count_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (strict_cupy.launches, dict(launcher.kernels)) == (1, {("elementwise.cu", "map"): 1})
     backend.run(relu, x.transpose(0, 3, 1, 2))  # has to be copied first
     assert strict_cupy.launches == 3
-    backend.run(relu, x.astype("float64"))  # no kernel for it: as written
+    backend.run(relu, x.astype("float64"))  # no kernel for it
     assert launcher.kernels.total() == 2

@@ -95,7 +95,7 @@ MANY_WINDOWS = [((16, 20, 20, 16), 2, 2, 0), ((16, 21, 21, 6), 2, 2, 0), ((16, 1
 ROWS = [(5, 1), (7, 10), (64, 16), (3, 4, 5, 3), (2, 5, 3, 33), (9, 6, 7, 48)]
 MANY_ROWS = [(5000, 10), (16, 16, 16, 32)]
 # images (N,H,W,C), how many of them, largest shift
-PICTURES = [
+IMAGES = [
     ((3, 4, 4, 1), 1, 0),
     ((5, 9, 7, 1), 4, 3),
     ((6, 7, 5, 3), 5, 2),
@@ -103,7 +103,7 @@ PICTURES = [
     ((2, 16, 16, 1), 6, 1),
     ((3, 6, 33, 3), 3, 4),
 ]
-MANY_PICTURES = [((40, 32, 32, 3), 50, 4), ((40, 28, 28, 1), 60, 2)]
+MANY_IMAGES = [((40, 32, 32, 3), 50, 4), ((40, 28, 28, 1), 60, 2)]
 PRODUCTS = [(1, 1, 1), (5, 7, 3), (16, 400, 120), (128, 256, 100), (130, 127, 129)]  # N, C, F
 SIZES = [1, 15, 16, 33, 1000]
 MANY = 50_001
@@ -278,7 +278,7 @@ def _products(sizes: list[tuple[int, int, int]]) -> Iterator[Sample]:
         yield Sample(metrics.count_correct, f"{n},{f}", scores)
 
 
-def _pictures(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]:
+def _images(cases: list[tuple[tuple[int, ...], int, int]]) -> Iterator[Sample]:
     """Batches of bytes."""
     for shape, batch, crop in cases:
         label = f"{'x'.join(map(str, shape))},{batch},{crop}"
@@ -330,7 +330,7 @@ SMALL = [
     *_rows(ROWS),
     *_elements(SIZES),
     *_products(PRODUCTS),
-    *_pictures(PICTURES),
+    *_images(IMAGES),
     *_warped([((4, 7, 6, 3), 5), ((3, 5, 9, 1), 2), ((2, 1, 4, 2), 3), ((2, 9, 9, 1), 1)]),
 ]
 BIG = [
@@ -339,7 +339,7 @@ BIG = [
     *_rows(MANY_ROWS),
     *_elements([MANY]),
     *_products([(200, 300, 100)]),
-    *_pictures(MANY_PICTURES),
+    *_images(MANY_IMAGES),
     *_warped([((40, 28, 28, 1), 33), ((20, 32, 31, 3), 16)]),
 ]
 

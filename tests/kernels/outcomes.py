@@ -1,12 +1,14 @@
 """What calls of ops and of kernels are compared by, whichever backend's: results, float64, and views of arrays."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from kernel_samples import Op
 
 from gpucnn import optim
+from gpucnn.backend import Kernel
 from gpucnn.layers import batchnorm
 from gpucnn.optim import averages, loss_scale, muon
 
@@ -22,6 +24,22 @@ IN_PLACE = {
     loss_scale.adapt: (0, 1),
 }
 """Op -> which arguments it changes."""
+
+
+def accepts(table: Mapping[Op, Kernel], op: Op, *args: Any, **named: Any) -> bool:
+    """Whether a table's kernel takes these arguments of its op."""
+    bound = inspect.signature(op).bind(*args, **named)
+    bound.apply_defaults()
+    return table[op].accepts(*bound.args)
+
+
+def takes_the_ops_arguments(op: Op, rule: Op) -> bool:
+    """Whether a rule can be called as its op is: with all arguments by place, or without those that have defaults."""
+    parameters = inspect.signature(op).parameters.values()
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    for count in (len(required), len(parameters)):
+        inspect.signature(rule).bind(*range(count))
+    return True
 
 
 def outcome(op: Op, function: Op, args: tuple[Any, ...]) -> list[Any]:

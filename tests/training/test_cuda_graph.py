@@ -10,13 +10,14 @@ from strict_cupy import STRICT
 from trainer_settings import arguments, copy_state
 
 from gpucnn import optim
-from gpucnn.backend import REFERENCE
+from gpucnn.backend import REFERENCE, guarded
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.devices import get_backend
-from gpucnn.devices.gpu import OnCublas, guarded, table
+from gpucnn.devices.gpu import UncapturableOps, table
 from gpucnn.errors import DeviceError, UsageError
 from gpucnn.kernels.gpu import muon as muon_kernel
-from gpucnn.kernels.gpu.cudnn import matmul
+from gpucnn.kernels.gpu.cudnn.library import Library
+from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Linear, ReLU, Residual, Sequential
 from gpucnn.optim import averages, schedules
 from gpucnn.optim.averages import EMA, Lookahead
@@ -29,7 +30,7 @@ from gpucnn.training.trainer import Trainer
 READING = (averages.lerp, optim.sgd_update, optim.momentum_update, optim.adam_update, muon_update)
 """Ops whose kernels read their numbers at each launch."""
 
-GRAPHS = replace(STRICT, kernels={op: strict_cupy.kernel(op) for op in READING}, uncapturable=list)
+GRAPHS = replace(STRICT, kernels={op: strict_cupy.kernel(op) for op in READING}, uncapturable_ops=list)
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +149,7 @@ def test_graphs_share_the_memory_that_is_left(limit, room, monkeypatch) -> None:
 
 
 def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
-    refusing = replace(GRAPHS, uncapturable=lambda: ["linear"])
+    refusing = replace(GRAPHS, uncapturable_ops=lambda: ["linear"])
     one, plain = trainer(backend=refusing), trainer(cuda_graph="off")
     for each in (one, plain):
         list(each.fit(images(), images(), epochs=2))
@@ -160,10 +161,10 @@ def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
 
 
 def test_muon_without_cudnn_multiplies_on_cublas_and_is_no_graph(cuda, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(matmul, "refusal", lambda *geometries: "it is switched off")
-    noted = OnCublas()
-    kernels = {**GRAPHS.kernels, muon_update: guarded(muon_update, table()[muon_update], noted)}
-    backend = replace(GRAPHS, kernels=kernels, uncapturable=noted.take)
+    uncapturable = UncapturableOps()
+    row = table(Options(cudnn=False))[muon_update]
+    kernels = {**GRAPHS.kernels, muon_update: guarded(muon_update, row, uncapturable.watched(muon_update))}
+    backend = replace(GRAPHS, kernels=kernels, uncapturable_ops=uncapturable.pop)
     one, plain = (trainer(Muon(0.1), backend=backend, cuda_graph=mode) for mode in ("auto", "off"))
     for each in (one, plain):
         list(each.fit(images(), images(), epochs=2))
@@ -209,7 +210,7 @@ def test_on_a_gpu_replayed_steps_are_the_bits_of_eager_ones(changes, policy, mon
 @pytest.mark.parametrize("policy", [FLOAT32, Policy("float16", interval=3)], ids=["float32", "float16"])
 def test_on_a_gpu_muons_replayed_steps_are_the_bits_of_eager_ones(policy, monkeypatch) -> None:
     monkeypatch.undo()
-    if refusal := muon_kernel.refusal((4, 9)):
+    if refusal := muon_kernel.Muon(Library(Options())).refusal((4, 9)):
         pytest.skip(refusal)
     ends = []
     for mode in ("off", "on"):

@@ -181,7 +181,7 @@ def test_the_cpu_refuses_it() -> None:
 
 def test_tf32_is_asked_of_backends_that_have_it() -> None:
     asked: list[bool] = []
-    rounding = replace(REFERENCE, set_tf32=asked.append)
+    rounding = replace(REFERENCE, tf32_kernels=lambda allowed: asked.append(allowed) or {})
     for policy in (TF32, FLOAT32):
         trainer(policy, backend=rounding)
     assert asked == [True, False]

@@ -1,11 +1,12 @@
-"""A batch of pictures in one pass, from bytes to float32: gather, shift, mirror, normalise, cover a square.
+"""A batch of images in one pass, from bytes to float32: gather, shift, mirror, normalise, cover a square.
 
-The pictures are those of the op to the bit, so that runs on all backends see the same ones: the product and the
+The images are those of the op to the bit, so that runs on all backends see the same ones: the product and the
 difference of normalisation are rounded one after the other, where other kernels make one instruction of them.
 
 A window is cut out as bytes, 16 of which go through one instruction, and stays in the cache until it is normalised.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gpucnn.kernels.cpu.arguments import within
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.compile import jit, jit_exact
 from gpucnn.kernels.cpu.engine.simd import LANES, VECTOR, float32x16, load, store
@@ -56,8 +58,8 @@ def mirror(channels: int) -> Any:
             source, source_index, target, target_index = args
             pixels = builder.load(byte_pointer(builder, source, source_index, _BYTES), align=1)
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
-            turned = builder.shuffle_vector(pixels, pixels, lanes)
-            builder.store(turned, byte_pointer(builder, target, target_index, _BYTES), align=1)
+            mirrored = builder.shuffle_vector(pixels, pixels, lanes)
+            builder.store(mirrored, byte_pointer(builder, target, target_index, _BYTES), align=1)
             return context.get_dummy_value()
 
         return types.void(types.uintp, types.intp, types.uintp, types.intp), generate
@@ -108,7 +110,7 @@ def _cut(image, c, top, left, reflect, window):
 
 
 @jit
-def _mirror(window, c, turned):
+def _mirror(window, c, mirrored):
     """Mirror left and right; stores reach into the next line, which is written later."""
     h, size = window.shape
     step = LANES // c * c
@@ -116,9 +118,9 @@ def _mirror(window, c, turned):
         for e in range(0, size, step):
             source, target = size * (i + 1) - e - step, size * i + e
             if c == 1:
-                _mirror_grey(window.ctypes.data, source, turned.ctypes.data, target)
+                _mirror_grey(window.ctypes.data, source, mirrored.ctypes.data, target)
             else:
-                _mirror_colour(window.ctypes.data, source, turned.ctypes.data, target)
+                _mirror_colour(window.ctypes.data, source, mirrored.ctypes.data, target)
 
 
 @jit_exact
@@ -134,7 +136,7 @@ def _normalize(pixels, c, scale, offset, y):
 
 @jit
 def _cover(y, c, top, left, side):
-    """Zeros in a square of a picture (H,W*C) whose upper left pixel is at (top, left), perhaps outside."""
+    """Zeros in a square of an image (H,W*C) whose upper left pixel is at (top, left), perhaps outside."""
     h, w = y.shape[0], y.shape[1] // c
     start, stop = c * max(left, 0), c * min(left + side, w)
     for i in range(max(top, 0), min(top + side, h)):
@@ -145,7 +147,7 @@ def _cover(y, c, top, left, side):
 @jit_exact
 def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset, square, side, windows, y):
     n = index.size
-    window, turned = windows[first, 0], windows[first, 1]
+    window, mirrored = windows[first, 0], windows[first, 1]
     for b in range(n * first // SHARDS, n * last // SHARDS):
         image = images[index[b]]
         pixels = image.ctypes.data
@@ -154,15 +156,55 @@ def _gather(first, last, images, index, c, flip, corner, reflect, scale, offset,
             _cut(image, c, top, left, reflect, window)
             pixels = window.ctypes.data
             if flip[b]:
-                _mirror(window, c, turned)
-                pixels = turned.ctypes.data
+                _mirror(window, c, mirrored)
+                pixels = mirrored.ctypes.data
         _normalize(pixels, c, scale, offset, y[b])
         if side > 0:
             _cover(y[b].reshape(image.shape), c, square[b, 0], square[b, 1], side)
 
 
+def accepts_gather(images: Array, index: Array, mean: Array, inv_std: Array) -> bool:
+    """Grey or coloured images in bytes, indices of some that exist, float32 statistics of each channel."""
+    return (
+        all(isinstance(array, np.ndarray) for array in (images, index, mean, inv_std))
+        and images.dtype == np.uint8
+        and images.ndim == 4
+        and images.shape[3] in (1, 3)
+        and prod(images.shape[1:]) >= LANES
+        and within(index, (index.size,), len(images))
+        and all(values.dtype == np.float32 and values.shape == images.shape[3:] for values in (mean, inv_std))
+    )
+
+
+def accepts_augment(
+    images: Array,
+    index: Array,
+    flip: Array,
+    shift: Array,
+    crop: int,
+    crop_mode: str,
+    mean: Array,
+    inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
+) -> bool:
+    """The same, a bool for each image, and a corner inside the padded one; one reflection at most.
+
+    Where a square is covered, its centre is a pixel of the image.
+    """
+    return (
+        accepts_gather(images, index, mean, inv_std)
+        and all(isinstance(array, np.ndarray) for array in (flip, shift))
+        and flip.dtype == bool
+        and flip.shape == index.shape
+        and (not crop or within(shift, (index.size, 2), 2 * crop + 1))
+        and (crop_mode == "zero" or crop < min(images.shape[1:3]))
+        and (not cutout or (isinstance(centre, np.ndarray) and within(centre, (index.size, 2), max(images.shape[1:3]))))
+    )
+
+
 def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
-    """Images u8 (N,H,W,C), index (B,), mean and 1/std (C,) -> float32 (B,H,W,C)."""
+    """images u8 (N,H,W,C), index (B,), mean and 1/std (C,) -> float32 (B,H,W,C)."""
     return _batch(images, index, np.zeros(len(index), bool), None, False, mean, inv_std)
 
 

@@ -10,6 +10,8 @@ of x minus the channel's first value, in float32 over 64 rows and in float64 bey
 
 import numpy as np
 
+from gpucnn.kernels.arguments import per_channel, same_shape
+from gpucnn.kernels.cpu.arguments import float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, load, positive, put
@@ -43,7 +45,7 @@ def _moments(first, last, x, origin, total, squares):
 
 @jit
 def _apply(first, last, x, a, b, relu, past, y):
-    """Y = a x + b over shards of rows, cut at 0 where relu, written past the caches where ``past``."""
+    """y = a x + b over shards of rows, cut at 0 where relu, written past the caches where ``past``."""
     m, c = x.shape
     start, stop = m * first // SHARDS, m * last // SHARDS
     if c % LANES:
@@ -91,7 +93,7 @@ def _grad_sums(first, last, dy, x, mean, a, b, relu, total, products):
 
 @jit
 def _grad_apply(first, last, dy, x, a, b, relu, k1, k2, k3, past, dx):
-    """Dx = k1 dz + k2 x + k3 over shards of rows."""
+    """dx = k1 dz + k2 x + k3 over shards of rows."""
     m, c = x.shape
     start, stop = m * first // SHARDS, m * last // SHARDS
     if c % LANES:
@@ -213,6 +215,10 @@ def _grad(
     dx = empty(x.shape)
     parallel(_grad_apply, drows, rows, a, b, relu, a, k2, k3, streams(dx), dx.reshape(-1, c), work=2 * x.size)
     return dx, dscale, dshift
+
+
+accepts_forward = float32_where(per_channel)
+accepts_grad = float32_where(lambda dy, x, *values: same_shape(dy, x) and per_channel(x, *values))
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:

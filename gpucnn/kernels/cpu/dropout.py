@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpucnn.kernels.cpu.arguments import float32_arrays
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
@@ -21,8 +22,11 @@ def _dropout(first, last, x, rate, scale, key0, key1, stream, low, high, y):
             i += 1
 
 
+accepts = float32_arrays
+
+
 def dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> Array:
-    """X keep / (1 - rate)."""
+    """x keep / (1 - rate)."""
     y = empty(x.shape)
     words = (*key_of(seed), np.uint64(stream), *key_of(step))
     scale = np.float32(1.0 / (1.0 - rate))

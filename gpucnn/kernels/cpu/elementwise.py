@@ -6,6 +6,8 @@ vectorised; GELU has a file of its own (``gelu.py``).
 
 import numpy as np
 
+from gpucnn.kernels.arguments import same_shape
+from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, fill, load, positive, put
@@ -60,15 +62,19 @@ def _add(first, last, a, b, relu, past, y):
         y[i] = np.float32(0) if relu and v < 0 else v
 
 
+accepts_one = float32_arrays
+accepts_two = float32_where(same_shape)
+
+
 def leaky_relu(x: Array, slope: float) -> Array:
-    """X where x > 0, else slope x."""
+    """x where x > 0, else slope x."""
     y = empty(x.shape)
     parallel(_relu, np.ravel(x), np.float32(slope), streams(y), y.reshape(-1), work=x.size)
     return y
 
 
 def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
-    """Dy where x > 0, else slope dy."""
+    """dy where x > 0, else slope dy."""
     dx = empty(x.shape)
     arrays = (np.ravel(dy), np.ravel(x), np.float32(slope))
     parallel(_relu_grad, *arrays, streams(dx), dx.reshape(-1), work=x.size)
@@ -76,12 +82,12 @@ def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
 
 
 def relu(x: Array) -> Array:
-    """Max(x, 0)."""
+    """max(x, 0)."""
     return leaky_relu(x, 0.0)
 
 
 def relu_grad(dy: Array, x: Array) -> Array:
-    """Dy where x > 0, else 0."""
+    """dy where x > 0, else 0."""
     return leaky_relu_grad(dy, x, 0.0)
 
 

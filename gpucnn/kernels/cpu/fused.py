@@ -6,7 +6,9 @@ norm and pooling by themselves would pass over it five times: pooling's gradient
 
 import numpy as np
 
+from gpucnn.kernels.arguments import per_channel
 from gpucnn.kernels.cpu import batchnorm, pooling
+from gpucnn.kernels.cpu.arguments import float32_where, windows_fit
 from gpucnn.kernels.cpu.batchnorm import back_line, line, moments
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
@@ -17,7 +19,7 @@ from gpucnn.types import Array, Padding, Pair
 
 @jit
 def _pool(first, last, x, a, b, past, y):
-    """Y = the maximum of each window of max(a x + b, 0)."""
+    """y = the maximum of each window of max(a x + b, 0)."""
     n, down, across, c = y.shape
     a_at, b_at = a.ctypes.data, b.ctypes.data
     for row in range(n * down * first // SHARDS, n * down * last // SHARDS):
@@ -67,7 +69,7 @@ def _pool_sums(first, last, dy, x, mean, a, b, some, total, products):
 
 @jit
 def _pool_grad(first, last, dy, x, a, b, k1, k2, k3, past, dx):
-    """Dx = k1 dz + k2 x + k3 over shards of images; dz is dy at a window's first maximum, where that is above 0."""
+    """dx = k1 dz + k2 x + k3 over shards of images; dz is dy at a window's first maximum, where that is above 0."""
     n, down, across, c = dy.shape
     _, h, w, _ = x.shape
     a_at, b_at, k1_at, k2_at, k3_at = a.ctypes.data, b.ctypes.data, k1.ctypes.data, k2.ctypes.data, k3.ctypes.data
@@ -100,7 +102,7 @@ def _pool_grad(first, last, dy, x, a, b, k1, k2, k3, past, dx):
                     dx[one, i, j, k] = k2[k] * x[one, i, j, k] + k3[k]
 
 
-def _covers(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+def _in_one_pass(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
     """Windows of 2x2 that tile the image, and whole vectors of channels."""
     return pooling.tiled(x, kernel, stride, padding) and x.shape[3] % LANES == 0
 
@@ -112,11 +114,15 @@ def _pooled(x: Array, a: Array, b: Array) -> Array:
     return y
 
 
+accepts_forward = float32_where(per_channel)
+accepts_grad = float32_where(lambda dy, x, *values: windows_fit(dy, x) and per_channel(x, *values))
+
+
 def batchnorm_relu_max_pool2d(
     x: Array, scale: Array, shift: Array, eps: float, kernel: Pair, stride: Pair, padding: Padding
 ) -> tuple[Array, Array, Array]:
     """x (N,H,W,C) -> y (N,H',W',C), mean, variance."""
-    if not _covers(x, kernel, stride, padding):
+    if not _in_one_pass(x, kernel, stride, padding):
         y, mean, var = batchnorm.batchnorm_relu(x, scale, shift, eps)
         return pooling.max_pool2d(y, kernel, stride, padding), mean, var
     x = np.ascontiguousarray(x)
@@ -129,7 +135,7 @@ def batchnorm_relu_max_pool2d_eval(
     kernel: Pair, stride: Pair, padding: Padding,
 ) -> Array:  # fmt: skip
     """x (N,H,W,C) -> y (N,H',W',C) with given statistics."""
-    if not _covers(x, kernel, stride, padding):
+    if not _in_one_pass(x, kernel, stride, padding):
         y = batchnorm.batchnorm_relu_eval(x, scale, shift, mean, var, eps)
         return pooling.max_pool2d(y, kernel, stride, padding)
     return _pooled(np.ascontiguousarray(x), *line(scale, shift, mean, var, eps))
@@ -140,7 +146,7 @@ def batchnorm_relu_max_pool2d_grad(
     kernel: Pair, stride: Pair, padding: Padding,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """dy (N,H',W',C), x (N,H,W,C) -> dx, dscale, dshift."""
-    if not _covers(x, kernel, stride, padding):
+    if not _in_one_pass(x, kernel, stride, padding):
         y = batchnorm.batchnorm_relu_eval(x, scale, shift, mean, var, eps)
         dz = pooling.max_pool2d_grad(dy, y, kernel, stride, padding)
         return batchnorm.batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)

@@ -16,6 +16,8 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from gpucnn.kernels.arguments import same_shape
+from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.elementwise import _bounds
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
@@ -55,7 +57,7 @@ def _polynomial(builder, x, coefficients):
 
 @intrinsic
 def _exponential(typingctx, x):
-    """e^x for x <= 0; below -87 it stays at e^-87, and what is not a number becomes that too."""
+    """e^x for x <= 0; below -87 it stays at e^-87, and NaN becomes that too."""
 
     def generate(context, builder, signature, args):
         integers = ir.VectorType(ir.IntType(32), LANES)
@@ -140,6 +142,10 @@ def _gelu_grad(first, last, dy, x, past, dx):
         dx[stop - rest : stop] = area[0, :rest]
 
 
+accepts = float32_arrays
+accepts_grad = float32_where(same_shape)
+
+
 def gelu(x: Array) -> Array:
     """Exact GELU."""
     y = empty(x.shape)
@@ -148,7 +154,7 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_grad(dy: Array, x: Array) -> Array:
-    """Dy (P(x) + x p(x))."""
+    """dy (P(x) + x p(x))."""
     dx = empty(x.shape)
     parallel(_gelu_grad, np.ravel(dy), np.ravel(x), streams(dx), dx.reshape(-1), work=4 * x.size)
     return dx

@@ -5,6 +5,7 @@ The pieces are fixed, so the bits do not depend on the threads.  The sums over r
 
 import numpy as np
 
+from gpucnn.kernels.cpu.arguments import examples_fit, filters_fit, float32_arrays, float32_where, weights_fit
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.blas import PLAIN, ROW_MAJOR, TRANSPOSED, sgemm
 from gpucnn.kernels.cpu.engine.compile import jit
@@ -17,7 +18,7 @@ SMALL_PRODUCT = 2_000_000  # multiply-adds that one thread does in the time of a
 
 @jit
 def _pieces(first, last, a, ta, b, tb, m, n, k, c):
-    """C (M,N) = op(a) op(b), a piece per shard; a is (M,K) or, transposed, (K,M); likewise b.
+    """c (M,N) = op(a) op(b), a piece per shard; a is (M,K) or, transposed, (K,M); likewise b.
 
     Pieces are columns, or rows where b is transposed: BLAS packs it anew for each piece, whose few columns cost most.
     """
@@ -90,6 +91,12 @@ def product(a: Array, b: Array, *, ta: bool = False, tb: bool = False) -> Array:
         return np.matmul(left, right, out=c)
     parallel(_pieces, np.ascontiguousarray(a), ta, np.ascontiguousarray(b), tb, m, n, k, c)
     return c
+
+
+accepts_forward = float32_where(weights_fit)
+accepts_input_grad = float32_where(filters_fit)
+accepts_weight_grad = float32_where(examples_fit)
+accepts_bias_grad = float32_arrays
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from gpucnn.kernels.arguments import class_indices
+from gpucnn.kernels.cpu.arguments import float32_arrays
 from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.types import Array
 
@@ -47,8 +49,13 @@ def _count_correct(logits, labels):
     return right
 
 
+def accepts(logits: Array, labels: Array, *smoothing: float) -> bool:
+    """Scores (N,K) and integers (N,)."""
+    return class_indices(logits, labels) and float32_arrays(logits)
+
+
 def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
-    """Logits (N,K), labels (N,) -> loss (), dlogits (N,K)."""
+    """logits (N,K), labels (N,) -> loss (), dlogits (N,K)."""
     logits = np.ascontiguousarray(logits)
     dlogits = np.empty_like(logits)
     loss = _softmax_cross_entropy(logits, labels, float(smoothing), dlogits)

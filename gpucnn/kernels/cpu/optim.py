@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from gpucnn.kernels.arguments import same_shape
+from gpucnn.kernels.cpu.arguments import float32_where
 from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.types import Array
@@ -32,9 +34,12 @@ def _adam(first, last, w, g, m, v, beta1, beta2, rest1, rest2, eps, decay, keep,
 
 
 @jit
-def _lerp(first, last, a, w, share):
+def _lerp(first, last, a, w, weight):
     for i in range(a.size * first // SHARDS, a.size * last // SHARDS):
-        a[i] += share * (w[i] - a[i])
+        a[i] += weight * (w[i] - a[i])
+
+
+accepts = float32_where(same_shape)
 
 
 def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:
@@ -71,5 +76,5 @@ def adam_update(
 
 
 def lerp(a: Array, w: Array, weight: float) -> None:
-    """Part of the way from a to w."""
+    """Move a by this fraction of the way to w, in place."""
     parallel(_lerp, a, w, np.float32(weight), work=2 * a.size)

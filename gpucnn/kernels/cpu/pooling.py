@@ -5,6 +5,7 @@ The maximum's place is found again in backward instead of being stored; on a tie
 
 import numpy as np
 
+from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where, windows_fit
 from gpucnn.kernels.cpu.elementwise import relu, relu_grad
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
@@ -15,7 +16,7 @@ from gpucnn.types import Array, Padding, Pair, Shape
 
 @jit
 def _larger(a, b):
-    """Max(a, b), and NaN where either is: ``max`` would take the number."""
+    """max(a, b), and NaN where either is: ``max`` would take the number."""
     return a if a > b or a != a else b
 
 
@@ -68,7 +69,7 @@ def _max_pool_grad(first, last, dy, x, kh, kw, sh, sw, top, left, dx):
 def _avg_pool(first, last, x, kh, kw, sh, sw, top, left, y):
     n, down, across, c = y.shape
     _, h, w, _ = x.shape
-    share = np.float32(1.0 / (kh * kw))
+    weight = np.float32(1.0 / (kh * kw))
     for line in range(n * down * first // SHARDS, n * down * last // SHARDS):
         one, i = line // down, line % down
         for j in range(across):
@@ -79,14 +80,14 @@ def _avg_pool(first, last, x, kh, kw, sh, sw, top, left, y):
                     for k in range(c):
                         y[one, i, j, k] += x[one, row, column, k]
             for k in range(c):
-                y[one, i, j, k] *= share
+                y[one, i, j, k] *= weight
 
 
 @jit
 def _avg_pool_grad(first, last, dy, kh, kw, sh, sw, top, left, dx):
     n, down, across, c = dy.shape
     _, h, w, _ = dx.shape
-    share = np.float32(1.0 / (kh * kw))
+    weight = np.float32(1.0 / (kh * kw))
     for one in range(n * first // SHARDS, n * last // SHARDS):
         dx[one] = 0
         for i in range(down):
@@ -94,7 +95,7 @@ def _avg_pool_grad(first, last, dy, kh, kw, sh, sw, top, left, dx):
                 for row in range(max(i * sh - top, 0), min(i * sh - top + kh, h)):
                     for column in range(max(j * sw - left, 0), min(j * sw - left + kw, w)):
                         for k in range(c):
-                            dx[one, row, column, k] += dy[one, i, j, k] * share
+                            dx[one, row, column, k] += dy[one, i, j, k] * weight
 
 
 @jit
@@ -231,6 +232,10 @@ def _output(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
         for size, k, s, (before, after) in zip(x.shape[1:3], kernel, stride, padding, strict=True)
     ]
     return empty((x.shape[0], sizes[0], sizes[1], x.shape[3]))
+
+
+accepts = float32_arrays
+accepts_max_grad = float32_where(windows_fit)
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:

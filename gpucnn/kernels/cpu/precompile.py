@@ -2,7 +2,7 @@
 
 Numba compiles one function at a time and holds Python's lock while it does.  A first step calls the kernels from the
 entrance of a network to its end and back; this process calls the same ones in the opposite order, on arrays just large
-enough for several threads.  They meet about half way: whoever comes second finds the code on disk.
+enough for several threads.  They meet about half way, and the second to reach a kernel finds its code on disk.
 """
 
 from collections.abc import Callable, Iterator

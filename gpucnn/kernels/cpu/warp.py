@@ -1,10 +1,11 @@
-"""Warped pictures: the noise behind elastic distortion, and the look-up of pixels, image by image.
+"""Warped images: the noise behind elastic distortion, and the look-up of pixels, image by image.
 
 Both are the ops' to the bit: every product and sum is rounded by itself, in the op's order.
 """
 
 import numpy as np
 
+from gpucnn.kernels.cpu.arguments import within
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.compile import jit, jit_exact
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
@@ -25,6 +26,11 @@ def _noise(first, last, index, stream, step, key0, key1, y):
                 if i < size:
                     y[b, i] = np.float32(word >> np.uint64(8)) * np.float32(2.0**-23) - np.float32(1)
                 i += 1
+
+
+def accepts_noise(index: Array, shape: Shape, seed: int, stream: int, step: int) -> bool:
+    """Numbers of some images, and a step that leaves the upper half of the counter to them."""
+    return isinstance(index, np.ndarray) and within(index, (index.size,), 2**32) and 0 <= step < 2**32
 
 
 def noise_planes(index: Array, shape: Shape, seed: int, stream: int, step: int) -> Array:
@@ -91,8 +97,20 @@ def _warp(first, last, images, index, c, matrix, field, moved, reflect, y):
                     y[b, row, c * column + k] = np.uint8(upper * (one - f) + lower * f + half)
 
 
+def accepts_warp(images: Array, index: Array, matrix: Array, field: Array | None, border: str) -> bool:
+    """Bytes, indices of some images that exist, a float32 matrix for each, and displacements of each pixel."""
+    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.size):
+        return False
+    shapes = {"matrix": (len(index), 2, 2), "field": (len(index), 2, *images.shape[1:3])}
+    return within(index, (index.size,), len(images)) and all(
+        isinstance(part, np.ndarray) and part.dtype == np.float32 and part.shape == shapes[name]
+        for name, part in (("matrix", matrix), ("field", field))
+        if name == "matrix" or part is not None
+    )
+
+
 def warp(images: Array, index: Array, matrix: Array, field: Array | None, border: str) -> Array:
-    """Images u8 (N,H,W,C), index (B,), matrices (B,2,2), displacements (B,2,H,W) or none -> u8 (B,H,W,C)."""
+    """images u8 (N,H,W,C), index (B,), matrices (B,2,2), displacements (B,2,H,W) or none -> u8 (B,H,W,C)."""
     if images.flags.c_contiguous:
         index = index.astype(np.int64)
     else:  # the batch is copied, not the whole set

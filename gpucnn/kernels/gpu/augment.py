@@ -2,11 +2,40 @@
 
 import numpy as np
 
+from gpucnn.kernels.gpu.arguments import channel_values, indices, pixels
 from gpucnn.kernels.gpu.compile import Module, instances
 from gpucnn.kernels.gpu.launch import NULL, contiguous, empty, launch, table_of, vectors
 from gpucnn.types import Array
 
 MODULE = Module("augment.cu", instances("gather"))
+
+
+def accepts_gather(images: Array, index: Array, *statistics: Array) -> bool:
+    """Pixels (N,H,W,C), integers (B,), float32 per channel."""
+    return pixels(images) and indices(index) and channel_values(images, *statistics)
+
+
+def accepts_augment(
+    images: Array,
+    index: Array,
+    flip: Array,
+    shift: Array,
+    crop: int,
+    crop_mode: str,
+    mean: Array,
+    inv_std: Array,
+    centre: Array | None = None,
+    cutout: int = 0,
+) -> bool:
+    """The same, a bool and a corner for each image, a border that the mode can fill, and a pixel for each square."""
+    if not accepts_gather(images, index, mean, inv_std):
+        return False
+    corners = (len(index), 2)
+    flips = flip.dtype == np.bool_ and flip.shape == index.shape
+    shifts = shift.dtype.kind in "iu" and shift.shape == corners
+    border = crop_mode == "zero" or (crop_mode == "reflect" and crop < min(images.shape[1:3]))
+    squares = not cutout or (centre is not None and centre.dtype.kind in "iu" and centre.shape == corners)
+    return bool(flips and shifts and border and squares)
 
 
 def gather(
@@ -21,7 +50,7 @@ def gather(
     cutout: int = 0,
     dtype: str = "float32",
 ) -> Array:
-    """Images uint8 (N,H,W,C), index (B,), drawn = flip (B,) and shift (B,2) -> (B,H,W,C), float32 or float16.
+    """images uint8 (N,H,W,C), index (B,), drawn = flip (B,) and shift (B,2) -> (B,H,W,C), float32 or float16.
 
     A square of ``cutout`` pixels a side around ``centre`` (B,2) is covered with zeros.
     """
@@ -45,7 +74,7 @@ def gather(
 
 
 def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
-    """Images uint8 (N,H,W,C), index (B,) -> float32 (B,H,W,C)."""
+    """images uint8 (N,H,W,C), index (B,) -> float32 (B,H,W,C)."""
     return gather(images, index, None, 0, "zero", mean, inv_std)
 
 

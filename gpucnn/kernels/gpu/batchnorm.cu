@@ -16,9 +16,9 @@ struct Moments {
 
     __device__ inline void merge(const Moments& other) {
         if (other.count == 0) return;
-        const double all = count + other.count, share = other.count / all, apart = other.mean - mean;
-        mean += apart * share;
-        squares += other.squares + apart * apart * count * share;
+        const double all = count + other.count, weight = other.count / all, apart = other.mean - mean;
+        mean += apart * weight;
+        squares += other.squares + apart * apart * count * weight;
         count = all;
     }
 
@@ -253,12 +253,12 @@ __global__ void __launch_bounds__(BLOCK, 3)
     });
 }
 
-// running = keep running + share batch; the variance has a share of its own.
+// running = keep running + weight batch; the variance has a weight of its own.
 __global__ void move_running(float* __restrict__ running_mean, float* __restrict__ running_var,
                              const float* __restrict__ mean, const float* __restrict__ var, float keep,
-                             float mean_share, float var_share, int width) {
+                             float mean_weight, float var_weight, int width) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < width; i += gridDim.x * blockDim.x) {
-        running_mean[i] = keep * running_mean[i] + mean_share * mean[i];
-        running_var[i] = keep * running_var[i] + var_share * var[i];
+        running_mean[i] = keep * running_mean[i] + mean_weight * mean[i];
+        running_var[i] = keep * running_var[i] + var_weight * var[i];
     }
 }

@@ -4,8 +4,11 @@ What belongs to a channel is float32 (statistics, scale, shift and their gradien
 float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellation, in an order that the shape fixes.
 """
 
+from typing import Any
+
 import numpy as np
 
+from gpucnn.kernels.gpu.arguments import alike, channel_values, flat, on_host, storage
 from gpucnn.kernels.gpu.compile import QUADS, Module, instances
 from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, line_of, outer, quads, table_of, tall
 from gpucnn.kernels.gpu.sums import column_sums
@@ -89,6 +92,26 @@ def _grad(
     return dx, sums[1], sums[0]
 
 
+def accepts_train(x: Array, scale: Array, shift: Array, eps: Any) -> bool:
+    """x (..., C), float32 per channel."""
+    return storage(x) and channel_values(x, scale, shift) and on_host(eps)
+
+
+def accepts_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: Any) -> bool:
+    """The same with statistics."""
+    return storage(x) and channel_values(x, scale, shift, mean, var) and on_host(eps)
+
+
+def accepts_grad(dy: Array, x: Array, *rest: Any) -> bool:
+    """dy and x (..., C); the rest are float32 values per channel, and eps."""
+    return alike(dy, x) and channel_values(x, *rest[:-1]) and on_host(rest[-1])
+
+
+def accepts_running(running_mean: Array, running_var: Array, mean: Array, var: Array, *numbers: Any) -> bool:
+    """Float32 (C,) each."""
+    return flat(running_mean, mean, var) and flat(running_var, mean, var) and on_host(*numbers)
+
+
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
     """x (..., C) -> y, mean, variance."""
     return _train(x, scale, shift, eps, relu=False)
@@ -128,6 +151,6 @@ def move_running(
 ) -> None:
     """The running statistics (C,), in place: one launch in place of eight."""
     mean, var = contiguous(mean), contiguous(var)
-    shares = (np.float32(1 - momentum), np.float32(momentum), np.float32(momentum * correction))
+    weights = (np.float32(1 - momentum), np.float32(momentum), np.float32(momentum * correction))
     width = mean.size
-    launch(MODULE, "move_running", line_of(width), running_mean, running_var, mean, var, *shares, np.int32(width))
+    launch(MODULE, "move_running", line_of(width), running_mean, running_var, mean, var, *weights, np.int32(width))

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 OPTIONS = ("-std=c++17",)
 HEADER = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
-Kernel = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
+RawKernel = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
 """(grid, block, arguments), as CuPy's RawKernel"""
 
 VECTORS = {"float32": "float, 4", "float16": "__half, 8"}
@@ -30,9 +30,9 @@ class Module:
     def __init__(self, file: str, names: Iterable[str]) -> None:
         self.file, self.names = file, tuple(names)
         self.source = flattened(file, (FOLDER / file).read_text(encoding="utf-8"))
-        self.kernels: dict[str, Kernel] = {}
+        self.kernels: dict[str, RawKernel] = {}
 
-    def kernel(self, name: str) -> Kernel:
+    def kernel(self, name: str) -> RawKernel:
         """An instance; CuPy compiles it for the current device when it is first called there."""
         if name not in self.kernels:
             self.kernels[name] = self.compiled.get_function(name)

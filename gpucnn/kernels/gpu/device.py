@@ -4,20 +4,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gpucnn.kernels.gpu.cudnn import conv2d, library
+from gpucnn.kernels.gpu.cudnn.conv2d import Convolutions
+from gpucnn.kernels.gpu.cudnn.library import Library
+from gpucnn.kernels.gpu.cudnn.options import Options
 
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def about(index: int) -> dict[str, Any]:
+def about(index: int, options: Options) -> dict[str, Any]:
     """What a record of a run says about GPU number ``index``, the current one: names and versions, for JSON.
 
-    ``convolutions`` is what computes them and how, or why it is not cuDNN.
+    ``convolutions`` is what computes them under these options, or why it is not cuDNN.
     """
     import cupy
 
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(index)
+    library = Library(options)
     plans = library.current()
     libraries = None if isinstance(plans, str) else plans.cache.environment
     return {
@@ -30,17 +33,17 @@ def about(index: int) -> dict[str, Any]:
         "cuda_runtime": cuda_version(runtime.runtimeGetVersion()),
         "cudnn": cudnn_version(libraries.cudnn) if libraries else None,
         "cudnn_frontend": libraries.frontend if libraries else None,
-        "convolutions": conv2d.engine(),
+        "convolutions": Convolutions(library).engine(),
     }
 
 
-def limit_memory(size: int, share: float) -> None:
-    """Let CuPy's pool take at most so many bytes of the current GPU, or such a share of it; 0 and 0 lift the limit."""
+def limit_memory(size: int, fraction: float) -> None:
+    """Let CuPy's pool take at most so many bytes of the current GPU, or this fraction of it; 0 and 0 lift the limit."""
     import cupy
 
     pool = cupy.get_default_memory_pool()
-    if share:
-        pool.set_limit(fraction=share)
+    if fraction:
+        pool.set_limit(fraction=fraction)
     else:
         pool.set_limit(size=size)
 

@@ -24,7 +24,7 @@ struct LeakyReluGrad {
     template <class>
     __device__ static float of(float dy, float x, float slope) { return x > 0 ? dy : slope * dy; }
 };
-// The normal distribution's share below x, and its density there.
+// The standard normal distribution function at x, and its density there.
 template <class T>
 struct Normal {
     float below, density;

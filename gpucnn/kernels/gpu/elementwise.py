@@ -1,7 +1,10 @@
 """Maps over all elements, one pass each."""
 
+from typing import Any
+
 import numpy as np
 
+from gpucnn.kernels.gpu.arguments import alike, on_host, storage
 from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
 from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, line_of, vectors
 from gpucnn.types import Array
@@ -15,7 +18,7 @@ MODULE = Module(
 
 
 def _map(op: str, a: Array, b: Array | None = None, slope: float = 0.0) -> Array:
-    """Y = op(a, b): arrays of one shape and dtype.  What is left over of the last vector goes one by one."""
+    """y = op(a, b): arrays of one shape and dtype.  What is left over of the last vector goes one by one."""
     a = contiguous(a)
     b = None if b is None else contiguous(b)
     y = empty(a.shape, a.dtype)
@@ -26,23 +29,37 @@ def _map(op: str, a: Array, b: Array | None = None, slope: float = 0.0) -> Array
     return y
 
 
+accepts_one = storage
+accepts_two = alike
+
+
+def accepts_slope(x: Array, slope: Any) -> bool:
+    """x and a number."""
+    return storage(x) and on_host(slope)
+
+
+def accepts_slope_grad(dy: Array, x: Array, slope: Any) -> bool:
+    """dy, x and a number."""
+    return alike(dy, x) and on_host(slope)
+
+
 def relu(x: Array) -> Array:
-    """Max(x, 0)."""
+    """max(x, 0)."""
     return _map("Relu", x)
 
 
 def relu_grad(dy: Array, x: Array) -> Array:
-    """Dy where x > 0, else 0."""
+    """dy where x > 0, else 0."""
     return _map("ReluGrad", dy, x)
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
-    """X where x > 0, else slope x."""
+    """x where x > 0, else slope x."""
     return _map("LeakyRelu", x, slope=slope)
 
 
 def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
-    """Dy where x > 0, else slope dy."""
+    """dy where x > 0, else slope dy."""
     return _map("LeakyReluGrad", dy, x, slope)
 
 
@@ -52,7 +69,7 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_grad(dy: Array, x: Array) -> Array:
-    """Dy (P(x) + x p(x))."""
+    """dy (P(x) + x p(x))."""
     return _map("GeluGrad", dy, x)
 
 

@@ -3,9 +3,12 @@
 Behind batch norm, other windows take the kernels one after the other, and what lies between is stored as x is.
 """
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn.kernels.gpu import batchnorm, pooling
+from gpucnn.kernels.gpu.arguments import channel_values, on_host
 from gpucnn.kernels.gpu.compile import Module, instances
 from gpucnn.kernels.gpu.launch import ROWS_EACH, contiguous, empty, launch, table_of, vectors
 from gpucnn.kernels.gpu.sums import column_sums
@@ -16,8 +19,8 @@ MODULE = Module(
 )
 
 
-def covers(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
-    """Whether there is a kernel for all three at once, and a window for it."""
+def in_one_pass(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+    """Whether a kernel does all three at once: windows of 2x2 that tile the image, at least one."""
     return pooling.tiled(kernel, stride, padding) and min(x.shape[1:3]) >= 2
 
 
@@ -30,6 +33,23 @@ def _pooled(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: 
     channels = (scale, shift, mean, var, np.float32(eps))
     launch(MODULE, f"pool_normalized<{storage}>", table_of(rows, columns), x, *channels, *sizes, y)
     return y
+
+
+def accepts_train(x: Array, scale: Array, shift: Array, eps: Any, *window: Any) -> bool:
+    """What pooling accepts, and float32 per channel."""
+    return pooling.accepts(x, *window) and channel_values(x, scale, shift) and on_host(eps)
+
+
+def accepts_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: Any, *window: Any) -> bool:
+    """The same with statistics."""
+    return pooling.accepts(x, *window) and channel_values(x, scale, shift, mean, var) and on_host(eps)
+
+
+def accepts_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: Any, *window: Any
+) -> bool:
+    """What the gradient of pooling accepts, and float32 per channel."""
+    return pooling.accepts_max_grad(dy, x, *window) and channel_values(x, scale, shift, mean, var) and on_host(eps)
 
 
 def relu_max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
@@ -46,7 +66,7 @@ def batchnorm_relu_max_pool2d(
     x: Array, scale: Array, shift: Array, eps: float, kernel: Pair, stride: Pair, padding: Padding
 ) -> tuple[Array, Array, Array]:
     """x (N,H,W,C) -> y (N,H',W',C), mean, variance."""
-    if not covers(x, kernel, stride, padding):
+    if not in_one_pass(x, kernel, stride, padding):
         y, mean, var = batchnorm.batchnorm_relu(x, scale, shift, eps)
         return pooling.max_pool2d(y, kernel, stride, padding), mean, var
     x, scale, shift = map(contiguous, (x, scale, shift))
@@ -59,7 +79,7 @@ def batchnorm_relu_max_pool2d_eval(
     kernel: Pair, stride: Pair, padding: Padding,
 ) -> Array:  # fmt: skip
     """x (N,H,W,C) -> y (N,H',W',C) with given statistics."""
-    if not covers(x, kernel, stride, padding):
+    if not in_one_pass(x, kernel, stride, padding):
         y = batchnorm.batchnorm_relu_eval(x, scale, shift, mean, var, eps)
         return pooling.max_pool2d(y, kernel, stride, padding)
     x, scale, shift, mean, var = map(contiguous, (x, scale, shift, mean, var))
@@ -71,7 +91,7 @@ def batchnorm_relu_max_pool2d_grad(
     kernel: Pair, stride: Pair, padding: Padding,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """dy (N,H',W',C), x (N,H,W,C) -> dx, dscale, dshift."""
-    if not covers(x, kernel, stride, padding):
+    if not in_one_pass(x, kernel, stride, padding):
         y = batchnorm.batchnorm_relu_eval(x, scale, shift, mean, var, eps)
         dz = pooling.max_pool2d_grad(dy, y, kernel, stride, padding)
         return batchnorm.batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)

@@ -33,7 +33,7 @@ class Grid(NamedTuple):
 
 
 class Launcher(Protocol):
-    """Whoever has memory and runs kernels."""
+    """Allocates arrays on the device and starts kernels."""
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """An array with arbitrary contents."""

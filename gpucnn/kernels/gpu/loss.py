@@ -1,7 +1,11 @@
 """Softmax cross-entropy and the count of right answers: a warp a row, then one sum over the rows."""
 
+from typing import Any
+
 import numpy as np
 
+from gpucnn.kernels.arguments import class_indices
+from gpucnn.kernels.gpu.arguments import on_host, storage
 from gpucnn.kernels.gpu.compile import TYPES, Module
 from gpucnn.kernels.gpu.launch import contiguous, empty, launch, line_of
 from gpucnn.kernels.gpu.sums import total
@@ -13,8 +17,13 @@ MODULE = Module(
 WARP = 32  # threads
 
 
+def accepts(logits: Array, labels: Array, smoothing: Any = 0.0) -> bool:
+    """Scores (N,K) and integers (N,)."""
+    return storage(logits) and logits.ndim == 2 and class_indices(logits, labels) and on_host(smoothing)
+
+
 def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
-    """Logits (N,K), labels (N,) -> loss (), float32, and dlogits (N,K)."""
+    """logits (N,K), labels (N,) -> loss (), float32, and dlogits (N,K)."""
     logits, labels = contiguous(logits), contiguous(labels).astype("int64", copy=False)
     n, classes = logits.shape
     losses, dlogits = empty((n,), "float64"), empty(logits.shape, logits.dtype)

@@ -1,7 +1,7 @@
 // Optimiser steps and averages over flat float32 buffers, in place: one pass, 16 bytes a load where the buffers are aligned to them.
 //
 // Grid: one thread a vector, up to a limit of blocks that stride over the rest.
-// The learning rate, the share and the step may live on the device, so that a CUDA graph reads them anew at every replay; where
+// The learning rate, the fraction and the step may live on the device, so that a CUDA graph reads them anew at every replay; where
 // their pointers are null the numbers given by value count.
 
 #include "vector.cuh"
@@ -43,9 +43,9 @@ __global__ void momentum(float* __restrict__ w, const float* __restrict__ g, flo
 }
 
 template <int V>
-__global__ void lerp(float* __restrict__ a, const float* __restrict__ w, index_t n, double share,
-                     const double* __restrict__ share_at) {
-    const float part = float(share_at ? *share_at : share);
+__global__ void lerp(float* __restrict__ a, const float* __restrict__ w, index_t n, double fraction,
+                     const double* __restrict__ fraction_at) {
+    const float part = float(fraction_at ? *fraction_at : fraction);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
         float average[W], weight[W];

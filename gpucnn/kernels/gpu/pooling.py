@@ -1,9 +1,11 @@
 """Max, average and global average pooling, and their gradients, which gather: no atomics, one order of every sum."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from gpucnn.kernels.gpu.arguments import PLACES, storage
 from gpucnn.kernels.gpu.compile import Module, instances
 from gpucnn.kernels.gpu.launch import contiguous, empty, launch, table_of, vectors
 from gpucnn.kernels.gpu.sums import column_sums
@@ -89,6 +91,38 @@ def maximum_gradient(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: P
     name = f"{name}<{storage}, {WITH_RELU[relu]}>"
     launch(MAXIMUM, name, table_of(rows, columns), dy, x, *sizes, *shape, dx)
     return dx
+
+
+def fits(image: Shape, kernel: Pair, padding: Padding) -> bool:
+    """A window is no larger than the image (N,H,W,C) with its border."""
+    return all(k <= size + sum(border) for k, size, border in zip(kernel, image[1:3], padding, strict=True))
+
+
+def accepts(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+    """Images that the windows fit into."""
+    return storage(x) and x.ndim == 4 and fits(x.shape, kernel, padding)
+
+
+def accepts_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Padding) -> bool:
+    """A gradient of what the windows over such images give."""
+    if not (storage(dy) and len(x_shape) == 4 and prod(x_shape[1:]) < PLACES and fits(x_shape, kernel, padding)):
+        return False
+    return bool(dy.shape == (x_shape[0], *pooled_size((x_shape[1], x_shape[2]), kernel, stride, padding), x_shape[3]))
+
+
+def accepts_max_grad(dy: Array, x: Array, *window: Any) -> bool:
+    """The same, with the images."""
+    return storage(dy, x) and accepts_grad(dy, x.shape, *window)
+
+
+def accepts_global(x: Array) -> bool:
+    """Images (N,H,W,C)."""
+    return storage(x) and x.ndim == 4
+
+
+def accepts_global_grad(dy: Array, x_shape: Shape) -> bool:
+    """dy (N,C) for images of ``x_shape``."""
+    return storage(dy) and dy.shape == (x_shape[0], x_shape[3]) and 0 < prod(x_shape[1:]) < PLACES
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:

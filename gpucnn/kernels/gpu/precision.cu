@@ -11,7 +11,7 @@ __device__ inline bool block_agrees(bool mine) {
     __shared__ bool refused;
     if (threadIdx.x == 0) refused = false;
     __syncthreads();
-    if (!mine) refused = true;  // whoever writes, writes the same
+    if (!mine) refused = true;  // every thread that writes, writes the same
     __syncthreads();
     return !refused;
 }

@@ -12,7 +12,6 @@ from math import prod
 import numpy as np
 
 from gpucnn.kernels.gpu.compile import QUADS, VECTORS, Module, instances
-from gpucnn.kernels.gpu.cudnn import library
 from gpucnn.kernels.gpu.cudnn.geometry import FPROP, Geometry
 from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, quads, table_of, vectors
 from gpucnn.types import Array, Padding, Pair
@@ -34,8 +33,8 @@ PIXELS = 8  # neighbours that a thread computes: a factor is read once for all o
 MOST = 2**31  # elements of an image, and of what comes of it
 
 
-def supports(geometry: Geometry, arrays: tuple[Array, ...]) -> bool:
-    """Whether a convolution is computed here: a shape that is covered, and arrays of that shape and of one dtype."""
+def accepts(geometry: Geometry, arrays: tuple[Array, ...]) -> bool:
+    """A forward convolution of few channels, and arrays of its shapes and of one dtype."""
     _, kh, kw, c = geometry.w_shape if len(geometry.w_shape) == 4 else (0, 0, 0, 0)
     return (
         geometry.op == FPROP
@@ -43,7 +42,6 @@ def supports(geometry: Geometry, arrays: tuple[Array, ...]) -> bool:
         and kh * kw * c <= TAPS
         and geometry.w_shape[0] <= FILTERS
         and geometry.stride == (1, 1)
-        and library.options().stem
         and not geometry.problem()
         and all(prod(shape[1:]) < MOST for shape in (geometry.x_shape, geometry.y_shape))
         and all(

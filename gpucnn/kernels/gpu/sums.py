@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.kernels.gpu.arguments import storage
 from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
 from gpucnn.kernels.gpu.launch import ROWS_EACH, contiguous, empty, launch, outer, table_of, tall, vectors
 from gpucnn.types import Array, Shape
@@ -48,6 +49,9 @@ def ceil_rows(rows: int, segments: int) -> int:
 def total(x: Array, dtype: Any, factor: float = 1.0) -> Array:
     """x (n,) -> its sum times a factor, as a 0-d array."""
     return column_sums(x.reshape(-1, 1), 1, factor, dtype, ())
+
+
+accepts_bias_grad = storage
 
 
 def bias_grad(dy: Array) -> Array:

@@ -1,4 +1,4 @@
-// Warped pictures: the noise behind elastic distortion, its smoothing, and the look-up of pixels.
+// Warped images: the noise behind elastic distortion, its smoothing, and the look-up of pixels.
 //
 // `noise` and `warp` are the ops' bits: every product and sum is rounded by itself, in the op's order.
 
@@ -85,8 +85,8 @@ __device__ inline Place on_line(index_t at, int size, bool reflect) {
     return {size > 1 ? min(folded, period - folded) : 0, true};
 }
 
-__device__ inline float blend(float a, float b, float share) {
-    return __fadd_rn(__fmul_rn(a, __fsub_rn(1.0f, share)), __fmul_rn(b, share));
+__device__ inline float blend(float a, float b, float weight) {
+    return __fadd_rn(__fmul_rn(a, __fsub_rn(1.0f, weight)), __fmul_rn(b, weight));
 }
 
 constexpr float FAR = 4611686018427387904.0f;  // 2^62, for what is no place in an image: one more still is an index

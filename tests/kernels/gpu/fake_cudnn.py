@@ -242,7 +242,7 @@ class Cudnn:
 
 
 class DeviceArray(np.ndarray):
-    """An array with CuPy's ``data.ptr``; its array module is NumPy, so that ops run on it as they are written."""
+    """An array with CuPy's ``data.ptr``; its array module is NumPy, so that reference implementations run on it."""
 
     __module__ = "numpy"
 
@@ -317,5 +317,4 @@ def install(monkeypatch, tmp_path, **settings) -> tuple[Cudnn, Cupy]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GPUCNN_STEM", "0")  # that every convolution is cuDNN's
     monkeypatch.setattr(library, "_opened", {})
-    monkeypatch.setattr(library, "_options", [])
     return cudnn, cupy

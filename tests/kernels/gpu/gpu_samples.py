@@ -1,6 +1,8 @@
 """Arguments for every op of the GPU's table: those of the CPU's kernels, batches, wide and long arrays; in float16."""
 
 from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,22 @@ from gpucnn import losses, metrics
 from gpucnn.data.augment import colour, crop_flip, warp
 from gpucnn.data.augment.settings import CROP_MODES
 from gpucnn.devices import gpu
+from gpucnn.kernels.gpu.compile import FOLDER, Module
+from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
 from gpucnn.optim import loss_scale, muon
 
-TABLE = gpu.table()
+BY_CUDNN = (conv2d.conv2d, conv2d.conv2d_input_grad, conv2d.conv2d_weight_grad)
+TABLE = {op: kernel for op, kernel in gpu.table(Options()).items() if op not in BY_CUDNN}
+"""Every row but those that choose among libraries, which are tested on doubles of them."""
+
+MODULES = [
+    value
+    for found in iter_modules([str(FOLDER)], "gpucnn.kernels.gpu.")
+    for value in vars(import_module(found.name)).values()
+    if isinstance(value, Module)
+]
+"""Every ``.cu`` file: a module of the package that launches one has it as a global."""
 
 STORED: dict[Op, tuple[int, ...]] = {
     linear.linear: (0, 1, 2),

@@ -17,6 +17,7 @@ def multiplied(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def multiply_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """No product is refused."""
-    monkeypatch.setattr(matmul, "nt", lambda a, b: multiplied(a, b.T))
-    monkeypatch.setattr(matmul, "nn", multiplied)
-    monkeypatch.setattr(matmul, "refusal", lambda *geometries: "")
+    products = matmul.Products
+    monkeypatch.setattr(products, "nt", lambda self, a, b: multiplied(a, b.T))
+    monkeypatch.setattr(products, "nn", lambda self, a, b: multiplied(a, b))
+    monkeypatch.setattr(products, "refusal", lambda self, *geometries: "")

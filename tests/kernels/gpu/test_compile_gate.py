@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import nvrtc
 import pytest
+from gpu_samples import MODULES
 
-from gpucnn.kernels.gpu import MODULES
 from gpucnn.kernels.gpu.compile import FOLDER, OPTIONS, QUADS, SCALARS, VECTORS
 from gpucnn.kernels.gpu.launch import BLOCK
 

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from kernel_samples import CONVOLUTIONS, MANY_PIXELS, convolution_arrays, convolution_calls
 
+from gpucnn.backend import guarded
 from gpucnn.devices import get_backend, gpu
 from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu.cudnn import conv2d as fast
 from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
 from gpucnn.kernels.gpu.cudnn import library, plans
+from gpucnn.kernels.gpu.cudnn.library import Library
 from gpucnn.kernels.gpu.cudnn.options import Options
 
 pytestmark = pytest.mark.gpu
 
-MODES = {  # dtype, options, tolerance as a share of the largest value
+MODES = {  # dtype, options, tolerance as a fraction of the largest value
     "float32": ("float32", Options(stem=False), 2e-5),
     "TF32": ("float32", Options(tf32=True, stem=False), 1e-2),
     "float16": ("float16", Options(stem=False), 2e-2),
@@ -34,7 +36,7 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("GPUCNN_STEM", "0")  # that every convolution is cuDNN's
     forget(monkeypatch)
-    if isinstance(reason := library.current(), str):
+    if isinstance(reason := Library(Options.from_environment()).current(), str):
         pytest.skip(reason)
     monkeypatch.setattr(cupy, "empty", lambda shape, dtype=float, order="C": cupy.full(shape, np.nan, dtype, order))
     return cupy
@@ -42,7 +44,16 @@ def fresh(monkeypatch, tmp_path):
 
 def forget(monkeypatch) -> None:
     monkeypatch.setattr(library, "_opened", {})
-    monkeypatch.setattr(library, "_options", [])
+
+
+def convolution(op, options=None):
+    """The kernel under these options, or the environment's."""
+    return gpu.table(options or Options.from_environment())[op].run
+
+
+def current_plans(options=None):
+    """The plans of all kernels under these options."""
+    return Library(options or Options.from_environment()).plans()
 
 
 def samples(case, dtype):
@@ -65,21 +76,20 @@ def close(got, exact, dtype, tolerance, what) -> None:
 @pytest.mark.parametrize("case", [*CONVOLUTIONS, *MANY_PIXELS, *DEEP], ids=str)
 def test_parity_with_the_op_in_float64(fresh, case, mode, autotune) -> None:
     dtype, options, tolerance = MODES[mode]
-    library.configure(replace(options, autotune=autotune))
+    options = replace(options, autotune=autotune)
     for op, args, exact in samples(case, dtype):
-        assert fast.plan(op.__name__, *args).startswith("cudnn")
-        close(gpu.on_cudnn(op, gpu.convolutions()[op])(*args), exact, dtype, tolerance, op.__name__)
+        assert gpu.table(options)[op].plan(*args).startswith("cudnn")
+        close(guarded(op, gpu.table(options)[op])(*args), exact, dtype, tolerance, op.__name__)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", [*DEEP, MANY_PIXELS[1], ODD], ids=str)
 def test_every_engine_that_could_be_chosen_is_right(fresh, case, mode) -> None:
     dtype, options, tolerance = MODES[mode]
-    library.configure(options)
     for op, args, exact in samples(case, dtype):
-        gpu.convolutions()[op](*args)  # the plan has an engine from now on
+        convolution(op, options)(*args)  # the plan has an engine from now on
         geometry, _ = fast.REQUESTS[op.__name__](*args)
-        found = library.plans()
+        found = current_plans(options)
         plan = found.find(geometry)
         names = cudnn_graph.names(plan.graph)
         candidates = [i for i in range(len(names)) if cudnn_graph.buildable(found.cudnn, plan.graph, i)]
@@ -87,7 +97,7 @@ def test_every_engine_that_could_be_chosen_is_right(fresh, case, mode) -> None:
         def compute(index):
             try:
                 plan.take(index, names[index])  # noqa: B023
-                return gpu.convolutions()[op](*args)  # noqa: B023
+                return convolution(op, options)(*args)  # noqa: B023
             except DeviceError:  # it does not start
                 return None
 
@@ -99,20 +109,19 @@ def test_every_engine_that_could_be_chosen_is_right(fresh, case, mode) -> None:
 @pytest.mark.parametrize("case", DEEP, ids=str)
 def test_the_same_bits_each_time(fresh, case, mode) -> None:
     dtype, options, _ = MODES[mode]
-    library.configure(options)
     for op, args, _ in samples(case, dtype):
-        first = fresh.asnumpy(gpu.convolutions()[op](*args)).tobytes()
+        first = fresh.asnumpy(convolution(op, options)(*args)).tobytes()
         for _ in range(5):
-            assert fresh.asnumpy(gpu.convolutions()[op](*args)).tobytes() == first, op.__name__
+            assert fresh.asnumpy(convolution(op, options)(*args)).tobytes() == first, op.__name__
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_views_are_as_good_as_arrays(fresh, dtype) -> None:
     for op, args, _ in samples(CONVOLUTIONS[0], dtype):
-        wanted = fresh.asnumpy(gpu.convolutions()[op](*args))
+        wanted = fresh.asnumpy(convolution(op)(*args))
         for spread in (sparse, shifted, turned):
             views = [spread(a, fresh) if isinstance(a, fresh.ndarray) else a for a in args]
-            np.testing.assert_array_equal(fresh.asnumpy(gpu.convolutions()[op](*views)), wanted)
+            np.testing.assert_array_equal(fresh.asnumpy(convolution(op)(*views)), wanted)
 
 
 def sparse(array, cupy):
@@ -135,8 +144,8 @@ def turned(array, cupy):
 
 def test_choices_are_found_again_and_not_timed_twice(fresh, monkeypatch, capsys) -> None:
     op, args, exact = next(samples(DEEP[0], "float16"))
-    gpu.convolutions()[op](*args)
-    path = library.plans().cache.path
+    convolution(op)(*args)
+    path = current_plans().cache.path
     ((key, choice),) = json.loads(path.read_text())["choices"].items()
     assert key.startswith("fprop float16 x=8,15,15,64 w=256,3,3,64 stride=1,1 padding=1,1,1,1 bias tf32=0")
     assert choice["milliseconds"] > 0
@@ -148,9 +157,9 @@ def test_choices_are_found_again_and_not_timed_twice(fresh, monkeypatch, capsys)
 
     monkeypatch.setattr(plans, "fastest", never)
     forget(monkeypatch)
-    close(gpu.convolutions()[op](*args), exact, "float16", 2e-2, "from the cache")
+    close(convolution(op)(*args), exact, "float16", 2e-2, "from the cache")
     geometry, _ = fast.REQUESTS[op.__name__](*args)
-    assert library.plans().find(geometry).engine == choice["engine"]
+    assert current_plans().find(geometry).engine == choice["engine"]
     assert capsys.readouterr().err == ""
 
 
@@ -160,7 +169,7 @@ def test_a_captured_step_replays_on_new_numbers(fresh) -> None:
     )
     stream = fresh.cuda.Stream(non_blocking=True)
     with stream:
-        step = lambda: [gpu.convolutions()[op](*args) for op, args in convolution_calls(x, w, b, dy, stride, padding)]  # noqa: E731
+        step = lambda: [convolution(op)(*args) for op, args in convolution_calls(x, w, b, dy, stride, padding)]  # noqa: E731
         step()  # chooses engines, and makes this stream's scratch memory
         stream.begin_capture()
         results = step()
@@ -182,7 +191,7 @@ def test_a_shape_that_was_never_computed_is_refused_during_a_capture(fresh) -> N
         stream.begin_capture()
         try:
             with pytest.raises(DeviceError, match="run the same step once before capturing"):
-                gpu.convolutions()[op](*args)
+                convolution(op)(*args)
         finally:
             stream.end_capture()
 
@@ -193,21 +202,21 @@ def test_a_steady_state_allocates_nothing(fresh) -> None:
     sizes = []
     for _ in range(4):
         for op, args, _ in work:
-            gpu.convolutions()[op](*args)
-        sizes.append((pool.total_bytes(), len(library.plans().workspace.sizes)))
+            convolution(op)(*args)
+        sizes.append((pool.total_bytes(), len(current_plans().workspace.sizes)))
     assert len(set(sizes[1:])) == 1
 
 
 def test_two_streams_at_once_do_not_share_scratch_memory(fresh) -> None:
     op, args, exact = list(samples(DEEP[0], "float32"))[3]
     streams = [fresh.cuda.Stream(non_blocking=True) for _ in range(2)]
-    gpu.convolutions()[op](*args)
+    convolution(op)(*args)
     fresh.cuda.Device().synchronize()
     results = []
     for _ in range(10):
         for stream in streams:
             with stream:
-                results.append(gpu.convolutions()[op](*args))
+                results.append(convolution(op)(*args))
     fresh.cuda.Device().synchronize()
     for got in results:
         close(got, exact, "float32", 2e-5, "two streams")
@@ -219,4 +228,4 @@ def test_the_backend_uses_it_and_says_so(fresh) -> None:
     assert backend.kernels[op].__module__ == "gpucnn.kernels.gpu.cudnn.conv2d"
     close(backend.run(op, *args), exact, "float32", 2e-5, "by the backend")
     assert gpu.convolution_engine().startswith("cuDNN 9")
-    assert library.plans().cudnn.__version__ == "1.23.0"
+    assert current_plans().cudnn.__version__ == "1.23.0"

@@ -13,7 +13,7 @@ from gpucnn.kernels.gpu.cudnn.autotune import agreeing, fastest
 from gpucnn.kernels.gpu.cudnn.geometry import FPROP, Geometry
 from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.kernels.gpu.cudnn.plan_cache import Choice, Environment, PlanCache
-from gpucnn.kernels.gpu.cudnn.plans import Plans, trial_arrays
+from gpucnn.kernels.gpu.cudnn.plans import Context, Plans, trial_arrays
 from gpucnn.kernels.gpu.cudnn.workspace import Workspace
 
 GEOMETRY = Geometry(FPROP, (2, 4, 5, 3), (4, 3, 3, 3), (1, 1), ((1, 1), (1, 1)), np.dtype("float32"))
@@ -26,7 +26,7 @@ def opened(tmp_path, options=None, **settings) -> tuple[Plans, Cudnn, Cupy]:
     cudnn = Cudnn(**settings)
     cupy = Cupy(cudnn)
     cache = PlanCache(Environment("Double 1", 91900, "1.23.0"), tmp_path)
-    return Plans(cudnn, 77, cupy.cuda, 0, cache, options or Options()), cudnn, cupy
+    return Context(cudnn, 77, cupy.cuda, 0, cache).under(options or Options()), cudnn, cupy
 
 
 def used(plans: Plans) -> str:
@@ -117,9 +117,8 @@ def test_a_choice_that_cannot_be_built_any_more_is_made_anew(tmp_path, name) -> 
 def test_choices_under_other_options_are_other_choices(tmp_path) -> None:
     plans, _, _ = opened(tmp_path)
     assert used(plans) == "fast"
-    plans.use(Options(tf32=True))
-    assert used(plans) == "tensor cores"
-    plans.use(Options())
+    assert used(plans.context.under(Options(tf32=True))) == "tensor cores"
+    assert plans.context.under(Options()) is plans
     assert used(plans) == "fast"
     assert len(plans.cache.choices) == 2
 

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 from gpu_samples import SAMPLES, STORED, TABLE, close, stored_between
-from outcomes import doubled, is_float, outcome, parts, sparse, turned
+from outcomes import accepts, doubled, is_float, outcome, parts, sparse, turned
 from test_emulator import Inline
 
 from gpucnn import losses, metrics, optim, random
+from gpucnn.backend import guarded
 from gpucnn.data.augment import colour, crop_flip, warp
-from gpucnn.devices import gpu
-from gpucnn.kernels.gpu import arguments
+from gpucnn.devices.gpu import UncapturableOps
 from gpucnn.kernels.gpu import linear as kernel
 from gpucnn.kernels.gpu.launch import Grid
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, linear, pooling
 from gpucnn.optim import averages, muon
 
-KERNELS = {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()}
+KERNELS = {op: guarded(op, kernel) for op, kernel in TABLE.items()}
 each_op = pytest.mark.parametrize("op", TABLE, ids=lambda op: op.__name__)
 RNG = np.random.default_rng(5)
 
@@ -50,7 +50,7 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(op, emulator) -> None:
 
 
 @pytest.mark.parametrize("op", [op for op in TABLE if any(map(is_float, third(op)))], ids=lambda op: op.__name__)
-def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
+def test_float64_runs_on_the_reference_implementation(op, emulator) -> None:
     args = doubled(third(op))
     emulator.launched.clear()
     for part, wanted in zip(outcome(op, KERNELS[op], args), outcome(op, op, args), strict=True):
@@ -60,10 +60,10 @@ def test_float64_runs_as_the_op_is_written(op, emulator) -> None:
 
 
 @pytest.mark.parametrize("op", [op for op, places in STORED.items() if len(places) > 1], ids=lambda op: op.__name__)
-def test_two_storages_in_one_call_run_as_the_op_is_written(op, emulator) -> None:
+def test_two_storages_in_one_call_run_on_the_reference_implementation(op, emulator) -> None:
     first, second, *rest = third(op)
-    assert arguments.supports(op, first, second, *rest)
-    assert not arguments.supports(op, first.astype(np.float16), second, *rest)
+    assert accepts(TABLE, op, first, second, *rest)
+    assert not accepts(TABLE, op, first.astype(np.float16), second, *rest)
 
 
 ARRAY = np.array(1.0)
@@ -131,8 +131,8 @@ TILES = ((2, 2), (2, 2), ((0, 0), (0, 0)))
         (colour.jitter, (BYTES[0], ONES[4,], ONES[4,])),
     ],
 )
-def test_what_a_kernel_does_not_cover_is_said(op, args) -> None:
-    assert not arguments.supports(op, *args)
+def test_what_a_kernel_does_not_accept_is_said(op, args) -> None:
+    assert not accepts(TABLE, op, *args)
 
 
 def test_arguments_by_name_are_looked_at_too(emulator) -> None:
@@ -240,7 +240,7 @@ def test_labels_and_indices_of_every_kind(kind, emulator) -> None:
     assert len(emulator.launched) == 5  # rows, their sum, rows, their sum, gather
 
 
-def test_numbers_that_are_none_win_as_in_argmax(emulator) -> None:
+def test_nan_wins_as_in_argmax(emulator) -> None:
     scores = RNG.standard_normal((40, 37)).astype(np.float32)
     scores[np.arange(40), RNG.integers(0, 37, 40)] = np.nan
     scores[:20, 35] = np.nan
@@ -343,19 +343,20 @@ def test_dropout_drops_what_the_op_drops_in_float16_too(step, emulator) -> None:
     assert 0.25 < (got == 0).mean() < 0.35
 
 
-def test_large_products_are_left_to_cublas_and_noted(recorder) -> None:
-    """By shape alone; no other op is noted."""
-    noted = gpu.OnCublas()
-    table = {op: gpu.guarded(op, TABLE[op], noted) for op in (linear.linear, activations.relu)}
+def test_large_products_are_left_to_cublas_and_named(recorder) -> None:
+    """By shape alone; no other op is named."""
+    uncapturable = UncapturableOps()
+    ops = (linear.linear, activations.relu)
+    table = {op: guarded(op, TABLE[op], uncapturable.watched(op)) for op in ops}
     assert kernel.plan(64, 1024, 1024) == "gemm.cu"
     assert kernel.plan(65, 1024, 1024) == "cublas"
     assert kernel.plan(0, 10, 10) == "cublas"
     x, w = np.ones((300, 300), np.float32), np.ones((800, 300), np.float32)
     table[linear.linear](x[:4, :9], w[:5, :9], None)
-    assert (noted.take(), recorder.launched) == ([], {("gemm.cu", "product<float, false, true, float>")})
+    assert (uncapturable.pop(), recorder.launched) == ([], {("gemm.cu", "product<float, false, true, float>")})
     assert table[linear.linear](x, w, None).shape == (300, 800)
     table[activations.relu](np.ones(3))
-    assert noted.take() == ["linear"]
+    assert uncapturable.pop() == ["linear"]
 
 
 def test_products_that_do_not_fit_are_the_ops_error(emulator) -> None:

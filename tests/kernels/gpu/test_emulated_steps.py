@@ -5,15 +5,14 @@ import pytest
 from gpu_samples import TABLE
 
 from gpucnn import models, optim
-from gpucnn.backend import REFERENCE, Backend
+from gpucnn.backend import REFERENCE, Backend, guarded
 from gpucnn.data import Augmentation, Dataset
-from gpucnn.devices import gpu
 from gpucnn.layers import Conv2D, Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, Linear, Sequential
 from gpucnn.optim.muon import Muon
 from gpucnn.training.precision import FLOAT16, FLOAT32
 from gpucnn.training.trainer import Trainer
 
-EMULATED = Backend("emulated", np, {op: gpu.guarded(op, kernel) for op, kernel in TABLE.items()})
+EMULATED = Backend("emulated", np, {op: guarded(op, kernel) for op, kernel in TABLE.items()})
 
 
 def images(shape, count=8) -> Dataset:

@@ -1,4 +1,4 @@
-"""Ops as they are written, on float16 arrays: sums and statistics in float32; 0.6 percent from float64 at most."""
+"""Reference implementations on float16 arrays: sums and statistics in float32; 0.6 percent from float64 at most."""
 
 import inspect
 

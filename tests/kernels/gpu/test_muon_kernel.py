@@ -6,18 +6,20 @@ from fake_cudnn import Engine, aligned, install
 from gpu_samples import close
 from outcomes import outcome
 
+from gpucnn.backend import guarded
 from gpucnn.devices import get_backend, gpu
 from gpucnn.errors import DeviceError
-from gpucnn.kernels.gpu import arguments
 from gpucnn.kernels.gpu import muon as kernel
 from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
 from gpucnn.kernels.gpu.cudnn import library, matmul
+from gpucnn.kernels.gpu.cudnn.library import Library
 from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.optim import muon
 
 SIDES = [(8, 8, 8), (16, 8, 24), (64, 72, 40)]  # m, n, k
 SPEEDRUN = [(64, 216), (64, 576), (256, 576), (256, 2304)]
-UPDATE = gpu.guarded(muon.muon_update, gpu.table()[muon.muon_update])
+ROW = gpu.table(Options())[muon.muon_update]
+UPDATE = guarded(muon.muon_update, ROW)
 HOW = (0.25, 0.6, True, 3)  # rate, momentum, Nesterov, rounds
 
 
@@ -30,8 +32,9 @@ def matrices(shape) -> tuple[np.ndarray, ...]:
     return tuple(np.random.default_rng(sum(shape)).standard_normal((3, *shape)).astype(np.float32))
 
 
-def test_the_kernel_knows_the_numbers_of_the_op() -> None:
-    assert (kernel.COEFFICIENTS, kernel.SMALLEST) == (muon.COEFFICIENTS, muon.SMALLEST)
+def test_the_kernel_has_the_numbers_of_the_op() -> None:
+    assert kernel.COEFFICIENTS is muon.COEFFICIENTS
+    assert kernel.SMALLEST is muon.SMALLEST
 
 
 @pytest.mark.parametrize("sides", SIDES, ids=str)
@@ -39,30 +42,31 @@ def test_products_are_convolutions(sides, monkeypatch, tmp_path) -> None:
     """What is asked of cuDNN, done literally, is the product."""
     cudnn, _ = install(monkeypatch, tmp_path)
     m, n, k = sides
+    products = matmul.Products(Library(Options()))
     a, b = aligned(halves(m, k)), aligned(halves(n, k))
-    assert matmul.refusal(matmul.nt_geometry(m, n, k), matmul.nn_geometry(m, n, k)) == ""
-    for got, second in ((matmul.nt(a, b), b.T), (matmul.nn(a, aligned(halves(k, n))), halves(k, n))):
+    assert products.refusal(matmul.nt_geometry(m, n, k), matmul.nn_geometry(m, n, k)) == ""
+    for got, second in ((products.nt(a, b), b.T), (products.nn(a, aligned(halves(k, n))), halves(k, n))):
         assert got.shape == (m, n)
         np.testing.assert_allclose(got, a.astype(float) @ second.astype(float), rtol=1e-3, atol=1e-3)
     assert len(cudnn.launched) > 2
 
 
-def test_whatever_cudnn_refuses_is_left_to_the_op_and_noted(monkeypatch, tmp_path) -> None:
+def test_whatever_cudnn_refuses_is_left_to_the_op_and_named(monkeypatch, tmp_path) -> None:
     install(monkeypatch, tmp_path)
-    noted = gpu.OnCublas()
-    update = gpu.guarded(muon.muon_update, gpu.table()[muon.muon_update], noted)
     args = (*matrices((6, 10)), *HOW)
-    assert arguments.supports(muon.muon_update, *args)
+    assert gpu.table(Options())[muon.muon_update].accepts(*args)
     install(monkeypatch, tmp_path, engines=[Engine("hungry", workspace=1 << 40)])
-    assert "No execution plans" in kernel.refusal((6, 10))
-    assert not arguments.supports(muon.muon_update, *args)
-    library.configure(Options(cudnn=False))
-    assert kernel.refusal((6, 10)) == library.OFF
+    assert "No execution plans" in kernel.Muon(Library(Options())).refusal((6, 10))
+    assert not gpu.table(Options())[muon.muon_update].accepts(*args)
+    off = Options(cudnn=False)
+    assert kernel.Muon(Library(off)).refusal((6, 10)) == library.OFF
+    uncapturable = gpu.UncapturableOps()
+    update = gpu.kernels(off, uncapturable)[muon.muon_update]
     for got, wanted in zip(
         outcome(muon.muon_update, update, args), outcome(muon.muon_update, muon.muon_update, args), strict=True
     ):
         np.testing.assert_array_equal(got, wanted)
-    assert noted.take() == ["muon_update"]
+    assert uncapturable.pop() == ["muon_update"]
 
 
 @pytest.mark.parametrize(
@@ -129,10 +133,13 @@ def test_how_often_something_is_started(steps, emulator, monkeypatch) -> None:
     launcher = emulator.launch
     monkeypatch.setattr(emulator, "launch", lambda *args: (started.append(args[1]), launcher(*args))[1])
     for name in ("nt", "nn"):
-        original = getattr(matmul, name)
-        monkeypatch.setattr(
-            matmul, name, lambda a, b, name=name, original=original: (started.append(name), original(a, b))[1]
-        )
+        original = getattr(matmul.Products, name)
+
+        def count(self, a, b, name=name, original=original):
+            started.append(name)
+            return original(self, a, b)
+
+        monkeypatch.setattr(matmul.Products, name, count)
     UPDATE(*matrices((9, 4)), 0.25, 0.6, False, steps)
     rounds = ["nt", "nt", "polynomial", "nn"] * steps
     assert started == ["direction<4, false>", "start<false, true>", *rounds, "finish<true>"]
@@ -145,7 +152,7 @@ def test_how_often_something_is_started(steps, emulator, monkeypatch) -> None:
 def device():
     """The GPU, where cuDNN computes the products."""
     found = get_backend("gpu")
-    if refusal := kernel.refusal(SPEEDRUN[0]):
+    if refusal := kernel.Muon(Library(Options())).refusal(SPEEDRUN[0]):
         pytest.skip(refusal)
     return found
 
@@ -155,14 +162,14 @@ def device():
 def test_on_a_gpu_steps_are_those_of_the_op_in_float64(shape, device) -> None:
     arrays = matrices(shape)
     w, _, velocity = exact = [array.astype(np.float64) for array in arrays]
-    assert arguments.supports(muon.muon_update, *map(device.to_device, arrays), *HOW)
+    assert ROW.accepts(*map(device.to_device, arrays), *HOW)
     muon.muon_update(*exact, *HOW)
     results = []
     for _ in range(2):
         moved = [device.to_device(array.copy()) for array in arrays]
         device.run(muon.muon_update, *moved, *HOW)
         results.append([device.to_host(array) for array in moved])
-    assert device.uncapturable() == []
+    assert device.uncapturable_ops() == []
     for got, again in zip(*results, strict=True):
         assert got.tobytes() == again.tobytes()
     got, same, speed = results[0]
@@ -176,13 +183,14 @@ def test_on_a_gpu_steps_are_those_of_the_op_in_float64(shape, device) -> None:
 @pytest.mark.parametrize("sides", [*SIDES, (256, 256, 2304), (256, 2304, 256)], ids=str)
 def test_on_a_gpu_products_are_right_by_every_engine(sides, device) -> None:
     m, n, k = sides
+    library = Library(Options())
+    products, plans = matmul.Products(library), library.plans()
     for name, b in (("nt", halves(n, k)), ("nn", halves(k, n))):
         a = halves(m, k)
         wanted = a.astype(np.float64) @ (b.T if name == "nt" else b).astype(np.float64)
-        multiply, geometry = getattr(matmul, name), getattr(matmul, f"{name}_geometry")(m, n, k)
+        multiply, geometry = getattr(products, name), getattr(matmul, f"{name}_geometry")(m, n, k)
         moved = device.to_device(a), device.to_device(b)
         close(device.to_host(multiply(*moved)), wanted, 5e-3)  # the plan has an engine from now on
-        plans = library.plans()
         plan = plans.find(geometry)
         chosen = plan.engine
         listed = cudnn_graph.names(plan.graph)

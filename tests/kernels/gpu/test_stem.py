@@ -10,20 +10,23 @@ from gpu_samples import STEMS, close
 from outcomes import doubled, sparse, turned
 from test_emulated_kernels import limit_blocks
 
+from gpucnn.backend import guarded
 from gpucnn.devices import get_backend, gpu
 from gpucnn.kernels.gpu import stem
-from gpucnn.kernels.gpu.cudnn import conv2d as fast
-from gpucnn.kernels.gpu.cudnn import library
-from gpucnn.layers.conv2d import conv2d
+from gpucnn.kernels.gpu.cudnn.options import Options
+from gpucnn.layers.conv2d import conv2d, conv2d_input_grad
 
 each_storage = pytest.mark.parametrize("storage", ["float32", "float16"])
 each_stem = pytest.mark.parametrize("sample", STEMS, ids=str)
 ONE, NONE = ((1, 1), (1, 1)), ((0, 0), (0, 0))
 
 
-@pytest.fixture(autouse=True)
-def switched_on(monkeypatch) -> None:
-    monkeypatch.setattr(library, "_options", [library.Options()])
+ROW = gpu.table(Options())[conv2d]
+
+
+def row(op=conv2d):
+    """The op's row on doubles that are installed by now."""
+    return gpu.table(Options())[op]
 
 
 def stored(args, storage):
@@ -45,7 +48,7 @@ def test_parity(sample, storage, emulator) -> None:
     """As the backend calls it; the same bits in whatever order threads run."""
     args = stored(sample.arguments(), storage)
     emulator.launched.clear()
-    got = gpu.on_cudnn(conv2d, fast.conv2d)(*args)
+    got = guarded(conv2d, ROW)(*args)
     assert {file for file, _ in emulator.launched} == {"stem.cu"}
     assert got.dtype == storage
     close(got, conv2d(*doubled(args)))
@@ -77,7 +80,7 @@ def test_parity_on_a_gpu(sample, storage) -> None:
     device = get_backend("gpu")
     args = stored(sample.arguments(), storage)
     moved = [device.to_device(a) if isinstance(a, np.ndarray) else a for a in args]
-    assert fast.plan("conv2d", *moved) == "stem.cu"
+    assert ROW.plan(*moved) == "stem.cu"
     got = device.to_host(device.run(conv2d, *moved))
     assert got.dtype == storage
     close(got, conv2d(*doubled(args)))
@@ -106,8 +109,8 @@ def test_first_convolutions_of_the_nets_go_this_way(x_shape, filters, kernel, pa
     for dtype in ("float32", "float16"):
         x, w, b = arrays(x_shape, filters, kernel, dtype)
         for bias in (b, None):
-            assert fast.plan("conv2d", x, w, bias, (1, 1), padding) == "stem.cu"
-            assert fast.supports("conv2d", x, w, bias, (1, 1), padding)
+            assert ROW.plan(x, w, bias, (1, 1), padding) == "stem.cu"
+            assert ROW.accepts(x, w, bias, (1, 1), padding)
 
 
 @pytest.mark.parametrize(
@@ -122,18 +125,15 @@ def test_first_convolutions_of_the_nets_go_this_way(x_shape, filters, kernel, pa
 )
 def test_other_convolutions_stay_on_cudnn(x_shape, filters, kernel, stride, monkeypatch, tmp_path) -> None:
     install(monkeypatch, tmp_path)
-    library.configure(library.Options())
     args = (*arrays(x_shape, filters, kernel), stride, ONE)
-    assert fast.plan("conv2d", *args) == "cudnn fprop + bias"
+    assert row().plan(*args) == "cudnn fprop + bias"
 
 
 def test_gradients_stay_on_cudnn_and_what_does_not_fit_is_left_to_the_op(monkeypatch, tmp_path) -> None:
     install(monkeypatch, tmp_path)
-    library.configure(library.Options())
     x, w, b = arrays((2, 8, 8, 3), 8, (3, 3))
-    assert fast.plan("conv2d_input_grad", aligned(np.ones((2, 8, 8, 8), "float32")), w, x.shape, (1, 1), ONE)[:5] == (
-        "cudnn"
-    )
+    dy = aligned(np.ones((2, 8, 8, 8), "float32"))
+    assert row(conv2d_input_grad).plan(dy, w, x.shape, (1, 1), ONE) == "cudnn dgrad"
     for wrong in [
         (x, w, b[:1]),
         (x, w, b.astype("float16")),
@@ -142,7 +142,7 @@ def test_gradients_stay_on_cudnn_and_what_does_not_fit_is_left_to_the_op(monkeyp
         (x[:, :2, :2], w, b),
         tuple(a.astype("float64") for a in (x, w, b)),
     ]:
-        assert fast.plan("conv2d", *wrong, (1, 1), NONE) == "im2col + cublas"
+        assert row().plan(*wrong, (1, 1), NONE) == "im2col + cublas"
 
 
 def test_it_can_be_switched_off_and_doctor_says_so(monkeypatch, tmp_path) -> None:
@@ -150,6 +150,5 @@ def test_it_can_be_switched_off_and_doctor_says_so(monkeypatch, tmp_path) -> Non
     args = (*arrays((2, 8, 8, 3), 8, (3, 3)), (1, 1), ONE)
     for switch, way in (("0", "cudnn fprop + bias"), ("1", "stem.cu")):
         monkeypatch.setenv("GPUCNN_STEM", switch)
-        monkeypatch.setattr(library, "_options", [])
-        assert fast.plan("conv2d", *args) == way
+        assert gpu.table(Options.from_environment())[conv2d].plan(*args) == way
         assert ("few channels forward by stem.cu" in gpu.convolution_engine()) == (switch == "1")

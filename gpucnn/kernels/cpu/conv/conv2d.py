@@ -1,7 +1,8 @@
-"""Which algorithm a convolution takes, and the three ops."""
+"""Convolution and its gradients: which algorithm, the three kernels, and the arguments that they accept."""
 
 import numpy as np
 
+from gpucnn.kernels.cpu.arguments import examples_fit, filters_fit, float32_where, weights_fit
 from gpucnn.kernels.cpu.conv import direct, winograd
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.compile import jit
@@ -11,7 +12,7 @@ from gpucnn.types import Array, Padding, Pair, Shape
 
 WINOGRAD, DIRECT = "winograd F(4x4,3x3)", "direct, windows where they lie"
 TILES, PAYING = 16, 64  # the fewest tiles for Winograd, and the channels for which they are enough
-FILLED = 0.75  # share of the channels that must be there where others are added, as zeros, to fill vectors
+FILLED = 0.75  # fraction of the channels that must be there where others are added, as zeros, to fill vectors
 
 
 def plan(x_shape: Shape, w_shape: Shape, stride: Pair, padding: Padding) -> str:
@@ -52,6 +53,26 @@ def resize(x: Array, channels: int) -> Array:
     y = empty((*x.shape[:-1], channels))
     parallel(_resize, x.reshape(-1, x.shape[-1]), y.reshape(-1, channels), work=y.size)
     return y
+
+
+accepts_forward = float32_where(weights_fit)
+accepts_input_grad = float32_where(filters_fit)
+accepts_weight_grad = float32_where(examples_fit)
+
+
+def plan_forward(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> str:
+    """The algorithm of ``conv2d``."""
+    return plan(x.shape, w.shape, stride, padding)
+
+
+def plan_input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> str:
+    """The algorithm of ``conv2d_input_grad``."""
+    return plan(x_shape, w.shape, stride, padding)
+
+
+def plan_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> str:
+    """The algorithm of ``conv2d_weight_grad``."""
+    return plan(x.shape, w_shape, stride, padding)
 
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:

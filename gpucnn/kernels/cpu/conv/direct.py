@@ -149,7 +149,7 @@ def _forward(first, last, x, panels, bias, pixels, walk, top, left, padded, resu
 
 @jit
 def _weight_grad(first, last, dy, x, taps, pixels, top, left, padded, grads, zeros, kind, parts):
-    """Dy (N,H',W',F), x (N,H,W,C) -> parts (parts,P,taps,lanes), sums over some of the images each."""
+    """dy (N,H',W',F), x (N,H,W,C) -> parts (parts,P,taps,lanes), sums over some of the images each."""
     n, down, across, f = dy.shape
     sums, count, _, lanes = parts.shape
     some = pixels.size - OVERHANG  # of a group
@@ -209,7 +209,7 @@ def _finish(first, last, parts, scratch, dw):
 
 @jit
 def _input_grad(first, last, dy, weights, slices, sources, targets, walk, top, left, padded, zeros, kind, dx):
-    """Dy (N,H',W',F), weights (slices,F,16 P), in whatever order -> dx (N,H,W,C).
+    """dy (N,H',W',F), weights (slices,F,16 P), in whatever order -> dx (N,H,W,C).
 
     A slice is what every output pixel adds to the padded images at one place: a tap's channels or, where there are few,
     a line of the kernel.  In the first case each panel of channels has padded images of its own, or, where padded has

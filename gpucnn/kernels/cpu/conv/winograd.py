@@ -6,7 +6,7 @@ An output tile of 4x4 pixels needs an input tile of 6x6 and 36 products per pair
     for the kernel: the adjoint, dU = V^T (A dy A^T) summed over tiles,   dg = G^T dU G
 
 The 36 positions are independent, so M = V U is 36 matrix products, tiles x channels times channels x filters.  The
-gradient for the input is a forward convolution of dy with the kernel turned round.
+gradient for the input is a forward convolution of dy with the kernel rotated by 180 degrees.
 
 Tiles are handled in chunks: one chunk's V and M stay in the second-level cache between transform, product and
 transform back.  Channels go sixteen at a time, hence ``channels % 16 == 0``.
@@ -70,8 +70,8 @@ def _kernels(first, last, w, scratch, u):
 
 
 @jit
-def _turned_kernels(first, last, w, scratch, u):
-    """w (F,3,3,C), turned by 180 degrees -> u (36,C/16,F,16)."""
+def _rotated_kernels(first, last, w, scratch, u):
+    """w (F,3,3,C), rotated by 180 degrees -> u (36,C/16,F,16)."""
     f, _, _, c = w.shape
     area = scratch[first].ctypes.data
     for one in range(f * first // SHARDS, f * last // SHARDS):
@@ -129,7 +129,7 @@ def _kernel_gradients(first, last, x, dy, top, left, across, down, tiles, walk, 
 
 @jit
 def _finish_kernels(first, last, du, scratch, dw):
-    """Du (parts,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
+    """du (parts,36,C/16,F,16), added in order -> dw = G^T du G (F,3,3,C)."""
     f, _, _, c = dw.shape
     area = scratch[first].ctypes.data
     step = f * c
@@ -153,8 +153,8 @@ def _finish_kernels(first, last, du, scratch, dw):
 
 def _chunk(count: int, channels: int) -> int:
     """Tiles of a chunk: what suits the caches, but not so many that threads have nothing to do."""
-    share = -(-count // SHARDS)
-    return min(TILES if channels < MANY else 2 * TILES, -(-share // ROWS) * ROWS)
+    each = -(-count // SHARDS)
+    return min(TILES if channels < MANY else 2 * TILES, -(-each // ROWS) * ROWS)
 
 
 def _work(c: int, f: int, tiles: int) -> tuple[Array, Array, Array, Array]:
@@ -192,11 +192,11 @@ def forward(x: Array, w: Array, padding: Padding) -> Array:
 
 
 def input_grad(dy: Array, w: Array, padding: Padding) -> Array:
-    """dy (N,H',W',F), w (F,3,3,C) -> dx: dy convolved with the kernel turned round."""
+    """dy (N,H',W',F), w (F,3,3,C) -> dx: dy convolved with the kernel rotated by 180 degrees."""
     f, _, _, c = w.shape
     (top, bottom), (left, right) = padding
     u = empty((36, c // LANES, f, LANES))
-    parallel(_turned_kernels, w, empty((SHARDS, AREA)), u)
+    parallel(_rotated_kernels, w, empty((SHARDS, AREA)), u)
     return convolve(dy, u, ((2 - top, 2 - bottom), (2 - left, 2 - right)))
 
 

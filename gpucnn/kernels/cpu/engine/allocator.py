@@ -1,7 +1,7 @@
-"""Arrays whose memory comes back: a steady training step asks the system for none.
+"""An allocator of arrays that reuses memory: a steady training step asks the system for none.
 
 A fresh 33 MB array costs 5 ms of page faults, a used one 2 ms less.  ``empty`` hands out the memory of an array that
-nobody holds any more: each block is owned by a small object that the arrays on it keep alive, and that puts the block
+is no longer referenced: each block is owned by a small object that the arrays on it keep alive, and that puts the block
 back when the last of them is gone.  So layers keep and drop arrays as they like.
 """
 
@@ -55,7 +55,7 @@ def empty(shape: Shape, dtype: str = "float32") -> Array:
 
 
 def streams(array: Array) -> bool:
-    """Whether to write it past the caches: it is too large to be found there by whoever reads it."""
+    """Whether to write it past the caches: it is too large to be still in them when it is read."""
     return bool(array.nbytes >= STREAMED and array.ctypes.data % ALIGNMENT == 0)
 
 

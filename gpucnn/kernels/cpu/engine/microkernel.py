@@ -150,13 +150,13 @@ def _product(a, row, walk, length, rows, next_row, b, b_panel, start, c, c_panel
 
 @jit
 def multiply(a, walk, k, b, c, c_panel, rows, columns, zeros, wide):
-    """C = a b: a (rows, k), sixteen floats a row, b (k, 16 columns), c (rows, 16 columns); ``zeros``: an address."""
+    """c = a b: a (rows, k), sixteen floats a row, b (k, 16 columns), c (rows, 16 columns); ``zeros``: an address."""
     _product(a, LANES, walk, k, rows, LANES * LANES, b, LANES * k, zeros, c, c_panel, columns, wide)
 
 
 @jit
 def multiply_add(a, a_panel, walk, k, b, b_panel, c, rows, columns, start, wide):
-    """C = start + a^T b: a (k, rows) in panels, b (k, 16 columns), c (rows, 16 columns); ``start``: c or zeros."""
+    """c = start + a^T b: a (k, rows) in panels, b (k, 16 columns), c (rows, 16 columns); ``start``: c or zeros."""
     _product(a, 1, walk, k, rows, a_panel, b, b_panel, start, c, LANES * rows, columns, wide)
 
 
@@ -205,7 +205,7 @@ def overhang(count, kind):
 
 @jit
 def gather_rows(a, rows, walk, length, count, b, b_row, start, start_row, c, c_row, kind):
-    """C = start + a b for one panel: a's rows begin at offsets from the list at ``rows``, of int64 in floats.
+    """c = start + a b for one panel: a's rows begin at offsets from the list at ``rows``, of int64 in floats.
 
     Some rows more than ``count`` may be computed and written (``overhang``).
     """

@@ -10,7 +10,6 @@ LLVM splits the vectors; the code stays right.
     put(address, i, a, past)         one or the other
     fill(2.0) * a                    all lanes the same
     spread(address, i)               the float at i in all lanes
-    prefetch(address)                ask for a cache line
     transpose(a, step, b, step)      sixteen rows of sixteen floats become columns
     above_zero(a, b)                 b where a > 0, else 0
     positive(a)                      max(a, 0), and NaN stays NaN
@@ -24,7 +23,6 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
@@ -137,22 +135,8 @@ def fill(typingctx, value):
 
 
 @intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at an address; any address will do."""
-
-    def generate(context, builder, signature, args):
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(ask, [builder.inttoptr(args[0], byte), number(0), number(2), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.uintp), generate
-
-
-@intrinsic
 def above_zero(typingctx, a, b):
-    """B where a > 0, else 0."""
+    """b where a > 0, else 0."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(VECTOR, [0.0] * LANES)
@@ -163,7 +147,7 @@ def above_zero(typingctx, a, b):
 
 @intrinsic
 def positive(typingctx, a):
-    """A where it is not below 0, else 0: one instruction, and what is not a number stays so."""
+    """max(a, 0) in one instruction; NaN stays NaN."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(VECTOR, [0.0] * LANES)
@@ -174,7 +158,7 @@ def positive(typingctx, a):
 
 @intrinsic
 def larger(typingctx, a, b):
-    """The larger of a and b, and NaN where either is not a number."""
+    """The larger of a and b, and NaN where either is NaN."""
 
     def generate(context, builder, signature, args):
         a, b = args
@@ -186,7 +170,7 @@ def larger(typingctx, a, b):
 
 @intrinsic
 def at_least(typingctx, a, b, x, y):
-    """X where a >= b, else y."""
+    """x where a >= b, else y."""
 
     def generate(context, builder, signature, args):
         return builder.select(builder.fcmp_ordered(">=", args[0], args[1]), args[2], args[3])

@@ -82,7 +82,7 @@ def lend(context, builder, kind, value):
     """An argument as the threads see it: an array without its owner.
 
     A kernel that takes a view counts references to the owner.  Two threads that count on one owner pass its cache
-    line to and fro, which made pooling slower on two threads than on one; whoever called holds the array anyway.
+    line to and fro, which made pooling slower on two threads than on one; the caller keeps the array alive anyway.
     """
     if not isinstance(kind, types.Array):
         return value
@@ -108,10 +108,10 @@ def make_entry(typingctx, code, arguments, room):
         with builder.if_then(builder.icmp_unsigned("!=", code, _I64(0))):
             builder.store(code, known)
         layout = context.get_value_type(kinds)
-        lent = [
+        borrowed = [
             lend(context, builder, *pair) for pair in zip(kinds, cgutils.unpack_tuple(builder, arguments), strict=True)
         ]
-        builder.store(context.make_tuple(builder, kinds, lent), builder.inttoptr(room, layout.as_pointer()))
+        builder.store(context.make_tuple(builder, kinds, borrowed), builder.inttoptr(room, layout.as_pointer()))
 
         entry = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [_I64, _I64, _I64]), "kernel_entry")
         entry.linkage = "internal"

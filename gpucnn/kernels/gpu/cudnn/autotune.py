@@ -22,7 +22,7 @@ def agreeing(
 
     Args:
         compute: a candidate's result, valid until the next call; None where it cannot be executed.  # sync
-        tolerance: largest difference, as a share of the largest value.
+        tolerance: largest difference, as a fraction of the largest value.
     """
     running = [candidate for candidate in candidates if compute(candidate) is not None]
     best: list[int] = []

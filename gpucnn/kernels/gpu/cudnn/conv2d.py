@@ -4,14 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.kernels.gpu import stem
-from gpucnn.kernels.gpu.cudnn import library
 from gpucnn.kernels.gpu.cudnn.geometry import DGRAD, FPROP, WGRAD, Geometry
+from gpucnn.kernels.gpu.cudnn.library import Library
 from gpucnn.types import Array, Padding, Pair, Shape
 
 SECOND_CHOICE = "im2col + cublas"
 FUSED_BIAS, SEPARATE_BIAS = "cudnn fprop + bias", "cudnn fprop, then bias"
-ALIGNMENT = 16  # bytes: what cuDNN expects of every address
-
 
 Request = tuple[Geometry, tuple[Array, ...]]
 """A convolution, and its arrays in the order in which its op takes them."""
@@ -37,102 +35,86 @@ REQUESTS: dict[str, Callable[..., Request]] = {
 }
 
 
-# -- the choice ---------------------------------------------------------------------------------------
+class Convolutions:
+    """The three kernels by a library's cuDNN, and ``stem.cu`` forward where there are few channels.
 
-
-def plan(op: str, *args: Any, **kwargs: Any) -> str:
-    """Which way an op goes with these arguments: "cudnn fprop", "cudnn dgrad" ..., "stem.cu", or ``SECOND_CHOICE``.
-
-    Asks and computes nothing.
-
-    Args:
-        op: "conv2d", "conv2d_input_grad" or "conv2d_weight_grad"; the others are what it would be called with.
+    Ops are named as in ``REQUESTS``.
     """
-    geometry, arrays = REQUESTS[op](*args, **kwargs)
-    if stem.supports(geometry, arrays):
-        return stem.PLAN
-    if refusal(geometry, arrays):
-        return SECOND_CHOICE
-    if not geometry.bias:
-        return f"cudnn {geometry.op}"
-    return SEPARATE_BIAS if library.plans().find(geometry).refusal else FUSED_BIAS
 
+    def __init__(self, library: Library) -> None:
+        self.library = library
 
-def engine() -> str:
-    """What computes convolutions on the current GPU, in one line for people."""
-    plans = library.current()
-    first = f"; few channels forward by {stem.PLAN}" if library.options().stem else ""
-    if isinstance(plans, str):
-        return f"{SECOND_CHOICE}: {plans}{first}"
-    about, options = plans.cache.environment, plans.options
-    chosen = "the fastest engines by timing" if options.autotune else "engines by its heuristics"
-    return f"cuDNN {about.cudnn}, frontend {about.frontend}: {chosen}, {options}{first}"
+    def engine(self) -> str:
+        """What computes convolutions on the current GPU, in one human-readable line."""
+        plans, options = self.library.current(), self.library.options
+        first = f"; few channels forward by {stem.PLAN}" if options.stem else ""
+        if isinstance(plans, str):
+            return f"{SECOND_CHOICE}: {plans}{first}"
+        about = plans.cache.environment
+        chosen = "the fastest engines by timing" if options.autotune else "engines by its heuristics"
+        return f"cuDNN {about.cudnn}, frontend {about.frontend}: {chosen}, {options}{first}"
 
+    def plan(self, op: str, *args: Any, **kwargs: Any) -> str:
+        """Which way an op goes with its arguments: "cudnn fprop", "cudnn dgrad" ..., "stem.cu", or ``SECOND_CHOICE``.
 
-def supports(op: str, *args: Any, **kwargs: Any) -> bool:
-    """Whether the kernel of this name covers these arguments; ``plan`` for programs."""
-    request = REQUESTS[op](*args, **kwargs)
-    return stem.supports(*request) or not refusal(*request)
+        Asks and computes nothing.
+        """
+        geometry, arrays = REQUESTS[op](*args, **kwargs)
+        if self.by_stem(geometry, arrays):
+            return stem.PLAN
+        if self.refusal(geometry, arrays):
+            return SECOND_CHOICE
+        if not geometry.bias:
+            return f"cudnn {geometry.op}"
+        return SEPARATE_BIAS if self.library.plans().find(geometry).refusal else FUSED_BIAS
 
+    def accepts(self, op: str, *args: Any) -> bool:
+        """Whether an op's arguments are computed here; ``plan`` says how."""
+        request = REQUESTS[op](*args)
+        return self.by_stem(*request) or not self.refusal(*request)
 
-def refusal(geometry: Geometry, arrays: tuple[Array, ...]) -> str:
-    """Why cuDNN does not compute this; "" where it does.
+    def by_stem(self, geometry: Geometry, arrays: tuple[Array, ...]) -> bool:
+        """Whether ``stem.cu`` computes this in place of cuDNN."""
+        return self.library.options.stem and stem.accepts(geometry, arrays)
 
-    Kernels read by address, so arrays have to fit the geometry: one shape, dtype and GPU for each, nothing broadcast.
-    """
-    plans = library.current()
-    if isinstance(plans, str):
-        return plans
-    if reason := plans.find(geometry._replace(bias=False)).refusal:
-        return reason
-    for array, shape in zip(arrays, geometry.input_shapes, strict=True):
-        if array.shape != shape or array.dtype != geometry.dtype:
-            return f"{geometry} was given an array {array.dtype} {array.shape} in place of {shape}"
-        if array.data.device_id != plans.device:
-            return f"{geometry} was given an array of GPU {array.data.device_id} while GPU {plans.device} is current"
-    return ""
+    def refusal(self, geometry: Geometry, arrays: tuple[Array, ...]) -> str:
+        """Why cuDNN does not compute this; "" where it does.
 
+        Kernels read by address, so arrays have to fit the geometry: one shape, dtype and GPU for each, nothing
+        broadcast.
+        """
+        plans = self.library.current()
+        if isinstance(plans, str):
+            return plans
+        if reason := plans.find(geometry._replace(bias=False)).refusal:
+            return reason
+        for array, shape in zip(arrays, geometry.input_shapes, strict=True):
+            if array.shape != shape or array.dtype != geometry.dtype:
+                return f"{geometry} was given an array {array.dtype} {array.shape} in place of {shape}"
+            if array.data.device_id != plans.device:
+                return (
+                    f"{geometry} was given an array of GPU {array.data.device_id} while GPU {plans.device} is current"
+                )
+        return ""
 
-# -- the kernels --------------------------------------------------------------------------------------
+    def conv2d(self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:
+        """x (N,H,W,C), w (F,KH,KW,C), b (F,) or None -> y (N,H',W',F)."""
+        geometry, arrays = forward(x, w, b, stride, padding)
+        if self.by_stem(geometry, arrays):
+            return stem.conv2d(x, w, b, stride, padding)
+        if b is None or not self.library.plans().find(geometry).refusal:
+            return self.library.compute(geometry, arrays)
+        y = self.library.compute(geometry._replace(bias=False), (x, w))
+        y += b
+        return y
 
+    def conv2d_input_grad(self, dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
+        """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape`` (N,H,W,C)."""
+        return self.library.compute(*input_grad(dy, w, x_shape, stride, padding))
 
-def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding) -> Array:
-    """x (N,H,W,C), w (F,KH,KW,C), b (F,) or None -> y (N,H',W',F)."""
-    geometry, arrays = forward(x, w, b, stride, padding)
-    if stem.supports(geometry, arrays):
-        return stem.conv2d(x, w, b, stride, padding)
-    if b is None or not library.plans().find(geometry).refusal:
-        return compute(geometry, arrays)
-    y = compute(geometry._replace(bias=False), (x, w))
-    y += b
-    return y
+    def conv2d_weight_grad(self, dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> Array:
+        """dy (N,H',W',F), x (N,H,W,C) -> dw of ``w_shape`` (F,KH,KW,C).
 
-
-def conv2d_input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
-    """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape`` (N,H,W,C)."""
-    return compute(*input_grad(dy, w, x_shape, stride, padding))
-
-
-def conv2d_weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> Array:
-    """dy (N,H',W',F), x (N,H,W,C) -> dw of ``w_shape`` (F,KH,KW,C).
-
-    From float16 arrays it is float16 too: cuDNN's engines store no other.
-    """
-    return compute(*weight_grad(dy, x, w_shape, stride, padding))
-
-
-def compute(geometry: Geometry, arrays: tuple[Array, ...]) -> Array:
-    """A convolution that cuDNN does not refuse -> a new array."""
-    import cupy
-
-    result = cupy.empty(geometry.output_shape, geometry.dtype)
-    packed = [pack(array) for array in arrays]  # held until the launch
-    library.plans().run(geometry, [array.data.ptr for array in (*packed, result)], result)
-    return result
-
-
-def pack(array: Array) -> Array:
-    """The array as cuDNN reads it: in C order, at an aligned address; a copy where it is not."""
-    if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0:
-        return array
-    return array.copy(order="C")
+        From float16 arrays it is float16 too: cuDNN's engines store no other.
+        """
+        return self.library.compute(*weight_grad(dy, x, w_shape, stride, padding))

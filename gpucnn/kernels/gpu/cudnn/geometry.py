@@ -1,4 +1,4 @@
-"""What a convolution is, whoever computes it: op, shapes, stride, padding, dtype."""
+"""What a convolution is, on any library: op, shapes, stride, padding, dtype."""
 
 from math import prod
 from typing import Any, NamedTuple

@@ -7,8 +7,8 @@ convolutions.  Sums are float32.
 
 import numpy as np
 
-from gpucnn.kernels.gpu.cudnn import conv2d, library
 from gpucnn.kernels.gpu.cudnn.geometry import DGRAD, FPROP, Geometry
+from gpucnn.kernels.gpu.cudnn.library import Library
 from gpucnn.types import Array
 
 HALF = np.dtype("float16")
@@ -27,21 +27,25 @@ def nn_geometry(m: int, n: int, k: int) -> Geometry:
     return Geometry(DGRAD, (1, 1, m, n), (k, 1, 1, n), ONE, NONE, HALF)
 
 
-def nt(a: Array, b: Array) -> Array:
-    """a (m,k), b (n,k) -> a b^T (m,n), float16."""
-    (m, k), n = a.shape, len(b)
-    return conv2d.compute(nt_geometry(m, n, k), (a, b)).reshape(m, n)
+class Products:
+    """Products by a library's cuDNN."""
 
+    def __init__(self, library: Library) -> None:
+        self.library = library
 
-def nn(a: Array, b: Array) -> Array:
-    """a (m,k), b (k,n) -> a b (m,n), float16."""
-    (m, k), n = a.shape, b.shape[1]
-    return conv2d.compute(nn_geometry(m, n, k), (a, b)).reshape(m, n)
+    def nt(self, a: Array, b: Array) -> Array:
+        """a (m,k), b (n,k) -> a b^T (m,n), float16."""
+        (m, k), n = a.shape, len(b)
+        return self.library.compute(nt_geometry(m, n, k), (a, b)).reshape(m, n)
 
+    def nn(self, a: Array, b: Array) -> Array:
+        """a (m,k), b (k,n) -> a b (m,n), float16."""
+        (m, k), n = a.shape, b.shape[1]
+        return self.library.compute(nn_geometry(m, n, k), (a, b)).reshape(m, n)
 
-def refusal(*geometries: Geometry) -> str:
-    """Why cuDNN does not compute these products on the current GPU; "" where it does."""
-    plans = library.current()
-    if isinstance(plans, str):
-        return plans
-    return next((reason for geometry in geometries if (reason := plans.find(geometry).refusal)), "")
+    def refusal(self, *geometries: Geometry) -> str:
+        """Why cuDNN does not compute these products on the current GPU; "" where it does."""
+        plans = self.library.current()
+        if isinstance(plans, str):
+            return plans
+        return next((reason for geometry in geometries if (reason := plans.find(geometry).refusal)), "")

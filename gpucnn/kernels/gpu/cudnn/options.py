@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpucnn.errors import UsageError
 
@@ -22,7 +22,7 @@ class Options:
 
     Attributes:
         cudnn: whether it is used at all.
-        tf32: float32 numbers may be rounded to 10 bits of fraction before they are multiplied (tensor cores do
+        tf32: float32 numbers may be rounded to 10 bits of mantissa before they are multiplied (tensor cores do
             that); sums are float32 either way.
         deterministic: only engines that give the same bits each time.
         autotune: time the engines when a shape is first computed, and keep the fastest; else take the first that
@@ -57,6 +57,10 @@ class Options:
                 raise UsageError(f"{WORKSPACE}={text!r}: give a number of MiB")
             values["workspace_mib"] = int(text)
         return cls(**values)  # type: ignore[arg-type]
+
+    def with_tf32(self, allowed: bool) -> "Options":
+        """The same with TF32 where it is allowed here or by these options."""
+        return replace(self, tf32=allowed or self.tf32)
 
     def __str__(self) -> str:
         """As in ``tf32=0 deterministic=1 workspace=512``: what decides which engines there are to choose from."""

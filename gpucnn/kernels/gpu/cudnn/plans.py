@@ -18,7 +18,7 @@ from gpucnn.kernels.gpu.cudnn.workspace import Workspace
 from gpucnn.types import Array
 
 AGREEMENT = {"float32": 1e-3, "TF32": 2e-2, "float16": 2e-2}
-"""How far engines' results may lie apart, as a share of the largest value: they add in other orders."""
+"""How far engines' results may lie apart, as a fraction of the largest value: they add in other orders."""
 PERIOD = 65521
 """Of the numbers that engines are compared on; a prime, so that no side of an array divides it."""
 
@@ -80,8 +80,8 @@ def trial_arrays(geometry: Geometry, like: Array) -> list[Array]:
     return arrays
 
 
-class Plans:
-    """All plans of one GPU, its cuDNN handle and its scratch memory.
+class Context:
+    """cuDNN on one GPU: what all plans there share, whatever their options.
 
     Args:
         cudnn: the frontend's module.
@@ -89,21 +89,35 @@ class Plans:
         cuda: ``cupy.cuda``.
         device: the GPU's number.
         cache: choices of earlier runs.
+
+    Attributes:
+        executions: how many engines were started so far.
     """
 
-    def __init__(self, cudnn: Any, handle: int, cuda: Any, device: int, cache: PlanCache, options: Options) -> None:
+    def __init__(self, cudnn: Any, handle: int, cuda: Any, device: int, cache: PlanCache) -> None:
         self.cudnn, self.handle, self.cuda, self.device, self.cache = cudnn, handle, cuda, device, cache
         self.workspace = Workspace(cuda.alloc)
         self.lock = threading.RLock()  # a handle serves one stream at a time
         self.stream: int | None = None
         self.told = False
-        self.by_options: dict[Options, dict[Geometry, Plan]] = {}
-        self.use(options)
+        self.executions = 0
+        self.by_options: dict[Options, Plans] = {}
 
-    def use(self, options: Options) -> None:
-        """Compute under these options from now on; plans made under others are kept."""
-        self.options = options
-        self.plans = self.by_options.setdefault(options, {})
+    def under(self, options: Options) -> "Plans":
+        """The plans made under these options; equal ones have the same plans."""
+        if options not in self.by_options:
+            self.by_options[options] = Plans(self, options)
+        return self.by_options[options]
+
+
+class Plans:
+    """All plans of one GPU that were made under the same options."""
+
+    def __init__(self, context: Context, options: Options) -> None:
+        self.context, self.options = context, options
+        self.cudnn, self.handle, self.cuda, self.device = context.cudnn, context.handle, context.cuda, context.device
+        self.cache, self.workspace, self.lock = context.cache, context.workspace, context.lock
+        self.plans: dict[Geometry, Plan] = {}
 
     def find(self, geometry: Geometry) -> Plan:
         """The plan of a convolution, made and checked at the first request; it may be a refusal."""
@@ -128,11 +142,13 @@ class Plans:
         plan = self.find(geometry)
         stream = self.cuda.get_current_stream()
         with self.lock:
-            if stream.ptr != self.stream:
+            context = self.context
+            if stream.ptr != context.stream:
                 self.cudnn.set_stream(handle=self.handle, stream=stream.ptr)
-                self.stream = stream.ptr
+                context.stream = stream.ptr
             if not plan.engine:
                 self.choose(plan, pointers, result, stream)
+            context.executions += 1
             plan.execute(pointers, self.workspace.address(plan.workspace, stream), self.handle)
 
     def choose(self, plan: Plan, pointers: list[int], result: Array, stream: Any) -> None:
@@ -166,9 +182,9 @@ class Plans:
         Raises:
             MemoryError: CuPy's, where none can be and one would have, had there been room for its scratch memory.
         """
-        if not self.told:
+        if not self.context.told:
             notice(f"timing cuDNN's engines, once per shape; what is found is kept in {self.cache.path}")
-            self.told = True
+            self.context.told = True
         graph = plan.graph
         candidates = [i for i in range(len(names)) if cudnn_graph.buildable(self.cudnn, graph, i)]
         full: list[MemoryError] = []

@@ -1,0 +1,18 @@
+"""What kernels of both devices ask of their arguments: shapes that belong together."""
+
+from gpucnn.types import Array
+
+
+def same_shape(first: Array, *others: Array) -> bool:
+    """Arrays of one shape."""
+    return all(other.shape == first.shape for other in others)
+
+
+def per_channel(x: Array, *values: Array) -> bool:
+    """One value per channel of x (..., C)."""
+    return all(value.shape == x.shape[-1:] for value in values)
+
+
+def class_indices(scores: Array, labels: Array) -> bool:
+    """The classes of the rows of scores (N,K), integers (N,)."""
+    return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]
