@@ -43,7 +43,7 @@ class Contender:
 
     Attributes:
         interpreter: the Python that runs it; PyTorch may live in an environment of its own.
-        deadline: in the time of ``perf_counter``; a contender that has not answered by then is stopped.
+        deadline: in the time of ``perf_counter``; whoever has not answered by then is stopped.
         launches, graphs, device_mib, versions: what a process on a GPU says of itself.
     """
 

@@ -283,7 +283,7 @@ def as_text(report: dict[str, Any]) -> str:
     if report["convolutions"]:
         lines += row("convolutions", report["convolutions"])
     count = len(report["kernels"])
-    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run on the reference implementation"]
+    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run as they are written"]
     width = max(map(len, report["kernels"]), default=0)
     # a kernel is named as its op: where it lies is what is news
     lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]

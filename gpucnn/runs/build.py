@@ -5,18 +5,18 @@ from math import ceil
 from typing import Any
 
 from gpucnn import models
+from gpucnn.optim import schedules
+from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.backend import Backend
+from gpucnn.runs.config import Config, GroupConfig
 from gpucnn.data import Dataset, split_validation
 from gpucnn.data.loader import check as check_loader
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
-from gpucnn.optim import schedules
-from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.muon import Muon
 from gpucnn.optim.optimizer import SGD, Adam, AdamW, GroupRule, Optimizer
-from gpucnn.optim.schedules import Schedule
-from gpucnn.runs.config import Config, GroupConfig
 from gpucnn.training.precision import FLOAT32, POLICIES, Policy
+from gpucnn.optim.schedules import Schedule
 from gpucnn.training.trainer import Trainer
 
 

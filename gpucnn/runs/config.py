@@ -13,11 +13,11 @@ from types import NoneType, UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.data.augment.settings import Augmentation
-from gpucnn.devices.gpu_memory import memory_limit
 from gpucnn.errors import UsageError, closest
-from gpucnn.inference.tta import VIEWS
+from gpucnn.devices.gpu_memory import memory_limit
 from gpucnn.layers.parameter import GROUPS
 from gpucnn.training.precision import POLICIES
+from gpucnn.inference.tta import VIEWS
 
 Option = bool | int | float | str
 

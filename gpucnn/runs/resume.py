@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gpucnn.checkpoint import Checkpoint, load_checkpoint
-from gpucnn.errors import UsageError
 from gpucnn.runs.config import Config
+from gpucnn.errors import UsageError
 from gpucnn.runs.directory import find_latest
 from gpucnn.runs.state import expected_tensors
 

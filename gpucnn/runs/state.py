@@ -6,13 +6,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from gpucnn.optim.averages import EMA
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.checkpoint import Checkpoint, load_checkpoint
+from gpucnn.runs.config import Config
 from gpucnn.errors import CheckpointError, GpucnnError
 from gpucnn.layers import Layer
-from gpucnn.optim.averages import EMA
 from gpucnn.runs.build import build_averages, build_model
-from gpucnn.runs.config import Config
 from gpucnn.training.trainer import Progress, Trainer
 from gpucnn.types import Shape
 

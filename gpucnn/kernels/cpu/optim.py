@@ -76,5 +76,5 @@ def adam_update(
 
 
 def lerp(a: Array, w: Array, share: float) -> None:
-    """Move a by this fraction of the way to w, in place."""
+    """Part of the way from a to w."""
     parallel(_lerp, a, w, np.float32(share), work=2 * a.size)

@@ -92,7 +92,7 @@ def adam_update(
 
 
 def lerp(a: Array, w: Array, share: Any) -> None:
-    """Move a by this fraction of the way to w, in place."""
+    """Part of the way from a to w."""
     w = contiguous(w)
     wide, grid = _plan(a, w)
     launch(MODULE, f"lerp<{wide}>", grid, a, w, np.int64(a.size), *number(share, np.float64))
