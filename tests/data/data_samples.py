@@ -1,4 +1,4 @@
-"""Tiny made-up data sets in their publishers' formats, and archives as no publisher makes them."""
+"""Tiny synthetic data sets in their publishers' formats, and hostile archives."""
 
 import gzip
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from gpucnn.data.cifar import CIFAR10_LAYOUTS, CIFAR100_LAYOUTS, Layout, cifar_source
 from gpucnn.data.files.sources import Source
 
-PARTS = (("train", 5), ("t10k", 3))  # of the made-up MNIST: images in each
+PARTS = (("train", 5), ("t10k", 3))  # of the synthetic MNIST: images in each
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

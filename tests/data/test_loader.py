@@ -135,7 +135,7 @@ def test_seeds_and_epochs_differ() -> None:
      Augmentation(rotation=9), Augmentation(scale=0.2), Augmentation(elastic=9.0), Augmentation(brightness=0.2),
      Augmentation(contrast=0.2)],
 )  # fmt: skip
-def test_each_draw_is_anew_in_every_epoch_and_for_every_seed(augmentation: Augmentation) -> None:
+def test_every_parameter_differs_between_epochs_and_seeds(augmentation: Augmentation) -> None:
     runs = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     seen = {joined(make(augmentation=augmentation, seed=seed), epoch)[0].tobytes() for seed, epoch in runs}
     assert len(seen) == 6
@@ -226,7 +226,7 @@ def test_a_kernel_takes_the_place_of_the_op() -> None:
         ({"augmentation": Augmentation(cutout=6)}, UsageError, "cutout = 6 for images of 6 x 5: give at most 5"),
     ],
 )
-def test_what_no_epoch_can_be_made_of(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         make(**options)
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Made-up images: any shape, always the same, easy to tell apart."""
+"""Synthetic images: any shape, the same for the same seed, easy to classify."""
 
 import numpy as np
 import pytest

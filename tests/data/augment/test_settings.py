@@ -1,4 +1,4 @@
-"""What chance decides for each image, and settings that no augmentation can have."""
+"""The random parameters of each image, and settings that are refused."""
 
 import numpy as np
 import pytest
@@ -51,13 +51,13 @@ def test_alternating_mirrors_in_odd_epochs_what_it_did_not_in_even_ones(seed: in
         assert np.array_equal(flip, first ^ (epoch % 2 == 1))
 
 
-def test_random_flips_are_drawn_anew() -> None:
+def test_random_flips_differ_between_epochs() -> None:
     first, second = (drawn(Augmentation(flip=True), epoch).flip for epoch in (0, 1))
     assert 0.45 < (first == second).mean() < 0.55
 
 
 @pytest.mark.parametrize("mode", ["random", "alternating"])
-def test_the_device_draws_the_same(mode: str) -> None:
+def test_the_device_samples_the_same(mode: str) -> None:
     how = Augmentation(flip=True, crop=1, cutout=2, flip_mode=mode)
     wanted = drawn(how, 3, 9, 50)
     found = sample_augmentation(how, 50, SHAPE, seed=9, epoch=3, xp=STRICT.xp)
@@ -65,7 +65,7 @@ def test_the_device_draws_the_same(mode: str) -> None:
         assert np.array_equal(STRICT.to_host(getattr(found, name)), getattr(wanted, name))
 
 
-def test_angles_scales_and_light_come_from_their_ranges() -> None:
+def test_angles_scales_and_factors_come_from_their_ranges() -> None:
     found = drawn(Augmentation(rotation=30, scale=0.2, brightness=0.4, contrast=0.1))
     assert found.matrix is not None
     cosine, sine = found.matrix[:, 0, 0].astype(float), found.matrix[:, 0, 1].astype(float)
@@ -85,7 +85,7 @@ def test_angles_scales_and_light_come_from_their_ranges() -> None:
     assert abs(np.corrcoef(found.brightness, found.contrast)[0, 1]) < 0.08
 
 
-def test_draws_go_with_their_images() -> None:
+def test_parameters_stay_with_their_images() -> None:
     how = Augmentation(flip=True, crop=2, cutout=3, rotation=5, brightness=0.1)
     whole, index = drawn(how), np.array([7, 0, 3999])
     some = whole.of(index)
@@ -93,7 +93,7 @@ def test_draws_go_with_their_images() -> None:
         assert np.array_equal(getattr(some, name), getattr(whole, name)[index])
 
 
-def test_a_larger_set_has_the_same_draws_for_its_first_images() -> None:
+def test_a_larger_set_has_the_same_parameters_for_its_first_images() -> None:
     how = Augmentation(flip=True, crop=2, cutout=3)
     few, many = drawn(how, count=13), drawn(how)
     for name in ("flip", "shift", "centre"):
@@ -120,7 +120,7 @@ def test_a_larger_set_has_the_same_draws_for_its_first_images() -> None:
         ({"flip_mode": "alternate"}, "did you mean 'alternating'?"),
     ],
 )
-def test_what_no_augmentation_can_be(arguments: dict[str, object], message: str) -> None:
+def test_bad_settings_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         Augmentation(**arguments)
     assert message in str(caught.value)

@@ -74,7 +74,7 @@ def test_warp_is_its_definition(shape, border: str, bent: bool, backend) -> None
 
 
 @pytest.mark.parametrize("border", ["zero", "reflect"])
-def test_nothing_drawn_changes_nothing(border: str) -> None:
+def test_the_identity_changes_nothing(border: str) -> None:
     images, index = noise(3, 6, 7, 3), np.array([1, 2, 1])
     matrix = affine_matrix(0 * ones(3), ones(3))
     for field in (None, np.zeros((3, 2, 6, 7), np.float32)):

@@ -1,4 +1,4 @@
-"""CIFAR's pickles: read as what they are, and nothing that one asks for is ever run."""
+"""CIFAR's pickles are read, and hostile ones are refused before they run."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Archives: the named members come back; what no data set's archive holds is refused, nothing is written."""
+"""Archives: the named members come back; hostile archives are refused, nothing is written."""
 
 import gzip
 import io

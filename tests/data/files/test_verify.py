@@ -1,4 +1,4 @@
-"""Whose bytes are they: the publisher's, the publisher's images, or others."""
+"""Verification: the publisher's bytes, the publisher's images, or other bytes."""
 
 import gzip
 import hashlib
