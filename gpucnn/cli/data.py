@@ -89,13 +89,6 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side; numbers are aligned right."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    right = [heading in NUMBERS for heading in rows[0]]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    marks = [f"{'>' if column[0] in NUMBERS else '<'}{max(map(len, column))}" for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:{mark}}" for cell, mark in zip(row, marks, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

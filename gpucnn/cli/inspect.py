@@ -11,7 +11,6 @@ import numpy as np
 
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
-from gpucnn.checkpoint.structure import Entry
 from gpucnn.runs.directory import natural_order
 from gpucnn.types import Array
 
@@ -37,10 +36,10 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
     groups = {"model": "parameters", "buffers": "buffers"}
     groups |= {f"optimizer/{state}": f"optimizer state {state!r}" for state in file.states()}
     groups |= {f"averages/{name}": f"average {name!r}" for name in file.averages()}
-    tensors = {
-        title: {name: statistics(read_array(entry)) for name, entry in _in_order(file.members(group))}
-        for group, title in groups.items()
-    }
+    tensors = {}
+    for group, title in groups.items():
+        entries = sorted(file.members(group).items(), key=lambda item: natural_order(item[0]))  # 9 before 10
+        tensors[title] = {name: statistics(read_array(entry)) for name, entry in entries}
     return {
         "path": str(file.path),
         "bytes": file.size,
@@ -53,11 +52,6 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
         "tensors": tensors,
         "total_parameters": sum(row["count"] for row in tensors["parameters"].values()),
     }
-
-
-def _in_order(entries: dict[str, Entry]) -> list[tuple[str, Entry]]:
-    """Sorted by name, layer 9 before layer 10."""
-    return sorted(entries.items(), key=lambda item: natural_order(item[0]))
 
 
 def statistics(array: Array) -> dict[str, Any]:
