@@ -38,9 +38,7 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
     groups |= {f"averages/{name}": f"average {name!r}" for name in file.averages()}
     tensors = {}
     for group, title in groups.items():
-        entries = sorted(
-            file.members(group).items(), key=lambda item: natural_order(item[0])
-        )  # layer 9 before layer 10
+        entries = sorted(file.members(group).items(), key=lambda item: natural_order(item[0]))  # 9 before 10
         tensors[title] = {name: statistics(read_array(entry)) for name, entry in entries}
     return {
         "path": str(file.path),
