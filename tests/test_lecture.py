@@ -104,7 +104,7 @@ def test_erratum_5_a_stride_steps_over_the_input() -> None:
 
 
 def test_the_lectures_gradients_for_stride_1() -> None:
-    # (L18) and (L19) as they are written: single channel, no padding, indices and all
+    # (L18) and (L19) index by index: single channel, no padding
     rng = np.random.default_rng(1)
     x, w, dz = rng.standard_normal((5, 6)), rng.standard_normal((2, 3)), rng.standard_normal((4, 4))
     dx, dw = np.zeros((5, 6)), np.zeros((2, 3))

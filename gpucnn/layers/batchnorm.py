@@ -157,7 +157,7 @@ class BatchNorm(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         if shape[-1] != self.channels:
             raise ShapeError(
-                f"BatchNorm({self.channels}) got x of shape {shape}: its last axis must hold {self.channels} channels"
+                f"BatchNorm({self.channels}) got x of shape {shape}: its last axis must have {self.channels} channels"
             )
         return shape
 

@@ -156,23 +156,20 @@ FUSIONS: dict[tuple[type[Layer], ...], type[Fused]] = {
     (BatchNorm, ReLU): FusedBatchNormReLU,
     (ReLU, MaxPool2D): FusedReLUMaxPool2D,
 }
-"""Classes of neighbours, the longest rows first -> the step that runs them.  A subclass is not fused: it may differ."""
+"""Classes of neighbours -> the step that runs them; the first row that matches is used, so longer rows come first.
+
+A subclass is not fused: it may compute something else."""
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
     """The same computation, with neighbours fused where their backend has a kernel for it."""
     steps: list[Layer] = []
-    kinds = tuple(map(type, layers))
-    start = 0
-    while start < len(layers):
-        kernels = layers[start].backend.kernels
+    while layers:
+        step, size = layers[0], 1
         for row, fused in FUSIONS.items():
-            stop = start + len(row)
-            if kinds[start:stop] == row and fused.ops[0] in kernels:
-                steps.append(fused(*layers[start:stop]))
+            if tuple(map(type, layers[: len(row)])) == row and fused.ops[0] in step.backend.kernels:
+                step, size = fused(*layers[: len(row)]), len(row)
                 break
-        else:
-            stop = start + 1
-            steps.append(layers[start])
-        start = stop
+        steps.append(step)
+        layers = layers[size:]
     return steps

@@ -305,4 +305,4 @@ def to_grey(values: Array, scale: tuple[float, float]) -> Array:
 
 def missing(error: ImportError) -> UsageError:
     """The error where an optional package is not installed."""
-    return UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'")
+    return UsageError(f"figures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'")

@@ -61,8 +61,8 @@ def test_six_steps_are_those_of_the_paper(name: str, rate: float, shrink: float,
         {"params": others, "lr": lr, "weight_decay": decay / lr},
     ]
     optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
-    share = lambda step: float(np.interp(step, [0, int(0.23 * STEPS), STEPS], [0.2, 1, 0.07]))  # noqa: E731
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    factor = lambda step: float(np.interp(step, [0, int(0.23 * STEPS), STEPS], [0.2, 1, 0.07]))  # noqa: E731
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     followed = [tensor for tensor in theirs.state_dict().values() if tensor.dtype == torch.float32]
     slow = [tensor.clone() for tensor in followed]
 

@@ -11,7 +11,7 @@ ULP = 2.0**-23  # of float32 from 1 to 2
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "share", "count"),
+    ("a", "b", "fraction", "count"),
     [
         ([1.0 + ULP], [1.0], ULP, 1),
         ([-1.0 - 3 * ULP], [-1.0], 3 * ULP, 3),
@@ -30,9 +30,9 @@ ULP = 2.0**-23  # of float32 from 1 to 2
         ([], [], 0, 0),
     ],
 )
-def test_known_distances(a, b, share, count) -> None:
+def test_known_distances(a, b, fraction, count) -> None:
     a, b = np.array(a), np.array(b)
-    assert relative(a, b) == pytest.approx(share, rel=1e-12)
+    assert relative(a, b) == pytest.approx(fraction, rel=1e-12)
     assert ulps(a, b) == pytest.approx(count, rel=1e-12)
 
 

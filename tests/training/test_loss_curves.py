@@ -1,10 +1,10 @@
-"""Forty training steps: the kernels take the reference's way and PyTorch's, and leave it if a gradient is 1 % off.
+"""Loss curves of forty training steps: the kernels follow the reference and PyTorch, and a gradient 1 % off does not.
 
-Kernels differ from plain NumPy in the last digits, and most whole curves agree to 2e-6.  But where a value that is all
-but 0 falls on the other side of ReLU's kink, its gradient comes or goes, and all that follows moves by 1e-4 to 3e-2:
+Kernels differ from plain NumPy in the last digits, and most whole curves agree to 2e-6.  But where rounding moves a
+value near 0 across ReLU's kink, its gradient appears or vanishes, and everything after that moves by 1e-4 to 3e-2:
 over eight seeds, beside the reference and beside PyTorch, in two of sixteen runs of LeNet and four of ``mnist_cnn``.
-So the middle one of three seeds counts, and the tolerance stands above most of such jumps and below what a gradient
-does that is 1 % off: 1.9e-2 at the least.
+So the median of three seeds counts, and the tolerance is above most of such jumps and below the effect of a gradient
+that is 1 % off, which is 1.9e-2 or more.
 """
 
 from collections.abc import Callable
