@@ -114,26 +114,21 @@ def main(argument: str) -> None:
 
 def warm_up(current: Work) -> None:
     """A first step and some more, until CUDA graphs are captured; answers when the device has finished them."""
-    elapsed(current, 1)
+    times(current.step, 1, current.clock)
     say({"steps": 1, "versions": current.versions})
-    elapsed(current, WARMUP)
+    times(current.step, WARMUP, current.clock)
     launches = 0
     if current.on_gpu:
         from gpucnn.bench.launches import counted
 
         with counted() as found:
-            elapsed(current, 1)
+            times(current.step, 1, current.clock)
         launches = found.total()
     say({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
 
 
-def elapsed(current: Work, steps: int) -> list[float]:
-    """Run some steps and wait for them -> seconds of each."""
-    return times(current.step, steps, current.clock)
-
-
 def times(step: Callable[[], None], steps: int, clock: Clock) -> list[float]:
-    """Seconds of each step."""
+    """Run some steps and wait for them -> seconds of each."""
     marks = [clock.mark()]
     for _ in range(steps):
         step()

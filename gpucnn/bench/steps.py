@@ -9,7 +9,7 @@ from time import perf_counter
 
 from gpucnn import models
 from gpucnn.bench.peaks import peak_fraction, training_flops
-from gpucnn.bench.race import Contender, take_turns
+from gpucnn.bench.race import Contender, paired, take_turns
 from gpucnn.errors import GpucnnError
 from gpucnn.types import Shape
 
@@ -125,11 +125,8 @@ class Field:
                 continue
             flops = training_flops(models.build(case.model, case.shape), case.shape, case.batch_size)
             used = peak_fraction(self.gpu, precision, flops, median(racer.seconds))
-            ratio = None
             mine = best.get(precision != "float32")
-            if mine and racer in self.theirs:
-                ratios = [a / b for a, b in zip(mine.seconds, racer.seconds, strict=False)]
-                ratio = min(ratios), median(ratios), max(ratios)
+            ratio = paired(mine, [racer]) if mine and racer in self.theirs else None
             numbers = racer.seconds, racer.launches, racer.graphs, racer.device_mib
             found.append(Row(racer.name, precision, *numbers, peak_fraction=used, ratio=ratio))
         return found
