@@ -64,6 +64,10 @@ class Dataset:
         """(H, W, C)"""
         return tuple(self.images.shape[1:])
 
+    def subset(self, chosen: Array) -> "Dataset":
+        """The images where ``chosen``, bool (N,), is true."""
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
     @cached_property
     def histogram(self) -> Array:
         """Counts of each pixel value per channel: int64 (C, 256)."""
@@ -77,8 +81,7 @@ class Dataset:
     @property
     def frequencies(self) -> Array:
         """The histogram as fractions: float64 (C, 256)."""
-        fractions: Array = self.histogram / self.histogram.sum(axis=1, keepdims=True)
-        return fractions
+        return self.histogram / self.histogram.sum(axis=1, keepdims=True)
 
     @cached_property
     def mean(self) -> tuple[float, ...]:
@@ -115,7 +118,4 @@ def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Da
     order = permutation(len(train), seed=seed, stream=stream_id("validation"))
     held_out = np.zeros(len(train), dtype=bool)
     held_out[order[:count]] = True
-    first, second = (
-        replace(train, images=train.images[chosen], labels=train.labels[chosen]) for chosen in (~held_out, held_out)
-    )
-    return first, second
+    return train.subset(~held_out), train.subset(held_out)

@@ -29,8 +29,5 @@ def load_digits() -> tuple[Dataset, Dataset]:
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     testing = np.zeros(len(labels), dtype=bool)
     testing[by_class[::TEST_EVERY]] = True
-    classes = tuple(map(str, range(10)))
-    return (
-        Dataset("digits", images[~testing], labels[~testing], classes),
-        Dataset("digits", images[testing], labels[testing], classes),
-    )
+    digits = Dataset("digits", images, labels, tuple("0123456789"))
+    return digits.subset(~testing), digits.subset(testing)

@@ -12,19 +12,9 @@ from gpucnn.data.files.idx import read_idx
 from gpucnn.data.files.sources import RemoteFile, Source
 from gpucnn.errors import DataError
 
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-SIZE = (28, 28)
-
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 DIGITS = tuple("0123456789")
-CLOTHES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -51,17 +41,14 @@ def read_folder(name: str, classes: tuple[str, ...], folder: Path) -> tuple[Data
         DataError: a damaged file, images of another size than 28 x 28, more or fewer labels than images, a
             label above 9.
     """
-    train_images, train_labels, test_images, test_labels = list_files(folder)
-    return (
-        read_part(name, classes, train_images, train_labels),
-        read_part(name, classes, test_images, test_labels),
-    )
+    train_images, train_labels, *test = list_files(folder)
+    return read_part(name, classes, train_images, train_labels), read_part(name, classes, *test)
 
 
 def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
     """A file of images and a file of their labels."""
     images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
-    if images.shape[1:] != SIZE:
+    if images.shape[1:] != (28, 28):
         raise DataError(
             f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, {name} has 28 x 28: "
             f"put the files of {name} there"
@@ -114,10 +101,7 @@ MNIST = idx_source(
     "60,000 + 10,000 handwritten digits, grey 28 x 28, 10 classes",
     DIGITS,
     layouts=("mnist", "MNIST/raw", "MNIST", ""),
-    mirrors=(
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     published=(
         (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),

@@ -86,9 +86,7 @@ def expanded(place: str | os.PathLike[str]) -> Path:
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where downloads go: ``data_dir``, else the first searched directory that is writable."""
     places = search_places(data_dir)
-    if data_dir:
-        return places[0]
-    return next((place for place in places if writable(place)), places[-1])
+    return places[0] if data_dir else next(filter(writable, places), places[-1])
 
 
 def writable(folder: Path) -> bool:
@@ -99,10 +97,8 @@ def writable(folder: Path) -> bool:
 
 def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The first place that has the data set, or None."""
-    if source.find is None:
-        return None
-    found = map(source.find, search_places(data_dir))
-    return next((place for place in found if place is not None), None)
+    found = map(source.find, search_places(data_dir)) if source.find else ()
+    return next(filter(None, found), None)
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
-from gpucnn.data.files.sources import MIB, open_bytes, reading, size_range
+from gpucnn.data.files.sources import MIB, open_bytes, read_up_to, reading, size_range
 
 BLOCK = tarfile.BLOCKSIZE
 SIZE = slice(124, 136)  # of the content, octal
@@ -40,20 +40,17 @@ def read_members(path: Path, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
     seen: set[str] = set()
     with reading(path), open_bytes(path) as archive:
         while member := read_header(archive):
-            name, left = str(PurePosixPath(member.name)), -(-member.size // BLOCK) * BLOCK
-            budget -= BLOCK + left
+            name, filled = str(PurePosixPath(member.name)), -(-member.size // BLOCK) * BLOCK
+            budget -= BLOCK + filled
             check_member(name, member.type, seen, budget)
             keep = name in wanted and member.type in PLAIN
             if keep and not wanted[name][0] <= member.size <= wanted[name][1]:
                 raise ValueError(f"its member {name} has {member.size:,} bytes instead of {size_range(*wanted[name])}")
-            blocks = []
-            while left and (block := archive.read(min(left, MIB))):
-                left -= len(block)
-                blocks += [block] if keep else []
-            if left:
+            content = read_up_to(archive, filled)
+            if len(content) < filled:
                 raise ValueError(f"it is truncated: it ends within {name}")
             if keep:
-                found[name] = b"".join(blocks)[: member.size]
+                found[name] = content[: member.size]
             if member.type not in COMMENTS:
                 seen.add(name)
         while block := archive.read(MIB):  # to the end, where gzip has its checksum
