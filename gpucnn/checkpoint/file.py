@@ -1,12 +1,12 @@
 """A checkpoint file whose digest and structure are verified before its tensors are read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpucnn.checkpoint import contents
 from gpucnn.checkpoint.contents import FORMAT, FORMAT_VERSION, GROUPS, Checkpoint, Number
-from gpucnn.checkpoint.structure import Entry, Tree, parse_image
+from gpucnn.checkpoint.structure import Entry, Tree
 from gpucnn.errors import CheckpointError, NotANumberError
 from gpucnn.types import Array, Shape
 
@@ -46,12 +46,12 @@ class CheckpointFile:
     config: str
     environment: str
     entries: Mapping[str, Entry]
-    groups: frozenset[str]
+    groups: Set[str]
 
     @classmethod
     def parse(cls, path: Path, image: bytes, size: int) -> "CheckpointFile":
         """Raises CheckpointError where the image is not a checkpoint of a known version."""
-        tree = parse_image(image)
+        tree = Tree(image)
         found: Attributes = {
             name: contents.read_text(name, entry) if entry.dtype == "text" else contents.read_number(name, entry)
             for name, entry in tree.attributes.items()

@@ -11,6 +11,7 @@ no more memory than the file is long.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from gpucnn.checkpoint.envelope import USER_BLOCK
@@ -53,39 +54,31 @@ class Entry:
     data: memoryview
 
 
-@dataclass(frozen=True)
 class Tree:
-    """The contents of an image: attributes of the root, groups, and data sets by path ("model/conv.weight")."""
+    """The contents of an image.
 
-    attributes: dict[str, Entry]
-    groups: frozenset[str]
-    entries: dict[str, Entry]
+    Attributes:
+        attributes: of the root.
+        groups: their paths.
+        entries: data sets by path ("model/conv.weight").
 
+    Raises:
+        CheckpointError: anything that gpucnn does not write.
+    """
 
-def parse_image(image: bytes) -> Tree:
-    """The tree of an image; CheckpointError for anything that gpucnn does not write."""
-    try:
-        return _Reader(image).tree()
-    except (struct.error, UnicodeDecodeError) as error:
-        raise CheckpointError(f"malformed: {error}") from None
-
-
-class _Reader:
     def __init__(self, image: bytes) -> None:
         self.image = memoryview(image)
         self.claims: dict[int, int] = {}  # start -> end of every structure met so far
         self.attributes: dict[str, Entry] = {}
         self.groups: set[str] = set()
         self.entries: dict[str, Entry] = {}
-
-    def tree(self) -> Tree:
-        self.object(self.superblock(), "", 0)
-        end = 0
-        for start, stop in sorted(self.claims.items()):
+        try:
+            self.object(self.superblock(), "", 0)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise CheckpointError(f"malformed: {error}") from None
+        for (_, end), (start, _) in pairwise(sorted(self.claims.items())):
             if start < end:
                 raise CheckpointError(f"malformed: two structures share the bytes at {start}")
-            end = stop
-        return Tree(self.attributes, frozenset(self.groups), self.entries)
 
     def claim(self, start: int, size: int, what: str) -> memoryview:
         """The bytes of a structure, which no other may overlap."""

@@ -33,23 +33,22 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        name, images, labels, classes = self.name, self.images, self.labels, self.num_classes
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise DataError(
-                f"{self.name}: images are {images.dtype} {images.shape}: "
-                f"give uint8 (N, H, W, C) with 1 or 3 channels last"
+                f"{name}: images are {images.dtype} {images.shape}: give uint8 (N, H, W, C) with 1 or 3 channels last"
             )
         if images.size == 0:
-            raise DataError(f"{self.name}: no images in an array of shape {images.shape}: give at least one")
+            raise DataError(f"{name}: no images in an array of shape {images.shape}: give at least one")
         if labels.dtype != np.uint8 or labels.shape != (len(images),):
             raise DataError(
-                f"{self.name}: labels are {labels.dtype} {labels.shape} for {len(images)} images: "
+                f"{name}: labels are {labels.dtype} {labels.shape} for {len(images)} images: "
                 f"give uint8 ({len(images)},)"
             )
-        if (highest := int(labels.max())) >= self.num_classes:
+        if (highest := labels.max()) >= classes:
             raise DataError(
-                f"{self.name}: image {int(labels.argmax())} has label {highest}, "
-                f"but there are {self.num_classes} classes: labels go from 0 to {self.num_classes - 1}"
+                f"{name}: image {labels.argmax()} has label {highest}, "
+                f"but there are {classes} classes: labels go from 0 to {classes - 1}"
             )
 
     def __len__(self) -> int:

@@ -17,15 +17,13 @@ DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name, preferably gzipped, because gzip has a checksum."""
-    names = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
-    return next((folder / n for n in names if (folder / n).exists()), None)
-
-
 def list_files(folder: Path) -> list[Path]:
-    """The files that exist, in the order of ``NAMES``."""
-    return [path for name in NAMES if (path := find_file(folder, name))]
+    """The files that exist, in the order of ``NAMES``, preferably gzipped, because gzip has a checksum."""
+    found = []
+    for name in NAMES:
+        spellings = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
+        found += [folder / one for one in spellings if (folder / one).exists()][:1]
+    return found
 
 
 def find_folder(place: Path, layouts: Sequence[str]) -> Path | None:

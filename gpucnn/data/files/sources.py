@@ -71,16 +71,13 @@ def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
     Raises UsageError where one names the home of a user that is not known.
     """
-    named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), "~/.cache/gpucnn"]
-    return [expanded(place) for place in named if place]
-
-
-def expanded(place: str | os.PathLike[str]) -> Path:
-    """A path with ``~`` or ``~name`` expanded; UsageError where that user has no home."""
-    try:
-        return Path(place).expanduser()
-    except RuntimeError:
-        raise UsageError(f"data folder {place}: no home of that user is known: write the path out") from None
+    places = []
+    for place in (data_dir, os.environ.get("GPUCNN_DATA_DIR"), "~/.cache/gpucnn"):
+        try:
+            places += [Path(place).expanduser()] if place else []
+        except RuntimeError:
+            raise UsageError(f"data folder {place}: no home of that user is known: write the path out") from None
+    return places
 
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -45,9 +45,8 @@ def verify(source: Source, place: Path) -> list[Verdict]:
 def has_published_bytes(path: Path, file: RemoteFile) -> bool:
     """Whether a file, or its unpacked content, has the publisher's SHA-256."""
     with path.open("rb") as raw:
-        if hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256:
-            return True
-    return bool(file.content_sha256) and content_sha256(path) == file.content_sha256
+        published = hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256
+    return published or (file.content_sha256 != "" and content_sha256(path) == file.content_sha256)
 
 
 def content_sha256(path: Path) -> str:
