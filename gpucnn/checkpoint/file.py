@@ -1,7 +1,6 @@
 """A checkpoint file whose digest and structure are verified before its tensors are read."""
 
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gpucnn.checkpoint import contents
@@ -9,8 +8,6 @@ from gpucnn.checkpoint.contents import FORMAT, FORMAT_VERSION, GROUPS, Checkpoin
 from gpucnn.checkpoint.structure import Entry, Tree
 from gpucnn.errors import CheckpointError, NotANumberError
 from gpucnn.types import Array, Shape
-
-Attributes = Mapping[str, str | int | float]
 
 Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""
@@ -28,31 +25,25 @@ ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0}
 """Scalars that the first checkpoints lack in /progress, and their values for such a run."""
 
 
-@dataclass(frozen=True)
 class CheckpointFile:
     """A verified file: ``check`` compares it with a model, ``read`` copies its tensors.
 
+    Args:
+        image: the HDF5 part of the file, as it was read.
+
     Attributes:
-        path: of the file.
-        size: of the file, in bytes.
+        path, size: of the file; the size in bytes.
         attributes: format, format_version, gpucnn_version, dataset_digest, epoch, step, seed.
         config, environment: the texts.
         entries, groups: all data sets by path, and the paths of all groups.
+
+    Raises:
+        CheckpointError: the image is not a checkpoint of a known version.
     """
 
-    path: Path
-    size: int
-    attributes: Attributes
-    config: str
-    environment: str
-    entries: Mapping[str, Entry]
-    groups: Set[str]
-
-    @classmethod
-    def parse(cls, path: Path, image: bytes, size: int) -> "CheckpointFile":
-        """Raises CheckpointError where the image is not a checkpoint of a known version."""
+    def __init__(self, path: Path, image: bytes, size: int) -> None:
         tree = Tree(image)
-        found: Attributes = {
+        found: dict[str, str | int | float] = {
             name: contents.read_text(name, entry) if entry.dtype == "text" else contents.read_number(name, entry)
             for name, entry in tree.attributes.items()
         }
@@ -66,15 +57,14 @@ class CheckpointFile:
                 f"its format_version is {version}, this gpucnn reads {FORMAT_VERSION}: upgrade gpucnn"
             )
         _check_paths(tree)
-        config, environment = (contents.read_text(name, tree.entries[name]) for name in ("config", "environment"))
-        file = cls(path, size, found, config, environment, tree.entries, tree.groups)
-        file.history()
-        for state in file.states():
-            compare(file.tensors(f"optimizer/{state}"), file.tensors("model"), f"optimizer/{state}")
+        self.path, self.size, self.attributes, self.entries, self.groups = path, size, found, tree.entries, tree.groups
+        self.config, self.environment = (contents.read_text(n, tree.entries[n]) for n in ("config", "environment"))
+        self.history()
+        for state in self.states():
+            compare(self.tensors(f"optimizer/{state}"), self.tensors("model"), f"optimizer/{state}")
         for name in ("epoch", "step"):
-            if file.progress().get(name, 0) != found[name]:
+            if self.progress().get(name, 0) != found[name]:
                 raise CheckpointError(f"its attribute {name!r} contradicts /progress/{name}")
-        return file
 
     def members(self, group: str) -> dict[str, Entry]:
         """Name -> entry of the data sets in a group."""

@@ -110,10 +110,9 @@ def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Da
 
     Both keep the order of the images.  Raises UsageError where one of the two would be empty.
     """
-    if not 0 < count < len(train):
-        raise UsageError(
-            f"a validation set of {count} images of {train.name}: give a number from 1 to {len(train) - 1}"
-        )
+    most = len(train) - 1
+    if not 0 < count <= most:
+        raise UsageError(f"a validation set of {count} images of {train.name}: give a number from 1 to {most}")
     order = permutation(len(train), seed=seed, stream=stream_id("validation"))
     held_out = np.zeros(len(train), dtype=bool)
     held_out[order[:count]] = True

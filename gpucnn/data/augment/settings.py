@@ -71,8 +71,7 @@ class Augmentation(Settings):
 
     def summary(self) -> str:
         """The settings that differ from the defaults, human-readable."""
-        plain = Augmentation()
-        changed = {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
+        changed = {name: value for name, value in vars(self).items() if value != getattr(Augmentation, name)}
         words = (f" {value:g}" if isinstance(value, float) else f" {value}" for value in changed.values())
         return ", ".join(name + ("" if word == " True" else word) for name, word in zip(changed, words, strict=True))
 

@@ -41,18 +41,16 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     if target.exists():
         return target
     reasons = []
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for url in file.mirrors:
-            try:
-                replace_atomically(target, fetch(url, file, progress))
-                return target
-            except MirrorError as reason:
-                reasons.append(f"{urlsplit(url).netloc}: {reason}")
-    except OSError as error:
-        raise DataError(
-            f"cannot write {target}: {error.strerror or error}; name a folder with room with --data-dir"
-        ) from None
+    for url in file.mirrors:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_atomically(target, fetch(url, file, progress))
+            return target
+        except MirrorError as reason:
+            reasons.append(f"{urlsplit(url).netloc}: {reason}")
+        except OSError as error:
+            why = error.strerror or error
+            raise DataError(f"cannot write {target}: {why}; name a folder with room with --data-dir") from None
     raise DataError(
         f"no mirror gave {target.name} ({'; '.join(reasons)}): without a network, put that file into "
         f"{target.parent}, name a folder that has it with --data-dir or GPUCNN_DATA_DIR, or use the set "

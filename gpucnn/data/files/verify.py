@@ -43,16 +43,11 @@ def verify(source: Source, place: Path) -> list[Verdict]:
 
 
 def has_published_bytes(path: Path, file: RemoteFile) -> bool:
-    """Whether a file, or its unpacked content, has the publisher's SHA-256."""
-    with path.open("rb") as raw:
-        published = hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256
-    return published or (file.content_sha256 != "" and content_sha256(path) == file.content_sha256)
-
-
-def content_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, unpacked where it is gzipped."""
-    with open_bytes(path) as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    """Whether a file, or its content where it is gzipped, has the publisher's SHA-256."""
+    with path.open("rb") as raw, open_bytes(path) as content:
+        if hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256:
+            return True
+        return file.content_sha256 != "" and hashlib.file_digest(content, "sha256").hexdigest() == file.content_sha256
 
 
 def digest_of_images(sets: tuple[Dataset, Dataset]) -> str:
