@@ -63,9 +63,12 @@ class Dataset:
         """(H, W, C)"""
         return tuple(self.images.shape[1:])
 
-    def subset(self, chosen: Array) -> "Dataset":
-        """The images where ``chosen``, bool (N,), is true."""
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+    def split_off(self, places: Array) -> tuple["Dataset", "Dataset"]:
+        """(the other images, the images ``places``), both in the order that they have here."""
+        second = np.zeros(len(self), dtype=bool)
+        second[places] = True
+        rest, chosen = (replace(self, images=self.images[m], labels=self.labels[m]) for m in (~second, second))
+        return rest, chosen
 
     @cached_property
     def histogram(self) -> Array:
@@ -113,7 +116,4 @@ def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Da
     most = len(train) - 1
     if not 0 < count <= most:
         raise UsageError(f"a validation set of {count} images of {train.name}: give a number from 1 to {most}")
-    order = permutation(len(train), seed=seed, stream=stream_id("validation"))
-    held_out = np.zeros(len(train), dtype=bool)
-    held_out[order[:count]] = True
-    return train.subset(~held_out), train.subset(held_out)
+    return train.split_off(permutation(len(train), seed=seed, stream=stream_id("validation"))[:count])

@@ -27,7 +27,4 @@ def load_digits() -> tuple[Dataset, Dataset]:
     labels = found.target.astype(np.uint8)
     shuffled = permutation(len(labels), seed=SEED, stream=stream_id("digits split"))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    testing = np.zeros(len(labels), dtype=bool)
-    testing[by_class[::TEST_EVERY]] = True
-    digits = Dataset("digits", images, labels, tuple("0123456789"))
-    return digits.subset(~testing), digits.subset(testing)
+    return Dataset("digits", images, labels, tuple("0123456789")).split_off(by_class[::TEST_EVERY])

@@ -129,8 +129,6 @@ def sample_augmentation(
 
     def between(stream: int, middle: float, radius: float) -> Array:
         """Uniform in middle - radius .. middle + radius, float32 (N,)."""
-        if not radius:
-            return xp.full(count, middle, dtype="float32")
         return (uniform((count,), seed=seed, stream=stream, step=epoch, xp=xp) * 2.0 - 1.0) * radius + middle
 
     flip, shift = xp.zeros(count, dtype=bool), xp.zeros((count, 2), dtype=xp.int32)
