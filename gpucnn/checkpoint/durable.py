@@ -8,10 +8,10 @@ without the last one it could bring the old file back.
 
 import errno
 import os
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 
@@ -94,16 +94,14 @@ def _keep(path: Path, keep: Path) -> None:
 
 def clean_leftovers(path: Path) -> None:
     """Remove the temporary files of killed processes that saved to ``path``; locked ones are in use and stay."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
-    for entry in path.parent.iterdir():
-        if pattern.fullmatch(entry.name) and not entry.is_symlink():
-            with suppress(OSError):
-                descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
-                    flock(descriptor, LOCK_EX | LOCK_NB)
-                    os.unlink(entry)
-                finally:
-                    os.close(descriptor)
+    for entry in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        with suppress(OSError):
+            descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                os.unlink(entry)
+            finally:
+                os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

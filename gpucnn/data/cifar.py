@@ -153,7 +153,7 @@ FINE = """
 CIFAR100_CLASSES = tuple(FINE.split())
 """What the labels mean, in the publisher's order."""
 
-BATCHES = [f"data_batch_{number}" for number in (1, 2, 3, 4, 5)]
+BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 
 CIFAR10_LAYOUTS = (
     Layout(

@@ -13,7 +13,6 @@ from gpucnn.data.files.sources import RemoteFile, Source
 from gpucnn.errors import DataError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
@@ -26,25 +25,13 @@ def list_files(folder: Path) -> list[Path]:
     return found
 
 
-def find_folder(place: Path, layouts: Sequence[str]) -> Path | None:
-    """The first folder below a data directory that has all four files."""
-    folders = (place / layout for layout in layouts)
-    return next((folder for folder in folders if len(list_files(folder)) == len(NAMES)), None)
-
-
-def read_folder(name: str, classes: tuple[str, ...], folder: Path) -> tuple[Dataset, Dataset]:
-    """The training and the test set in a folder that ``find_folder`` found.
+def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
+    """A file of images and a file of their labels.
 
     Raises:
         DataError: a damaged file, images of another size than 28 x 28, more or fewer labels than images, a
             label above 9.
     """
-    train_images, train_labels, *test = list_files(folder)
-    return read_part(name, classes, train_images, train_labels), read_part(name, classes, *test)
-
-
-def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
-    """A file of images and a file of their labels."""
     images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
     if images.shape[1:] != (28, 28):
         raise DataError(
@@ -84,20 +71,22 @@ def idx_source(
         RemoteFile(f"{layouts[0]}/{file}.gz", size, sha256, tuple(f"{m}{file}.gz" for m in mirrors), content)
         for file, (size, sha256), content in zip(NAMES, published, contents, strict=True)
     )
-    return Source(
-        about,
-        load=lambda folder: read_folder(name, classes, folder),
-        find=lambda place: find_folder(place, layouts),
-        files=list_files,
-        remote=remote,
-        images=images,
-    )
+
+    def load(folder: Path) -> tuple[Dataset, Dataset]:
+        train_images, train_labels, *test = list_files(folder)
+        return read_part(name, classes, train_images, train_labels), read_part(name, classes, *test)
+
+    def find(data_dir: Path) -> Path | None:
+        folders = (data_dir / layout for layout in layouts)
+        return next((folder for folder in folders if len(list_files(folder)) == len(NAMES)), None)
+
+    return Source(about, load, find, list_files, remote, images=images)
 
 
 MNIST = idx_source(
     "mnist",
     "60,000 + 10,000 handwritten digits, grey 28 x 28, 10 classes",
-    DIGITS,
+    tuple("0123456789"),
     layouts=("mnist", "MNIST/raw", "MNIST", ""),
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     published=(
