@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.files.pickles import as_images, as_labels, read_pickle
+from gpucnn.data.files.pickles import PIXELS, as_images, as_labels, read_pickle
 from gpucnn.data.files.sources import MIB, RemoteFile, Source, open_bytes, read_up_to, reading, size_range
 from gpucnn.data.files.tar import read_members
 from gpucnn.types import Array
 
-PIXELS = 3 * 32 * 32
 SLACK = 32  # a pickle's bytes per record beyond the pixels: labels, file names
 
 

@@ -20,6 +20,7 @@ PLAIN, FOLDER = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
 COMMENTS = (tarfile.XHDTYPE, tarfile.XGLTYPE)  # PAX records: times and owners, skipped
 REFUSED = {b"1": "a link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a FIFO"}
 MOST_ENTRIES = 100
+FAR_MORE = "it unpacks to far more than this data set"
 SPARE = 16 * MIB  # for members that are not wanted (a readme, a list of classes) and for padding
 
 
@@ -55,7 +56,8 @@ def read_members(path: Path, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
                 seen.add(name)
         while block := archive.read(MIB):  # to the end, where gzip has its checksum
             budget -= len(block)
-            check_budget(budget)
+            if budget < 0:
+                raise ValueError(FAR_MORE)
         if missing := [name for name in wanted if name not in found]:
             raise ValueError(f"it lacks its member {missing[0]}")
     return found
@@ -87,10 +89,5 @@ def check_member(name: str, kind: bytes, seen: set[str], budget: int) -> None:
         raise ValueError(f"it has two members called {name!r}")
     if len(seen) >= MOST_ENTRIES:
         raise ValueError(f"it has more than {MOST_ENTRIES} members")
-    check_budget(budget)
-
-
-def check_budget(budget: int) -> None:
-    """Raises ValueError where more was unpacked than the data set can have."""
     if budget < 0:
-        raise ValueError("it unpacks to far more than this data set")
+        raise ValueError(FAR_MORE)
