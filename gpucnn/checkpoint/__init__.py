@@ -44,7 +44,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, keep: str | Pat
     if USER_BLOCK + len(image) > LARGEST:
         raise CheckpointError(f"{path} was not saved: {len(image)} bytes, a checkpoint may have {LARGEST}")
     try:
-        CheckpointFile.parse(path, image, len(image))
+        CheckpointFile(path, image, len(image))
     except CheckpointError as error:
         raise CheckpointError(f"{path} was not saved, because it could not be loaded again: {error}") from None
     replace_file(path, [user_block(image), image], Path(keep) if keep is not None else None)
@@ -59,7 +59,7 @@ def open_checkpoint(path: str | Path) -> CheckpointFile:
     path = Path(path)
     try:
         image = read_image(path)
-        return CheckpointFile.parse(path, image, USER_BLOCK + len(image))
+        return CheckpointFile(path, image, USER_BLOCK + len(image))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

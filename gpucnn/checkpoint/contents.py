@@ -28,6 +28,7 @@ from gpucnn.version import __version__
 
 FORMAT = "gpucnn-checkpoint"
 FORMAT_VERSION = 1
+GROUPS = ("model", "buffers", "optimizer", "progress", "history")
 
 Number = int | float
 
@@ -87,35 +88,29 @@ def make_image(checkpoint: Checkpoint) -> bytes:
     access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_V18)
     name = f"gpucnn-checkpoint-{next(_open_images)}".encode()  # open files need different names
     with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_EXCL, fcpl=layout, fapl=access)) as file:
-        for key, value in attributes(checkpoint).items():
+        attributes: dict[str, str | int] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "gpucnn_version": __version__,
+            "dataset_digest": checkpoint.dataset_digest,
+            "epoch": int(checkpoint.progress.get("epoch", 0)),
+            "step": int(checkpoint.progress.get("step", 0)),
+            "seed": checkpoint.seed,
+        }
+        for key, value in attributes.items():
             file.attrs.create(key, **_value(key, value))
-        for group in ("model", "buffers", "optimizer", "progress", "history"):
+        states = (f"optimizer/{state}" for state in sorted(checkpoint.optimizer))
+        averages = (f"averages/{average}" for average in sorted(checkpoint.averages))
+        for group in (*GROUPS, *states, *averages):
             file.create_group(group)
-        for state in sorted(checkpoint.optimizer):
-            file.create_group(f"optimizer/{state}")
-        for average in sorted(checkpoint.averages):
-            file.create_group(f"averages/{average}")
         values = {**checkpoint.tensors(), "config": checkpoint.config, "environment": checkpoint.environment}
         values |= {f"progress/{key}": value for key, value in checkpoint.progress.items()}
-        values |= {f"history/{column}": _column(column, row) for column, row in checkpoint.history.items()}
+        values |= {f"history/{column}": _column(row) for column, row in checkpoint.history.items()}
         for path in sorted(values):
             file.create_dataset(path, **_value(path, values[path]), track_times=False)
         file.flush()
         image: bytes = file.id.get_file_image()
         return image
-
-
-def attributes(checkpoint: Checkpoint) -> dict[str, str | int]:
-    """The attributes of the root."""
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "gpucnn_version": __version__,
-        "dataset_digest": checkpoint.dataset_digest,
-        "epoch": int(checkpoint.progress.get("epoch", 0)),
-        "step": int(checkpoint.progress.get("step", 0)),
-        "seed": checkpoint.seed,
-    }
 
 
 def _value(path: str, value: str | Number | Array) -> dict[str, object]:
@@ -134,7 +129,7 @@ def _value(path: str, value: str | Number | Array) -> dict[str, object]:
     return {"data": np.ascontiguousarray(value).reshape(value.shape)}  # which makes 0-d arrays 1-d
 
 
-def _column(name: str, values: list[Number]) -> Array:
+def _column(values: list[Number]) -> Array:
     whole = bool(values) and all(isinstance(value, int) for value in values)
     return np.array(values, dtype="int64" if whole else "float64")
 

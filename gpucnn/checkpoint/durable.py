@@ -8,10 +8,10 @@ without the last one it could bring the old file back.
 
 import errno
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 
@@ -23,7 +23,7 @@ CHUNK = 1 << 24
 """Bytes per write, so that signals are handled soon."""
 
 
-def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -> None:
+def replace_file(path: Path, parts: Iterable[Bytes], keep: Path | None = None) -> None:
     """Write the parts, one after the other, as the new contents of ``path``.
 
     Args:
@@ -33,20 +33,8 @@ def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -
         GpucnnError: it could not be written (disk full, read-only, file-size limit ...).  The file at
             ``path`` is unchanged, and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
-        for target in (path, keep) if keep is not None else (path,):
-            clean_leftovers(target)
-        try:
-            _write(temporary, parts)
-            if keep is not None:
-                _keep(path, keep)
-            os.replace(temporary, path)
-        except BaseException:  # Ctrl-C too
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        sync_directory(path.parent)
+        replace_atomically(path, parts, keep)
     except OSError as error:
         raise GpucnnError(
             f"could not save {path}: {error.strerror or error}; the file that was there is unchanged: "
@@ -54,7 +42,24 @@ def replace_file(path: Path, parts: Sequence[Bytes], keep: Path | None = None) -
         ) from error
 
 
-def _write(temporary: Path, parts: Sequence[Bytes]) -> None:
+def replace_atomically(path: Path, parts: Iterable[Bytes], keep: Path | None = None) -> None:
+    """``replace_file``, whose failures are OSErrors; one of ``parts`` leaves the file at ``path`` unchanged too."""
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
+    for target in (path, keep) if keep is not None else (path,):
+        clean_leftovers(target)
+    try:
+        _write(temporary, parts)
+        if keep is not None:
+            _keep(path, keep)
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def _write(temporary: Path, parts: Iterable[Bytes]) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with suppress(OSError):  # without locks in the file system, leftovers stay
@@ -89,16 +94,14 @@ def _keep(path: Path, keep: Path) -> None:
 
 def clean_leftovers(path: Path) -> None:
     """Remove the temporary files of killed processes that saved to ``path``; locked ones are in use and stay."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
-    for entry in path.parent.iterdir():
-        if pattern.fullmatch(entry.name) and not entry.is_symlink():
-            with suppress(OSError):
-                descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
-                    flock(descriptor, LOCK_EX | LOCK_NB)
-                    os.unlink(entry)
-                finally:
-                    os.close(descriptor)
+    for entry in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        with suppress(OSError):
+            descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                os.unlink(entry)
+            finally:
+                os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

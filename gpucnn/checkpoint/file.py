@@ -1,24 +1,13 @@
 """A checkpoint file whose digest and structure are verified before its tensors are read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from gpucnn.checkpoint.contents import (
-    FORMAT,
-    FORMAT_VERSION,
-    Checkpoint,
-    Number,
-    check_finite,
-    read_array,
-    read_number,
-    read_text,
-)
-from gpucnn.checkpoint.structure import Entry, Tree, parse_image
+from gpucnn.checkpoint import contents
+from gpucnn.checkpoint.contents import FORMAT, FORMAT_VERSION, GROUPS, Checkpoint, Number
+from gpucnn.checkpoint.structure import Entry, Tree
 from gpucnn.errors import CheckpointError, NotANumberError
 from gpucnn.types import Array, Shape
-
-Attributes = Mapping[str, str | int | float]
 
 Tensors = Mapping[str, tuple[Shape, str]]
 """name -> (shape, dtype)"""
@@ -30,39 +19,32 @@ ATTRIBUTES = {
     **dict.fromkeys(("gpucnn_version", "dataset_digest"), str),
     **dict.fromkeys(("format_version", "epoch", "step", "seed"), int),
 }
-GROUPS = {"model", "buffers", "optimizer", "progress", "history"}
 TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
 WIDER = {"float16": "float32"}  # half precision is for the disk only
 ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0}
 """Scalars that the first checkpoints lack in /progress, and their values for such a run."""
 
 
-@dataclass(frozen=True)
 class CheckpointFile:
     """A verified file: ``check`` compares it with a model, ``read`` copies its tensors.
 
+    Args:
+        image: the HDF5 part of the file, as it was read.
+
     Attributes:
-        path: of the file.
-        size: of the file, in bytes.
+        path, size: of the file; the size in bytes.
         attributes: format, format_version, gpucnn_version, dataset_digest, epoch, step, seed.
         config, environment: the texts.
         entries, groups: all data sets by path, and the paths of all groups.
+
+    Raises:
+        CheckpointError: the image is not a checkpoint of a known version.
     """
 
-    path: Path
-    size: int
-    attributes: Attributes
-    config: str
-    environment: str
-    entries: Mapping[str, Entry]
-    groups: frozenset[str]
-
-    @classmethod
-    def parse(cls, path: Path, image: bytes, size: int) -> "CheckpointFile":
-        """Raises CheckpointError where the image is not a checkpoint of a known version."""
-        tree = parse_image(image)
-        found: Attributes = {
-            name: read_text(name, entry) if entry.dtype == "text" else read_number(name, entry)
+    def __init__(self, path: Path, image: bytes, size: int) -> None:
+        tree = Tree(image)
+        found: dict[str, str | int | float] = {
+            name: contents.read_text(name, entry) if entry.dtype == "text" else contents.read_number(name, entry)
             for name, entry in tree.attributes.items()
         }
         if found.get("format") != FORMAT:
@@ -75,15 +57,14 @@ class CheckpointFile:
                 f"its format_version is {version}, this gpucnn reads {FORMAT_VERSION}: upgrade gpucnn"
             )
         _check_paths(tree)
-        config, environment = (read_text(name, tree.entries[name]) for name in ("config", "environment"))
-        file = cls(path, size, found, config, environment, tree.entries, tree.groups)
-        file.history()
-        for state in file.states():
-            compare(file.tensors(f"optimizer/{state}"), file.tensors("model"), f"optimizer/{state}")
+        self.path, self.size, self.attributes, self.entries, self.groups = path, size, found, tree.entries, tree.groups
+        self.config, self.environment = (contents.read_text(n, tree.entries[n]) for n in ("config", "environment"))
+        self.history()
+        for state in self.states():
+            compare(self.tensors(f"optimizer/{state}"), self.tensors("model"), f"optimizer/{state}")
         for name in ("epoch", "step"):
-            if file.progress().get(name, 0) != found[name]:
+            if self.progress().get(name, 0) != found[name]:
                 raise CheckpointError(f"its attribute {name!r} contradicts /progress/{name}")
-        return file
 
     def members(self, group: str) -> dict[str, Entry]:
         """Name -> entry of the data sets in a group."""
@@ -96,7 +77,7 @@ class CheckpointFile:
 
     def arrays(self, group: str) -> dict[str, Array]:
         """Name -> a new array, of the tensors in a group."""
-        return {name: read_array(entry) for name, entry in self.members(group).items()}
+        return {name: contents.read_array(entry) for name, entry in self.members(group).items()}
 
     def states(self) -> list[str]:
         """Names of the optimiser's states: velocity, or m and v."""
@@ -110,14 +91,14 @@ class CheckpointFile:
         return sorted(group.removeprefix(start) for group in self.groups if group.startswith(start))
 
     def progress(self) -> dict[str, Number]:
-        return {key: read_number(f"progress/{key}", e) for key, e in self.members("progress").items()}
+        return {key: contents.read_number(f"progress/{key}", e) for key, e in self.members("progress").items()}
 
     def history(self) -> dict[str, list[Number]]:
         columns: dict[str, list[Number]] = {}
         for name, entry in self.members("history").items():
             if entry.dtype not in ("int64", "float64") or len(entry.shape) != 1:
                 raise CheckpointError(f"'history/{name}' is not a column of numbers")
-            columns[name] = read_array(entry).tolist()
+            columns[name] = contents.read_array(entry).tolist()
         if len({len(column) for column in columns.values()}) > 1:
             raise CheckpointError("the columns of its history have different lengths")
         return columns
@@ -151,7 +132,7 @@ class CheckpointFile:
             seed=int(self.attributes["seed"]),
         )
         try:
-            check_finite(checkpoint)
+            contents.check_finite(checkpoint)
         except NotANumberError as error:
             raise CheckpointError(str(error)) from None
         return checkpoint
@@ -171,7 +152,7 @@ def compare(found: Tensors, wanted: Tensors, group: str) -> None:
 
 def _check_paths(tree: Tree) -> None:
     """Raises CheckpointError for a group or a data set that the format does not have, or that is missing."""
-    if missing := GROUPS - tree.groups:
+    if missing := set(GROUPS) - tree.groups:
         raise CheckpointError(f"the group {sorted(missing)[0]!r} is missing")
     if missing := {"config", "environment"} - tree.entries.keys():
         raise CheckpointError(f"the text {sorted(missing)[0]!r} is missing")

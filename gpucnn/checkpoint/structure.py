@@ -11,6 +11,7 @@ no more memory than the file is long.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from gpucnn.checkpoint.envelope import USER_BLOCK
@@ -33,15 +34,14 @@ KNOWN = {NIL, DATASPACE, DATATYPE, FILL_VALUE, LAYOUT, ATTRIBUTE, CONTINUATION, 
 REFUSED = {0x02: "links", 0x06: "a link", 0x07: "external storage", 0x0B: "a filter", 0x12: "a time stamp"}
 
 TYPES = {
-    bytes.fromhex("11200f00 02000000 00001000 0a05000a 0f000000"): "float16",
-    bytes.fromhex("11201f00 04000000 00002000 17080017 7f000000"): "float32",
-    bytes.fromhex("11203f00 08000000 00004000 340b0034 ff030000"): "float64",
-    bytes.fromhex("10080000 04000000 00002000"): "int32",
-    bytes.fromhex("10080000 08000000 00004000"): "int64",
-    bytes.fromhex("10000000 01000000 00000800"): "uint8",
+    bytes.fromhex("11200f00 02000000 00001000 0a05000a 0f"): "float16",
+    bytes.fromhex("11201f00 04000000 00002000 17080017 7f"): "float32",
+    bytes.fromhex("11203f00 08000000 00004000 340b0034 ff03"): "float64",
+    bytes.fromhex("10080000 04000000 000020"): "int32",
+    bytes.fromhex("10080000 08000000 000040"): "int64",
+    bytes.fromhex("10000000 01000000 000008"): "uint8",
 }
-"""Encoded datatype -> NumPy's name; all little-endian."""
-SIZES = {"float16": 2, "float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1}
+"""Encoded datatype, without zeros at the end -> NumPy's name; all little-endian.  Bytes 4 to 7 are the size."""
 TEXT = bytes.fromhex("13110000")  # a string, padded with zeros, UTF-8; its length follows
 
 
@@ -54,39 +54,31 @@ class Entry:
     data: memoryview
 
 
-@dataclass(frozen=True)
 class Tree:
-    """The contents of an image: attributes of the root, groups, and data sets by path ("model/conv.weight")."""
+    """The contents of an image.
 
-    attributes: dict[str, Entry]
-    groups: frozenset[str]
-    entries: dict[str, Entry]
+    Attributes:
+        attributes: of the root.
+        groups: their paths.
+        entries: data sets by path ("model/conv.weight").
 
+    Raises:
+        CheckpointError: anything that gpucnn does not write.
+    """
 
-def parse_image(image: bytes) -> Tree:
-    """The tree of an image; CheckpointError for anything that gpucnn does not write."""
-    try:
-        return _Reader(image).tree()
-    except (struct.error, UnicodeDecodeError) as error:
-        raise CheckpointError(f"malformed: {error}") from None
-
-
-class _Reader:
     def __init__(self, image: bytes) -> None:
         self.image = memoryview(image)
         self.claims: dict[int, int] = {}  # start -> end of every structure met so far
         self.attributes: dict[str, Entry] = {}
         self.groups: set[str] = set()
         self.entries: dict[str, Entry] = {}
-
-    def tree(self) -> Tree:
-        self.object(self.superblock(), "", 0)
-        end = 0
-        for start, stop in sorted(self.claims.items()):
+        try:
+            self.object(self.superblock(), "", 0)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise CheckpointError(f"malformed: {error}") from None
+        for (_, end), (start, _) in pairwise(sorted(self.claims.items())):
             if start < end:
                 raise CheckpointError(f"malformed: two structures share the bytes at {start}")
-            end = stop
-        return Tree(self.attributes, frozenset(self.groups), self.entries)
 
     def claim(self, start: int, size: int, what: str) -> memoryview:
         """The bytes of a structure, which no other may overlap."""
@@ -104,12 +96,7 @@ class _Reader:
         block = self.claim(0, 96, "the superblock")
         versions = bytes.fromhex("894844460d0a1a0a 00000000 00080800 0400 1000 00000000")
         base, free_space, end, driver, name, root = struct.unpack_from("<6Q", block, 24)
-        if block[:24] != versions or (base, free_space, driver, name) != (
-            USER_BLOCK,
-            UNDEFINED,
-            UNDEFINED,
-            0,
-        ):
+        if block[:24] != versions or (base, free_space, driver, name) != (USER_BLOCK, UNDEFINED, UNDEFINED, 0):
             raise CheckpointError("its superblock is not one that gpucnn writes")
         if end != USER_BLOCK + len(self.image):
             raise CheckpointError("malformed: the length in the superblock is not that of the file")
@@ -186,21 +173,17 @@ class _Reader:
                     raise CheckpointError(f"malformed: {child!r} comes twice")
                 self.object(header, child, depth + 1)
 
-    def leaves(self, address: int, path: str) -> list[int]:
-        """The addresses of the symbol table nodes below a B-tree."""
-        nodes, level = [address], -1
-        while True:
-            children: list[int] = []
-            for node in nodes:
-                block = self.claim(node, NODE, f"the members of {path!r}")
-                signature, kind, height, count = struct.unpack_from("<4sBBH", block)
-                if signature != b"TREE" or kind != 0 or count > 32 or level not in (-1, height):
-                    raise CheckpointError(f"malformed: the members of {path!r} are no B-tree")
-                level = height
-                children += struct.unpack_from("<" + "8xQ" * count, block, 24)
-            if level <= 0:
-                return children
-            nodes, level = children, level - 1
+    def leaves(self, address: int, path: str, height: int | None = None) -> Iterator[int]:
+        """The addresses of the symbol table nodes below a node of a B-tree; None is the root's height."""
+        block = self.claim(address, NODE, f"the members of {path!r}")
+        signature, kind, level, count = struct.unpack_from("<4sBBH", block)
+        if signature != b"TREE" or kind != 0 or count > 32 or height not in (None, level):
+            raise CheckpointError(f"malformed: the members of {path!r} are no B-tree")
+        for child in struct.unpack_from("<" + "8xQ" * count, block, 24):
+            if level:  # a byte, so that this nests 255 deep at most
+                yield from self.leaves(child, path, level - 1)
+            else:
+                yield child
 
     def name(self, names: memoryview, offset: int, path: str) -> str:
         raw, end, _ = bytes(names[offset : offset + MAX_NAME + 1]).partition(b"\0")
@@ -250,9 +233,7 @@ class _Reader:
     def dtype(self, message: memoryview, path: str) -> tuple[str, int]:
         """(name, bytes per item)"""
         raw = bytes(message)
-        if raw[:4] == TEXT:
-            return "text", int.from_bytes(raw[4:8], "little")
-        for encoded, name in TYPES.items():
-            if raw.rstrip(b"\0") == encoded.rstrip(b"\0"):
-                return name, SIZES[name]
-        raise CheckpointError(f"{path!r} has a type that gpucnn does not write ({raw[:8].hex()})")
+        name = "text" if raw[:4] == TEXT else TYPES.get(raw.rstrip(b"\0"))
+        if name is None:
+            raise CheckpointError(f"{path!r} has a type that gpucnn does not write ({raw[:8].hex()})")
+        return name, int.from_bytes(raw[4:8], "little")

@@ -6,12 +6,4 @@ from gpucnn.data.loader import Loader
 from gpucnn.data.registry import DATASETS, load_dataset
 from gpucnn.data.synthetic import load_synthetic
 
-__all__ = [
-    "DATASETS",
-    "Augmentation",
-    "Dataset",
-    "Loader",
-    "load_dataset",
-    "load_synthetic",
-    "split_validation",
-]
+__all__ = ["DATASETS", "Augmentation", "Dataset", "Loader", "load_dataset", "load_synthetic", "split_validation"]

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.files.pickles import as_images, as_labels, read_pickle
+from gpucnn.data.files.pickles import PIXELS, as_images, as_labels, read_pickle
 from gpucnn.data.files.sources import MIB, RemoteFile, Source, open_bytes, read_up_to, reading, size_range
 from gpucnn.data.files.tar import read_members
 from gpucnn.types import Array
 
-PIXELS = 3 * 32 * 32
 SLACK = 32  # a pickle's bytes per record beyond the pixels: labels, file names
 
 
@@ -52,6 +51,41 @@ class Layout:
             return (records * (self.label_bytes + PIXELS),) * 2
         return records * PIXELS, records * (PIXELS + SLACK) + MIB
 
+    def find(self, data_dir: Path) -> Path | None:
+        """Its folder, if all files are there, or its archive in a data directory; None without either."""
+        folder, archive = data_dir / self.folder, data_dir / self.archive
+        if all((folder / name).exists() for name in (*self.train, *self.test)):
+            return folder
+        return archive if archive.exists() else None
+
+    def files(self, place: Path) -> list[Path]:
+        """The files that ``load`` reads."""
+        return [place] if place.name == self.archive else [place / name for name in (*self.train, *self.test)]
+
+    def load(self, place: Path) -> tuple[Dataset, Dataset]:
+        """The training and the test set in a folder or archive that ``find`` found.
+
+        Raises:
+            DataError: a file or archive is damaged, hostile, of another size, or has a label without a class.
+        """
+        sizes = {f"{self.folder}/{name}": self.sizes(count) for name, count in (self.train | self.test).items()}
+        if place.name == self.archive:
+            contents = read_members(place, sizes)
+        else:
+            contents = {name: read_file(place.parent / name, *limits) for name, limits in sizes.items()}
+        return self.join(self.train, contents, place), self.join(self.test, contents, place)
+
+    def join(self, files: dict[str, int], contents: dict[str, bytes], place: Path) -> Dataset:
+        """Several files as one data set; their contents are dropped on the way."""
+        count, start = sum(files.values()), 0
+        images, labels = np.empty((count, 32, 32, 3), dtype=np.uint8), np.empty(count, dtype=np.uint8)
+        for name, records in files.items():
+            part = slice(start, start + records)
+            with reading(place / name):
+                images[part], labels[part] = self.parse(contents.pop(f"{self.folder}/{name}"), records)
+            start += records
+        return Dataset(self.name, images, labels, self.classes)
+
     def parse(self, content: bytes, records: int) -> tuple[Array, Array]:
         """The content of a file -> images uint8 (N,32,32,3), labels uint8 (N,); ValueError where it is bad."""
         if self.label_bytes:
@@ -62,74 +96,19 @@ class Layout:
             labels, planes = as_labels(found.get(self.label_key)), as_images(found.get("data"))
         if (len(labels), len(planes)) != (records, records):
             raise ValueError(f"it has {len(planes):,} images and {len(labels):,} labels instead of {records:,} of each")
+        if (highest := labels.max()) >= (classes := len(self.classes)):
+            raise ValueError(f"record {labels.argmax()} has label {highest}, but {self.name} has {classes} classes")
         return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
-def find_place(place: Path, layouts: Iterable[Layout]) -> Path | None:
-    """The first folder or archive of these versions in a data directory; None without one."""
-    for layout in layouts:
-        folder, archive = place / layout.folder, place / layout.archive
-        if all((folder / name).exists() for name in (*layout.train, *layout.test)):
-            return folder
-        if archive.exists():
-            return archive
-    return None
-
-
-def list_files(place: Path, layouts: Iterable[Layout]) -> list[Path]:
-    """The files that ``read_place`` reads."""
-    layout = match_layout(place, layouts)
-    return [place] if place.name == layout.archive else [place / n for n in (*layout.train, *layout.test)]
-
-
-def match_layout(place: Path, layouts: Iterable[Layout]) -> Layout:
-    return next(layout for layout in layouts if place.name in (layout.folder, layout.archive))
-
-
-def read_place(place: Path, layouts: Iterable[Layout]) -> tuple[Dataset, Dataset]:
-    """The training and the test set in a folder or archive that ``find_place`` found.
-
-    Raises:
-        DataError: a file or archive is damaged, hostile, of another size, or has a label without a class.
-    """
-    layout = match_layout(place, layouts)
-    files = {**layout.train, **layout.test}
-    if place.name == layout.archive:
-        wanted = {f"{layout.folder}/{name}": layout.sizes(count) for name, count in files.items()}
-        contents = read_members(place, wanted)
-    else:
-        contents = {f"{layout.folder}/{n}": read_file(place / n, layout.sizes(c)) for n, c in files.items()}
-    return read_part(layout, layout.train, contents, place), read_part(layout, layout.test, contents, place)
-
-
-def read_file(path: Path, sizes: tuple[int, int]) -> bytes:
+def read_file(path: Path, smallest: int, largest: int) -> bytes:
     """A whole file, whose size must lie between the two."""
-    smallest, largest = sizes
     with reading(path), open_bytes(path) as file:
         content = read_up_to(file, largest + 1)
         if not smallest <= len(content) <= largest:
             found = "more" if len(content) > largest else f"{len(content):,}"
-            raise ValueError(f"it has {found} bytes instead of {size_range(*sizes)}")
+            raise ValueError(f"it has {found} bytes instead of {size_range(smallest, largest)}")
     return content
-
-
-def read_part(layout: Layout, files: dict[str, int], contents: dict[str, bytes], place: Path) -> Dataset:
-    """Several files as one data set."""
-    count = sum(files.values())
-    images = np.empty((count, 32, 32, 3), dtype=np.uint8)
-    labels = np.empty(count, dtype=np.uint8)
-    start = 0
-    for name, records in files.items():
-        part = slice(start, start + records)
-        with reading(place / name):
-            images[part], labels[part] = layout.parse(contents.pop(f"{layout.folder}/{name}"), records)
-            if (highest := int(labels[part].max())) >= len(layout.classes):
-                raise ValueError(
-                    f"record {int(labels[part].argmax())} has label {highest}, but {layout.name} has "
-                    f"{len(layout.classes)} classes"
-                )
-        start += records
-    return Dataset(layout.name, images, labels, layout.classes)
 
 
 def cifar_source(
@@ -144,11 +123,15 @@ def cifar_source(
         RemoteFile(name, size, sha256, (f"https://www.cs.toronto.edu/~kriz/{name}",))
         for name, size, sha256 in published
     )
+
+    def layout_of(place: Path) -> Layout:
+        return next(layout for layout in layouts if place.name in (layout.folder, layout.archive))
+
     return Source(
         about,
-        load=lambda place: read_place(place, layouts),
-        find=lambda place: find_place(place, layouts),
-        files=lambda place: list_files(place, layouts),
+        load=lambda place: layout_of(place).load(place),
+        find=lambda data_dir: next(filter(None, (layout.find(data_dir) for layout in layouts)), None),
+        files=lambda place: layout_of(place).files(place),
         remote=remote[:1],
         known=remote[1:],
         images=images,
@@ -169,7 +152,7 @@ FINE = """
 CIFAR100_CLASSES = tuple(FINE.split())
 """What the labels mean, in the publisher's order."""
 
-BATCHES = [f"data_batch_{number}" for number in (1, 2, 3, 4, 5)]
+BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 
 CIFAR10_LAYOUTS = (
     Layout(

@@ -33,23 +33,22 @@ class Dataset:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        name, images, labels, classes = self.name, self.images, self.labels, self.num_classes
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise DataError(
-                f"{self.name}: images are {images.dtype} {images.shape}: "
-                f"give uint8 (N, H, W, C) with 1 or 3 channels last"
+                f"{name}: images are {images.dtype} {images.shape}: give uint8 (N, H, W, C) with 1 or 3 channels last"
             )
         if images.size == 0:
-            raise DataError(f"{self.name}: no images in an array of shape {images.shape}: give at least one")
+            raise DataError(f"{name}: no images in an array of shape {images.shape}: give at least one")
         if labels.dtype != np.uint8 or labels.shape != (len(images),):
             raise DataError(
-                f"{self.name}: labels are {labels.dtype} {labels.shape} for {len(images)} images: "
+                f"{name}: labels are {labels.dtype} {labels.shape} for {len(images)} images: "
                 f"give uint8 ({len(images)},)"
             )
-        if (highest := int(labels.max())) >= self.num_classes:
+        if (highest := labels.max()) >= classes:
             raise DataError(
-                f"{self.name}: image {int(labels.argmax())} has label {highest}, "
-                f"but there are {self.num_classes} classes: labels go from 0 to {self.num_classes - 1}"
+                f"{name}: image {labels.argmax()} has label {highest}, "
+                f"but there are {classes} classes: labels go from 0 to {classes - 1}"
             )
 
     def __len__(self) -> int:
@@ -64,6 +63,13 @@ class Dataset:
         """(H, W, C)"""
         return tuple(self.images.shape[1:])
 
+    def split_off(self, places: Array) -> tuple["Dataset", "Dataset"]:
+        """(the other images, the images ``places``), both in the order that they have here."""
+        second = np.zeros(len(self), dtype=bool)
+        second[places] = True
+        rest, chosen = (replace(self, images=self.images[m], labels=self.labels[m]) for m in (~second, second))
+        return rest, chosen
+
     @cached_property
     def histogram(self) -> Array:
         """Counts of each pixel value per channel: int64 (C, 256)."""
@@ -77,8 +83,7 @@ class Dataset:
     @property
     def frequencies(self) -> Array:
         """The histogram as fractions: float64 (C, 256)."""
-        fractions: Array = self.histogram / self.histogram.sum(axis=1, keepdims=True)
-        return fractions
+        return self.histogram / self.histogram.sum(axis=1, keepdims=True)
 
     @cached_property
     def mean(self) -> tuple[float, ...]:
@@ -108,14 +113,7 @@ def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Da
 
     Both keep the order of the images.  Raises UsageError where one of the two would be empty.
     """
-    if not 0 < count < len(train):
-        raise UsageError(
-            f"a validation set of {count} images of {train.name}: give a number from 1 to {len(train) - 1}"
-        )
-    order = permutation(len(train), seed=seed, stream=stream_id("validation"))
-    held_out = np.zeros(len(train), dtype=bool)
-    held_out[order[:count]] = True
-    first, second = (
-        replace(train, images=train.images[chosen], labels=train.labels[chosen]) for chosen in (~held_out, held_out)
-    )
-    return first, second
+    most = len(train) - 1
+    if not 0 < count <= most:
+        raise UsageError(f"a validation set of {count} images of {train.name}: give a number from 1 to {most}")
+    return train.split_off(permutation(len(train), seed=seed, stream=stream_id("validation"))[:count])

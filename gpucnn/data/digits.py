@@ -27,10 +27,4 @@ def load_digits() -> tuple[Dataset, Dataset]:
     labels = found.target.astype(np.uint8)
     shuffled = permutation(len(labels), seed=SEED, stream=stream_id("digits split"))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    testing = np.zeros(len(labels), dtype=bool)
-    testing[by_class[::TEST_EVERY]] = True
-    classes = tuple(map(str, range(10)))
-    return (
-        Dataset("digits", images[~testing], labels[~testing], classes),
-        Dataset("digits", images[testing], labels[testing], classes),
-    )
+    return Dataset("digits", images, labels, tuple("0123456789")).split_off(by_class[::TEST_EVERY])

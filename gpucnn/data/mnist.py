@@ -12,56 +12,28 @@ from gpucnn.data.files.idx import read_idx
 from gpucnn.data.files.sources import RemoteFile, Source
 from gpucnn.errors import DataError
 
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-SIZE = (28, 28)
-
-DIGITS = tuple("0123456789")
-CLOTHES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-
-
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name, preferably gzipped, because gzip has a checksum."""
-    names = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
-    return next((folder / n for n in names if (folder / n).exists()), None)
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files that exist, in the order of ``NAMES``."""
-    return [path for name in NAMES if (path := find_file(folder, name))]
+    """The files that exist, in the order of ``NAMES``, preferably gzipped, because gzip has a checksum."""
+    found = []
+    for name in NAMES:
+        spellings = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
+        found += [folder / one for one in spellings if (folder / one).exists()][:1]
+    return found
 
 
-def find_folder(place: Path, layouts: Sequence[str]) -> Path | None:
-    """The first folder below a data directory that has all four files."""
-    folders = (place / layout for layout in layouts)
-    return next((folder for folder in folders if len(list_files(folder)) == len(NAMES)), None)
-
-
-def read_folder(name: str, classes: tuple[str, ...], folder: Path) -> tuple[Dataset, Dataset]:
-    """The training and the test set in a folder that ``find_folder`` found.
+def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
+    """A file of images and a file of their labels.
 
     Raises:
         DataError: a damaged file, images of another size than 28 x 28, more or fewer labels than images, a
             label above 9.
     """
-    train_images, train_labels, test_images, test_labels = list_files(folder)
-    return (
-        read_part(name, classes, train_images, train_labels),
-        read_part(name, classes, test_images, test_labels),
-    )
-
-
-def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
-    """A file of images and a file of their labels."""
     images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
-    if images.shape[1:] != SIZE:
+    if images.shape[1:] != (28, 28):
         raise DataError(
             f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, {name} has 28 x 28: "
             f"put the files of {name} there"
@@ -99,25 +71,24 @@ def idx_source(
         RemoteFile(f"{layouts[0]}/{file}.gz", size, sha256, tuple(f"{m}{file}.gz" for m in mirrors), content)
         for file, (size, sha256), content in zip(NAMES, published, contents, strict=True)
     )
-    return Source(
-        about,
-        load=lambda folder: read_folder(name, classes, folder),
-        find=lambda place: find_folder(place, layouts),
-        files=list_files,
-        remote=remote,
-        images=images,
-    )
+
+    def load(folder: Path) -> tuple[Dataset, Dataset]:
+        train_images, train_labels, *test = list_files(folder)
+        return read_part(name, classes, train_images, train_labels), read_part(name, classes, *test)
+
+    def find(data_dir: Path) -> Path | None:
+        folders = (data_dir / layout for layout in layouts)
+        return next((folder for folder in folders if len(list_files(folder)) == len(NAMES)), None)
+
+    return Source(about, load, find, list_files, remote, images=images)
 
 
 MNIST = idx_source(
     "mnist",
     "60,000 + 10,000 handwritten digits, grey 28 x 28, 10 classes",
-    DIGITS,
+    tuple("0123456789"),
     layouts=("mnist", "MNIST/raw", "MNIST", ""),
-    mirrors=(
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     published=(
         (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),

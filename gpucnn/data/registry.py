@@ -40,11 +40,7 @@ def find_source(name: str) -> tuple[str, Source]:
 
 
 def load_dataset(
-    name: str,
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    download: bool = True,
-    progress: bool = True,
+    name: str, data_dir: str | os.PathLike[str] | None = None, *, download: bool = True, progress: bool = True
 ) -> tuple[Dataset, Dataset]:
     """The training and the test set of this name.
 
@@ -59,9 +55,8 @@ def load_dataset(
         DataError: the files are missing or damaged.
     """
     key, source = find_source(name)
-    if source.built_in:
-        return source.load(Path())
-    return source.load(ensure_files(key, data_dir, download=download, progress=progress))
+    place = Path() if source.built_in else ensure_files(key, data_dir, download=download, progress=progress)
+    return source.load(place)
 
 
 def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download: bool, progress: bool) -> Path:

@@ -98,7 +98,7 @@ def test_the_digest_is_checked_before_anything_is_parsed(
     whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.h5").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    monkeypatch.setattr("gpucnn.checkpoint.file.parse_image", lambda image: pytest.fail("parsed"))
+    monkeypatch.setattr("gpucnn.checkpoint.file.Tree", lambda image: pytest.fail("parsed"))
     assert "SHA-256" in refused(tmp_path / "x.h5")
 
 

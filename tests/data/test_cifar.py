@@ -25,9 +25,6 @@ from gpucnn.data.cifar import (
     CIFAR100_CLASSES,
     CIFAR100_LAYOUTS,
     Layout,
-    find_place,
-    list_files,
-    read_place,
 )
 from gpucnn.errors import DataError
 
@@ -50,10 +47,10 @@ def put(folder: Path, layout: Layout, form: str, contents: dict[str, bytes] | No
 def test_every_version(tmp_path: Path, layout: Layout, form: str) -> None:
     put(tmp_path, layout, form)
     before = sorted(tmp_path.rglob("*"))
-    place = find_place(tmp_path, [layout])
+    place = layout.find(tmp_path)
     assert place is not None
     planes = cifar_planes(layout)
-    for dataset, files in zip(read_place(place, [layout]), (layout.train, layout.test), strict=True):
+    for dataset, files in zip(layout.load(place), (layout.train, layout.test), strict=True):
         wanted = np.concatenate([planes[name][0] for name in files])  # (N,3,32,32)
         assert dataset.images.shape == (len(wanted), 32, 32, 3)
         for n, row, column, channel in [(0, 0, 0, 0), (1, 31, 0, 2), (2, 5, 30, 1), (-1, 31, 31, 2)]:
@@ -65,7 +62,7 @@ def test_every_version(tmp_path: Path, layout: Layout, form: str) -> None:
 
 
 def test_folders_come_before_archives_and_binary_before_python(tmp_path: Path) -> None:
-    both = (TEN_BINARY, TEN_PYTHON)
+    both = tiny_cifar10()
     for layout, form in (
         (TEN_PYTHON, "archive"),
         (TEN_PYTHON, "folder"),
@@ -73,17 +70,17 @@ def test_folders_come_before_archives_and_binary_before_python(tmp_path: Path) -
         (TEN_BINARY, "folder"),
     ):
         place = put(tmp_path, layout, form)
-        assert find_place(tmp_path, both) == place
-    assert [path.name for path in list_files(place, both)] == [*TEN_BINARY.train, *TEN_BINARY.test]
+        assert both.find(tmp_path) == place
+    assert [path.name for path in both.files(place)] == [*TEN_BINARY.train, *TEN_BINARY.test]
 
 
 def test_a_folder_that_lacks_a_batch_is_passed_over(tmp_path: Path) -> None:
     place = put(tmp_path, TEN_BINARY, "folder")
     (place / "data_batch_3.bin").unlink()
-    assert find_place(tmp_path, [TEN_BINARY]) is None
+    assert TEN_BINARY.find(tmp_path) is None
     archive = put(tmp_path, TEN_BINARY, "archive")
-    assert find_place(tmp_path, [TEN_BINARY]) == archive
-    assert list_files(archive, [TEN_BINARY]) == [archive]
+    assert TEN_BINARY.find(tmp_path) == archive
+    assert TEN_BINARY.files(archive) == [archive]
 
 
 def test_records_may_lie_in_any_order(tmp_path: Path) -> None:
@@ -91,7 +88,7 @@ def test_records_may_lie_in_any_order(tmp_path: Path) -> None:
     name = "data_batch_1.bin"
     records = [contents[name][start : start + 3073] for start in range(0, len(contents[name]), 3073)]
     contents[name] = b"".join(reversed(records))
-    train, _ = read_place(put(tmp_path, TEN_BINARY, "folder", contents), [TEN_BINARY])
+    train, _ = TEN_BINARY.load(put(tmp_path, TEN_BINARY, "folder", contents))
     planes, labels = cifar_planes(TEN_BINARY)[name]
     assert train.labels[:4].tolist() == labels[::-1].tolist()
     assert np.array_equal(train.images[0, :, :, 0], planes[3, 0])
@@ -106,7 +103,7 @@ def test_files_of_another_size(tmp_path: Path, layout: Layout, form: str, change
     content = contents[name]
     contents[name] = content + b"\0" * change if change > 0 else content[:change]
     with pytest.raises(DataError) as caught:
-        read_place(put(tmp_path, layout, form, contents), [layout])
+        layout.load(put(tmp_path, layout, form, contents))
     wanted = 3 * (layout.label_bytes + 3072)
     assert name in str(caught.value)
     assert f"instead of {wanted:,}" in str(caught.value)
@@ -124,7 +121,7 @@ def test_a_label_without_a_class(tmp_path: Path, layout: Layout, label: int, at:
     with pytest.raises(
         DataError, match=f"{name} is damaged: record 1 has label {label}, but {layout.name} has {label} classes"
     ):
-        read_place(put(tmp_path, layout, form, contents), [layout])
+        layout.load(put(tmp_path, layout, form, contents))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +139,7 @@ def test_a_label_without_a_class(tmp_path: Path, layout: Layout, label: int, at:
 def test_pickles_that_do_not_fit(tmp_path: Path, content: bytes, message: str, form: str) -> None:
     contents = cifar_contents(TEN_PYTHON) | {"data_batch_2": content}
     with pytest.raises(DataError) as caught:
-        read_place(put(tmp_path, TEN_PYTHON, form, contents), [TEN_PYTHON])
+        TEN_PYTHON.load(put(tmp_path, TEN_PYTHON, form, contents))
     assert message in str(caught.value)
     assert "data_batch_2" in str(caught.value)
 
@@ -156,7 +153,7 @@ def test_the_two_versions_hold_the_same(tmp_path: Path) -> None:
             if layout.label_bytes
             else {n: python2_pickle(p.reshape(len(p), -1), labels.tolist()) for n, (p, labels) in planes.items()}
         )
-        sets.append(read_place(put(tmp_path, layout, "folder", contents), [layout]))
+        sets.append(layout.load(put(tmp_path, layout, "folder", contents)))
     assert [one.digest for one in sets[0]] == [one.digest for one in sets[1]]
 
 

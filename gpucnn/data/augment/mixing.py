@@ -18,9 +18,6 @@ from gpucnn.types import Array, Shape
 
 MIX = stream_id("mix")
 
-Box = tuple[int, int, int, int]
-"""Rows from and to, columns from and to."""
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -28,11 +25,11 @@ class Mix:
 
     Attributes:
         weight: of each image, in [0, 1]; its partner has the rest.
-        box: the partner's pixels, for cutmix; None for mixup.
+        box: of the partner's pixels, for cutmix: rows from and to, columns from and to; None for mixup.
     """
 
     weight: float
-    box: Box | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 def mixup(x: Array, weight: float) -> Array:

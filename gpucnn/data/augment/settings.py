@@ -14,8 +14,6 @@ from gpucnn.settings import Settings, setting
 from gpucnn.types import Array, Shape
 
 CROP_MODES = ("zero", "reflect")
-FLIP_MODES = ("random", "alternating")
-CUTOUT_MODES = ("clipped", "inside")
 
 FLIP, CROP, CUTOUT, ROTATION, SCALE, ELASTIC, BRIGHTNESS, CONTRAST = (
     stream_id(name) for name in ("flip", "crop", "cutout", "rotation", "scale", "elastic", "brightness", "contrast")
@@ -54,9 +52,9 @@ class Augmentation(Settings):
     flip: bool = False
     crop: int = setting(0, at_least=0)
     crop_mode: str = setting("zero", choices=CROP_MODES)
-    flip_mode: str = setting("random", choices=FLIP_MODES)
+    flip_mode: str = setting("random", choices=("random", "alternating"))
     cutout: int = setting(0, at_least=0)
-    cutout_mode: str = setting("clipped", choices=CUTOUT_MODES)
+    cutout_mode: str = setting("clipped", choices=("clipped", "inside"))
     mixup: float = setting(0.0, "alpha of mixup, which blends images; 0: none", "--mixup", at_least=0, at_most=10**6)
     cutmix: float = setting(0.0, "alpha of cutmix, which pastes boxes; 0: none", "--cutmix", at_least=0, at_most=10**6)
     mixup_prob: float = setting(1.0, "probability that a batch is mixed", "--mixup-prob", at_least=0, at_most=1)
@@ -73,8 +71,7 @@ class Augmentation(Settings):
 
     def summary(self) -> str:
         """The settings that differ from the defaults, human-readable."""
-        plain = Augmentation()
-        changed = {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
+        changed = {name: value for name, value in vars(self).items() if value != getattr(Augmentation, name)}
         words = (f" {value:g}" if isinstance(value, float) else f" {value}" for value in changed.values())
         return ", ".join(name + ("" if word == " True" else word) for name, word in zip(changed, words, strict=True))
 
@@ -132,17 +129,13 @@ def sample_augmentation(
 
     def between(stream: int, middle: float, radius: float) -> Array:
         """Uniform in middle - radius .. middle + radius, float32 (N,)."""
-        if not radius:
-            return xp.full(count, middle, dtype="float32")
         return (uniform((count,), seed=seed, stream=stream, step=epoch, xp=xp) * 2.0 - 1.0) * radius + middle
 
     flip, shift = xp.zeros(count, dtype=bool), xp.zeros((count, 2), dtype=xp.int32)
     centre = matrix = brightness = contrast = None
     if how.flip:
-        alternating = how.flip_mode == "alternating"
-        flip = integers((count,), 2, seed=seed, stream=FLIP, step=0 if alternating else epoch, xp=xp) == 1
-        if alternating and epoch % 2:
-            flip = ~flip
+        drawn, mirrored = (0, 1 - epoch % 2) if how.flip_mode == "alternating" else (epoch, 1)
+        flip = integers((count,), 2, seed=seed, stream=FLIP, step=drawn, xp=xp) == mirrored
     if how.crop:
         shift = integers((count, 2), 2 * how.crop + 1, seed=seed, stream=CROP, step=epoch, xp=xp)
     if how.cutout:

@@ -83,8 +83,7 @@ def pixels(images: Array, index: Array, row: Array, column: Array, border: str) 
     """Pixels of images ``index`` (B,) at rows and columns (B,H,W), which may lie outside: float32 (B,H,W,C)."""
     xp, (_, h, w, _) = array_module(images), images.shape
     if border == "reflect":
-        row, column = reflected(row, h), reflected(column, w)
-        return images[index[:, None, None], row, column].astype("float32")
+        return images[index[:, None, None], reflected(row, h), reflected(column, w)].astype("float32")
     inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
     row, column = xp.minimum(xp.maximum(row, 0), h - 1), xp.minimum(xp.maximum(column, 0), w - 1)
     return images[index[:, None, None], row, column].astype("float32") * inside[..., None].astype("float32")

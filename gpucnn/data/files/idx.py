@@ -31,26 +31,20 @@ def read_idx(path: Path, ndim: int) -> Array:
         DataError: the file is missing, damaged, no IDX file, or has another size than its header claims.
     """
     with reading(path), open_bytes(path) as file:
-        shape = parse_header(file.read(4 + 4 * ndim), ndim)
-        size = prod(shape)
+        magic, start, sizes = bytes((0, 0, UNSIGNED_BYTE, ndim)), file.read(4), file.read(4 * ndim)
+        if start != magic:
+            raise ValueError(
+                f"it starts with {start.hex(' ') or 'nothing'}, not with {magic.hex(' ')} "
+                f"(unsigned bytes in {ndim} dimensions)"
+            )
+        if len(sizes) < 4 * ndim:
+            raise ValueError(f"it ends within its header, after {4 + len(sizes)} bytes")
+        shape = struct.unpack(f">{ndim}I", sizes)
+        size, claimed = prod(shape), " x ".join(map(str, shape))
+        if size > LARGEST:
+            raise ValueError(f"its header claims {claimed} bytes, more than the {LARGEST:,} allowed")
         content = read_up_to(file, size + 1)  # to the end, where gzip has its checksum
         if len(content) != size:
-            claimed, found = " x ".join(map(str, shape)), f"{len(content):,}" if len(content) < size else "more"
+            found = f"{len(content):,}" if len(content) < size else "more"
             raise ValueError(f"its header claims {claimed} = {size:,} bytes, but it holds {found}")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
-
-
-def parse_header(header: bytes, ndim: int) -> tuple[int, ...]:
-    """The shape of an array of unsigned bytes; ValueError where the header is another one or too large."""
-    magic = bytes((0, 0, UNSIGNED_BYTE, ndim))
-    if header[:4] != magic:
-        raise ValueError(
-            f"it starts with {header[:4].hex(' ') or 'nothing'}, not with {magic.hex(' ')} "
-            f"(unsigned bytes in {ndim} dimensions)"
-        )
-    if len(header) < 4 + 4 * ndim:
-        raise ValueError(f"it ends within its header, after {len(header)} bytes")
-    shape = struct.unpack(f">{ndim}I", header[4:])
-    if prod(shape) > LARGEST:
-        raise ValueError(f"its header claims {' x '.join(map(str, shape))} bytes, more than the {LARGEST:,} allowed")
-    return shape

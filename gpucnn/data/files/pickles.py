@@ -18,6 +18,7 @@ from gpucnn.types import Array
 PIXELS = 3072  # of an image: 3 planes of 32 x 32
 MOST_OPCODES = 500_000  # CIFAR-100 needs 210,000; each makes an object of 100 bytes at most, beside its content
 MOST_TUPLES = 64  # the publisher's have a few; nested ones take recursion to hash
+NAMES = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
 TEXTS = ("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE", "BINUNICODE")
 ATOMS = {*TEXTS, "GLOBAL", "STACK_GLOBAL"}
 PUTS, GETS = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"BINGET", "LONG_BINGET"}
@@ -42,12 +43,7 @@ class InertUnpickler(pickle.Unpickler):
     """Takes the names that NumPy's arrays need for ``Inert`` and refuses all others."""
 
     def find_class(self, module: str, name: str) -> type:
-        if f"{module}.{name}" not in (
-            "numpy.core.multiarray._reconstruct",
-            "numpy._core.multiarray._reconstruct",
-            "numpy.ndarray",
-            "numpy.dtype",
-        ):
+        if f"{module}.{name}" not in NAMES:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
         return Inert
 

@@ -71,24 +71,19 @@ def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
     Raises UsageError where one names the home of a user that is not known.
     """
-    named = [data_dir, os.environ.get("GPUCNN_DATA_DIR"), "~/.cache/gpucnn"]
-    return [expanded(place) for place in named if place]
-
-
-def expanded(place: str | os.PathLike[str]) -> Path:
-    """A path with ``~`` or ``~name`` expanded; UsageError where that user has no home."""
-    try:
-        return Path(place).expanduser()
-    except RuntimeError:
-        raise UsageError(f"data folder {place}: no home of that user is known: write the path out") from None
+    places = []
+    for place in (data_dir, os.environ.get("GPUCNN_DATA_DIR"), "~/.cache/gpucnn"):
+        try:
+            places += [Path(place).expanduser()] if place else []
+        except RuntimeError:
+            raise UsageError(f"data folder {place}: no home of that user is known: write the path out") from None
+    return places
 
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where downloads go: ``data_dir``, else the first searched directory that is writable."""
     places = search_places(data_dir)
-    if data_dir:
-        return places[0]
-    return next((place for place in places if writable(place)), places[-1])
+    return places[0] if data_dir else next(filter(writable, places), places[-1])
 
 
 def writable(folder: Path) -> bool:
@@ -99,10 +94,8 @@ def writable(folder: Path) -> bool:
 
 def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The first place that has the data set, or None."""
-    if source.find is None:
-        return None
-    found = map(source.find, search_places(data_dir))
-    return next((place for place in found if place is not None), None)
+    found = map(source.find, search_places(data_dir)) if source.find else ()
+    return next(filter(None, found), None)
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
-from gpucnn.data.files.sources import MIB, open_bytes, reading, size_range
+from gpucnn.data.files.sources import MIB, open_bytes, read_up_to, reading, size_range
 
 BLOCK = tarfile.BLOCKSIZE
 SIZE = slice(124, 136)  # of the content, octal
@@ -20,6 +20,7 @@ PLAIN, FOLDER = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
 COMMENTS = (tarfile.XHDTYPE, tarfile.XGLTYPE)  # PAX records: times and owners, skipped
 REFUSED = {b"1": "a link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a FIFO"}
 MOST_ENTRIES = 100
+FAR_MORE = "it unpacks to far more than this data set"
 SPARE = 16 * MIB  # for members that are not wanted (a readme, a list of classes) and for padding
 
 
@@ -40,25 +41,23 @@ def read_members(path: Path, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
     seen: set[str] = set()
     with reading(path), open_bytes(path) as archive:
         while member := read_header(archive):
-            name, left = str(PurePosixPath(member.name)), -(-member.size // BLOCK) * BLOCK
-            budget -= BLOCK + left
+            name, filled = str(PurePosixPath(member.name)), -(-member.size // BLOCK) * BLOCK
+            budget -= BLOCK + filled
             check_member(name, member.type, seen, budget)
             keep = name in wanted and member.type in PLAIN
             if keep and not wanted[name][0] <= member.size <= wanted[name][1]:
                 raise ValueError(f"its member {name} has {member.size:,} bytes instead of {size_range(*wanted[name])}")
-            blocks = []
-            while left and (block := archive.read(min(left, MIB))):
-                left -= len(block)
-                blocks += [block] if keep else []
-            if left:
+            content = read_up_to(archive, filled)
+            if len(content) < filled:
                 raise ValueError(f"it is truncated: it ends within {name}")
             if keep:
-                found[name] = b"".join(blocks)[: member.size]
+                found[name] = content[: member.size]
             if member.type not in COMMENTS:
                 seen.add(name)
         while block := archive.read(MIB):  # to the end, where gzip has its checksum
             budget -= len(block)
-            check_budget(budget)
+            if budget < 0:
+                raise ValueError(FAR_MORE)
         if missing := [name for name in wanted if name not in found]:
             raise ValueError(f"it lacks its member {missing[0]}")
     return found
@@ -90,10 +89,5 @@ def check_member(name: str, kind: bytes, seen: set[str], budget: int) -> None:
         raise ValueError(f"it has two members called {name!r}")
     if len(seen) >= MOST_ENTRIES:
         raise ValueError(f"it has more than {MOST_ENTRIES} members")
-    check_budget(budget)
-
-
-def check_budget(budget: int) -> None:
-    """Raises ValueError where more was unpacked than the data set can have."""
     if budget < 0:
-        raise ValueError("it unpacks to far more than this data set")
+        raise ValueError(FAR_MORE)

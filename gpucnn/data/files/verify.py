@@ -5,11 +5,8 @@ Three answers: the publisher's bytes (the published file, or the same content gz
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.files.sources import RemoteFile, Source, open_bytes
@@ -46,31 +43,19 @@ def verify(source: Source, place: Path) -> list[Verdict]:
 
 
 def has_published_bytes(path: Path, file: RemoteFile) -> bool:
-    """Whether a file, or its unpacked content, has the publisher's SHA-256."""
-    with path.open("rb") as raw:
+    """Whether a file, or its content where it is gzipped, has the publisher's SHA-256."""
+    with path.open("rb") as raw, open_bytes(path) as content:
         if hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256:
             return True
-    return bool(file.content_sha256) and content_sha256(path) == file.content_sha256
-
-
-def content_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, unpacked where it is gzipped."""
-    with open_bytes(path) as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        return file.content_sha256 != "" and hashlib.file_digest(content, "sha256").hexdigest() == file.content_sha256
 
 
 def digest_of_images(sets: tuple[Dataset, Dataset]) -> str:
-    """SHA-256 over the labelled images of a training and a test set, each in any order."""
+    """SHA-256 over the images, each (H,W,C) and its label, of a training and a test set in any order."""
     digest = hashlib.sha256()
     for dataset in sets:
         digest.update(f"{dataset.images.shape}".encode())
-        for one in sorted(labelled_images(dataset)):
+        labelled = zip(dataset.images, dataset.labels, strict=True)
+        for one in sorted(hashlib.sha256(image.tobytes() + label.tobytes()).digest() for image, label in labelled):
             digest.update(one)
     return digest.hexdigest()
-
-
-def labelled_images(dataset: Dataset) -> Iterator[bytes]:
-    """SHA-256 of each image: its pixels (H,W,C) row by row, then its label."""
-    images = np.ascontiguousarray(dataset.images)
-    for image, label in zip(images, dataset.labels.tolist(), strict=True):
-        yield hashlib.sha256(image.tobytes() + bytes([label])).digest()

@@ -1,5 +1,6 @@
 """Downloads from a server on this machine: the right file at its place, or nothing there."""
 
+import fcntl
 import gzip
 import hashlib
 import os
@@ -17,7 +18,7 @@ import pytest
 from data_samples import write_mnist
 
 from gpucnn.data import DATASETS, load_dataset
-from gpucnn.data.files.download import STALE, download
+from gpucnn.data.files.download import download
 from gpucnn.data.files.sources import RemoteFile
 from gpucnn.errors import DataError
 
@@ -217,7 +218,7 @@ def test_a_full_disk_is_not_the_mirrors_fault(server: str, tmp_path: Path, monke
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpucnn.data.files.download.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match=r"cannot write .*No space left on device"):
         download(published(server, "good", "good"), tmp_path, progress=False)
     assert len(Mirror.asked) == 1
@@ -228,7 +229,7 @@ def test_ctrl_c_leaves_nothing(server: str, tmp_path: Path, monkeypatch: pytest.
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpucnn.data.files.download.os.fsync", interrupt)
+    monkeypatch.setattr("os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         download(published(server, "good"), tmp_path, progress=False)
     assert everything(tmp_path) == []
@@ -243,22 +244,22 @@ def test_a_killed_download_leaves_nothing_at_the_place(server: str, tmp_path: Pa
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         deadline = time.monotonic() + 20
-        while not (left := list(tmp_path.glob("set/.file.bin.*.part"))) or left[0].stat().st_size == 0:
+        while not (left := list(tmp_path.glob("set/.file.bin.*.tmp"))) or left[0].stat().st_size == 0:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "set" / "file.bin").exists()
-    os.utime(left[0], (0, time.time() - STALE - 60))
     assert download(published(server, "good"), tmp_path, progress=False).read_bytes() == BODY
     assert everything(tmp_path) == ["set/file.bin"]  # what was left is gone too
 
 
 def test_what_another_process_is_writing_is_left_alone(server: str, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / ".file.bin.1.part").write_bytes(b"half")
-    download(published(server, "good"), tmp_path, progress=False)
-    assert everything(tmp_path) == ["set/.file.bin.1.part", "set/file.bin"]
+    with (tmp_path / "set" / ".file.bin.0123abcd.tmp").open("wb") as half:
+        fcntl.flock(half, fcntl.LOCK_EX)
+        download(published(server, "good"), tmp_path, progress=False)
+    assert everything(tmp_path) == ["set/.file.bin.0123abcd.tmp", "set/file.bin"]
 
 
 def test_without_a_terminal_progress_is_one_line(
