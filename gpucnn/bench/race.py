@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from math import inf
 from statistics import median
+from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Timer
 from time import perf_counter, sleep
 from typing import Any
@@ -48,6 +48,7 @@ class Contender:
         interpreter: the Python that runs it; PyTorch may have its own environment.
         deadline: in the time of ``perf_counter``; a process that has not answered by then is killed.
         launches, graphs, device_mib, versions: what a process on a GPU reports.
+        ended: how the process has ended by itself, or in time; "" while it runs.
     """
 
     name: str
@@ -63,23 +64,21 @@ class Contender:
     graphs: int = 0
     device_mib: float = 0.0
     versions: str = ""
+    ended: str = ""
 
     def start(self) -> None:
         """Start the process and wait until it has warmed up."""
         start = perf_counter()
-        self.process = subprocess.Popen(
-            [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **self.environment},
-        )
+        command = [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()]
+        self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env={**os.environ, **self.environment})
         self._warm(start)
 
     def switch_to(self, task: Task) -> None:
-        """Give the process another task, and wait until it has warmed up."""
-        self.task = task
-        self.seconds, self.page_faults = [], []
+        """Give the process, started where it is not yet, another task, and wait until it has warmed up."""
+        self.task, self.seconds, self.page_faults = task, [], []
+        if not hasattr(self, "process"):
+            self.start()
+            return
         start = perf_counter()
         self._send(task.to_json())
         self._warm(start)
@@ -99,7 +98,12 @@ class Contender:
         return float(answer["seconds"])
 
     def stop(self) -> None:
-        self.process.communicate(timeout=60)
+        """End the process, by force if it takes longer than a minute; does nothing where it was not started."""
+        if hasattr(self, "process"):
+            try:
+                self.process.communicate(timeout=60)
+            except TimeoutExpired:
+                self.process.kill()
 
     def _send(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -107,7 +111,8 @@ class Contender:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
+            self.ended = self.ended or f"has ended with code {self.process.wait()}"
+            raise GpucnnError(f"the process of {self.name} {self.ended}") from None
 
     def _answer(self) -> dict[str, Any]:
         """The next answer of the process.
@@ -119,14 +124,13 @@ class Contender:
         watchdog = Timer(max(self.deadline - perf_counter(), 0.0), self.process.kill)
         if self.deadline < inf:
             watchdog.start()
-        line = self.process.stdout.readline()
-        while line and not line.startswith("{"):  # printed by a library
-            line = self.process.stdout.readline()
+        answers = (line for line in self.process.stdout if line.startswith("{"))  # others are printed by a library
+        line = next(answers, None)
         watchdog.cancel()
-        if not line:
+        if line is None:
             late = perf_counter() >= self.deadline
-            why = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
-            raise GpucnnError(f"the process of {self.name} {why}")
+            self.ended = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
+            raise GpucnnError(f"the process of {self.name} {self.ended}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise GpucnnError(f"{self.name}: {answer['error']}")
@@ -212,5 +216,5 @@ def cold_and_warm(task: Task) -> tuple[float, float]:
 def paired(ours: Contender, them: Iterable[Contender]) -> tuple[float, float, float]:
     """(minimum, median, maximum) of our time over that of the best of them, round by round."""
     best = min(them, key=lambda racer: median(racer.seconds))
-    ratios = [a / b for a, b in zip(ours.seconds, best.seconds, strict=True)]
+    ratios = [a / b for a, b in zip(ours.seconds, best.seconds, strict=False)]  # the last round may have been cut off
     return min(ratios), median(ratios), max(ratios)

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from statistics import median
-from subprocess import TimeoutExpired
 from time import perf_counter
 
 from gpucnn import models
 from gpucnn.bench.peaks import peak_fraction, training_flops
-from gpucnn.bench.race import Contender, take_turns
+from gpucnn.bench.race import Contender, paired, take_turns
 from gpucnn.errors import GpucnnError
 from gpucnn.types import Shape
 
@@ -62,12 +61,7 @@ class Field:
 
     def __init__(self, ours: Sequence[Contender], theirs: Sequence[Contender], gpu: str = "") -> None:
         self.ours, self.theirs, self.gpu = list(ours), list(theirs), gpu
-        self.running: set[str] = set()
-        self.failed: dict[str, str] = {}  # name of a contender whose process has ended -> why
-
-    @property
-    def all(self) -> list[Contender]:
-        return [*self.ours, *self.theirs]
+        self.all = self.ours + self.theirs
 
     def versions(self) -> str:
         """The libraries' versions, as the contenders report them."""
@@ -80,8 +74,9 @@ class Field:
         ready_by = start + (1.0 - KEPT) * (deadline - start) if deadline < inf else inf
         for racer in self.all:
             racer.deadline = ready_by
+            task = replace(racer.task, model=case.model, input_shape=case.shape, batch_size=case.batch_size)
             try:
-                self.warm(racer, case)
+                racer.switch_to(task)
             except GpucnnError as error:
                 errors[racer.name] = str(error)
         ready = [racer for racer in self.all if racer.name not in errors]
@@ -93,30 +88,10 @@ class Field:
             errors.update({racer.name: str(error) for racer in ready if not racer.seconds})
         return self.rows(case, errors)
 
-    def warm(self, racer: Contender, case: Case) -> None:
-        """Let a contender build the case, in its process if that is running."""
-        if racer.name in self.failed:
-            raise GpucnnError(self.failed[racer.name])
-        task = replace(racer.task, model=case.model, input_shape=case.shape, batch_size=case.batch_size)
-        racer.seconds = []
-        try:
-            if racer.name in self.running:
-                racer.switch_to(task)
-            else:
-                racer.task = task
-                self.running.add(racer.name)
-                racer.start()
-        except GpucnnError as error:
-            if racer.process.poll() is not None:
-                self.failed[racer.name] = str(error)
-            raise
-
     def rows(self, case: Case, errors: dict[str, str]) -> list[Row]:
         """The results after the rounds."""
-        best: dict[bool, Contender] = {}  # mixed or not -> the fastest of ours
-        timed = (racer for racer in self.ours if racer.seconds and racer.name not in errors)
-        for racer in sorted(timed, key=lambda racer: -median(racer.seconds)):
-            best[racer.task.precision != "float32"] = racer
+        ready = [racer for racer in self.ours if racer.name not in errors]
+        ready.sort(key=lambda racer: median(racer.seconds))
         found = []
         for racer in self.all:
             precision = racer.task.precision
@@ -125,23 +100,12 @@ class Field:
                 continue
             flops = training_flops(models.build(case.model, case.shape), case.shape, case.batch_size)
             used = peak_fraction(self.gpu, precision, flops, median(racer.seconds))
-            ratio = None
-            mine = best.get(precision != "float32")
-            if mine and racer in self.theirs:
-                ratios = [a / b for a, b in zip(mine.seconds, racer.seconds, strict=False)]
-                ratio = min(ratios), median(ratios), max(ratios)
+            alike = (mine for mine in ready if (mine.task.precision == "float32") == (precision == "float32"))
+            best = next(alike, None) if racer in self.theirs else None
+            ratio = paired(best, [racer]) if best else None
             numbers = racer.seconds, racer.launches, racer.graphs, racer.device_mib
             found.append(Row(racer.name, precision, *numbers, peak_fraction=used, ratio=ratio))
         return found
-
-    def stop(self) -> None:
-        """End all processes."""
-        for racer in self.all:
-            if racer.name in self.running:
-                try:
-                    racer.stop()
-                except TimeoutExpired:
-                    racer.process.kill()
 
 
 def run_cases(
@@ -159,4 +123,5 @@ def run_cases(
             last = perf_counter() - start
             yield case, rows
     finally:
-        field.stop()
+        for racer in field.all:
+            racer.stop()

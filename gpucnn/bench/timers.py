@@ -4,32 +4,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from gpucnn.backend import Backend
 
 
-class Clock(Protocol):
-    """Takes time marks, and gives the times between them."""
+class Clock:
+    """The host's, for work that is finished when its call returns."""
 
     def mark(self) -> Any:
         """A mark at the present point of the host's work or of the stream."""
+        return perf_counter()
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
         """The time from each mark to the next; waits until the last one is reached."""
-
-
-class HostClock:
-    """For work that is finished when its call returns."""
-
-    def mark(self) -> float:
-        return perf_counter()
-
-    def seconds(self, marks: Sequence[float]) -> list[float]:
         return [after - before for before, after in pairwise(marks)]
 
 
-class DeviceClock:
+class DeviceClock(Clock):
     """For work that a GPU does later: events on its current stream.
 
     The time between two events includes the time that the GPU waits for the host.
@@ -53,10 +45,18 @@ class DeviceClock:
 
 
 def clock_of(backend: Backend) -> Clock:
-    """The clock for this backend."""
     if backend.synchronous:
-        return HostClock()
+        return Clock()
     return DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
+
+
+def times(step: Callable[[], Any], steps: int, clock: Clock) -> list[float]:
+    """Seconds of each step."""
+    marks = [clock.mark()]
+    for _ in range(steps):
+        step()
+        marks.append(clock.mark())
+    return clock.seconds(marks)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Work:
         on_gpu: whether it is our own work on a GPU, whose launches can be counted.
     """
 
-    step: Callable[[], None]
+    step: Callable[[], Any]
     clock: Clock
     memory: Callable[[], float] = float
     versions: str = ""
