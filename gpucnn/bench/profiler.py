@@ -123,16 +123,13 @@ def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
 
 def table(found: list[Row]) -> str:
     """The rows, human-readable."""
-    titles = ("op", "kernel", "algorithm")
-    columns = zip(titles, *((row.op, row.kernel, row.algorithm) for row in found), strict=True)
-    op, kernel, way = (max(map(len, column)) for column in columns)
-    head = f"{'op':<{op}} {'kernel':<{kernel}} {'algorithm':<{way}} {'calls':>5} {'ms a call':>10} {'share':>6}"
-    lines = [
-        f"{row.op:<{op}} {row.kernel:<{kernel}} {row.algorithm:<{way}} "
-        f"{row.count:5.0f} {row.milliseconds:10.3f} {row.share:6.1%}"
-        for row in found
-    ]
-    return "\n".join([head, *lines])
+    lines = [("op", "kernel", "algorithm", "calls", "ms a call", "share")]
+    for row in found:
+        numbers = f"{row.count:.0f}", f"{row.milliseconds:.3f}", f"{row.share:.1%}"
+        lines.append((row.op, row.kernel, row.algorithm, *numbers))
+    op, kernel, way, *_ = (max(map(len, column)) for column in zip(*lines, strict=True))
+    template = f"{{:<{op}}} {{:<{kernel}}} {{:<{way}}} {{:>5}} {{:>10}} {{:>6}}"
+    return "\n".join(template.format(*line) for line in lines)
 
 
 def as_json(found: list[Row]) -> list[dict[str, Any]]:

@@ -27,22 +27,15 @@ class Sum(nn.Module):  # type: ignore[misc]
         return self.activation(self.body(x) + (self.shortcut(x) if self.shortcut is not None else x))
 
 
-class Times(nn.Module):  # type: ignore[misc]
-    """Multiplication by a constant."""
+class Function(nn.Module):  # type: ignore[misc]
+    """A function of one tensor."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.factor = factor
+        self.function = function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.factor
-
-
-class FlattenNHWC(nn.Module):  # type: ignore[misc]
-    """Flatten in our order: channels vary fastest."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1)
+        return self.function(x)
 
 
 def symmetric(padding: Padding) -> tuple[int, int]:
@@ -89,7 +82,7 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.GELU():
             return nn.GELU(approximate=layer.approximate)
         case ours.Scale():
-            return Times(layer.factor)
+            return Function(lambda x: x * layer.factor)
         case ours.MaxPool2D():
             return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
         case ours.AvgPool2D():
@@ -97,7 +90,8 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.GlobalAvgPool2D():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ours.Flatten():
-            return FlattenNHWC()
+            # in our order: channels vary fastest
+            return Function(lambda x: x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1))
         case ours.Dropout():
             return nn.Dropout(layer.rate)
     raise UsageError(f"there is no PyTorch counterpart of {layer.kind}: benchmark a model without it")

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from math import inf
@@ -48,7 +49,7 @@ class Contender:
         interpreter: the Python that runs it; PyTorch may have its own environment.
         deadline: in the time of ``perf_counter``; a process that has not answered by then is killed.
         launches, graphs, device_mib, versions: what a process on a GPU reports.
-        ended: how the process has ended by itself, or in time; "" while it runs.
+        ended: how the process came to its end, once it gives no answer.
     """
 
     name: str
@@ -76,23 +77,20 @@ class Contender:
     def switch_to(self, task: Task) -> None:
         """Give the process, started where it is not yet, another task, and wait until it has warmed up."""
         self.task, self.seconds, self.page_faults = task, [], []
-        if not hasattr(self, "process"):
+        if hasattr(self, "process"):
+            self._warm(perf_counter(), f"{task.to_json()}\n")
+        else:
             self.start()
-            return
-        start = perf_counter()
-        self._send(task.to_json())
-        self._warm(start)
 
-    def _warm(self, start: float) -> None:
-        self.versions = str(self._answer().get("versions", ""))
+    def _warm(self, start: float, line: str = "") -> None:
+        self.versions = str(self._answer(line).get("versions", ""))
         self.first_step = perf_counter() - start
         answer = self._answer()
         self.launches, self.graphs = int(answer.get("launches", 0)), int(answer.get("graphs", 0))
 
     def round(self, steps: int) -> float:
         """Run some steps; returns their median time."""
-        self._send(str(steps))
-        answer = self._answer()
+        answer = self._answer(f"{steps}\n")
         self.peak_mib, self.device_mib = float(answer["peak_mib"]), float(answer["device_mib"])
         self.page_faults.append(float(answer["page_faults"]))
         return float(answer["seconds"])
@@ -105,33 +103,30 @@ class Contender:
             except TimeoutExpired:
                 self.process.kill()
 
-    def _send(self, line: str) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            self.ended = self.ended or f"has ended with code {self.process.wait()}"
-            raise GpucnnError(f"the process of {self.name} {self.ended}") from None
-
-    def _answer(self) -> dict[str, Any]:
-        """The next answer of the process.
+    def _answer(self, line: str = "") -> dict[str, Any]:
+        """The next answer of the process, to this line if one is given.
 
         Raises:
             GpucnnError: the process has failed, has ended, or takes too long.
         """
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
+        with suppress(BrokenPipeError):  # a process that has ended gives no answer either
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
         watchdog = Timer(max(self.deadline - perf_counter(), 0.0), self.process.kill)
         if self.deadline < inf:
             watchdog.start()
-        answers = (line for line in self.process.stdout if line.startswith("{"))  # others are printed by a library
-        line = next(answers, None)
+        answers = (line for line in self.process.stdout if line.startswith("{"))  # a library may print other lines
+        text = next(answers, None)
         watchdog.cancel()
-        if line is None:
+        if text is None:
             late = perf_counter() >= self.deadline
-            self.ended = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
+            self.ended = self.ended or (
+                "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
+            )
             raise GpucnnError(f"the process of {self.name} {self.ended}")
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = json.loads(text)
         if "error" in answer:
             raise GpucnnError(f"{self.name}: {answer['error']}")
         return answer

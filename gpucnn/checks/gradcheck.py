@@ -49,10 +49,7 @@ def spaced(shape: Shape, seed: int = 0) -> Array:
 
 def gradient_error(value: Callable[[], float], array: Array, gradient: Array, seed: int = 0) -> float:
     """The error of the gradient of ``value()`` for ``array``, whose elements are moved one by one and restored."""
-    size = array.size
-    index = np.arange(size)
-    if size > SAMPLES:
-        index = random.permutation(size, seed=seed, stream=random.stream_id("elements"))[:SAMPLES]
+    index = random.permutation(array.size, seed=seed, stream=random.stream_id("elements"))[:SAMPLES]
     flat, numeric = array.reshape(-1), np.empty(len(index))
     for place, i in enumerate(index):
         before = flat[i]
@@ -153,15 +150,18 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
 _LABELS = np.array([2, 0, 3, 3, 1])
 _BITS = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
 
-LOSSES: dict[str, tuple[Callable[[Array], tuple[Array, Array]], bool]] = {
-    "softmax cross-entropy": (lambda z: losses.softmax_cross_entropy(z, _LABELS), False),
-    "softmax cross-entropy, smoothed": (lambda z: losses.softmax_cross_entropy(z, _LABELS, 0.2), False),
-    "categorical cross-entropy": (lambda p: losses.categorical_cross_entropy(p, _LABELS), True),
-    "sigmoid binary cross-entropy": (lambda z: losses.sigmoid_binary_cross_entropy(z, _BITS), False),
-    "binary cross-entropy": (lambda p: losses.binary_cross_entropy(p, _BITS), True),
-    "mean squared error": (lambda y: losses.mean_squared_error(y, _BITS), False),
+_LOGITS = spaced((5, 4))
+_PROBABILITIES = 0.5 + _LOGITS / 5
+
+LOSSES: dict[str, tuple[Callable[[Array], tuple[Array, Array]], Array]] = {
+    "softmax cross-entropy": (lambda z: losses.softmax_cross_entropy(z, _LABELS), _LOGITS),
+    "softmax cross-entropy, smoothed": (lambda z: losses.softmax_cross_entropy(z, _LABELS, 0.2), _LOGITS),
+    "categorical cross-entropy": (lambda p: losses.categorical_cross_entropy(p, _LABELS), _PROBABILITIES),
+    "sigmoid binary cross-entropy": (lambda z: losses.sigmoid_binary_cross_entropy(z, _BITS), _LOGITS),
+    "binary cross-entropy": (lambda p: losses.binary_cross_entropy(p, _BITS), _PROBABILITIES),
+    "mean squared error": (lambda y: losses.mean_squared_error(y, _BITS), _LOGITS),
 }
-"""Every loss, of an array (5,4): name -> (loss, whether its input is probabilities)."""
+"""Every loss: name -> (loss, its first argument (5,4))."""
 
 
 def check_all(names: str = "") -> list[Check]:
@@ -170,8 +170,7 @@ def check_all(names: str = "") -> list[Check]:
     for case, (make, shape) in LAYERS.items():
         if names.lower() in case.lower():
             checks += check_layer(make(), shape, case=case)
-    for case, (loss, wants_probabilities) in LOSSES.items():
+    for case, (loss, x) in LOSSES.items():
         if names.lower() in case.lower():
-            x = spaced((5, 4))
-            checks += check_loss(loss, 0.5 + x / 5 if wants_probabilities else x, case=case)
+            checks += check_loss(loss, x, case=case)
     return checks

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from math import inf
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -75,17 +76,9 @@ class Difference:
         return self.relative / self.tolerance if self.tolerance else self.relative and inf
 
 
-class Given(Layer):
+def given(y: Array, dx: Array) -> SimpleNamespace:
     """Replaces a child of a container and returns the results of the reference's child."""
-
-    def __init__(self, y: Array, dx: Array) -> None:
-        self.y, self.dx = y, dx
-
-    def forward(self, x: Array) -> Array:
-        return self.y
-
-    def backward(self, dy: Array) -> Array | None:
-        return self.dx
+    return SimpleNamespace(forward=lambda x: y, backward=lambda dy: dx)
 
 
 def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[Difference]:
@@ -107,8 +100,8 @@ def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[D
             last = other.layers[-1].name
             layer = type(other)(*(mine[part.name] for part in other.layers))
         x, dy = step.x[name], decided(layer, step.x[name], step.dy[last])
-        inside = {child: f"{name}.{child}" if name else child for child in layer.children()}
-        results = {child: (step.y[full], step.dx[full]) for child, full in inside.items() if name not in fused}
+        inside = {} if name in fused else layer.children()
+        results = {child: (step.y[part.name], step.dx[part.name]) for child, part in inside.items()}
         sizes = terms(layer, x, dy)
         wanted, got = alone(layer, x, dy, results), alone(other, x, dy, results)
         for (direction, array), b in wanted.items():
@@ -124,7 +117,7 @@ def alone(layer: Layer, x: Array, dy: Array, results: dict[str, tuple[Array, Arr
     if results:
         layer = copy(layer)
         for child, pair in results.items():
-            setattr(layer, child, Given(*(backend.to_device(array.copy()) for array in pair)))
+            setattr(layer, child, given(*(backend.to_device(array.copy()) for array in pair)))
     x, dy = backend.to_device(x.copy()), backend.to_device(dy.copy())
     made: Made = {}
     buffers = layer.buffers()
@@ -177,16 +170,15 @@ def tolerance(layer: Layer, direction: str) -> float:
     """Of ``relative``; overlapping windows of max pooling add up gradients, in any order."""
     if isinstance(layer, Fused):
         return max(tolerance(part, direction) for part in layer.layers)
-    if direction == "backward" and isinstance(layer, MaxPool2D):
-        overlap = any(k > s for k, s in zip(layer.kernel, layer.stride, strict=True))
-        return TOLERANCE if overlap else 0.0
-    return 0.0 if isinstance(layer, EXACT) else TOLERANCE
+    overlap = isinstance(layer, MaxPool2D) and any(k > s for k, s in zip(layer.kernel, layer.stride, strict=True))
+    inexact = overlap and direction == "backward"
+    return 0.0 if isinstance(layer, EXACT) and not inexact else TOLERANCE
 
 
 def difference(title: tuple[str, str, str, str], a: Array, b: Array, limit: float = TOLERANCE) -> Difference:
     """The candidate's a beside the reference's b."""
-    alike = a.dtype == b.dtype
-    return Difference(*title, relative(a, b) if alike else inf, ulps(a, b) if alike else inf, limit)
+    distances = (relative(a, b), ulps(a, b)) if a.dtype == b.dtype else (inf, inf)
+    return Difference(*title, *distances, limit)
 
 
 def loss_alone(candidate: Backend, step: Step) -> Iterator[Difference]:

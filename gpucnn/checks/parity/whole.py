@@ -6,8 +6,9 @@ But where rounding changes the sign of a value near 0, all of a ReLU's gradient 
 selects another pixel): a single gradient can differ by 1e-3 and more without an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from gpucnn.optim.optimizer import SGD
 from gpucnn.types import Array
 
 Batch = tuple[Array, Array]
+Distance = Callable[[Any, Any], float]
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ class Curves:
     deviations: list[Deviation]
 
 
-def deviation(part: str, name: str, reference: Array, candidate: Array, exact: Array) -> Deviation:
-    """The three distances of an array that was computed three times."""
-    return Deviation(part, name, relative(candidate, reference), relative(candidate, exact), relative(reference, exact))
+def deviation(part: str, name: str, results: Sequence[Any], distance: Distance = relative) -> Deviation:
+    """The three distances of what the reference, the candidate and the reference in float64 have computed."""
+    mine, theirs, best = results
+    return Deviation(part, name, distance(theirs, mine), distance(theirs, best), distance(mine, best))
 
 
 def arrays(step: Step) -> dict[tuple[str, str], Array]:
@@ -64,19 +67,17 @@ def arrays(step: Step) -> dict[tuple[str, str], Array]:
 
 def whole_net(reference: Step, candidate: Step, exact: Step) -> list[Deviation]:
     """All outputs, the loss, all gradients and running statistics of one pass."""
-    mine, theirs, best = arrays(reference), arrays(candidate), arrays(exact)
+    runs = [arrays(step) for step in (reference, candidate, exact)]
     # of layers that the candidate runs fused, only the last has an output there
-    return [deviation(*key, mine[key], theirs[key], best[key]) for key in mine if key in theirs]
+    return [deviation(*key, [run[key] for run in runs]) for key in runs[0] if key in runs[1]]
 
 
 def train(reference: Layer, candidate: Layer, exact: Layer, batches: Sequence[Batch]) -> Curves:
     """One step on each batch, by SGD with momentum, of three models with the same state."""
-    (mine, my_weights), (theirs, their_weights), (best, best_weights) = (
-        descend(model, batches) for model in (reference, candidate, exact)
-    )
-    curve = max_relative(theirs, mine), max_relative(theirs, best), max_relative(mine, best)
-    weights = deviation("weights", "(all)", my_weights, their_weights, best_weights)
-    return Curves(mine, theirs, best, [Deviation("loss curve", "(loss)", *curve), weights])
+    runs = [descend(model, batches) for model in (reference, candidate, exact)]
+    mine, theirs, best = losses = [losses for losses, _ in runs]
+    weights = deviation("weights", "(all)", [weights for _, weights in runs])
+    return Curves(mine, theirs, best, [deviation("loss curve", "(loss)", losses, max_relative), weights])
 
 
 def max_relative(a: list[float], b: list[float]) -> float:
