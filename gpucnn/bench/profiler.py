@@ -73,9 +73,7 @@ def stopwatch(backend: Backend) -> Stopwatch:
 
 def place(kernel: Op | None) -> str:
     """Where a kernel is written, as ``kernels/cpu/pooling.py``; "reference" where an op has none."""
-    if kernel is None:
-        return "reference"
-    return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py"
+    return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py" if kernel else "reference"
 
 
 def algorithm(kernel: Op | None, args: tuple[Any, ...]) -> str:
@@ -87,9 +85,7 @@ def algorithm(kernel: Op | None, args: tuple[Any, ...]) -> str:
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
     """Rows for a step on a batch of noise, the longest first; the last one is what no op accounts for.
 
-    Args:
-        trainer: on a ``Stopwatch``, and for this purpose only: its weights move.
-        mode: "train" for whole steps, "eval" for a forward pass.
+    The trainer is on a ``Stopwatch``, and for this purpose only: its weights move.  ``mode`` is as for ``stepper``.
     """
     watch = trainer.backend
     assert isinstance(watch, Stopwatch)
@@ -104,7 +100,7 @@ def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train"
 
 
 def stepper(trainer: Trainer, x: Array, labels: Array, mode: str) -> Callable[[], Any]:
-    """A step on this batch, or a forward pass alone where ``mode`` is "eval"."""
+    """A step on this batch: a whole one where ``mode`` is "train", a forward pass alone where it is "eval"."""
     if mode == "eval":
         return partial(trainer.precision.forward, trainer.model.eval(), x)
     return partial(trainer.train_step, x, labels)

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +38,11 @@ class Function(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(x)
+
+
+def flatten_nhwc(x: torch.Tensor) -> torch.Tensor:
+    """Flatten in our order: channels vary fastest."""
+    return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1)
 
 
 def symmetric(padding: Padding) -> tuple[int, int]:
@@ -82,7 +89,7 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.GELU():
             return nn.GELU(approximate=layer.approximate)
         case ours.Scale():
-            return Function(lambda x: x * layer.factor)
+            return Function(partial(torch.mul, other=layer.factor))
         case ours.MaxPool2D():
             return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
         case ours.AvgPool2D():
@@ -90,14 +97,13 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.GlobalAvgPool2D():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ours.Flatten():
-            # in our order: channels vary fastest
-            return Function(lambda x: x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1))
+            return Function(flatten_nhwc)
         case ours.Dropout():
             return nn.Dropout(layer.rate)
     raise UsageError(f"there is no PyTorch counterpart of {layer.kind}: benchmark a model without it")
 
 
-MIXED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def torch_work(task: Task, x: Array, labels: Array) -> Work:
@@ -115,7 +121,7 @@ def torch_work(task: Task, x: Array, labels: Array) -> Work:
     return Work(torch_step(task, x, labels), clock, lambda: torch.cuda.memory_reserved() / 2**20, versions)
 
 
-def torch_step(task: Task, x: Array, labels: Array) -> Callable[[], None]:
+def torch_step(task: Task, x: Array, labels: Array) -> Callable[[], Any]:
     """One step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or inference.
 
     Eager or compiled, in float32 or under autocast, as the task says.  float16 has a scaled loss; bfloat16 needs none.
@@ -127,19 +133,14 @@ def torch_step(task: Task, x: Array, labels: Array) -> Callable[[], None]:
     data = torch.from_numpy(x).to(task.device).permute(0, 3, 1, 2).contiguous(memory_format=order)
     targets = torch.from_numpy(labels).to(task.device)
     if task.mode == "eval":
-        model.eval()
-
-        def infer() -> None:
-            with torch.inference_mode():
-                model(data)
-
+        infer: Callable[[], Any] = torch.inference_mode()(partial(model.eval(), data))
         return infer
-    fused = {"fused": True} if task.device != "cpu" else {}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, **fused)
+    fused = True if task.device != "cpu" else None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
     loss = nn.CrossEntropyLoss()
     if task.compiled:
         model = torch.compile(model, mode=task.compiled)
-    mixed = MIXED.get(task.precision)
+    mixed = AUTOCAST[task.precision]
     scaler = torch.amp.GradScaler(task.device, enabled=task.precision == "float16")
 
     def step() -> None:

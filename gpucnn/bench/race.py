@@ -40,32 +40,22 @@ PAUSE = 0.05  # seconds, until the other contender's threads sleep
 
 @dataclass
 class Contender:
-    """A child process and the times that it has reported.
-
-    Attributes:
-        seconds: median step time of each round.
-        page_faults: minor page faults of a step, of each round.
-        first_step: seconds from the start of the process to the end of its first step.
-        interpreter: the Python that runs it; PyTorch may have its own environment.
-        deadline: in the time of ``perf_counter``; a process that has not answered by then is killed.
-        launches, graphs, device_mib, versions: what a process on a GPU reports.
-        ended: how the process came to its end, once it gives no answer.
-    """
+    """A child process and the times that it has reported."""
 
     name: str
     task: Task
     environment: dict[str, str] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    page_faults: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # median step time of each round
+    page_faults: list[float] = field(default_factory=list)  # minor page faults of a step, of each round
     peak_mib: float = 0.0
-    first_step: float = 0.0
-    interpreter: str = sys.executable
-    deadline: float = inf
-    launches: int = 0
+    first_step: float = 0.0  # seconds from the start of the process to the end of its first step
+    interpreter: str = sys.executable  # the Python that runs it; PyTorch may have its own environment
+    deadline: float = inf  # in the time of ``perf_counter``; a process that has not answered by then is killed
+    launches: int = 0  # this and the next three are what a process on a GPU reports
     graphs: int = 0
     device_mib: float = 0.0
     versions: str = ""
-    ended: str = ""
+    ended: str = ""  # how the process came to its end, once it gives no answer
 
     def start(self) -> None:
         """Start the process and wait until it has warmed up."""
@@ -104,11 +94,7 @@ class Contender:
                 self.process.kill()
 
     def _answer(self, line: str = "") -> dict[str, Any]:
-        """The next answer of the process, to this line if one is given.
-
-        Raises:
-            GpucnnError: the process has failed, has ended, or takes too long.
-        """
+        """The next answer of the process, to this line if one is given; GpucnnError where it fails, ends or is late."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with suppress(BrokenPipeError):  # a process that has ended gives no answer either
@@ -122,9 +108,8 @@ class Contender:
         watchdog.cancel()
         if text is None:
             late = perf_counter() >= self.deadline
-            self.ended = self.ended or (
-                "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
-            )
+            why = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
+            self.ended = self.ended or why  # a task after that gets the same answer
             raise GpucnnError(f"the process of {self.name} {self.ended}")
         answer: dict[str, Any] = json.loads(text)
         if "error" in answer:
@@ -136,9 +121,8 @@ class Contender:
 class Result:
     """Medians over rounds, by contender.
 
-    Attributes:
-        ratios: baseline -> smallest, median and largest of our time over that of PyTorch in its faster layout, round
-            by round; below 1 we are faster.
+    ``ratios`` has, for each baseline, the smallest, median and largest of our time over that of PyTorch in its faster
+    layout, round by round; below 1 we are faster.
     """
 
     task: Task
@@ -153,14 +137,13 @@ def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> lis
     """gpucnn, and PyTorch if installed: on the same device, in both layouts, also with tuned malloc and compiled."""
     found = [Contender("gpucnn", task)]
     device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
-    if find_spec("torch"):
-        for layout in ("contiguous", "channels_last"):
-            theirs = replace(task, framework="pytorch", layout=layout, device=device)
-            found.append(Contender(f"pytorch {layout}", theirs))
-            if tuned:
-                found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
-            if compiled:
-                found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
+    for layout in ("contiguous", "channels_last") if find_spec("torch") else ():
+        theirs = replace(task, framework="pytorch", layout=layout, device=device)
+        found.append(Contender(f"pytorch {layout}", theirs))
+        if tuned:
+            found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
+        if compiled:
+            found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
     return found
 
 

@@ -31,32 +31,23 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one contender in one case.
-
-    Attributes:
-        seconds: median step time of each round.
-        peak_fraction: of the GPU's arithmetic peak; None if that is not known.
-        ratio: smallest, median and largest of our time over theirs, round by round.
-        error: why it could not run; "" if it did.
-    """
+    """The result of one contender in one case."""
 
     name: str
     precision: str
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # median step time of each round
     launches: int = 0
     graphs: int = 0
     device_mib: float = 0.0
-    peak_fraction: float | None = None
-    ratio: tuple[float, float, float] | None = None
-    error: str = ""
+    peak_fraction: float | None = None  # of the GPU's arithmetic peak; None if that is not known
+    ratio: tuple[float, float, float] | None = None  # smallest, median and largest of our time over theirs, by round
+    error: str = ""  # why it could not run; "" if it did
 
 
 class Field:
-    """The contenders of every case.
+    """The contenders of every case, on the GPU of this name (the driver's), whose peak is the measure.
 
-    Args:
-        ours: the fastest of them is compared with each of ``theirs``, float32 with float32, mixed with mixed.
-        gpu: the driver's name of the GPU, for the fraction of its peak.
+    The fastest of ``ours`` is compared with each of ``theirs``, float32 with float32, mixed with mixed.
     """
 
     def __init__(self, ours: Sequence[Contender], theirs: Sequence[Contender], gpu: str = "") -> None:
@@ -79,9 +70,8 @@ class Field:
                 racer.switch_to(task)
             except GpucnnError as error:
                 errors[racer.name] = str(error)
-        ready = [racer for racer in self.all if racer.name not in errors]
-        for racer in ready:
             racer.deadline = deadline
+        ready = [racer for racer in self.all if racer.name not in errors]
         try:
             take_turns(ready, rounds, ROUND_SECONDS, MOST)
         except GpucnnError as error:  # a process that fails here ends the rounds of all
@@ -108,9 +98,7 @@ class Field:
         return found
 
 
-def run_cases(
-    field: Field, cases: Sequence[Case], rounds: int, deadline: float
-) -> Iterator[tuple[Case, list[Row] | None]]:
+def run_cases(field: Field, cases: list[Case], rounds: int, deadline: float) -> Iterator[tuple[Case, list[Row] | None]]:
     """One case after the other while there is time: (case, its rows, or None if it was not reached)."""
     last = 0.0
     try:

@@ -21,18 +21,15 @@ class Clock:
         return [after - before for before, after in pairwise(marks)]
 
 
+@dataclass(frozen=True)
 class DeviceClock(Clock):
     """For work that a GPU does later: events on its current stream.
 
     The time between two events includes the time that the GPU waits for the host.
-
-    Args:
-        event: makes an event that can ``record()`` itself and ``synchronize()``; CuPy's and PyTorch's do.
-        elapsed: (first event, second event) -> milliseconds.
     """
 
-    def __init__(self, event: Callable[[], Any], elapsed: Callable[[Any, Any], float]) -> None:
-        self.event, self.elapsed = event, elapsed
+    event: Callable[[], Any]  # makes one that can ``record()`` itself and ``synchronize()``; CuPy's and PyTorch's do
+    elapsed: Callable[[Any, Any], float]  # (first event, second event) -> milliseconds
 
     def mark(self) -> Any:
         event = self.event()
@@ -61,20 +58,11 @@ def times(step: Callable[[], Any], steps: int, clock: Clock) -> list[float]:
 
 @dataclass(frozen=True)
 class Work:
-    """A task, ready to run.
-
-    Attributes:
-        step: one step of it.
-        clock: for its steps.
-        memory: MiB of GPU memory that the framework has allocated.
-        graphs: the number of CUDA graphs that the steps use.
-        versions: of the framework and its GPU libraries.
-        on_gpu: whether it is our own work on a GPU, whose launches can be counted.
-    """
+    """A task, ready to run."""
 
     step: Callable[[], Any]
-    clock: Clock
-    memory: Callable[[], float] = float
-    versions: str = ""
-    graphs: Callable[[], int] = int
-    on_gpu: bool = False
+    clock: Clock  # for its steps
+    memory: Callable[[], float] = float  # MiB of GPU memory that the framework has allocated
+    versions: str = ""  # of the framework and its GPU libraries
+    graphs: Callable[[], int] = int  # the number of CUDA graphs that the steps use
+    on_gpu: bool = False  # whether it is our own work on a GPU, whose launches can be counted

@@ -64,12 +64,9 @@ def gradient_error(value: Callable[[], float], array: Array, gradient: Array, se
 
 
 def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) -> list[Check]:
-    """The gradients of a layer for its input and for all its parameters.
+    """The gradients of a layer for its input, of this shape with the batch, and for all its parameters.
 
     The layer is initialised in float64 and left in training mode.  Neighbours that have a fused op run through it.
-
-    Args:
-        shape: of x, with the batch.
     """
     layer.initialize(seed, FUSING, "float64").train()
     x = spaced(shape, seed)
@@ -81,18 +78,14 @@ def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) ->
         return float((v * layer.forward(x)).sum())
 
     value()
-    gradients = {"x": (x, layer.backward(v))}
-    for name, parameter in layer.parameters().items():
-        if parameter.trainable:
-            gradients[name] = (parameter.data, parameter.grad.copy())
-    case = case or type(layer).__name__
-    return [Check(case, name, gradient_error(value, *pair, seed)) for name, pair in gradients.items()]
+    pairs = {"x": (x, layer.backward(v))}
+    pairs |= {name: (p.data, p.grad.copy()) for name, p in layer.parameters().items() if p.trainable}
+    return [Check(case or layer.kind, name, gradient_error(value, *pair, seed)) for name, pair in pairs.items()]
 
 
 def check_loss(loss: Callable[[Array], tuple[Array, Array]], x: Array, *, case: str, seed: int = 0) -> list[Check]:
     """The gradient of a loss for its first argument."""
-    _, gradient = loss(x)
-    return [Check(case, "x", gradient_error(lambda: float(loss(x)[0]), x, gradient, seed))]
+    return [Check(case, "x", gradient_error(lambda: float(loss(x)[0]), x, loss(x)[1], seed))]
 
 
 LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
@@ -149,7 +142,6 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
 
 _LABELS = np.array([2, 0, 3, 3, 1])
 _BITS = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
-
 _LOGITS = spaced((5, 4))
 _PROBABILITIES = 0.5 + _LOGITS / 5
 

@@ -81,18 +81,15 @@ def compare(
 
     state = livened(build().initialize(seed), seed)
     (classes,) = build().output_shape(input_shape)
-    first = batch(0, batch_size, input_shape, classes, seed)
+    batches = [batch(k % DIFFERENT_BATCHES, batch_size, input_shape, classes, seed) for k in range(steps or 1)]
 
     def three() -> tuple[Layer, Layer, Layer]:
         return fresh(REFERENCE), fresh(candidate), fresh(REFERENCE, "float64")
 
-    reference, theirs, exact = (record(model, *first) for model in three())
+    reference, theirs, exact = (record(model, *batches[0]) for model in three())
     alone = [*layer_by_layer(fresh(REFERENCE), fresh(candidate), reference), *loss_alone(candidate, reference)]
     alone += optimizers_alone(fresh(REFERENCE), fresh(candidate), reference)
-    curves = None
-    if steps:
-        batches = [batch(k % DIFFERENT_BATCHES, batch_size, input_shape, classes, seed) for k in range(steps)]
-        curves = train(*three(), batches)
+    curves = train(*three(), batches) if steps else None
     whole = whole_net(reference, theirs, exact)
     return Parity(name, candidate.name, tuple(input_shape), batch_size, seed, alone, whole, curves)
 

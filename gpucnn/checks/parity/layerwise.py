@@ -41,30 +41,18 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "AdamW": lambda: AdamW(0.1, weight_decay=0.01),
 }
 
-Made = dict[tuple[str, str], Array]
-"""("forward" or "backward", name of an array) -> host array"""
-
 
 @dataclass(frozen=True)
 class Difference:
-    """One array of one layer: the candidate's beside the reference's.
+    """One array of one layer: the candidate's beside the reference's."""
 
-    Attributes:
-        layer: its name, as in ``state_dict``, the first one's of fused layers; in parentheses for what is no layer.
-        kind: its class, or those of fused layers.
-        direction: "forward" or "backward".
-        array: "y", "y in evaluation", "dx", or the name of a buffer or of a parameter, whose gradient it is.
-        relative, ulps: see ``distance``; infinite also where the candidate's dtype differs.
-        tolerance: of ``relative``.
-    """
-
-    layer: str
-    kind: str
-    direction: str
-    array: str
-    relative: float
+    layer: str  # its name, as in ``state_dict``, the first one's of fused layers; in parentheses for what is no layer
+    kind: str  # its class, or those of fused layers
+    direction: str  # "forward" or "backward"
+    array: str  # "y", "y in evaluation", "dx", or the name of a buffer or of a parameter, whose gradient it is
+    relative: float  # see ``distance``; infinite also where the candidate's dtype differs, as ``ulps`` is
     ulps: float
-    tolerance: float
+    tolerance: float  # of ``relative``
 
     @property
     def passed(self) -> bool:
@@ -111,15 +99,18 @@ def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[D
             yield difference((name, layer.kind, direction, array), got[direction, array], b, limit)
 
 
-def alone(layer: Layer, x: Array, dy: Array, results: dict[str, tuple[Array, Array]]) -> Made:
-    """All that a layer computes from x and dy, on its own backend; its children only return given results (y, dx)."""
+def alone(layer: Layer, x: Array, dy: Array, results: dict[str, tuple[Array, Array]]) -> dict[tuple[str, str], Array]:
+    """All that a layer computes from x and dy on its own backend: ("forward" or "backward", name) -> host array.
+
+    Its children only return given results (y, dx).
+    """
     backend = layer.backend
     if results:
         layer = copy(layer)
         for child, pair in results.items():
             setattr(layer, child, given(*(backend.to_device(array.copy()) for array in pair)))
     x, dy = backend.to_device(x.copy()), backend.to_device(dy.copy())
-    made: Made = {}
+    made = {}
     buffers = layer.buffers()
     if buffers:
         made["forward", "y in evaluation"] = on_host(layer.eval().forward(x), backend)
@@ -183,11 +174,10 @@ def difference(title: tuple[str, str, str, str], a: Array, b: Array, limit: floa
 
 def loss_alone(candidate: Backend, step: Step) -> Iterator[Difference]:
     """Softmax cross-entropy of the reference's logits, plain and smoothed."""
-    for smoothing in (0.0, 0.1):
+    for kind, smoothing in {"cross-entropy": 0.0, "smoothed": 0.1}.items():
         loss, dlogits = REFERENCE.run(softmax_cross_entropy, step.logits, step.labels, smoothing)
         arrays = (candidate.to_device(step.logits.copy()), candidate.to_device(step.labels))
         their_loss, their_dlogits = candidate.run(softmax_cross_entropy, *arrays, smoothing)
-        kind = "smoothed" if smoothing else "cross-entropy"
         yield difference(("(loss)", kind, "forward", "loss"), on_host(their_loss, candidate), np.asarray(loss))
         yield difference(("(loss)", kind, "backward", "dlogits"), on_host(their_dlogits, candidate), dlogits)
 

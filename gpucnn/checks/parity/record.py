@@ -16,25 +16,19 @@ Named = dict[str, Array]
 
 @dataclass(frozen=True)
 class Step:
-    """A whole pass.
+    """A whole pass: input, output and their gradients of every layer, containers included.
 
-    Attributes:
-        order: the layers that compute (all but ``Sequential``) in the order in which they finish.
-        x, y, dy, dx: input, output and their gradients, of every layer, containers included.  Of layers that ran fused,
-            the first has x and dx, the last y and dy.
-        gradients: of the parameters.
-        flat_grad: the same in one array, as the optimiser gets them, (total,).
-        statistics: the buffers after the pass.
+    Of layers that ran fused, the first has x and dx, the last y and dy.
     """
 
-    order: list[str]
+    order: list[str]  # the layers that compute (all but ``Sequential``) in the order in which they finish
     x: Named
     y: Named
     dy: Named
     dx: Named
-    gradients: Named
-    flat_grad: Array
-    statistics: Named
+    gradients: Named  # of the parameters
+    flat_grad: Array  # the same in one array, as the optimiser gets them, (total,)
+    statistics: Named  # the buffers after the pass
     labels: Array
     logits: Array
     loss: Array

@@ -20,20 +20,14 @@ from gpucnn.optim.optimizer import SGD
 from gpucnn.types import Array
 
 Batch = tuple[Array, Array]
-Distance = Callable[[Any, Any], float]
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """One array of a whole net: three ``relative`` distances.
+    """One array of a whole net: three ``relative`` distances."""
 
-    Attributes:
-        part: "output", "loss", "gradient" or "statistic"; of training "loss curve" or "weights".
-        name: of the layer, parameter or buffer.
-    """
-
-    part: str
-    name: str
+    part: str  # "output", "loss", "gradient" or "statistic"; of training "loss curve" or "weights"
+    name: str  # of the layer, parameter or buffer
     candidate_to_reference: float
     candidate_to_float64: float
     reference_to_float64: float
@@ -49,7 +43,7 @@ class Curves:
     deviations: list[Deviation]
 
 
-def deviation(part: str, name: str, results: Sequence[Any], distance: Distance = relative) -> Deviation:
+def deviation(part: str, name: str, results: Sequence[Any], distance: Callable[..., float] = relative) -> Deviation:
     """The three distances of what the reference, the candidate and the reference in float64 have computed."""
     mine, theirs, best = results
     return Deviation(part, name, distance(theirs, mine), distance(theirs, best), distance(mine, best))
@@ -57,12 +51,9 @@ def deviation(part: str, name: str, results: Sequence[Any], distance: Distance =
 
 def arrays(step: Step) -> dict[tuple[str, str], Array]:
     """(part, name) -> an array of a pass."""
-    return {
-        **{("output", name): step.y[name] for name in step.order},
-        ("loss", "(loss)"): step.loss,
-        **{("gradient", name): gradient for name, gradient in step.gradients.items()},
-        **{("statistic", name): value for name, value in step.statistics.items()},
-    }
+    parts = {"output": {name: step.y[name] for name in step.order}, "loss": {"(loss)": step.loss}}
+    parts |= {"gradient": step.gradients, "statistic": step.statistics}
+    return {(part, name): array for part, named in parts.items() for name, array in named.items()}
 
 
 def whole_net(reference: Step, candidate: Step, exact: Step) -> list[Deviation]:
@@ -76,13 +67,8 @@ def train(reference: Layer, candidate: Layer, exact: Layer, batches: Sequence[Ba
     """One step on each batch, by SGD with momentum, of three models with the same state."""
     runs = [descend(model, batches) for model in (reference, candidate, exact)]
     mine, theirs, best = losses = [losses for losses, _ in runs]
-    weights = deviation("weights", "(all)", [weights for _, weights in runs])
-    return Curves(mine, theirs, best, [deviation("loss curve", "(loss)", losses, max_relative), weights])
-
-
-def max_relative(a: list[float], b: list[float]) -> float:
-    """The largest |a_k - b_k| / |b_k| of two loss curves."""
-    return max(relative(np.array(mine), np.array(theirs)) for mine, theirs in zip(a, b, strict=True))
+    curve = deviation("loss curve", "(loss)", losses, lambda a, b: max(map(relative, a, b)))
+    return Curves(mine, theirs, best, [curve, deviation("weights", "(all)", [weights for _, weights in runs])])
 
 
 def descend(model: Layer, batches: Sequence[Batch]) -> tuple[list[float], Array]:
@@ -91,12 +77,12 @@ def descend(model: Layer, batches: Sequence[Batch]) -> tuple[list[float], Array]
     optimizer = SGD(0.002, momentum=0.9, weight_decay=5e-4)
     optimizer.bind(model.flat, backend)
     model.train()
-    losses = []
+    losses: list[float] = []
     for x, labels in batches:
         logits = model.forward(backend.to_device(x.astype(model.flat.data.dtype)))
         loss, dlogits = backend.run(softmax_cross_entropy, logits, backend.to_device(labels), 0.0)
         model.backward(dlogits)
         optimizer.step(optimizer.lr, model.clock.step)
         model.clock.step += 1
-        losses.append(float(loss))
+        losses.append(np.float64(float(loss)))  # an array to ``relative``
     return losses, backend.to_host(model.flat.data).copy()
