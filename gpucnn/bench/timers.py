@@ -42,9 +42,7 @@ class DeviceClock(Clock):
 
 
 def clock_of(backend: Backend) -> Clock:
-    if backend.synchronous:
-        return Clock()
-    return DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
+    return Clock() if backend.synchronous else DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
 
 
 def times(step: Callable[[], Any], steps: int, clock: Clock) -> list[float]:

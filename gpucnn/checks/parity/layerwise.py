@@ -72,10 +72,8 @@ def given(y: Array, dx: Array) -> SimpleNamespace:
 def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[Difference]:
     """Differences of every layer that computes, in the order of computation.
 
-    Args:
-        reference, candidate: one model twice, with the same state, on the reference and on another backend; their
-            gradients and statistics change.
-        step: recorded on the reference from that state.
+    ``reference`` and ``candidate`` are one model twice, with the same state, on the reference and on another backend;
+    their gradients and statistics change.  ``step`` was recorded on the reference from that state.
     """
     mine, theirs = dict(reference.named_layers()), dict(candidate.named_layers())
     fused = {part.name: whole for whole in fused_steps(candidate) for part in whole.layers}
