@@ -13,18 +13,21 @@ import sys
 from collections.abc import Callable, Mapping
 from itertools import chain
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from gpucnn import models
+from gpucnn import devices, models
+from gpucnn.backend import Backend
+from gpucnn.bench.profiler import stepper
 from gpucnn.bench.task import Task
-from gpucnn.bench.timers import Clock, HostClock, Work, clock_of
+from gpucnn.bench.timers import Clock, Work, clock_of, times
+from gpucnn.devices.select import set_threads
+from gpucnn.optim.optimizer import SGD
+from gpucnn.training.cuda_graph import GraphRunner
+from gpucnn.training.precision import FLOAT16, FLOAT32
+from gpucnn.training.trainer import Trainer, TrainerOptions
 from gpucnn.types import Array
-
-if TYPE_CHECKING:  # PyTorch's process does not load our kernels
-    from gpucnn.backend import Backend
-    from gpucnn.training.trainer import Trainer
 
 WARMUP = 3
 
@@ -36,12 +39,8 @@ def batch(task: Task) -> tuple[Array, Array]:
     return x, rng.integers(0, 10, task.batch_size)
 
 
-def our_trainer(task: Task, backend: "Backend") -> "Trainer":
+def our_trainer(task: Task, backend: Backend) -> Trainer:
     """The trainer whose steps are timed: SGD with momentum and weight decay."""
-    from gpucnn.optim.optimizer import SGD
-    from gpucnn.training.precision import FLOAT16, FLOAT32
-    from gpucnn.training.trainer import Trainer, TrainerOptions
-
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
     policy = FLOAT16 if task.precision == "float16" else FLOAT32
     model = models.build(task.model, task.input_shape)
@@ -51,48 +50,33 @@ def our_trainer(task: Task, backend: "Backend") -> "Trainer":
 
 def our_work(task: Task) -> Work:
     """Steps of gpucnn: forward, loss, backward, update; or forward alone.  The batch is on the device."""
-    from gpucnn.devices import get_backend
-    from gpucnn.devices.select import set_threads
-    from gpucnn.training.cuda_graph import GraphRunner
-
     set_threads(task.threads)
-    backend = get_backend(task.framework)
-    if not backend.synchronous:
-        backend.xp.get_default_memory_pool().free_all_blocks()  # of the task before
+    backend = devices.get_backend(task.framework)
+    pools = [] if backend.synchronous else [backend.xp.get_default_memory_pool()]
+    for pool in pools:
+        pool.free_all_blocks()  # of the task before
     trainer = our_trainer(task, backend)
-    x, labels = (backend.to_device(array) for array in batch(task))
-    clock = clock_of(backend)
-
-    def train() -> None:
-        trainer.train_step(x, labels)
-
-    def infer() -> None:
-        trainer.precision.forward(trainer.model, x)
-
-    if task.mode == "eval":
-        trainer.model.eval()
-    step = infer if task.mode == "eval" else train
-    if backend.synchronous:
-        return Work(step, clock)
-    runner = trainer.compute if isinstance(trainer.compute, GraphRunner) else None
-
-    def memory() -> float:
-        pools = [backend.xp.get_default_memory_pool()] + ([runner.pool] if runner else [])
-        return sum(float(pool.total_bytes()) for pool in pools) / 2**20
-
-    def graphs() -> int:
-        return sum(step.graph is not None for step in runner.steps.values()) if runner else 0
-
-    return Work(step, clock, memory, graphs=graphs, on_gpu=True)
+    captured: Mapping[Any, Any] = {}
+    if isinstance(trainer.compute, GraphRunner):
+        pools.append(trainer.compute.pool)
+        captured = trainer.compute.steps
+    x, labels = map(backend.to_device, batch(task))
+    return Work(
+        stepper(trainer, x, labels, task.mode),
+        clock_of(backend),
+        memory=lambda: sum(pool.total_bytes() for pool in pools) / 2**20,
+        graphs=lambda: sum(step.graph is not None for step in captured.values()),
+        on_gpu=not backend.synchronous,
+    )
 
 
 def work(task: Task) -> Work:
     """Build what the task asks for."""
-    if task.framework == "pytorch":
-        from gpucnn.bench.pytorch import torch_work
+    if task.framework != "pytorch":
+        return our_work(task)
+    from gpucnn.bench.pytorch import torch_work
 
-        return torch_work(task, *batch(task))
-    return our_work(task)
+    return torch_work(task, *batch(task))
 
 
 def main(argument: str) -> None:
@@ -127,19 +111,10 @@ def warm_up(current: Work) -> None:
     say({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
 
 
-def times(step: Callable[[], None], steps: int, clock: Clock) -> list[float]:
-    """Run some steps and wait for them -> seconds of each."""
-    marks = [clock.mark()]
-    for _ in range(steps):
-        step()
-        marks.append(clock.mark())
-    return clock.seconds(marks)
-
-
-def timed(step: Callable[[], None], steps: int, clock: Clock | None = None) -> dict[str, float]:
+def timed(step: Callable[[], Any], steps: int, clock: Clock | None = None) -> dict[str, float]:
     """Median seconds of a step, minor page faults of one (memory new to the process), and peak memory so far."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    seconds = median(times(step, steps, clock or HostClock()))
+    seconds = median(times(step, steps, clock or Clock()))
     after = resource.getrusage(resource.RUSAGE_SELF)
     peak = after.ru_maxrss / 1024  # MiB on Linux
     return {"seconds": seconds, "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}

@@ -8,27 +8,9 @@ from typing import Any
 from gpucnn.kernels.gpu import launch
 from gpucnn.kernels.gpu.compile import Module
 from gpucnn.kernels.gpu.cudnn.library import executions
-from gpucnn.kernels.gpu.launch import Grid, Launcher
-from gpucnn.types import Array, Shape
+from gpucnn.kernels.gpu.launch import Grid
 
 CUDNN = "cuDNN"
-
-
-class Counting:
-    """A launcher that counts by file what another one launches."""
-
-    def __init__(self, inner: Launcher, found: Counter[str]) -> None:
-        self.inner, self.found = inner, found
-
-    def empty(self, shape: Shape, dtype: Any) -> Array:
-        return self.inner.empty(shape, dtype)
-
-    def address(self, array: Array) -> int:
-        return self.inner.address(array)
-
-    def launch(self, module: Module, name: str, grid: Grid, args: tuple[Any, ...]) -> None:
-        self.found[module.file] += 1
-        self.inner.launch(module, name, grid, args)
 
 
 @contextmanager
@@ -36,9 +18,15 @@ def counted() -> Iterator[Counter[str]]:
     """Count by source file, and cuDNN's executions under ``CUDNN``, for as long as the block runs."""
     found: Counter[str] = Counter()
     launcher, before = launch.launcher, executions()
-    launch.launcher = Counting(launcher, found)
+    start = launcher.launch
+
+    def count(module: Module, name: str, grid: Grid, args: tuple[Any, ...]) -> None:
+        found[module.file] += 1
+        start(module, name, grid, args)
+
+    launcher.launch = count  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        launch.launcher = launcher
+        launcher.launch = start  # type: ignore[method-assign]
         found[CUDNN] += executions() - before

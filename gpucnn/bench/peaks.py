@@ -6,8 +6,6 @@ from math import inf
 from gpucnn.layers import Layer
 from gpucnn.types import Shape
 
-TERA = 1e12
-
 
 @dataclass(frozen=True)
 class Peak:
@@ -19,9 +17,7 @@ class Peak:
     source: str
 
 
-HOPPER = "NVIDIA H100 Tensor Core GPU data sheet"
-H200 = "NVIDIA H200 Tensor Core GPU data sheet"
-AMPERE = "NVIDIA A100 Tensor Core GPU data sheet"
+HOPPER, H200, AMPERE = (f"NVIDIA {gpu} Tensor Core GPU data sheet" for gpu in ("H100", "H200", "A100"))
 
 PEAKS: dict[str, Peak] = {
     "NVIDIA H100 80GB HBM3": Peak(66.9, 989.4, 3.35, HOPPER),  # SXM5
@@ -44,12 +40,8 @@ def training_flops(model: Layer, shape: Shape, batch_size: int) -> float:
 
 
 def peak_fraction(gpu: str, precision: str, flops: float, seconds: float) -> float | None:
-    """The fraction of the GPU's arithmetic peak that was reached; None if the peak is not known.
-
-    Args:
-        precision: "float32", or anything else for tensor cores.
-    """
+    """The fraction reached of the GPU's arithmetic peak, without tensor cores in float32; None if that is not known."""
     peak = PEAKS.get(gpu)
     if peak is None or not 0.0 < seconds < inf:
         return None
-    return flops / seconds / TERA / (peak.float32 if precision == "float32" else peak.mixed)
+    return flops / seconds / 1e12 / (peak.float32 if precision == "float32" else peak.mixed)

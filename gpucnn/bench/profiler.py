@@ -4,16 +4,18 @@ A ``Stopwatch`` is a backend that runs what another one runs and notes how long 
 stream, so that the host runs ahead as in training.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from gpucnn.backend import Backend, Kernel, Op
-from gpucnn.bench.timers import Clock, HostClock, clock_of
+from gpucnn.bench.timers import Clock, clock_of, times
 from gpucnn.training.trainer import Trainer
-from gpucnn.types import Shape
+from gpucnn.types import Array, Shape
 
 WARMUP, STEPS = 2, 5
 
@@ -42,19 +44,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Stopwatch(Backend):
-    """A backend that times its ops; ``calls`` are those that ran, ``marks`` those whose time is not asked for yet."""
+    """A backend that times its ops; ``marks`` are (op, kernel and algorithm, start, end) of each that ran."""
 
-    clock: Clock = field(default_factory=HostClock)
+    clock: Clock = field(default_factory=Clock)
     marks: list[tuple[tuple[str, str, str], Any, Any]] = field(default_factory=list)
 
     @property
     def calls(self) -> list[Call]:
-        """All calls since the last ``clear``.  # sync"""
+        """All calls since ``marks`` were last cleared.  # sync"""
         return [Call(*way, *self.clock.seconds([start, stop])) for way, start, stop in self.marks]
-
-    def clear(self) -> None:
-        """Forget the calls so far."""
-        self.marks.clear()
 
     def run(self, op: Op, *args: Any, **kwargs: Any) -> Any:
         """Run op as the backend would, and note it."""
@@ -75,9 +73,7 @@ def stopwatch(backend: Backend) -> Stopwatch:
 
 def place(kernel: Op | None) -> str:
     """Where a kernel is written, as ``kernels/cpu/pooling.py``; "reference" where an op has none."""
-    if kernel is None:
-        return "reference"
-    return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py"
+    return kernel.__module__.removeprefix("gpucnn.").replace(".", "/") + ".py" if kernel else "reference"
 
 
 def algorithm(kernel: Op | None, args: tuple[Any, ...]) -> str:
@@ -89,33 +85,25 @@ def algorithm(kernel: Op | None, args: tuple[Any, ...]) -> str:
 def explain(trainer: Trainer, shape: Shape, classes: int, *, mode: str = "train") -> list[Row]:
     """Rows for a step on a batch of noise, the longest first; the last one is what no op accounts for.
 
-    Args:
-        trainer: on a ``Stopwatch``, and for this purpose only: its weights move.
-        mode: "train" for whole steps, "eval" for a forward pass.
+    The trainer is on a ``Stopwatch``, and for this purpose only: its weights move.  ``mode`` is as for ``stepper``.
     """
     watch = trainer.backend
     assert isinstance(watch, Stopwatch)
     rng = np.random.default_rng(0)
     x = watch.to_device(rng.standard_normal((trainer.batch_size, *shape), dtype=np.float32))
     labels = watch.to_device(rng.integers(0, classes, trainer.batch_size))
-    if mode == "eval":
-        trainer.model.eval()
-    for _ in range(WARMUP):
-        step(trainer, x, labels, mode)
-    watch.clear()
-    start = watch.clock.mark()
-    for _ in range(STEPS):
-        step(trainer, x, labels, mode)
-    (seconds,) = watch.clock.seconds([start, watch.clock.mark()])
+    step = stepper(trainer, x, labels, mode)
+    times(step, WARMUP, watch.clock)
+    watch.marks.clear()
+    seconds = sum(times(step, STEPS, watch.clock))
     return rows(watch.calls, seconds, STEPS)
 
 
-def step(trainer: Trainer, x: Any, labels: Any, mode: str) -> None:
-    """One step, or a forward pass alone."""
+def stepper(trainer: Trainer, x: Array, labels: Array, mode: str) -> Callable[[], Any]:
+    """A step on this batch: a whole one where ``mode`` is "train", a forward pass alone where it is "eval"."""
     if mode == "eval":
-        trainer.precision.forward(trainer.model, x)
-    else:
-        trainer.train_step(x, labels)
+        return partial(trainer.precision.forward, trainer.model.eval(), x)
+    return partial(trainer.train_step, x, labels)
 
 
 def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
@@ -131,16 +119,13 @@ def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
 
 def table(found: list[Row]) -> str:
     """The rows, human-readable."""
-    titles = ("op", "kernel", "algorithm")
-    columns = zip(titles, *((row.op, row.kernel, row.algorithm) for row in found), strict=True)
-    op, kernel, way = (max(map(len, column)) for column in columns)
-    head = f"{'op':<{op}} {'kernel':<{kernel}} {'algorithm':<{way}} {'calls':>5} {'ms a call':>10} {'share':>6}"
-    lines = [
-        f"{row.op:<{op}} {row.kernel:<{kernel}} {row.algorithm:<{way}} "
-        f"{row.count:5.0f} {row.milliseconds:10.3f} {row.share:6.1%}"
-        for row in found
-    ]
-    return "\n".join([head, *lines])
+    lines = [("op", "kernel", "algorithm", "calls", "ms a call", "share")]
+    for row in found:
+        numbers = f"{row.count:.0f}", f"{row.milliseconds:.3f}", f"{row.share:.1%}"
+        lines.append((row.op, row.kernel, row.algorithm, *numbers))
+    op, kernel, way, *_ = (max(map(len, column)) for column in zip(*lines, strict=True))
+    template = f"{{:<{op}}} {{:<{kernel}}} {{:<{way}}} {{:>5}} {{:>10}} {{:>6}}"
+    return "\n".join(template.format(*line) for line in lines)
 
 
 def as_json(found: list[Row]) -> list[dict[str, Any]]:

@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from gpucnn import layers as ours
 from gpucnn import models
-from gpucnn.bench.timers import DeviceClock, HostClock, Work
+from gpucnn.bench.task import Task
+from gpucnn.bench.timers import Clock, DeviceClock, Work
 from gpucnn.errors import UsageError
 from gpucnn.types import Array, Padding
-
-if TYPE_CHECKING:
-    from gpucnn.bench.task import Task
 
 
 class Sum(nn.Module):  # type: ignore[misc]
@@ -29,22 +29,20 @@ class Sum(nn.Module):  # type: ignore[misc]
         return self.activation(self.body(x) + (self.shortcut(x) if self.shortcut is not None else x))
 
 
-class Times(nn.Module):  # type: ignore[misc]
-    """Multiplication by a constant."""
+class Function(nn.Module):  # type: ignore[misc]
+    """A function of one tensor."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.factor = factor
+        self.function = function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.factor
+        return self.function(x)
 
 
-class FlattenNHWC(nn.Module):  # type: ignore[misc]
+def flatten_nhwc(x: torch.Tensor) -> torch.Tensor:
     """Flatten in our order: channels vary fastest."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1)
+    return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x.flatten(1)
 
 
 def symmetric(padding: Padding) -> tuple[int, int]:
@@ -63,9 +61,10 @@ def to_torch(layer: ours.Layer) -> nn.Module:
     """
     module = _module(layer)
     with torch.no_grad():
-        for parameter, name in _weights(layer):
+        for name, parameter in ({} if layer.children() else layer.parameters()).items():
             value = torch.from_numpy(layer.backend.to_host(parameter.data).copy())
-            target = getattr(module if not isinstance(module, nn.Sequential) else module[0], name)
+            holder = module[0] if isinstance(module, nn.Sequential) else module
+            target = getattr(holder, {"scale": "weight", "shift": "bias"}.get(name, name))
             target.copy_(value.permute(0, 3, 1, 2) if value.ndim == 4 else value)
             target.requires_grad_(parameter.trainable)
     return module
@@ -82,17 +81,15 @@ def _module(layer: ours.Layer) -> nn.Module:
             return nn.Conv2d(c, f, layer.kernel_size, stride=layer.stride, padding=symmetric(layer.padding), bias=bias)
         case ours.Linear():
             return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        case ours.BatchNormReLU():
-            norm = nn.BatchNorm2d(layer.channels, eps=layer.eps, momentum=layer.momentum)
-            return nn.Sequential(norm, nn.ReLU(inplace=True))
         case ours.BatchNorm():
-            return nn.BatchNorm2d(layer.channels, eps=layer.eps, momentum=layer.momentum)
+            norm = nn.BatchNorm2d(layer.channels, eps=layer.eps, momentum=layer.momentum)
+            return nn.Sequential(norm, nn.ReLU(inplace=True)) if isinstance(layer, ours.BatchNormReLU) else norm
         case ours.ReLU():
             return nn.ReLU(inplace=True)
         case ours.GELU():
             return nn.GELU(approximate=layer.approximate)
         case ours.Scale():
-            return Times(layer.factor)
+            return Function(partial(torch.mul, other=layer.factor))
         case ours.MaxPool2D():
             return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
         case ours.AvgPool2D():
@@ -100,28 +97,19 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.GlobalAvgPool2D():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ours.Flatten():
-            return FlattenNHWC()
+            return Function(flatten_nhwc)
         case ours.Dropout():
             return nn.Dropout(layer.rate)
     raise UsageError(f"there is no PyTorch counterpart of {layer.kind}: benchmark a model without it")
 
 
-def _weights(layer: ours.Layer) -> list[tuple[Any, str]]:
-    """(our parameter, PyTorch's name) of a layer without children."""
-    if isinstance(layer, ours.BatchNorm):
-        return [(layer.scale, "weight"), (layer.shift, "bias")]
-    if isinstance(layer, ours.Conv2D | ours.Linear):
-        return [(layer.weight, "weight")] + ([(layer.bias, "bias")] if layer.bias else [])
-    return []
+AUTOCAST = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-MIXED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def torch_work(task: "Task", x: Array, labels: Array) -> Work:
+def torch_work(task: Task, x: Array, labels: Array) -> Work:
     """Steps of PyTorch with their clock, as ``torch_step`` makes them."""
     if task.device == "cpu":
-        return Work(torch_step(task, x, labels), HostClock())
+        return Work(torch_step(task, x, labels), Clock())
     torch.cuda.empty_cache()  # of the task before
     if task.compiled:
         torch.compiler.reset()
@@ -133,49 +121,34 @@ def torch_work(task: "Task", x: Array, labels: Array) -> Work:
     return Work(torch_step(task, x, labels), clock, lambda: torch.cuda.memory_reserved() / 2**20, versions)
 
 
-def torch_step(task: "Task", x: Array, labels: Array) -> Callable[[], None]:
+def torch_step(task: Task, x: Array, labels: Array) -> Callable[[], Any]:
     """One step of PyTorch on (B,H,W,C): forward, loss, backward, SGD with momentum; or inference.
 
     Eager or compiled, in float32 or under autocast, as the task says.  float16 has a scaled loss; bfloat16 needs none.
     """
     torch.set_num_threads(task.threads)
-    last = task.layout == "channels_last"
-    model = to_torch(models.build(task.model, task.input_shape).initialize(0)).to(task.device)
-    data = torch.from_numpy(x).to(task.device).permute(0, 3, 1, 2)
-    data = data.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    if last:
-        model = model.to(memory_format=torch.channels_last)
+    order = torch.channels_last if task.layout == "channels_last" else torch.contiguous_format
+    model = to_torch(models.build(task.model, task.input_shape).initialize(0))
+    model = model.to(task.device, memory_format=order)
+    data = torch.from_numpy(x).to(task.device).permute(0, 3, 1, 2).contiguous(memory_format=order)
     targets = torch.from_numpy(labels).to(task.device)
-    on_gpu = task.device != "cpu"
     if task.mode == "eval":
-        model.eval()
-
-        def infer() -> None:
-            with torch.inference_mode():
-                model(data)
-
+        infer: Callable[[], Any] = torch.inference_mode()(partial(model.eval(), data))
         return infer
-    fused = {"fused": True} if on_gpu else {}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, **fused)
+    fused = True if task.device != "cpu" else None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
     loss = nn.CrossEntropyLoss()
     if task.compiled:
         model = torch.compile(model, mode=task.compiled)
-    if task.precision == "float32":
-
-        def step() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            loss(model(data), targets).backward()
-            optimizer.step()
-
-        return step
+    mixed = AUTOCAST[task.precision]
     scaler = torch.amp.GradScaler(task.device, enabled=task.precision == "float16")
 
-    def mixed() -> None:
+    def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(task.device, dtype=MIXED[task.precision]):
+        with torch.autocast(task.device, dtype=mixed) if mixed else nullcontext():
             value = loss(model(data), targets)
         scaler.scale(value).backward()
         scaler.step(optimizer)
         scaler.update()
 
-    return mixed
+    return step

@@ -2,14 +2,15 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from math import inf
 from statistics import median
+from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Timer
 from time import perf_counter, sleep
 from typing import Any
@@ -39,95 +40,78 @@ PAUSE = 0.05  # seconds, until the other contender's threads sleep
 
 @dataclass
 class Contender:
-    """A child process and the times that it has reported.
-
-    Attributes:
-        seconds: median step time of each round.
-        page_faults: minor page faults of a step, of each round.
-        first_step: seconds from the start of the process to the end of its first step.
-        interpreter: the Python that runs it; PyTorch may have its own environment.
-        deadline: in the time of ``perf_counter``; a process that has not answered by then is killed.
-        launches, graphs, device_mib, versions: what a process on a GPU reports.
-    """
+    """A child process and the times that it has reported."""
 
     name: str
     task: Task
     environment: dict[str, str] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    page_faults: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # median step time of each round
+    page_faults: list[float] = field(default_factory=list)  # minor page faults of a step, of each round
     peak_mib: float = 0.0
-    first_step: float = 0.0
-    interpreter: str = sys.executable
-    deadline: float = inf
-    launches: int = 0
+    first_step: float = 0.0  # seconds from the start of the process to the end of its first step
+    interpreter: str = sys.executable  # the Python that runs it; PyTorch may have its own environment
+    deadline: float = inf  # in the time of ``perf_counter``; a process that has not answered by then is killed
+    launches: int = 0  # this and the next three are what a process on a GPU reports
     graphs: int = 0
     device_mib: float = 0.0
     versions: str = ""
+    ended: str = ""  # how the process came to its end, once it gives no answer
 
     def start(self) -> None:
         """Start the process and wait until it has warmed up."""
         start = perf_counter()
-        self.process = subprocess.Popen(
-            [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **self.environment},
-        )
+        command = [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()]
+        self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env={**os.environ, **self.environment})
         self._warm(start)
 
     def switch_to(self, task: Task) -> None:
-        """Give the process another task, and wait until it has warmed up."""
-        self.task = task
-        self.seconds, self.page_faults = [], []
-        start = perf_counter()
-        self._send(task.to_json())
-        self._warm(start)
+        """Give the process, started where it is not yet, another task, and wait until it has warmed up."""
+        self.task, self.seconds, self.page_faults = task, [], []
+        if hasattr(self, "process"):
+            self._warm(perf_counter(), f"{task.to_json()}\n")
+        else:
+            self.start()
 
-    def _warm(self, start: float) -> None:
-        self.versions = str(self._answer().get("versions", ""))
+    def _warm(self, start: float, line: str = "") -> None:
+        self.versions = str(self._answer(line).get("versions", ""))
         self.first_step = perf_counter() - start
         answer = self._answer()
         self.launches, self.graphs = int(answer.get("launches", 0)), int(answer.get("graphs", 0))
 
     def round(self, steps: int) -> float:
         """Run some steps; returns their median time."""
-        self._send(str(steps))
-        answer = self._answer()
+        answer = self._answer(f"{steps}\n")
         self.peak_mib, self.device_mib = float(answer["peak_mib"]), float(answer["device_mib"])
         self.page_faults.append(float(answer["page_faults"]))
         return float(answer["seconds"])
 
     def stop(self) -> None:
-        self.process.communicate(timeout=60)
+        """End the process, by force if it takes longer than a minute; does nothing where it was not started."""
+        if hasattr(self, "process"):
+            try:
+                self.process.communicate(timeout=60)
+            except TimeoutExpired:
+                self.process.kill()
 
-    def _send(self, line: str) -> None:
+    def _answer(self, line: str = "") -> dict[str, Any]:
+        """The next answer of the process, to this line if one is given; GpucnnError where it fails, ends or is late."""
         assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            raise GpucnnError(f"the process of {self.name} has ended with code {self.process.wait()}") from None
-
-    def _answer(self) -> dict[str, Any]:
-        """The next answer of the process.
-
-        Raises:
-            GpucnnError: the process has failed, has ended, or takes too long.
-        """
         assert self.process.stdout is not None
+        with suppress(BrokenPipeError):  # a process that has ended gives no answer either
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
         watchdog = Timer(max(self.deadline - perf_counter(), 0.0), self.process.kill)
         if self.deadline < inf:
             watchdog.start()
-        line = self.process.stdout.readline()
-        while line and not line.startswith("{"):  # printed by a library
-            line = self.process.stdout.readline()
+        answers = (line for line in self.process.stdout if line.startswith("{"))  # a library may print other lines
+        text = next(answers, None)
         watchdog.cancel()
-        if not line:
+        if text is None:
             late = perf_counter() >= self.deadline
             why = "was stopped: out of time" if late else f"ended with code {self.process.wait()}"
-            raise GpucnnError(f"the process of {self.name} {why}")
-        answer: dict[str, Any] = json.loads(line)
+            self.ended = self.ended or why  # a task after that gets the same answer
+            raise GpucnnError(f"the process of {self.name} {self.ended}")
+        answer: dict[str, Any] = json.loads(text)
         if "error" in answer:
             raise GpucnnError(f"{self.name}: {answer['error']}")
         return answer
@@ -137,9 +121,8 @@ class Contender:
 class Result:
     """Medians over rounds, by contender.
 
-    Attributes:
-        ratios: baseline -> smallest, median and largest of our time over that of PyTorch in its faster layout, round
-            by round; below 1 we are faster.
+    ``ratios`` has, for each baseline, the smallest, median and largest of our time over that of PyTorch in its faster
+    layout, round by round; below 1 we are faster.
     """
 
     task: Task
@@ -154,14 +137,13 @@ def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> lis
     """gpucnn, and PyTorch if installed: on the same device, in both layouts, also with tuned malloc and compiled."""
     found = [Contender("gpucnn", task)]
     device = "cuda" if task.framework.partition(":")[0] == "gpu" else "cpu"
-    if find_spec("torch"):
-        for layout in ("contiguous", "channels_last"):
-            theirs = replace(task, framework="pytorch", layout=layout, device=device)
-            found.append(Contender(f"pytorch {layout}", theirs))
-            if tuned:
-                found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
-            if compiled:
-                found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
+    for layout in ("contiguous", "channels_last") if find_spec("torch") else ():
+        theirs = replace(task, framework="pytorch", layout=layout, device=device)
+        found.append(Contender(f"pytorch {layout}", theirs))
+        if tuned:
+            found.append(Contender(f"pytorch {layout}, tuned malloc", theirs, TUNED_MALLOC))
+        if compiled:
+            found.append(Contender(f"pytorch {layout}, compiled", replace(theirs, compiled="default")))
     return found
 
 

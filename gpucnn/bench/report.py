@@ -16,16 +16,14 @@ class Page:
     """
 
     def __init__(self, path: Path, title: str, head: str, order: Sequence[str]) -> None:
-        self.path, self.title, self.head, self.order = path, title, head.strip(), tuple(order)
+        self.path, self.order = path, tuple(order)
+        self.start = f"# {title}\n\n{head.strip()}\n"
         self.sections: dict[str, str] = {}
         if path.exists():
             start, *parts = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            if start.strip() == self.start().strip():
+            if start.strip() == self.start.strip():
                 found = (part.partition("\n") for part in parts)
                 self.sections = {name: text.strip() for name, _, text in found if name in self.order}
-
-    def start(self) -> str:
-        return f"# {self.title}\n\n{self.head}\n"
 
     def write(self, section: str, text: str) -> None:
         """Replace a section, and write the page to disk."""
@@ -33,7 +31,7 @@ class Page:
         self.sections[section] = text.strip()
         shown = (f"## {name}\n\n{self.sections[name]}\n" for name in self.order if name in self.sections)
         temporary = self.path.with_name(f"{self.path.name}.tmp")
-        temporary.write_text("\n".join([self.start(), *shown]), encoding="utf-8")
+        temporary.write_text("\n".join([self.start, *shown]), encoding="utf-8")
         os.replace(temporary, self.path)
 
 

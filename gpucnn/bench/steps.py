@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from statistics import median
-from subprocess import TimeoutExpired
 from time import perf_counter
 
 from gpucnn import models
@@ -32,42 +31,28 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one contender in one case.
-
-    Attributes:
-        seconds: median step time of each round.
-        peak_fraction: of the GPU's arithmetic peak; None if that is not known.
-        ratio: smallest, median and largest of our time over theirs, round by round.
-        error: why it could not run; "" if it did.
-    """
+    """The result of one contender in one case."""
 
     name: str
     precision: str
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # median step time of each round
     launches: int = 0
     graphs: int = 0
     device_mib: float = 0.0
-    peak_fraction: float | None = None
-    ratio: tuple[float, float, float] | None = None
-    error: str = ""
+    peak_fraction: float | None = None  # of the GPU's arithmetic peak; None if that is not known
+    ratio: tuple[float, float, float] | None = None  # smallest, median and largest of our time over theirs, by round
+    error: str = ""  # why it could not run; "" if it did
 
 
 class Field:
-    """The contenders of every case.
+    """The contenders of every case, on the GPU of this name (the driver's), whose peak is the measure.
 
-    Args:
-        ours: the fastest of them is compared with each of ``theirs``, float32 with float32, mixed with mixed.
-        gpu: the driver's name of the GPU, for the fraction of its peak.
+    The fastest of ``ours`` is compared with each of ``theirs``, float32 with float32, mixed with mixed.
     """
 
     def __init__(self, ours: Sequence[Contender], theirs: Sequence[Contender], gpu: str = "") -> None:
         self.ours, self.theirs, self.gpu = list(ours), list(theirs), gpu
-        self.running: set[str] = set()
-        self.failed: dict[str, str] = {}  # name of a contender whose process has ended -> why
-
-    @property
-    def all(self) -> list[Contender]:
-        return [*self.ours, *self.theirs]
+        self.all = self.ours + self.theirs
 
     def versions(self) -> str:
         """The libraries' versions, as the contenders report them."""
@@ -80,43 +65,23 @@ class Field:
         ready_by = start + (1.0 - KEPT) * (deadline - start) if deadline < inf else inf
         for racer in self.all:
             racer.deadline = ready_by
+            task = replace(racer.task, model=case.model, input_shape=case.shape, batch_size=case.batch_size)
             try:
-                self.warm(racer, case)
+                racer.switch_to(task)
             except GpucnnError as error:
                 errors[racer.name] = str(error)
-        ready = [racer for racer in self.all if racer.name not in errors]
-        for racer in ready:
             racer.deadline = deadline
+        ready = [racer for racer in self.all if racer.name not in errors]
         try:
             take_turns(ready, rounds, ROUND_SECONDS, MOST)
         except GpucnnError as error:  # a process that fails here ends the rounds of all
             errors.update({racer.name: str(error) for racer in ready if not racer.seconds})
         return self.rows(case, errors)
 
-    def warm(self, racer: Contender, case: Case) -> None:
-        """Let a contender build the case, in its process if that is running."""
-        if racer.name in self.failed:
-            raise GpucnnError(self.failed[racer.name])
-        task = replace(racer.task, model=case.model, input_shape=case.shape, batch_size=case.batch_size)
-        racer.seconds = []
-        try:
-            if racer.name in self.running:
-                racer.switch_to(task)
-            else:
-                racer.task = task
-                self.running.add(racer.name)
-                racer.start()
-        except GpucnnError as error:
-            if racer.process.poll() is not None:
-                self.failed[racer.name] = str(error)
-            raise
-
     def rows(self, case: Case, errors: dict[str, str]) -> list[Row]:
         """The results after the rounds."""
-        best: dict[bool, Contender] = {}  # mixed or not -> the fastest of ours
-        timed = (racer for racer in self.ours if racer.seconds and racer.name not in errors)
-        for racer in sorted(timed, key=lambda racer: -median(racer.seconds)):
-            best[racer.task.precision != "float32"] = racer
+        ready = [racer for racer in self.ours if racer.name not in errors]
+        ready.sort(key=lambda racer: median(racer.seconds))
         found = []
         for racer in self.all:
             precision = racer.task.precision
@@ -125,25 +90,15 @@ class Field:
                 continue
             flops = training_flops(models.build(case.model, case.shape), case.shape, case.batch_size)
             used = peak_fraction(self.gpu, precision, flops, median(racer.seconds))
-            mine = best.get(precision != "float32")
-            ratio = paired(mine, [racer]) if mine and racer in self.theirs else None
+            alike = (mine for mine in ready if (mine.task.precision == "float32") == (precision == "float32"))
+            best = next(alike, None) if racer in self.theirs else None
+            ratio = paired(best, [racer]) if best else None
             numbers = racer.seconds, racer.launches, racer.graphs, racer.device_mib
             found.append(Row(racer.name, precision, *numbers, peak_fraction=used, ratio=ratio))
         return found
 
-    def stop(self) -> None:
-        """End all processes."""
-        for racer in self.all:
-            if racer.name in self.running:
-                try:
-                    racer.stop()
-                except TimeoutExpired:
-                    racer.process.kill()
 
-
-def run_cases(
-    field: Field, cases: Sequence[Case], rounds: int, deadline: float
-) -> Iterator[tuple[Case, list[Row] | None]]:
+def run_cases(field: Field, cases: list[Case], rounds: int, deadline: float) -> Iterator[tuple[Case, list[Row] | None]]:
     """One case after the other while there is time: (case, its rows, or None if it was not reached)."""
     last = 0.0
     try:
@@ -156,4 +111,5 @@ def run_cases(
             last = perf_counter() - start
             yield case, rows
     finally:
-        field.stop()
+        for racer in field.all:
+            racer.stop()

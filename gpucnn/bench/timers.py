@@ -4,43 +4,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from gpucnn.backend import Backend
 
 
-class Clock(Protocol):
-    """Takes time marks, and gives the times between them."""
+class Clock:
+    """The host's, for work that is finished when its call returns."""
 
     def mark(self) -> Any:
         """A mark at the present point of the host's work or of the stream."""
+        return perf_counter()
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
         """The time from each mark to the next; waits until the last one is reached."""
-
-
-class HostClock:
-    """For work that is finished when its call returns."""
-
-    def mark(self) -> float:
-        return perf_counter()
-
-    def seconds(self, marks: Sequence[float]) -> list[float]:
         return [after - before for before, after in pairwise(marks)]
 
 
-class DeviceClock:
+@dataclass(frozen=True)
+class DeviceClock(Clock):
     """For work that a GPU does later: events on its current stream.
 
     The time between two events includes the time that the GPU waits for the host.
-
-    Args:
-        event: makes an event that can ``record()`` itself and ``synchronize()``; CuPy's and PyTorch's do.
-        elapsed: (first event, second event) -> milliseconds.
     """
 
-    def __init__(self, event: Callable[[], Any], elapsed: Callable[[Any, Any], float]) -> None:
-        self.event, self.elapsed = event, elapsed
+    event: Callable[[], Any]  # makes one that can ``record()`` itself and ``synchronize()``; CuPy's and PyTorch's do
+    elapsed: Callable[[Any, Any], float]  # (first event, second event) -> milliseconds
 
     def mark(self) -> Any:
         event = self.event()
@@ -53,28 +42,25 @@ class DeviceClock:
 
 
 def clock_of(backend: Backend) -> Clock:
-    """The clock for this backend."""
-    if backend.synchronous:
-        return HostClock()
-    return DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
+    return Clock() if backend.synchronous else DeviceClock(backend.xp.cuda.Event, backend.xp.cuda.get_elapsed_time)
+
+
+def times(step: Callable[[], Any], steps: int, clock: Clock) -> list[float]:
+    """Seconds of each step."""
+    marks = [clock.mark()]
+    for _ in range(steps):
+        step()
+        marks.append(clock.mark())
+    return clock.seconds(marks)
 
 
 @dataclass(frozen=True)
 class Work:
-    """A task, ready to run.
+    """A task, ready to run."""
 
-    Attributes:
-        step: one step of it.
-        clock: for its steps.
-        memory: MiB of GPU memory that the framework has allocated.
-        graphs: the number of CUDA graphs that the steps use.
-        versions: of the framework and its GPU libraries.
-        on_gpu: whether it is our own work on a GPU, whose launches can be counted.
-    """
-
-    step: Callable[[], None]
-    clock: Clock
-    memory: Callable[[], float] = float
-    versions: str = ""
-    graphs: Callable[[], int] = int
-    on_gpu: bool = False
+    step: Callable[[], Any]
+    clock: Clock  # for its steps
+    memory: Callable[[], float] = float  # MiB of GPU memory that the framework has allocated
+    versions: str = ""  # of the framework and its GPU libraries
+    graphs: Callable[[], int] = int  # the number of CUDA graphs that the steps use
+    on_gpu: bool = False  # whether it is our own work on a GPU, whose launches can be counted

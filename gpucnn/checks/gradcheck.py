@@ -49,10 +49,7 @@ def spaced(shape: Shape, seed: int = 0) -> Array:
 
 def gradient_error(value: Callable[[], float], array: Array, gradient: Array, seed: int = 0) -> float:
     """The error of the gradient of ``value()`` for ``array``, whose elements are moved one by one and restored."""
-    size = array.size
-    index = np.arange(size)
-    if size > SAMPLES:
-        index = random.permutation(size, seed=seed, stream=random.stream_id("elements"))[:SAMPLES]
+    index = random.permutation(array.size, seed=seed, stream=random.stream_id("elements"))[:SAMPLES]
     flat, numeric = array.reshape(-1), np.empty(len(index))
     for place, i in enumerate(index):
         before = flat[i]
@@ -67,12 +64,9 @@ def gradient_error(value: Callable[[], float], array: Array, gradient: Array, se
 
 
 def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) -> list[Check]:
-    """The gradients of a layer for its input and for all its parameters.
+    """The gradients of a layer for its input, of this shape with the batch, and for all its parameters.
 
     The layer is initialised in float64 and left in training mode.  Neighbours that have a fused op run through it.
-
-    Args:
-        shape: of x, with the batch.
     """
     layer.initialize(seed, FUSING, "float64").train()
     x = spaced(shape, seed)
@@ -84,18 +78,14 @@ def check_layer(layer: Layer, shape: Shape, *, case: str = "", seed: int = 0) ->
         return float((v * layer.forward(x)).sum())
 
     value()
-    gradients = {"x": (x, layer.backward(v))}
-    for name, parameter in layer.parameters().items():
-        if parameter.trainable:
-            gradients[name] = (parameter.data, parameter.grad.copy())
-    case = case or type(layer).__name__
-    return [Check(case, name, gradient_error(value, *pair, seed)) for name, pair in gradients.items()]
+    pairs = {"x": (x, layer.backward(v))}
+    pairs |= {name: (p.data, p.grad.copy()) for name, p in layer.parameters().items() if p.trainable}
+    return [Check(case or layer.kind, name, gradient_error(value, *pair, seed)) for name, pair in pairs.items()]
 
 
 def check_loss(loss: Callable[[Array], tuple[Array, Array]], x: Array, *, case: str, seed: int = 0) -> list[Check]:
     """The gradient of a loss for its first argument."""
-    _, gradient = loss(x)
-    return [Check(case, "x", gradient_error(lambda: float(loss(x)[0]), x, gradient, seed))]
+    return [Check(case, "x", gradient_error(lambda: float(loss(x)[0]), x, loss(x)[1], seed))]
 
 
 LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
@@ -152,16 +142,18 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
 
 _LABELS = np.array([2, 0, 3, 3, 1])
 _BITS = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
+_LOGITS = spaced((5, 4))
+_PROBABILITIES = 0.5 + _LOGITS / 5
 
-LOSSES: dict[str, tuple[Callable[[Array], tuple[Array, Array]], bool]] = {
-    "softmax cross-entropy": (lambda z: losses.softmax_cross_entropy(z, _LABELS), False),
-    "softmax cross-entropy, smoothed": (lambda z: losses.softmax_cross_entropy(z, _LABELS, 0.2), False),
-    "categorical cross-entropy": (lambda p: losses.categorical_cross_entropy(p, _LABELS), True),
-    "sigmoid binary cross-entropy": (lambda z: losses.sigmoid_binary_cross_entropy(z, _BITS), False),
-    "binary cross-entropy": (lambda p: losses.binary_cross_entropy(p, _BITS), True),
-    "mean squared error": (lambda y: losses.mean_squared_error(y, _BITS), False),
+LOSSES: dict[str, tuple[Callable[[Array], tuple[Array, Array]], Array]] = {
+    "softmax cross-entropy": (lambda z: losses.softmax_cross_entropy(z, _LABELS), _LOGITS),
+    "softmax cross-entropy, smoothed": (lambda z: losses.softmax_cross_entropy(z, _LABELS, 0.2), _LOGITS),
+    "categorical cross-entropy": (lambda p: losses.categorical_cross_entropy(p, _LABELS), _PROBABILITIES),
+    "sigmoid binary cross-entropy": (lambda z: losses.sigmoid_binary_cross_entropy(z, _BITS), _LOGITS),
+    "binary cross-entropy": (lambda p: losses.binary_cross_entropy(p, _BITS), _PROBABILITIES),
+    "mean squared error": (lambda y: losses.mean_squared_error(y, _BITS), _LOGITS),
 }
-"""Every loss, of an array (5,4): name -> (loss, whether its input is probabilities)."""
+"""Every loss: name -> (loss, its first argument (5,4))."""
 
 
 def check_all(names: str = "") -> list[Check]:
@@ -170,8 +162,7 @@ def check_all(names: str = "") -> list[Check]:
     for case, (make, shape) in LAYERS.items():
         if names.lower() in case.lower():
             checks += check_layer(make(), shape, case=case)
-    for case, (loss, wants_probabilities) in LOSSES.items():
+    for case, (loss, x) in LOSSES.items():
         if names.lower() in case.lower():
-            x = spaced((5, 4))
-            checks += check_loss(loss, 0.5 + x / 5 if wants_probabilities else x, case=case)
+            checks += check_loss(loss, x, case=case)
     return checks

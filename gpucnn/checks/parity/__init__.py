@@ -10,9 +10,9 @@ Three views, because each hides what another one shows:
 The measure of distance is in ``distance``, the tolerances are in ``layerwise``.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -48,19 +48,11 @@ class Parity:
         return all(row.passed for row in self.layers)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON, with null in place of NaN and infinity."""
+        """Plain values for JSON, with null in place of NaN and infinity, which JSON does not have."""
         rows = [{**asdict(row), "passed": row.passed} for row in self.layers]
-        found: dict[str, Any] = finite({**asdict(self), "layers": rows, "passed": self.passed})
+        text = json.dumps({**asdict(self), "layers": rows, "passed": self.passed})
+        found: dict[str, Any] = json.loads(text, parse_constant=lambda constant: None)
         return found
-
-
-def finite(value: Any) -> Any:
-    """The same with None in place of NaN and infinity, which JSON does not have, at any depth."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def compare(
@@ -89,18 +81,15 @@ def compare(
 
     state = livened(build().initialize(seed), seed)
     (classes,) = build().output_shape(input_shape)
-    first = batch(0, batch_size, input_shape, classes, seed)
+    batches = [batch(k % DIFFERENT_BATCHES, batch_size, input_shape, classes, seed) for k in range(steps or 1)]
 
     def three() -> tuple[Layer, Layer, Layer]:
         return fresh(REFERENCE), fresh(candidate), fresh(REFERENCE, "float64")
 
-    reference, theirs, exact = (record(model, *first) for model in three())
+    reference, theirs, exact = (record(model, *batches[0]) for model in three())
     alone = [*layer_by_layer(fresh(REFERENCE), fresh(candidate), reference), *loss_alone(candidate, reference)]
     alone += optimizers_alone(fresh(REFERENCE), fresh(candidate), reference)
-    curves = None
-    if steps:
-        batches = [batch(k % DIFFERENT_BATCHES, batch_size, input_shape, classes, seed) for k in range(steps)]
-        curves = train(*three(), batches)
+    curves = train(*three(), batches) if steps else None
     whole = whole_net(reference, theirs, exact)
     return Parity(name, candidate.name, tuple(input_shape), batch_size, seed, alone, whole, curves)
 

@@ -32,10 +32,8 @@ def spread(a: Array, b: Array) -> tuple[float, float]:
     """(max |a - b|, max |b|) in float64; the first is infinite where shapes differ or something is not finite."""
     if a.shape != b.shape:
         return inf, 0.0
-    if a.size == 0:
-        return 0.0, 0.0
     a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
-        error = float(np.abs(a - b).max())
-    largest = float(np.abs(b).max())
+        error = float(np.abs(a - b).max(initial=0.0))
+    largest = float(np.abs(b).max(initial=0.0))
     return (error, largest) if isfinite(error) and isfinite(largest) else (inf, 0.0)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from math import inf
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -40,30 +41,18 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "AdamW": lambda: AdamW(0.1, weight_decay=0.01),
 }
 
-Made = dict[tuple[str, str], Array]
-"""("forward" or "backward", name of an array) -> host array"""
-
 
 @dataclass(frozen=True)
 class Difference:
-    """One array of one layer: the candidate's beside the reference's.
+    """One array of one layer: the candidate's beside the reference's."""
 
-    Attributes:
-        layer: its name, as in ``state_dict``, the first one's of fused layers; in parentheses for what is no layer.
-        kind: its class, or those of fused layers.
-        direction: "forward" or "backward".
-        array: "y", "y in evaluation", "dx", or the name of a buffer or of a parameter, whose gradient it is.
-        relative, ulps: see ``distance``; infinite also where the candidate's dtype differs.
-        tolerance: of ``relative``.
-    """
-
-    layer: str
-    kind: str
-    direction: str
-    array: str
-    relative: float
+    layer: str  # its name, as in ``state_dict``, the first one's of fused layers; in parentheses for what is no layer
+    kind: str  # its class, or those of fused layers
+    direction: str  # "forward" or "backward"
+    array: str  # "y", "y in evaluation", "dx", or the name of a buffer or of a parameter, whose gradient it is
+    relative: float  # see ``distance``; infinite also where the candidate's dtype differs, as ``ulps`` is
     ulps: float
-    tolerance: float
+    tolerance: float  # of ``relative``
 
     @property
     def passed(self) -> bool:
@@ -75,26 +64,16 @@ class Difference:
         return self.relative / self.tolerance if self.tolerance else self.relative and inf
 
 
-class Given(Layer):
+def given(y: Array, dx: Array) -> SimpleNamespace:
     """Replaces a child of a container and returns the results of the reference's child."""
-
-    def __init__(self, y: Array, dx: Array) -> None:
-        self.y, self.dx = y, dx
-
-    def forward(self, x: Array) -> Array:
-        return self.y
-
-    def backward(self, dy: Array) -> Array | None:
-        return self.dx
+    return SimpleNamespace(forward=lambda x: y, backward=lambda dy: dx)
 
 
 def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[Difference]:
     """Differences of every layer that computes, in the order of computation.
 
-    Args:
-        reference, candidate: one model twice, with the same state, on the reference and on another backend; their
-            gradients and statistics change.
-        step: recorded on the reference from that state.
+    ``reference`` and ``candidate`` are one model twice, with the same state, on the reference and on another backend;
+    their gradients and statistics change.  ``step`` was recorded on the reference from that state.
     """
     mine, theirs = dict(reference.named_layers()), dict(candidate.named_layers())
     fused = {part.name: whole for whole in fused_steps(candidate) for part in whole.layers}
@@ -107,8 +86,8 @@ def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[D
             last = other.layers[-1].name
             layer = type(other)(*(mine[part.name] for part in other.layers))
         x, dy = step.x[name], decided(layer, step.x[name], step.dy[last])
-        inside = {child: f"{name}.{child}" if name else child for child in layer.children()}
-        results = {child: (step.y[full], step.dx[full]) for child, full in inside.items() if name not in fused}
+        inside = {} if name in fused else layer.children()
+        results = {child: (step.y[part.name], step.dx[part.name]) for child, part in inside.items()}
         sizes = terms(layer, x, dy)
         wanted, got = alone(layer, x, dy, results), alone(other, x, dy, results)
         for (direction, array), b in wanted.items():
@@ -118,15 +97,18 @@ def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[D
             yield difference((name, layer.kind, direction, array), got[direction, array], b, limit)
 
 
-def alone(layer: Layer, x: Array, dy: Array, results: dict[str, tuple[Array, Array]]) -> Made:
-    """All that a layer computes from x and dy, on its own backend; its children only return given results (y, dx)."""
+def alone(layer: Layer, x: Array, dy: Array, results: dict[str, tuple[Array, Array]]) -> dict[tuple[str, str], Array]:
+    """All that a layer computes from x and dy on its own backend: ("forward" or "backward", name) -> host array.
+
+    Its children only return given results (y, dx).
+    """
     backend = layer.backend
     if results:
         layer = copy(layer)
         for child, pair in results.items():
-            setattr(layer, child, Given(*(backend.to_device(array.copy()) for array in pair)))
+            setattr(layer, child, given(*(backend.to_device(array.copy()) for array in pair)))
     x, dy = backend.to_device(x.copy()), backend.to_device(dy.copy())
-    made: Made = {}
+    made = {}
     buffers = layer.buffers()
     if buffers:
         made["forward", "y in evaluation"] = on_host(layer.eval().forward(x), backend)
@@ -177,25 +159,23 @@ def tolerance(layer: Layer, direction: str) -> float:
     """Of ``relative``; overlapping windows of max pooling add up gradients, in any order."""
     if isinstance(layer, Fused):
         return max(tolerance(part, direction) for part in layer.layers)
-    if direction == "backward" and isinstance(layer, MaxPool2D):
-        overlap = any(k > s for k, s in zip(layer.kernel, layer.stride, strict=True))
-        return TOLERANCE if overlap else 0.0
-    return 0.0 if isinstance(layer, EXACT) else TOLERANCE
+    overlap = isinstance(layer, MaxPool2D) and any(k > s for k, s in zip(layer.kernel, layer.stride, strict=True))
+    inexact = overlap and direction == "backward"
+    return 0.0 if isinstance(layer, EXACT) and not inexact else TOLERANCE
 
 
 def difference(title: tuple[str, str, str, str], a: Array, b: Array, limit: float = TOLERANCE) -> Difference:
     """The candidate's a beside the reference's b."""
-    alike = a.dtype == b.dtype
-    return Difference(*title, relative(a, b) if alike else inf, ulps(a, b) if alike else inf, limit)
+    distances = (relative(a, b), ulps(a, b)) if a.dtype == b.dtype else (inf, inf)
+    return Difference(*title, *distances, limit)
 
 
 def loss_alone(candidate: Backend, step: Step) -> Iterator[Difference]:
     """Softmax cross-entropy of the reference's logits, plain and smoothed."""
-    for smoothing in (0.0, 0.1):
+    for kind, smoothing in {"cross-entropy": 0.0, "smoothed": 0.1}.items():
         loss, dlogits = REFERENCE.run(softmax_cross_entropy, step.logits, step.labels, smoothing)
         arrays = (candidate.to_device(step.logits.copy()), candidate.to_device(step.labels))
         their_loss, their_dlogits = candidate.run(softmax_cross_entropy, *arrays, smoothing)
-        kind = "smoothed" if smoothing else "cross-entropy"
         yield difference(("(loss)", kind, "forward", "loss"), on_host(their_loss, candidate), np.asarray(loss))
         yield difference(("(loss)", kind, "backward", "dlogits"), on_host(their_dlogits, candidate), dlogits)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.layers import Layer, Sequential
@@ -15,25 +16,19 @@ Named = dict[str, Array]
 
 @dataclass(frozen=True)
 class Step:
-    """A whole pass.
+    """A whole pass: input, output and their gradients of every layer, containers included.
 
-    Attributes:
-        order: the layers that compute (all but ``Sequential``) in the order in which they finish.
-        x, y, dy, dx: input, output and their gradients, of every layer, containers included.  Of layers that ran fused,
-            the first has x and dx, the last y and dy.
-        gradients: of the parameters.
-        flat_grad: the same in one array, as the optimiser gets them, (total,).
-        statistics: the buffers after the pass.
+    Of layers that ran fused, the first has x and dx, the last y and dy.
     """
 
-    order: list[str]
+    order: list[str]  # the layers that compute (all but ``Sequential``) in the order in which they finish
     x: Named
     y: Named
     dy: Named
     dx: Named
-    gradients: Named
-    flat_grad: Array
-    statistics: Named
+    gradients: Named  # of the parameters
+    flat_grad: Array  # the same in one array, as the optimiser gets them, (total,)
+    statistics: Named  # the buffers after the pass
     labels: Array
     logits: Array
     loss: Array
@@ -45,15 +40,26 @@ def record(model: Layer, x: Array, labels: Array) -> Step:
     x is cast to the dtype of the model's parameters.
     """
     backend = model.backend
-    before: tuple[Named, Named] = ({}, {})  # x, dy
-    after: tuple[Named, Named] = ({}, {})  # y, dx
-    model.train()
-    layers = dict(model.named_layers())
+    seen: dict[str, Named] = {"x": {}, "y": {}, "dy": {}, "dx": {}}
+
+    def watched(function: Callable[..., Array | None], taken: tuple[str, str], given: tuple[str, str]) -> Any:
+        """A layer's forward or backward that also records its argument and its result, each as (kind, name)."""
+
+        def run(argument: Array) -> Array | None:
+            seen[taken[0]][taken[1]] = on_host(argument, backend)
+            result = function(argument)
+            if result is not None:
+                seen[given[0]][given[1]] = on_host(result, backend)
+            return result
+
+        return run
+
+    layers = dict(model.train().named_layers())
     ends = [(layer, name, name) for name, layer in layers.items()]
     ends += [(step, step.layers[0].name, step.layers[-1].name) for step in fused_steps(model)]
     for layer, first, last in ends:
-        layer.forward = watched(layer.forward, backend, (before[0], first), (after[0], last))  # type: ignore[assignment]
-        layer.backward = watched(layer.backward, backend, (before[1], last), (after[1], first))  # type: ignore[assignment]
+        layer.forward = watched(layer.forward, ("x", first), ("y", last))  # type: ignore[method-assign]
+        layer.backward = watched(layer.backward, ("dy", last), ("dx", first))  # type: ignore[method-assign]
     try:
         logits = model.forward(backend.to_device(x.astype(model.flat.data.dtype)))
         loss, dlogits = backend.run(softmax_cross_entropy, logits, backend.to_device(labels), 0.0)
@@ -62,11 +68,8 @@ def record(model: Layer, x: Array, labels: Array) -> Step:
         for layer, _, _ in ends:
             del layer.forward, layer.backward  # the class's own again
     return Step(
-        order=[name for name in after[0] if not isinstance(layers[name], Sequential)],
-        x=before[0],
-        y=after[0],
-        dy=before[1],
-        dx=after[1],
+        order=[name for name in seen["y"] if not isinstance(layers[name], Sequential)],
+        **seen,
         gradients={name: on_host(parameter.grad, backend) for name, parameter in model.parameters().items()},
         flat_grad=on_host(model.flat.grad, backend),
         statistics={name: on_host(buffer.data, backend) for name, buffer in model.buffers().items()},
@@ -80,21 +83,6 @@ def fused_steps(model: Layer) -> list[Fused]:
     """The neighbours that an initialised model runs as one."""
     containers = [layer for _, layer in model.named_layers() if isinstance(layer, Sequential)]
     return [step for container in containers for step in container.steps() if isinstance(step, Fused)]
-
-
-def watched(
-    function: Callable[[Array], Array | None], backend: Backend, before: tuple[Named, str], after: tuple[Named, str]
-) -> Callable[[Array], Array | None]:
-    """A layer's forward or backward that also records its argument and its result, each in a dict under a name."""
-
-    def run(argument: Array) -> Array | None:
-        before[0][before[1]] = on_host(argument, backend)
-        result = function(argument)
-        if result is not None:
-            after[0][after[1]] = on_host(result, backend)
-        return result
-
-    return run
 
 
 def on_host(array: Array, backend: Backend) -> Array:

@@ -6,8 +6,9 @@ But where rounding changes the sign of a value near 0, all of a ReLU's gradient 
 selects another pixel): a single gradient can differ by 1e-3 and more without an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,15 +24,10 @@ Batch = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Deviation:
-    """One array of a whole net: three ``relative`` distances.
+    """One array of a whole net: three ``relative`` distances."""
 
-    Attributes:
-        part: "output", "loss", "gradient" or "statistic"; of training "loss curve" or "weights".
-        name: of the layer, parameter or buffer.
-    """
-
-    part: str
-    name: str
+    part: str  # "output", "loss", "gradient" or "statistic"; of training "loss curve" or "weights"
+    name: str  # of the layer, parameter or buffer
     candidate_to_reference: float
     candidate_to_float64: float
     reference_to_float64: float
@@ -47,41 +43,32 @@ class Curves:
     deviations: list[Deviation]
 
 
-def deviation(part: str, name: str, reference: Array, candidate: Array, exact: Array) -> Deviation:
-    """The three distances of an array that was computed three times."""
-    return Deviation(part, name, relative(candidate, reference), relative(candidate, exact), relative(reference, exact))
+def deviation(part: str, name: str, results: Sequence[Any], distance: Callable[..., float] = relative) -> Deviation:
+    """The three distances of what the reference, the candidate and the reference in float64 have computed."""
+    mine, theirs, best = results
+    return Deviation(part, name, distance(theirs, mine), distance(theirs, best), distance(mine, best))
 
 
 def arrays(step: Step) -> dict[tuple[str, str], Array]:
     """(part, name) -> an array of a pass."""
-    return {
-        **{("output", name): step.y[name] for name in step.order},
-        ("loss", "(loss)"): step.loss,
-        **{("gradient", name): gradient for name, gradient in step.gradients.items()},
-        **{("statistic", name): value for name, value in step.statistics.items()},
-    }
+    parts = {"output": {name: step.y[name] for name in step.order}, "loss": {"(loss)": step.loss}}
+    parts |= {"gradient": step.gradients, "statistic": step.statistics}
+    return {(part, name): array for part, named in parts.items() for name, array in named.items()}
 
 
 def whole_net(reference: Step, candidate: Step, exact: Step) -> list[Deviation]:
     """All outputs, the loss, all gradients and running statistics of one pass."""
-    mine, theirs, best = arrays(reference), arrays(candidate), arrays(exact)
+    runs = [arrays(step) for step in (reference, candidate, exact)]
     # of layers that the candidate runs fused, only the last has an output there
-    return [deviation(*key, mine[key], theirs[key], best[key]) for key in mine if key in theirs]
+    return [deviation(*key, [run[key] for run in runs]) for key in runs[0] if key in runs[1]]
 
 
 def train(reference: Layer, candidate: Layer, exact: Layer, batches: Sequence[Batch]) -> Curves:
     """One step on each batch, by SGD with momentum, of three models with the same state."""
-    (mine, my_weights), (theirs, their_weights), (best, best_weights) = (
-        descend(model, batches) for model in (reference, candidate, exact)
-    )
-    curve = max_relative(theirs, mine), max_relative(theirs, best), max_relative(mine, best)
-    weights = deviation("weights", "(all)", my_weights, their_weights, best_weights)
-    return Curves(mine, theirs, best, [Deviation("loss curve", "(loss)", *curve), weights])
-
-
-def max_relative(a: list[float], b: list[float]) -> float:
-    """The largest |a_k - b_k| / |b_k| of two loss curves."""
-    return max(relative(np.array(mine), np.array(theirs)) for mine, theirs in zip(a, b, strict=True))
+    runs = [descend(model, batches) for model in (reference, candidate, exact)]
+    mine, theirs, best = losses = [losses for losses, _ in runs]
+    curve = deviation("loss curve", "(loss)", losses, lambda a, b: max(map(relative, a, b)))
+    return Curves(mine, theirs, best, [curve, deviation("weights", "(all)", [weights for _, weights in runs])])
 
 
 def descend(model: Layer, batches: Sequence[Batch]) -> tuple[list[float], Array]:
@@ -90,12 +77,12 @@ def descend(model: Layer, batches: Sequence[Batch]) -> tuple[list[float], Array]
     optimizer = SGD(0.002, momentum=0.9, weight_decay=5e-4)
     optimizer.bind(model.flat, backend)
     model.train()
-    losses = []
+    losses: list[float] = []
     for x, labels in batches:
         logits = model.forward(backend.to_device(x.astype(model.flat.data.dtype)))
         loss, dlogits = backend.run(softmax_cross_entropy, logits, backend.to_device(labels), 0.0)
         model.backward(dlogits)
         optimizer.step(optimizer.lr, model.clock.step)
         model.clock.step += 1
-        losses.append(float(loss))
+        losses.append(np.float64(float(loss)))  # an array to ``relative``
     return losses, backend.to_host(model.flat.data).copy()
