@@ -3,13 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
+from gpucnn.cli.columns import columns
 from gpucnn.cli.options import add_data_dir
 from gpucnn.data.files.sources import locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
-
-NUMBERS = ("BYTES", "DOWNLOAD")  # headings of columns that are flush right
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +27,11 @@ def run(args: argparse.Namespace) -> int:
     """List, download or verify."""
     if args.action == "list":
         print(listing(args.data_dir))
-    elif args.action == "download":
+    elif args.action == "verify":
+        verify_all(args.names, args.data_dir)
+    else:
         for name in args.names:
             download_one(name, args.data_dir)
-    else:
-        verify_all(args.names, args.data_dir)
     return 0
 
 
@@ -50,7 +49,8 @@ def listing(data_dir: str | None) -> str:
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
     searched = "\n".join(f"  {place}" for place in search_places(data_dir))
-    return f"{table(rows)}\n\nsearched, in this order:\n{searched}"
+    table = "\n".join(columns(rows, "<<><"))
+    return f"{table}\n\nsearched, in this order:\n{searched}"
 
 
 def download_one(name: str, data_dir: str | None) -> None:
@@ -82,13 +82,6 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
             except DataError as error:
                 rows.append((key, str(place), "-", "DAMAGED"))
                 errors.append(str(error))
-    print(table(rows), flush=True)
+    print("\n".join(columns(rows, "<<><")), flush=True)
     if errors:
         raise DataError("; ".join(errors))
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side; numbers are aligned right."""
-    marks = [f"{'>' if column[0] in NUMBERS else '<'}{max(map(len, column))}" for column in zip(*rows, strict=True)]
-    lines = ("  ".join(f"{cell:{mark}}" for cell, mark in zip(row, marks, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
