@@ -30,14 +30,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "float16" if args.half else "float32"
     with np.errstate(over="ignore"):  # save_checkpoint names a tensor that overflows
         parameters = {name: state[name].astype(kind) for name in model.parameters()}
-    slim = replace(
-        checkpoint,
-        parameters=parameters,
-        buffers={name: state[name] for name in model.buffers()},
-        optimizer={},
-        averages={},
-    )
-    save_checkpoint(args.out, slim)
+    buffers = {name: state[name] for name in model.buffers()}
+    save_checkpoint(args.out, replace(checkpoint, parameters=parameters, buffers=buffers, optimizer={}, averages={}))
     data = args.out.read_bytes()
     print(f"saved  {args.out}, {len(data):,} bytes, weights in {kind}")
     print(f"sha256 {hashlib.sha256(data).hexdigest()}")

@@ -1,7 +1,8 @@
 """Flags that several commands share."""
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError, nearest
+from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
 
@@ -74,7 +76,12 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that ask a trained model for its answers."""
+    views = "average over views of each image: flip (2), shift (3) or multicrop (6); default: none"
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
+    parser.add_argument("--tta", choices=list(VIEWS), default="none", help=views)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_setting_flags(parser, DEVICE)
 
 
@@ -94,9 +101,19 @@ def shape_from(text: str) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
-    """``choose_backend`` from the shared flags."""
-    return choose_backend(args.device or "auto", bool(args.strict_device), args.threads or 0, args.memory_limit or "")
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raises UsageError where the system refuses what is written to this path."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror or error}") from None
+
+
+def backend_from(asked: Any) -> tuple[Backend, str]:
+    """``choose_backend`` from the flags of ``DEVICE``, None where they are not given, or from a config's [run]."""
+    limit = asked.memory_limit or ""
+    return choose_backend(asked.device or "auto", bool(asked.strict_device), asked.threads or 0, limit)
 
 
 def describe(backend: Backend) -> str:

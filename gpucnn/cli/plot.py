@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gpucnn.cli.options import check_picture
-from gpucnn.errors import UsageError
+from gpucnn.cli.options import check_picture, writing
 from gpucnn.plots.learning_curves import read_curves, save_curves
 
 
@@ -20,15 +19,13 @@ def run(args: argparse.Namespace) -> int:
     """Draw, and say for each run where it ended."""
     check_picture(args.out)
     runs = [read_curves(path) for path in args.runs]
-    try:
+    with writing(args.out):
         save_curves(args.out, runs)
-    except OSError as error:
-        raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
+    line = (
+        "{epoch} epochs   train loss {train_loss:.4f}   test loss {test_loss:.4f}   test accuracy {test_accuracy:.4f}"
+    )
     for curves in runs:
         last = {name: values[-1] for name, values in curves.columns.items()}
-        print(
-            f"{curves.name}   {last['epoch']} epochs   train loss {last['train_loss']:.4f}   "
-            f"test loss {last['test_loss']:.4f}   test accuracy {last['test_accuracy']:.4f}"
-        )
+        print(f"{curves.name}   {line.format_map(last)}")
     print(f"saved  {args.out}")
     return 0

@@ -13,12 +13,11 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
-from gpucnn.cli.options import add_data_options, add_setting_flags, describe, flags_given
+from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.devices.gpu_memory import memory_explained
-from gpucnn.devices.select import choose_backend
 from gpucnn.errors import GpucnnError, NotANumberError
 from gpucnn.runs.build import build_trainer, resolve, split
 from gpucnn.runs.config import Config
@@ -36,13 +35,8 @@ HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with t
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is trained, and how."""
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any setting, for example optimizer.nesterov=false",
-    )
+    any_setting = "any setting, for example optimizer.nesterov=false"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=any_setting)
     add_setting_flags(parser)
     add_data_options(parser)
 
@@ -50,15 +44,13 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn train``."""
     add_recipe_arguments(parser)
+    resume = "go on from a checkpoint or run folder, or 'auto' for the latest run"
+    several = "train N times, with seeds one after the other, and compare"
     parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
-    parser.add_argument(
-        "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
-    )
+    parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
-    parser.add_argument(
-        "--repeat", type=int, default=1, metavar="N", help="train N times, with seeds one after the other, and compare"
-    )
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
 def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
@@ -90,9 +82,7 @@ def run_once(args: argparse.Namespace) -> int:
     """One run."""
     resumed = find_resumed(args.resume, args.output, RUNS)
     config = settings(args, resumed.config if resumed else None)
-    backend, reason = choose_backend(
-        config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
-    )
+    backend, reason = backend_from(config.run)
     train, test = load_data(args, config)
     config = resolve(config, train)
     trainer = build_trainer(config, train, backend)
@@ -109,56 +99,46 @@ def run_once(args: argparse.Namespace) -> int:
             clocked = build_trainer(config, train, stopwatch(backend))
             print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
         folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
-        return train_in(folder, trainer, config, train, test, about)
+        return train_in(folder, trainer, config, train, test, stable_part(about))
 
 
 def train_in(
-    folder: RunDirectory,
-    trainer: Trainer,
-    config: Config,
-    train: Dataset,
-    test: Dataset,
-    about: dict[str, Any],
+    folder: RunDirectory, trainer: Trainer, config: Config, train: Dataset, test: Dataset, about: dict[str, Any]
 ) -> int:
-    """The loop, with everything that must outlive it written to the folder."""
+    """The loop, with everything that must outlive it written to the folder; ``about`` goes into checkpoints."""
     display = Display(config.train.epochs, config.train.max_steps)
-    stable = stable_part(about)
     try:
         with stopping_on_signals(trainer) as received:
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
-                checkpoint = capture(trainer, config, stable, train.digest)
+                checkpoint = capture(trainer, config, about, train.digest)
                 if best:  # before last.h5: a run resumed from that does not repeat this epoch
                     folder.save_best(checkpoint)
                 folder.save_last(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
-        raise NotANumberError(f"{error}{save_bad_batch(folder, error)}") from None
+        if not error.batch:
+            raise
+        try:
+            place = f"the batch is in {folder.save_batch(error.batch)}"
+        except GpucnnError as reason:
+            place = str(reason)
+        raise NotANumberError(f"{error}; {place}") from None
     finally:
         display.close()
     if received:
-        folder.save_last(capture(trainer, config, stable, train.digest))
+        folder.save_last(capture(trainer, config, about, train.digest))
+        place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
         with suppress(OSError):
             display.line(
-                f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
-                f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
+                f"stopped by {received[0].name} after {place}; go on with: gpucnn train --resume {folder.path}"
             )
         return 128 + received[0]
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
         evaluate_with_tta(display, trainer, test, config.train.tta, folder)
     return 0
-
-
-def save_bad_batch(folder: RunDirectory, error: NotANumberError) -> str:
-    """Save the batch that led to NaN or infinity -> what to add to the message."""
-    if not error.batch:
-        return ""
-    try:
-        return f"; the batch is in {folder.save_batch(error.batch)}"
-    except GpucnnError as reason:
-        return f"; {reason}"
 
 
 def evaluate_with_tta(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
@@ -205,20 +185,15 @@ def introduce(
     trainer: Trainer, config: Config, train: Dataset, test: Dataset, folder: Path, resumed: Resumed | None
 ) -> None:
     """The first lines of a run: data, model, all settings and the run folder."""
-    shape = config.model.input_shape
+    shape, kind = config.model.input_shape, "validation" if config.data.validation else "test"
+    images = f"{len(train.labels):,} training and {len(test.labels):,} {kind} images {' x '.join(map(str, shape))}"
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
+    cost = f"{parameters:,} parameters, {trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
         print(f"amp    {line}")
-    print(
-        f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
-        f"{'validation' if config.data.validation else 'test'} images "
-        f"{' x '.join(map(str, shape))}, {config.model.num_classes} classes"
-    )
-    print(
-        f"model  {config.model.name}: {parameters:,} parameters, "
-        f"{trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
-    )
+    print(f"data   {train.name}: {images}, {config.model.num_classes} classes")
+    print(f"model  {config.model.name}: {cost}")
     for section, values in asdict(config).items():
         shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
         print("\n".join(textwrap.wrap(shown, 80, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
@@ -227,10 +202,8 @@ def introduce(
         if trainer.progress.epoch >= config.train.epochs:
             print(f"       all {config.train.epochs} epochs are done; give a larger --epochs to go on")
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
-            print(
-                f"       the {config.schedule.name} schedule now spans {config.train.epochs} epochs instead "
-                f"of {resumed.config.train.epochs}: the learning rate jumps"
-            )
+            spans = f"{config.train.epochs} epochs instead of {resumed.config.train.epochs}"
+            print(f"       the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
     print(f"run    {folder}", flush=True)
 
 
@@ -261,10 +234,8 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
         return
     last = progress.history[-1]
     early = " (stopped early: no better for a while)" if trainer.out_of_patience() else ""
-    display.line(
-        f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, "
-        f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
-    )
+    best = f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
+    display.line(f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}")
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")
