@@ -23,7 +23,6 @@ PRECISIONS = {"off": "float32", "fp16": "float16"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn benchmark``."""
     workloads, letters = [*WORKLOADS, "all"], "a: LeNet, b: MNIST, c: VGG, d: ResNet"
     compiled = "race PyTorch by torch.compile too (needs a C++ compiler)"
     parser.add_argument("--workload", "-w", choices=workloads, default="all", help=letters)

@@ -12,7 +12,6 @@ from gpucnn.errors import DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn data``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     lister = actions.add_parser("list", help="every data set, and where its files are")
     fetcher = actions.add_parser("download", help="download missing data sets, and read them once")
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, download or verify."""
     if args.action == "list":
         print(listing(args.data_dir))
     elif args.action == "verify":

@@ -51,7 +51,6 @@ CHECKED = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn doctor``."""
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--data-dir", metavar="DIR", help="where to look for data sets first")
 
@@ -81,9 +80,6 @@ def attempt(look: Callable[[], Any]) -> Any:
 
 def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-# -- the machine --------------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, Any]:
@@ -117,9 +113,6 @@ def blas() -> list[str]:
         f"{pool['internal_api']} {pool.get('version') or '(version unknown)'}, {pool['num_threads']} threads"
         for pool in threadpool_info()
     ]
-
-
-# -- packages and devices -----------------------------------------------------------------------------
 
 
 def describe(package: Package) -> dict[str, Any]:
@@ -171,9 +164,6 @@ def qualified(function: Any) -> str:
     return f"{module}.{getattr(function, '__name__', type(function).__name__)}".lstrip(".")
 
 
-# -- data and caches ----------------------------------------------------------------------------------
-
-
 def data_report(data_dir: str | None) -> dict[str, Any]:
     """Where data sets are looked for, and which are there; ``gpucnn data verify`` reads them."""
     folders = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in search_places(data_dir)]
@@ -206,9 +196,6 @@ def kernel_cache() -> dict[str, Any]:
         "compiled": len(files),
         "mib": round(sum(file.stat().st_size for file in files) / 2**20, 1),
     }
-
-
-# -- human-readable -----------------------------------------------------------------------------------
 
 
 def as_text(report: dict[str, Any]) -> str:

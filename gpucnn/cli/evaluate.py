@@ -25,7 +25,6 @@ WIDE = 12  # classes of the largest confusion matrix that fits on 80 columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn evaluate``."""
     which = "which images (default: those that training tested on: validation where held out, else test)"
     parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
     parser.add_argument("--split", choices=("test", "train", "validation"), help=which)
@@ -34,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print."""
     backend, _ = backend_from(args)
     model, config, checkpoint = load_trained(args.checkpoint, backend)
     name = args.dataset or config.data.dataset

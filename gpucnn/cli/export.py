@@ -13,7 +13,6 @@ from gpucnn.runs.state import load_trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn export``."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="last.h5 of a run, say")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file, NAME.h5")
     parser.add_argument("--half", action="store_true", help="weights in float16 on disk: half the size")

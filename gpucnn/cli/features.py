@@ -24,7 +24,6 @@ LARGEST = 1024  # pixels on the long side of a photograph
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn features``."""
     parser.add_argument("image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
@@ -121,4 +120,4 @@ def tell(path: Path, stage: Stage) -> None:
     """Print a line about an image that was written."""
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
     hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
-    print(f"{path}   {stage.shape}, {stage.span}{hidden}")
+    print(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")

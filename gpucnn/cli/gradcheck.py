@@ -10,7 +10,6 @@ from gpucnn.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn gradcheck``."""
     parser.add_argument("--layer", default="", metavar="NAME", help="only cases whose name contains this")
     parser.add_argument("--json", action="store_true", help="one JSON object per array")
 

@@ -20,7 +20,6 @@ WIDTH = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn inspect``."""
     parser.add_argument("path", type=Path, metavar="PATH", help="a checkpoint, or a run folder for its last.h5")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
 

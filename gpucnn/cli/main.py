@@ -33,7 +33,10 @@ COMMANDS = {
     "gradcheck": "finite differences against every layer's gradients",
     "parity": "a backend against the reference, layer by layer, forward and backward",
 }
-"""command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for."""
+"""command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for.
+
+``add_arguments`` of a command's file adds its flags to a parser, ``run`` returns the exit code.
+"""
 
 
 def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:

@@ -28,18 +28,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        see = f"see {self.prog} --help"
         if self._subparsers is None:  # else the flags are the command's
             for word in takewhile(lambda word: word != "--", args or ()):
                 flag = word.partition("=")[0]
                 if flag.startswith("--") and flag not in self._option_string_actions:
-                    self.error(f"unknown flag {flag}{self.hint(flag)}")
+                    known = {f.strip("-").replace("-", "_"): f for f in self._option_string_actions if f[1] == "-"}
+                    name = nearest(flag.strip("-").replace("-", "_"), known)
+                    self.error(f"unknown flag {flag}: {f'did you mean {known[name]}?' if name else see}")
         return super().parse_known_args(args, namespace)
-
-    def hint(self, flag: str) -> str:
-        """The end of a message about an unknown flag."""
-        known = {known.strip("-").replace("-", "_"): known for known in self._option_string_actions if known[1] == "-"}
-        name = nearest(flag.strip("-").replace("-", "_"), known)
-        return f": did you mean {known[name]}?" if name else f": see {self.prog} --help"
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"gpucnn: error: {message}\n")

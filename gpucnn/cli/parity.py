@@ -27,7 +27,6 @@ USUAL_SHAPE = (32, 32, 3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn parity``."""
     batch = "a small one: sums over many images of noise cancel"
     parser.add_argument("--device", default="cpu", metavar="NAME", help="what to look at: cpu (default), gpu, gpu:N")
     parser.add_argument("--model", metavar="NAME", help="one model (default: all of at most 2 million parameters)")
@@ -69,9 +68,6 @@ def cases(model: str | None, input_shape: str | None) -> list[tuple[str, Shape]]
         if model or sum(parameter.size for parameter in parameters) <= SMALL:
             found.append((name, shape))
     return found
-
-
-# -- human-readable --------------------------------------------------------------------------------
 
 
 def as_text(parity: Parity) -> str:

@@ -8,7 +8,6 @@ from gpucnn.plots.learning_curves import read_curves, save_curves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn plot``."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, metrics.jsonl or checkpoints")
     parser.add_argument(
         "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="PNG, SVG or PDF (default: curves.png)"

@@ -21,7 +21,6 @@ BATCH = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn predict``."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG files")
     parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")

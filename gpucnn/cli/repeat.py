@@ -80,17 +80,13 @@ def spread(found: Sequence[float]) -> dict[str, float]:
     return {"mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
 
 
-def number(value: float | None) -> str:
-    """Four digits; a log has null where a loss was NaN."""
-    return "none" if value is None else f"{value:.4f}"
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line per seed, then the mean."""
     cells = [["seed", "epochs", "test loss", "test accuracy", "minutes"]]
     for row in rows:
+        loss = "none" if row["test_loss"] is None else f"{row['test_loss']:.4f}"  # it was NaN
         accuracy, minutes = f"{100 * row['test_accuracy']:.2f} %", f"{row['minutes']:.1f}"
-        cells.append([str(row["seed"]), str(row["epoch"]), number(row["test_loss"]), accuracy, minutes])
+        cells.append([str(row["seed"]), str(row["epoch"]), loss, accuracy, minutes])
     all_of, minutes = summary(rows), f"{mean(row['minutes'] for row in rows):.1f} minutes each"
     lines = [*columns(cells, ">"), f"mean {percent(all_of)}, n = {all_of['n']}, {minutes}"]
     if "tta" in all_of:

@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -42,7 +42,6 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn train``."""
     add_recipe_arguments(parser)
     resume = "go on from a checkpoint or run folder, or 'auto' for the latest run"
     several = "train N times, with seeds one after the other, and compare"
@@ -160,20 +159,17 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number))
         trainer.stop_requested = True
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        handlers.close()
         with suppress(OSError):  # Ctrl-C ends the reader of a pipeline too
             print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     kinds = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         kinds.append(signal.SIGHUP)
-    before = {kind: signal.signal(kind, stop) for kind in kinds}
-    try:
+    with ExitStack() as handlers:
+        for kind in kinds:
+            handlers.callback(signal.signal, kind, signal.signal(kind, stop))
         yield received
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def config_name(args: argparse.Namespace, config: Config) -> str:

@@ -35,10 +35,6 @@ class Stage:
     def shape(self) -> str:
         return " x ".join(map(str, self.values.shape))
 
-    @property
-    def span(self) -> str:
-        return span(self.values)
-
 
 def span(values: Array) -> str:
     """The value range, as text: three digits each; zero without a minus."""
@@ -109,7 +105,9 @@ def save_units(path: Path, stage: Stage) -> None:
     rows = ceil(count / columns)
     cell, gap, top = (44 if columns <= 16 else 26), 12, 74
     sheet = Sheet(2 * gap + columns * cell, top + rows * cell + gap, minimum=560)
-    sheet.heading(f"{stage.name}: {stage.kind}", f"{stage.shape} units, {columns} to a row, {stage.span}", SCALE)
+    sheet.heading(
+        f"{stage.name}: {stage.kind}", f"{stage.shape} units, {columns} to a row, {span(stage.values)}", SCALE
+    )
     cells = np.full(rows * columns, np.nan)
     cells[:count] = stage.values
     pixels = to_grey(cells.reshape(rows, columns), grey_scale(stage.values))
@@ -123,7 +121,7 @@ def save_bars(path: Path, stage: Stage, names: Sequence[str], probabilities: Arr
     gap, top, row, bar = 12, 74, 22, 300
     label = 10 + 8 * max(map(len, names))
     hidden = f", the most probable {len(order)} of" if len(order) < len(names) else ","
-    logits = f"{stage.shape} logits, {stage.span}{hidden} {len(names)} classes"
+    logits = f"{stage.shape} logits, {span(stage.values)}{hidden} {len(names)} classes"
     sheet = Sheet(3 * gap + label + bar + 90, top + len(order) * row + gap, minimum=430)
     sheet.heading(f"{stage.name}: {stage.kind}, then softmax", logits)
     best = int(np.argmax(probabilities))
@@ -236,19 +234,17 @@ class Sheet:
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
+        self.axes: Any = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(height, 0))
+        self.axes.axis("off")
         self.tiles: list[tuple[int, int, int, int, Array]] = []  # x, y, width, height, grey (H,W) or colours
 
     def picture(self, x: float, y: float, width: float, height: float, pixels: Array) -> None:
         """Pixels, uint8 (H,W) or (H,W,3), in a thin frame; where they are enlarged they stay squares."""
         self.tiles.append((round(x), round(y), round(width), round(height), pixels))
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """A place as matplotlib has it: in fractions of the page, y upwards."""
-        return x / self.width, 1 - y / self.height
-
     def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: str) -> None:
         """Text with its top at y; ``style`` as for matplotlib: weight, ha."""
-        self.figure.text(*self.at(x, y), text, size=size * 72 / DPI, color=color, va="top", linespacing=1.5, **style)
+        self.axes.text(x, y, text, size=size * 72 / DPI, color=color, va="top", linespacing=1.5, **style)
 
     def heading(self, title: str, about: str, scale: str = "") -> None:
         """The lines at the top of a page."""
@@ -257,17 +253,12 @@ class Sheet:
         self.text(12, 55, scale, 9, PALE)
 
     def box(self, x: float, y: float, width: float, height: float, color: str) -> None:
-        from matplotlib.patches import Rectangle
-
-        size = width / self.width, height / self.height
-        self.figure.add_artist(Rectangle(self.at(x, y + height), *size, color=color, linewidth=0))
+        self.axes.broken_barh([(x, width)], (y, height), color=color, linewidth=0)
 
     def arrow(self, x: float, y: float) -> None:
         """An arrow to the right, to what stands at x."""
-        from matplotlib.patches import FancyArrowPatch
-
-        ends = self.at(x - 30, y), self.at(x - 6, y)
-        self.figure.add_artist(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4))
+        style = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
+        self.axes.annotate("", (x - 6, y), (x - 30, y), arrowprops=style)
 
     def save(self, path: Path, colors: int = 256) -> None:
         """A PNG with a palette; fewer colours make a smaller file."""
