@@ -1,8 +1,10 @@
 """``gpucnn features``: feature maps of the lecture's demo 1 (L25) or of a trained model, as grey images."""
 
 import argparse
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     for stage in stages:
-        save(args.out / f"{stage.name}.png", stage, "filter")
+        save(args.out / f"{stage.name}.png", stage, feature_maps.save_grid)
     overview = args.out / "overview.png"
     feature_maps.save_overview(overview, photo, kernels, stages, lecture_demo.SHOWN)
     print(f"{overview}   all stages on one page")
@@ -84,10 +86,12 @@ def look_inside(args: argparse.Namespace) -> int:
             stages.append(Stage(name, kind, y[0]))
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
     for path, stage in zip(paths[:-1], stages, strict=False):
-        save(path, stage, "channel")
+        if stage.values.ndim == 1:
+            save(path, stage, feature_maps.save_units)
+        else:
+            save(path, stage, feature_maps.save_grid, "channel")
     names = class_names(config.data.classes, config.model.num_classes)
-    feature_maps.save_bars(paths[-1], stages[-1], names, probabilities(y, model.backend)[0])
-    tell(paths[-1], stages[-1])
+    save(paths[-1], stages[-1], feature_maps.save_bars, names, probabilities(y, model.backend)[0])
     if same:
         print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0
@@ -107,17 +111,9 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
     return test.images[args.index], f"image {args.index} of {name}'s test set (a {label})"
 
 
-def save(path: Path, stage: Stage, noun: str) -> None:
-    """A picture of a stage, and a line about it."""
-    if stage.values.ndim == 1:
-        feature_maps.save_units(path, stage)
-    else:
-        feature_maps.save_grid(path, stage, noun)
-    tell(path, stage)
-
-
-def tell(path: Path, stage: Stage) -> None:
-    """Print a line about an image that was written."""
+def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> None:
+    """Draw a stage, and print a line about the picture."""
+    draw(path, stage, *labels)
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
     hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
     print(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")

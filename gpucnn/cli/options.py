@@ -63,9 +63,8 @@ def flags_given(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
-    )
+    places = "where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
+    parser.add_argument("--data-dir", metavar="DIR", help=places)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,8 @@ from gpucnn.plots.learning_curves import read_curves, save_curves
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, metrics.jsonl or checkpoints")
-    parser.add_argument(
-        "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="PNG, SVG or PDF (default: curves.png)"
-    )
+    out = Path("curves.png")
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"PNG, SVG or PDF (default: {out})")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -93,7 +93,8 @@ def run_once(args: argparse.Namespace) -> int:
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason, tf32=config.train.amp == "tf32")
     with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
-        introduce(trainer, config, train, test, folder.path, resumed)
+        introduce(trainer, config, train, test, resumed)
+        print(f"run    {folder.path}", flush=True)
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
             print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
@@ -129,10 +130,9 @@ def train_in(
     if received:
         folder.save_last(capture(trainer, config, about, train.digest))
         place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
+        how = f"go on with: gpucnn train --resume {folder.path}"
         with suppress(OSError):
-            display.line(
-                f"stopped by {received[0].name} after {place}; go on with: gpucnn train --resume {folder.path}"
-            )
+            display.line(f"stopped by {received[0].name} after {place}; {how}")
         return 128 + received[0]
     conclude(display, trainer, folder.path)
     if config.train.tta != "none":
@@ -177,10 +177,8 @@ def config_name(args: argparse.Namespace, config: Config) -> str:
     return args.config.stem if args.config else f"{config.data.dataset}_{config.model.name}"
 
 
-def introduce(
-    trainer: Trainer, config: Config, train: Dataset, test: Dataset, folder: Path, resumed: Resumed | None
-) -> None:
-    """The first lines of a run: data, model, all settings and the run folder."""
+def introduce(trainer: Trainer, config: Config, train: Dataset, test: Dataset, resumed: Resumed | None) -> None:
+    """The first lines of a run: data, model, all settings and where it goes on."""
     shape, kind = config.model.input_shape, "validation" if config.data.validation else "test"
     images = f"{len(train.labels):,} training and {len(test.labels):,} {kind} images {' x '.join(map(str, shape))}"
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
@@ -200,7 +198,6 @@ def introduce(
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
             spans = f"{config.train.epochs} epochs instead of {resumed.config.train.epochs}"
             print(f"       the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
-    print(f"run    {folder}", flush=True)
 
 
 def about_precision(backend: Backend, amp: str) -> str:
