@@ -18,8 +18,7 @@ from gpucnn.errors import UsageError
 from gpucnn.runs.environment import environment
 from gpucnn.types import Shape
 
-PRECISIONS = {"off": "float32", "fp16": "float16"}
-"""--amp -> what a task calls it."""
+PRECISIONS = {"off": "float32", "fp16": "float16"}  # --amp -> what a task calls it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from gpucnn.cli.columns import columns
-from gpucnn.cli.options import add_data_dir
+from gpucnn.cli.options import add_data_options
 from gpucnn.data.files.sources import locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checker = actions.add_parser("verify", help="read the data sets on this machine, compare SHA-256 sums")
     checker.add_argument("names", nargs="*", metavar="NAME", help="default: all on this machine")
     for action in (lister, fetcher, checker):
-        add_data_dir(action)
+        add_data_options(action, download=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,8 +28,13 @@ def run(args: argparse.Namespace) -> int:
     elif args.action == "verify":
         verify_all(args.names, args.data_dir)
     else:
-        for name in args.names:
-            download_one(name, args.data_dir)
+        for key, source in map(find_source, args.names):
+            if source.built_in:
+                print(f"{key}: built in, nothing to download")
+            else:
+                place = ensure_files(key, args.data_dir, download=True, progress=True)
+                train, test = source.load(place)  # reads all of it
+                print(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
     return 0
 
 
@@ -49,17 +54,6 @@ def listing(data_dir: str | None) -> str:
     searched = "\n".join(f"  {place}" for place in search_places(data_dir))
     table = "\n".join(columns(rows, "<<><"))
     return f"{table}\n\nsearched, in this order:\n{searched}"
-
-
-def download_one(name: str, data_dir: str | None) -> None:
-    """Download a data set unless it is on this machine, and read it."""
-    key, source = find_source(name)
-    if source.built_in:
-        print(f"{key}: built in, nothing to download")
-        return
-    place = ensure_files(key, data_dir, download=True, progress=True)
-    train, test = source.load(place)
-    print(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
 
 
 def verify_all(names: Sequence[str], data_dir: str | None) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from gpucnn import devices
 from gpucnn.backend import Backend
+from gpucnn.cli.options import add_data_options
 from gpucnn.data.files.sources import download_place, locate, search_places
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices.cores import usable_cores
@@ -52,14 +53,23 @@ CHECKED = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--data-dir", metavar="DIR", help="where to look for data sets first")
+    add_data_options(parser, download=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look around and print; always 0."""
+    machine = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": attempt(cpu_model),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_gib": attempt(memory),
+        "blas": attempt(blas),
+    }
     report = {
         "gpucnn": __version__,
-        "machine": machine(),
+        "machine": machine,
         "packages": [describe(package) for package in CHECKED],
         "gpu": gpu(),
         **backend_report(),
@@ -80,19 +90,6 @@ def attempt(look: Callable[[], Any]) -> Any:
 
 def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def machine() -> dict[str, Any]:
-    """Python, system, processor, memory, and the libraries behind NumPy's matrix product."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": attempt(cpu_model),
-        "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
-        "memory_gib": attempt(memory),
-        "blas": attempt(blas),
-    }
 
 
 def memory() -> float:

@@ -109,10 +109,13 @@ def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
 
 def matrix_table(matrix: Array, names: list[str]) -> list[str]:
     """The confusion matrix, a dot for zero; columns are numbered like the rows."""
-    rows = [["", "", *map(str, range(len(names)))]]
-    for i, (name, counts) in enumerate(zip(names, matrix, strict=True)):
-        rows.append([str(i), "" if name == str(i) else name[:11], *(str(count or ".") for count in counts)])
-    return ["confusion matrix: a row per true class, a column per answer", *columns(rows, "><>")]
+    width = max(4, len(str(matrix.max())) + 1)
+    lines = ["confusion matrix: a row per true class, a column per answer"]
+    lines.append(" " * 15 + "".join(f"{i:>{width}}" for i in range(len(names))))
+    for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        label = "" if name == str(i) else name[:11]
+        lines.append(f"{i:>2} {label:<12}" + "".join(f"{count or '.':>{width}}" for count in row))
+    return lines
 
 
 def confusions(matrix: Array, names: list[str], limit: int = 12) -> list[str]:

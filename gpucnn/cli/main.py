@@ -33,10 +33,7 @@ COMMANDS = {
     "gradcheck": "finite differences against every layer's gradients",
     "parity": "a backend against the reference, layer by layer, forward and backward",
 }
-"""command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for.
-
-``add_arguments`` of a command's file adds its flags to a parser, ``run`` returns the exit code.
-"""
+"""command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for."""
 
 
 def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
@@ -53,7 +50,7 @@ def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def module(command: str) -> Any:
-    """The file of a command."""
+    """The file of a command: ``add_arguments`` gives a parser its flags, ``run`` returns its exit code."""
     return import_module(f"gpucnn.cli.{command.replace('-', '_')}")
 
 

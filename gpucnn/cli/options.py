@@ -14,8 +14,7 @@ from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
 
-FORMATS = (".png", ".svg", ".pdf")
-"""File types of plots."""
+FORMATS = (".png", ".svg", ".pdf")  # of plots
 
 DEVICE = ("run.device", "run.strict_device", "run.memory_limit", "run.threads")
 """The settings whose flags other commands have too."""
@@ -62,14 +61,11 @@ def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser, *, download: bool = True) -> None:
     places = "where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
     parser.add_argument("--data-dir", metavar="DIR", help=places)
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    add_data_dir(parser)
-    parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
+    if download:
+        parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

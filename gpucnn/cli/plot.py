@@ -19,11 +19,9 @@ def run(args: argparse.Namespace) -> int:
     runs = [read_curves(path) for path in args.runs]
     with writing(args.out):
         save_curves(args.out, runs)
-    line = (
-        "{epoch} epochs   train loss {train_loss:.4f}   test loss {test_loss:.4f}   test accuracy {test_accuracy:.4f}"
-    )
     for curves in runs:
-        last = {name: values[-1] for name, values in curves.columns.items()}
-        print(f"{curves.name}   {line.format_map(last)}")
+        last = {name.replace("_", " "): values[-1] for name, values in curves.columns.items()}
+        numbers = "   ".join(f"{name} {last[name]:.4f}" for name in ("train loss", "test loss", "test accuracy"))
+        print(f"{curves.name}   {last['epoch']} epochs   {numbers}")
     print(f"saved  {args.out}")
     return 0

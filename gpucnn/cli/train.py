@@ -135,17 +135,11 @@ def train_in(
             display.line(f"stopped by {received[0].name} after {place}; {how}")
         return 128 + received[0]
     conclude(display, trainer, folder.path)
-    if config.train.tta != "none":
-        evaluate_with_tta(display, trainer, test, config.train.tta, folder)
+    if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
+        tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
+        folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
+        display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}")
     return 0
-
-
-def evaluate_with_tta(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
-    """Evaluate the last weights once more, averaged over several views of each image (test-time augmentation)."""
-    tested = trainer.evaluate(test, tta)
-    result = {"tta": tta, "epoch": trainer.progress.epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy}
-    folder.write_result(result)
-    display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {trainer.progress.epoch}, with views: {tta}")
 
 
 @contextmanager

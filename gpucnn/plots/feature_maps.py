@@ -198,9 +198,9 @@ def save_columns(path: Path, title: str, note: str, names: Sequence[str], column
     """A contact sheet: one image per row, with its name, and one version of it per column."""
     height, width = columns[0].images.shape[1:3]
     noted = any(column.note for column in columns)
-    scale = max(1, round(72 / max(height, width)))  # pixels stay squares
-    shrink = min(1.0, 160 / max(height, width))
-    tile_h, tile_w = (max(1, round(size * scale * shrink)) for size in (height, width))
+    larger = max(height, width)
+    scale = max(1, round(72 / larger)) * min(1.0, 160 / larger)  # small ones by a whole number: pixels stay squares
+    tile_h, tile_w = (max(1, round(size * scale)) for size in (height, width))
     gap, top, label = 8, 116 if noted else 96, 16 + 8 * max(map(len, names))
     step = max(tile_w, 64) + gap
     lines = wrap(note, max(40, (label + len(columns) * step) // 7))

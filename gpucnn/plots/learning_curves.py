@@ -76,7 +76,12 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
         axes.yaxis.set_minor_formatter(PLAIN if high < 10 * low else _plain_if_many)
         axes.grid(which="both", color=GRID, linewidth=0.8)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, runs)
+    for color, run in zip(cycle(COLORS), runs, strict=False):
+        axes.plot([], [], color=color, label=f"{run.name}: {100 * run.columns['test_accuracy'][-1]:.2f} %")
+    for part, style in STYLES.items():
+        axes.plot([], [], style, color=PALE, label=part)
+    look = {"ncols": min(len(runs) + len(STYLES), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
+    figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
     figure.savefig(path, dpi=DPI)
 
 
@@ -87,16 +92,6 @@ def _dress(axes: Any, title: str, label: str) -> None:
     axes.tick_params(which="both", labelsize=8, colors=PALE)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _legend(figure: Any, runs: Sequence[Curves]) -> None:
-    from matplotlib.lines import Line2D
-
-    labels = [f"{run.name}: {100 * run.columns['test_accuracy'][-1]:.2f} %" for run in runs]
-    entries = [Line2D([], [], color=color, label=label) for color, label in zip(cycle(COLORS), labels, strict=False)]
-    entries += [Line2D([], [], color=PALE, linestyle=style, label=part) for part, style in STYLES.items()]
-    look = {"ncols": min(len(entries), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
-    figure.legend(handles=entries, loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
 
 
 def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
