@@ -51,9 +51,8 @@ def listing(data_dir: str | None) -> str:
         where = "built in" if source.built_in else str(place or "not here")
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
-    searched = "\n".join(f"  {place}" for place in search_places(data_dir))
-    table = "\n".join(columns(rows, "<<><"))
-    return f"{table}\n\nsearched, in this order:\n{searched}"
+    places = (f"  {place}" for place in search_places(data_dir))
+    return "\n".join([*columns(rows, "<<><"), "", "searched, in this order:", *places])
 
 
 def verify_all(names: Sequence[str], data_dir: str | None) -> None:

@@ -6,14 +6,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpucnn import devices
 from gpucnn.backend import Backend
@@ -27,8 +26,7 @@ from gpucnn.version import __version__
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(NamedTuple):
     """Something to install: distributions that provide it, what it is for, how to get it."""
 
     name: str

@@ -54,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     """Defaults or ``base`` < --config < --set < flags."""
-    config = base or Config()
-    if args.config:
-        config = Config.from_file(args.config)
+    config = Config.from_file(args.config) if args.config else base or Config()
     for assignment in args.set:
         config = config.with_setting(assignment)
     for name, value in flags_given(args).items():

@@ -108,10 +108,8 @@ def save_units(path: Path, stage: Stage) -> None:
     sheet.heading(
         f"{stage.name}: {stage.kind}", f"{stage.shape} units, {columns} to a row, {span(stage.values)}", SCALE
     )
-    cells = np.full(rows * columns, np.nan)
-    cells[:count] = stage.values
-    pixels = to_grey(cells.reshape(rows, columns), grey_scale(stage.values))
-    sheet.picture(gap, top, columns * cell, rows * cell, pixels)
+    cells = np.append(stage.values, np.full(rows * columns - count, np.nan)).reshape(rows, columns)
+    sheet.picture(gap, top, columns * cell, rows * cell, to_grey(cells, grey_scale(stage.values)))
     sheet.save(path)
 
 

@@ -90,8 +90,7 @@ def _dress(axes: Any, title: str, label: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(label, fontsize=9, color=PALE)
     axes.tick_params(which="both", labelsize=8, colors=PALE)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
