@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.backend import REFERENCE
+from gpucnn.cli.options import writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
-from gpucnn.data.augment.mixing import Mix
 from gpucnn.errors import UsageError
 from gpucnn.plots import feature_maps
 from gpucnn.plots.feature_maps import Column
@@ -23,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--images", type=int, default=8, metavar="N", help="rows: training images (default: 8)")
     parser.add_argument("--columns", type=int, default=7, metavar="N", help="the first epochs (default: 7)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("augmentations.png"), metavar="PATH", help="a PNG file (augmentations.png)"
-    )
+    out = Path("augmentations.png")
+    parser.add_argument("--out", type=Path, default=out, metavar="PATH", help=f"a PNG file ({out})")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,14 +40,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("this recipe has no augmentation: add for instance --set data.augmentation.crop=4")
     train, _ = load_data(args, config)
     index = some_of_each_class(train, args.images)
-    columns = [Column("image", "", train.images[index])]
-    columns += augmented(config, train, how, index, args.columns)
-    try:
+    columns = [Column("image", "", train.images[index]), *augmented(config, train, how, index, args.columns)]
+    names = [train.classes[label] for label in train.labels[index]]
+    with writing(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        names = [train.classes[label] for label in train.labels[index]]
         feature_maps.save_columns(args.out, f"{train.name}, augmented", how.summary(), names, columns)
-    except OSError as error:
-        raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
     print(f"{args.out}   {len(index)} training images of {train.name} in the first {args.columns} epochs")
     print(how.summary())
     return 0
@@ -76,17 +72,9 @@ def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, e
         x, note = loader.gather(index, params, epoch), ""
         if mixes:
             x, _ = loader.mix(x, train.labels[index].astype(np.int64), mixes[0])
-            note = mix_note(mixes[0])
-        columns.append(Column(f"epoch {epoch + 1}", note, as_bytes(x, train)))
+            kind, weight = "cutmix" if mixes[0].box else "mixup", mixes[0].weight
+            note = "not mixed" if weight == 1.0 else f"{kind} {weight:.2f}"
+        pixels = x * np.array(train.std) + np.array(train.mean)  # no longer normalised: 0..1
+        images = np.rint(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8)
+        columns.append(Column(f"epoch {epoch + 1}", note, images))
     return columns
-
-
-def mix_note(mix: Mix) -> str:
-    """How the images are mixed, and the weight of each."""
-    return "not mixed" if mix.weight == 1.0 else f"{'cutmix' if mix.box else 'mixup'} {mix.weight:.2f}"
-
-
-def as_bytes(x: Array, train: Dataset) -> Array:
-    """Normalised float32 (B,H,W,C) -> uint8, as they were."""
-    shares = x * np.array(train.std) + np.array(train.mean)
-    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)

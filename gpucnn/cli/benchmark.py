@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import asdict
+from typing import Any
 
 from gpucnn import models
 from gpucnn.bench import profiler
@@ -17,19 +18,13 @@ from gpucnn.errors import UsageError
 from gpucnn.runs.environment import environment
 from gpucnn.types import Shape
 
-PRECISIONS = {"off": "float32", "fp16": "float16"}
-"""--amp -> what a task calls it."""
+PRECISIONS = {"off": "float32", "fp16": "float16"}  # --amp -> what a task calls it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn benchmark``."""
-    parser.add_argument(
-        "--workload",
-        "-w",
-        choices=[*WORKLOADS, "all"],
-        default="all",
-        help="a: LeNet, b: MNIST, c: VGG, d: ResNet",
-    )
+    workloads, letters = [*WORKLOADS, "all"], "a: LeNet, b: MNIST, c: VGG, d: ResNet"
+    compiled = "race PyTorch by torch.compile too (needs a C++ compiler)"
+    parser.add_argument("--workload", "-w", choices=workloads, default="all", help=letters)
     parser.add_argument("--model", help="any model instead, for images of --input-shape")
     parser.add_argument("--input-shape", default="32x32x3", metavar="HxWxC")
     parser.add_argument("--batch-size", "-b", type=int, default=128)
@@ -39,16 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
-    parser.add_argument(
-        "--compiled", action="store_true", help="race PyTorch by torch.compile too (needs a C++ compiler)"
-    )
+    parser.add_argument("--compiled", action="store_true", help=compiled)
     parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")
     parser.add_argument("--cold", action="store_true", help="no race: our start with no compiled kernels and with them")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Race the workloads one after the other."""
+    """Race the workloads one after the other, or time our own ops or starts."""
     if args.batch_size < 1 or args.rounds < 1:
         raise UsageError(f"--batch-size {args.batch_size} --rounds {args.rounds}: give at least 1 of each")
     check_threads(args.threads)
@@ -60,49 +53,43 @@ def run(args: argparse.Namespace) -> int:
         cases = [WORKLOADS[args.workload]]
     threads = args.threads or usable_cores()
     precision = PRECISIONS[args.amp]
-    tasks = [Task(args.device, *case, args.batch_size, args.mode, threads, precision=precision) for case in cases]
-    if args.explain:
-        explain_all(tasks, args.json)
-        return 0
-    if args.cold:
-        time_starts(tasks, args.json)
-        return 0
-    results = []
-    for task in tasks:
-        results.append(race(contenders(task, tuned=not args.no_tuned, compiled=args.compiled), args.rounds))
+    measure = ops if args.explain else starts if args.cold else lap_times
+    found = []
+    for case in cases:
+        task = Task(args.device, *case, args.batch_size, args.mode, threads, precision=precision)
+        result, text = measure(task, args)
+        found.append(result)
         if not args.json:
-            print(table(results[-1], args.rounds), flush=True)
+            print(text, flush=True)
     if args.json:
-        machine = environment(args.device, args.device, "")
-        print(json.dumps({"machine": machine, "rounds": args.rounds, "results": [asdict(r) for r in results]}))
+        report: Any = {"machine": environment(args.device, args.device)}
+        report |= {"starts": found} if args.cold else {"rounds": args.rounds, "results": found}
+        print(json.dumps(found if args.explain else report, default=asdict))
     return 0
 
 
-def explain_all(tasks: list[Task], as_json: bool) -> None:
-    """Where the time of each task's step goes."""
-    found = []
-    for task in tasks:
-        set_threads(task.threads)
-        trainer = our_trainer(task, profiler.stopwatch(get_backend(task.framework)))
-        found.append(profiler.explain(trainer, task.input_shape, 10, mode=task.mode))
-        if not as_json:
-            print(f"{title(task)}\n{profiler.table(found[-1])}\n", flush=True)
-    if as_json:
-        pairs = zip(tasks, found, strict=True)
-        print(json.dumps([{"task": asdict(task), "ops": profiler.as_json(rows)} for task, rows in pairs]))
+def lap_times(task: Task, args: argparse.Namespace) -> tuple[Any, str]:
+    """A race, for JSON and human-readable."""
+    result = race(contenders(task, tuned=not args.no_tuned, compiled=args.compiled), args.rounds)
+    return result, table(result, args.rounds)
 
 
-def time_starts(tasks: list[Task], as_json: bool) -> None:
+def ops(task: Task, args: argparse.Namespace) -> tuple[Any, str]:
+    """Where the time of a task's step goes."""
+    set_threads(task.threads)
+    trainer = our_trainer(task, profiler.stopwatch(get_backend(task.framework)))
+    rows = profiler.explain(trainer, task.input_shape, 10, mode=task.mode)
+    return {"task": task, "ops": rows}, f"{title(task)}\n{profiler.table(rows)}\n"
+
+
+def starts(task: Task, args: argparse.Namespace) -> tuple[Any, str]:
     """How long our process takes to its first step, before and after its kernels have been compiled."""
-    found = []
-    for task in tasks:
-        cold, warm = cold_and_warm(task)
-        found.append({"task": asdict(task), "cold_seconds": cold, "warm_seconds": warm})
-        if not as_json:
-            print(f"{title(task)}\n  from the start of the process to the end of its first step")
-            print(f"    kernels to be compiled {cold:6.1f} s\n    kernels on disk        {warm:6.1f} s", flush=True)
-    if as_json:
-        print(json.dumps({"machine": environment(tasks[0].framework, tasks[0].framework), "starts": found}))
+    cold, warm = cold_and_warm(task)
+    text = f"""{title(task)}
+  from the start of the process to the end of its first step
+    kernels to be compiled {cold:6.1f} s
+    kernels on disk        {warm:6.1f} s"""
+    return {"task": task, "cold_seconds": cold, "warm_seconds": warm}, text
 
 
 def title(task: Task) -> str:
@@ -112,8 +99,7 @@ def title(task: Task) -> str:
 
 def table(result: Result, rounds: int) -> str:
     """One workload, human-readable."""
-    task = result.task
-    lines = [f"{title(task)}, {rounds} rounds"]
+    lines = [f"{title(result.task)}, {rounds} rounds"]
     for name, time in result.milliseconds.items():
         lines.append(
             f"  {name:<36} {time:9.2f} ms a step   {result.page_faults[name]:7.0f} page faults a step   "

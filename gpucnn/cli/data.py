@@ -3,17 +3,15 @@
 import argparse
 from collections.abc import Sequence
 
-from gpucnn.cli.options import add_data_dir
+from gpucnn.cli.columns import columns
+from gpucnn.cli.options import add_data_options
 from gpucnn.data.files.sources import locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
 
-NUMBERS = ("BYTES", "DOWNLOAD")  # headings of columns that are flush right
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn data``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     lister = actions.add_parser("list", help="every data set, and where its files are")
     fetcher = actions.add_parser("download", help="download missing data sets, and read them once")
@@ -21,18 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checker = actions.add_parser("verify", help="read the data sets on this machine, compare SHA-256 sums")
     checker.add_argument("names", nargs="*", metavar="NAME", help="default: all on this machine")
     for action in (lister, fetcher, checker):
-        add_data_dir(action)
+        add_data_options(action, download=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, download or verify."""
     if args.action == "list":
         print(listing(args.data_dir))
-    elif args.action == "download":
-        for name in args.names:
-            download_one(name, args.data_dir)
-    else:
+    elif args.action == "verify":
         verify_all(args.names, args.data_dir)
+    else:
+        for key, source in map(find_source, args.names):
+            if source.built_in:
+                print(f"{key}: built in, nothing to download")
+            else:
+                place = ensure_files(key, args.data_dir, download=True, progress=True)
+                train, test = source.load(place)  # reads all of it
+                print(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
     return 0
 
 
@@ -49,19 +51,8 @@ def listing(data_dir: str | None) -> str:
         where = "built in" if source.built_in else str(place or "not here")
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
-    searched = "\n".join(f"  {place}" for place in search_places(data_dir))
-    return f"{table(rows)}\n\nsearched, in this order:\n{searched}"
-
-
-def download_one(name: str, data_dir: str | None) -> None:
-    """Download a data set unless it is on this machine, and read it."""
-    key, source = find_source(name)
-    if source.built_in:
-        print(f"{key}: built in, nothing to download")
-        return
-    place = ensure_files(key, data_dir, download=True, progress=True)
-    train, test = source.load(place)
-    print(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
+    places = (f"  {place}" for place in search_places(data_dir))
+    return "\n".join([*columns(rows, "<<><"), "", "searched, in this order:", *places])
 
 
 def verify_all(names: Sequence[str], data_dir: str | None) -> None:
@@ -82,13 +73,6 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
             except DataError as error:
                 rows.append((key, str(place), "-", "DAMAGED"))
                 errors.append(str(error))
-    print(table(rows), flush=True)
+    print("\n".join(columns(rows, "<<><")), flush=True)
     if errors:
         raise DataError("; ".join(errors))
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side; numbers are aligned right."""
-    marks = [f"{'>' if column[0] in NUMBERS else '<'}{max(map(len, column))}" for column in zip(*rows, strict=True)]
-    lines = ("  ".join(f"{cell:{mark}}" for cell, mark in zip(row, marks, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)

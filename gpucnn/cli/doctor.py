@@ -6,14 +6,19 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, NamedTuple
 
+from gpucnn import devices
 from gpucnn.backend import Backend
+from gpucnn.cli.options import add_data_options
+from gpucnn.data.files.sources import download_place, locate, search_places
+from gpucnn.data.registry import DATASETS
 from gpucnn.devices.cores import usable_cores
 from gpucnn.runs.environment import PACKAGES, cpu_model, installed
 from gpucnn.version import __version__
@@ -21,8 +26,7 @@ from gpucnn.version import __version__
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(NamedTuple):
     """Something to install: distributions that provide it, what it is for, how to get it."""
 
     name: str
@@ -46,16 +50,24 @@ CHECKED = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn doctor``."""
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--data-dir", metavar="DIR", help="where to look for data sets first")
+    add_data_options(parser, download=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look around and print; always 0."""
+    machine = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": attempt(cpu_model),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_gib": attempt(memory),
+        "blas": attempt(blas),
+    }
     report = {
         "gpucnn": __version__,
-        "machine": machine(),
+        "machine": machine,
         "packages": [describe(package) for package in CHECKED],
         "gpu": gpu(),
         **backend_report(),
@@ -78,22 +90,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-# -- the machine --------------------------------------------------------------------------------------
-
-
-def machine() -> dict[str, Any]:
-    """Python, system, processor, memory, and the libraries behind NumPy's matrix product."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": attempt(cpu_model),
-        "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
-        "memory_gib": attempt(memory),
-        "blas": attempt(blas),
-    }
-
-
 def memory() -> float:
     """GiB of main memory, or what a container may use of it."""
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -114,9 +110,6 @@ def blas() -> list[str]:
     ]
 
 
-# -- packages and devices -----------------------------------------------------------------------------
-
-
 def describe(package: Package) -> dict[str, Any]:
     """A package with its version, None where it is not installed; nothing is imported."""
     found = installed(*package.distributions)
@@ -127,24 +120,20 @@ def describe(package: Package) -> dict[str, Any]:
 def gpu() -> dict[str, Any]:
     """GPUs and driver as ``nvidia-smi`` sees them: it works where CuPy does not."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    answer = ""
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        problem = "" if answer else "nvidia-smi lists no GPU"
     except FileNotFoundError:
-        return {"driver": None, "devices": [], "problem": "no nvidia-smi: no NVIDIA driver is installed"}
+        problem = "no nvidia-smi: no NVIDIA driver is installed"
     except (OSError, subprocess.SubprocessError) as error:
-        return {"driver": None, "devices": [], "problem": f"nvidia-smi fails: {one_line(error)}"}
-    rows = [[field.strip() for field in line.split(",")] for line in answer.splitlines() if line.strip()]
-    return {
-        "driver": rows[0][-1] if rows else None,
-        "devices": [", ".join(row[:-1]) for row in rows],
-        "problem": "" if rows else "nvidia-smi lists no GPU",
-    }
+        problem = f"nvidia-smi fails: {one_line(error)}"
+    rows = [line.rpartition(", ") for line in answer.splitlines()]
+    return {"driver": rows[0][2] if rows else None, "devices": [row[0] for row in rows], "problem": problem}
 
 
 def backend_report() -> dict[str, Any]:
     """What ``--device auto`` is, why it is not a GPU, and what its kernels replace."""
-    from gpucnn import devices
-
     try:
         reason = devices.gpu_problem() or ""
     except Exception as error:  # a broken CuPy may raise anything
@@ -152,33 +141,15 @@ def backend_report() -> dict[str, Any]:
     chosen = attempt(lambda: devices.get_backend("cpu" if reason else "gpu"))
     unusable = "" if isinstance(chosen, Backend) else chosen["problem"]
     backend = devices.get_backend("reference") if unusable else chosen
+    module = attempt(lambda: import_module(f"gpucnn.devices.{'cpu' if reason else 'gpu'}"))
     return {
         "auto": backend.name,
         "why_not_gpu": reason,
-        "why_no_kernels": unusable or (backend.name == "cpu" and attempt(cpu_problem)) or "",
-        "device": {} if reason or unusable else attempt(about_device),
-        "convolutions": "" if reason or unusable else attempt(convolution_engine),
+        "why_no_kernels": unusable or (backend.name == "cpu" and attempt(lambda: module.problem())) or "",
+        "device": {} if reason or unusable else attempt(lambda: module.about(0)),
+        "convolutions": "" if reason or unusable else attempt(lambda: module.convolution_engine()),
         "kernels": {qualified(op): qualified(kernel) for op, kernel in backend.kernels.items()},
     }
-
-
-def cpu_problem() -> str | None:
-    from gpucnn.devices import cpu
-
-    return cpu.problem()
-
-
-def about_device() -> dict[str, Any]:
-    """The GPU that ``auto`` takes, as CuPy sees it."""
-    from gpucnn.devices import gpu
-
-    return gpu.about(0)
-
-
-def convolution_engine() -> str:
-    from gpucnn.devices import gpu
-
-    return gpu.convolution_engine()
 
 
 def qualified(function: Any) -> str:
@@ -188,33 +159,18 @@ def qualified(function: Any) -> str:
     return f"{module}.{getattr(function, '__name__', type(function).__name__)}".lstrip(".")
 
 
-# -- data and caches ----------------------------------------------------------------------------------
-
-
 def data_report(data_dir: str | None) -> dict[str, Any]:
     """Where data sets are looked for, and which are there; ``gpucnn data verify`` reads them."""
-    from gpucnn.data.files.sources import search_places
-    from gpucnn.data.registry import DATASETS
-
     folders = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in search_places(data_dir)]
-    return {"searched": folders, "sets": {name: look_for(name, data_dir) for name in DATASETS}}
-
-
-def look_for(name: str, data_dir: str | None) -> dict[str, Any]:
-    """Whether a data set is here, and where."""
-    from gpucnn.data.files.sources import locate
-    from gpucnn.data.registry import DATASETS
-
-    source = DATASETS[name]
-    if not source.remote:
-        return {"found": True, "where": "built in"}
-    place = locate(source, data_dir)
-    return {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
+    sets = {}
+    for name, source in DATASETS.items():
+        place = locate(source, data_dir) if source.remote else "built in"
+        sets[name] = {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
+    return {"searched": folders, "sets": sets}
 
 
 def caches() -> dict[str, Any]:
     """Folders that gpucnn fills by itself."""
-    from gpucnn.data.files.sources import download_place
     from gpucnn.kernels.gpu.cudnn.plan_cache import default_folder
 
     return {
@@ -237,60 +193,60 @@ def kernel_cache() -> dict[str, Any]:
     }
 
 
-# -- human-readable -----------------------------------------------------------------------------------
-
-
 def as_text(report: dict[str, Any]) -> str:
     """The report on 80 columns."""
-    m, g = report["machine"], report["gpu"]
+    m, g, packages, kernels, data = (report[part] for part in ("machine", "gpu", "packages", "kernels", "data"))
+    remedies = groupby((p for p in packages if p["version"] is None), itemgetter("remedy"))
+    others = f"--device gpu:N, N = 0 to {len(g['devices']) - 1}, or fewer by CUDA_VISIBLE_DEVICES"
+    width = max(map(len, kernels), default=0)
     lines = [
         f"gpucnn {report['gpucnn']}",
         "",
-        *row("Python", f"{m['python']} on {m['platform']}"),
-        *row("CPU", f"{m['cpu']}, {m['usable_cores']} of {m['cores']} cores usable"),
-        *row("memory", f"{m['memory_gib']} GiB"),
-        *row("BLAS", "; ".join(m["blas"]) if isinstance(m["blas"], list) else m["blas"]["problem"]),
-        *row("GPU", "; ".join(g["devices"]) or g["problem"]),
-        *row("driver", g["driver"] or "none"),
+        *facts(
+            ("Python", f"{m['python']} on {m['platform']}"),
+            ("CPU", f"{m['cpu']}, {m['usable_cores']} of {m['cores']} cores usable"),
+            ("memory", f"{m['memory_gib']} GiB"),
+            ("BLAS", "; ".join(m["blas"]) if isinstance(m["blas"], list) else m["blas"]["problem"]),
+            ("GPU", "; ".join(g["devices"]) or g["problem"]),
+            ("driver", g["driver"] or "none"),
+        ),
         "",
+        *(f"{p['name']:<16}  {p['version'] or 'not installed':<16}  {p['purpose']}" for p in packages),
+        *facts(*(("to install", f"{', '.join(p['name'] for p in group)}: {remedy}") for remedy, group in remedies)),
+        "",
+        *facts(
+            ("--device auto", f"is {report['auto']}"),
+            ("not the GPU", report["why_not_gpu"]),
+            ("no kernels", report["why_no_kernels"]),
+            *about_device(report["device"]),
+            ("others", others if len(g["devices"]) > 1 else ""),
+            ("convolutions", report["convolutions"]),
+        ),
+        "",
+        f"{len(kernels)} ops have a kernel on {report['auto']}, the others run on the reference implementation",
+        # a kernel has its op's name: only its module is new
+        *(f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in kernels.items()),
+        "",
+        "data sets, searched for in this order",
+        *(f"  {i}. {folder}" for i, folder in enumerate(data.get("searched", ()), start=1)),
+        *facts(("problem", data.get("problem"))),
+        *facts(*((name, found["where"]) for name, found in data.get("sets", {}).items())),
+        "",
+        "caches",
+        *facts(*((name, cache_text(cache)) for name, cache in report["caches"].items())),
     ]
-    lines += [f"{p['name']:<16}  {p['version'] or 'not installed':<16}  {p['purpose']}" for p in report["packages"]]
-    for remedy, group in groupby(filter(missing, report["packages"]), itemgetter("remedy")):
-        lines += row("to install", f"{', '.join(p['name'] for p in group)}: {remedy}")
-    lines += ["", *row("--device auto", f"is {report['auto']}")]
-    if report["why_not_gpu"]:
-        lines += row("not the GPU", report["why_not_gpu"])
-    if report["why_no_kernels"]:
-        lines += row("no kernels", report["why_no_kernels"])
-    lines += device_lines(report["device"])
-    if len(g["devices"]) > 1:
-        lines += row("others", f"--device gpu:N, N = 0 to {len(g['devices']) - 1}, or fewer by CUDA_VISIBLE_DEVICES")
-    if report["convolutions"]:
-        lines += row("convolutions", report["convolutions"])
-    count = len(report["kernels"])
-    lines += ["", f"{count} ops have a kernel on {report['auto']}, the others run on the reference implementation"]
-    width = max(map(len, report["kernels"]), default=0)
-    # a kernel has its op's name: only its module is new
-    lines += [f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in report["kernels"].items()]
-    lines += ["", "data sets, searched for in this order", *data_lines(report["data"])]
-    lines += ["", "caches", *(line for key, value in report["caches"].items() for line in row(key, cache_text(value)))]
     return "\n".join(lines)
 
 
-def device_lines(device: dict[str, Any]) -> list[str]:
+def about_device(device: dict[str, Any]) -> list[tuple[str, str]]:
     """The GPU in use with its libraries; nothing where none is."""
     if not device or "problem" in device:
-        return row("the GPU", device["problem"]) if device else []
-    cudnn = f"{device['cudnn']}, frontend {device['cudnn_frontend']}" if device["cudnn"] else "not used"
-    return [
-        *row(
-            "the GPU",
-            f"{device['name']}, compute capability {device['compute_capability']}, "
-            f"{device['multiprocessors']} multiprocessors, {device['memory_gib']} GiB",
-        ),
-        *row("CUDA", f"runtime {device['cuda_runtime']}; the driver can run {device['cuda_of_driver']}"),
-        *row("cuDNN", cudnn),
-    ]
+        return [("the GPU", device.get("problem", ""))]
+    chip = "{name}, compute capability {compute_capability}, {multiprocessors} multiprocessors, {memory_gib} GiB"
+    cuda = "runtime {cuda_runtime}; the driver can run {cuda_of_driver}"
+    cudnn = "{cudnn}, frontend {cudnn_frontend}" if device["cudnn"] else "not used"
+    texts = {"the GPU": chip, "CUDA": cuda, "cuDNN": cudnn}
+    return [(name, text.format_map(device)) for name, text in texts.items()]
 
 
 def cache_text(cache: Any) -> str:
@@ -303,19 +259,7 @@ def cache_text(cache: Any) -> str:
     return f"{cache['folder']} (hash of the sources {cache['hash']}): {content}"
 
 
-def data_lines(data: dict[str, Any]) -> list[str]:
-    if "problem" in data:
-        return row("problem", data["problem"])
-    lines = [f"  {i}. {folder}" for i, folder in enumerate(data["searched"], start=1)]
-    return lines + [line for name, found in data["sets"].items() for line in row(name, found["where"])]
-
-
-def missing(package: dict[str, Any]) -> bool:
-    return package["version"] is None
-
-
-def row(name: str, value: Any) -> list[str]:
-    """``name   value``, folded at 80 columns."""
-    text = str(value)
-    folded = wrap(text, 62, break_long_words=False, break_on_hyphens=False) or [""]
-    return [f"{name if i == 0 else '':<16}  {line}" for i, line in enumerate(folded)]
+def facts(*rows: tuple[str, Any]) -> list[str]:
+    """``name   value``, folded at 80 columns; none where there is no value."""
+    fold = partial(wrap, width=80, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False)
+    return [line for name, value in rows if value for line in fold(f"{value}", initial_indent=f"{name:<16}  ")]

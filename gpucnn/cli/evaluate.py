@@ -6,17 +6,16 @@ training logged, to the last digit.
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from gpucnn.cli.options import add_data_options, add_device_options, backend_from
+from gpucnn.cli.columns import columns
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from
 from gpucnn.data import Dataset, Loader, load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.inference.evaluate import evaluate
-from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
@@ -26,27 +25,14 @@ WIDE = 12  # classes of the largest confusion matrix that fits on 80 columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn evaluate``."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
+    which = "which images (default: those that training tested on: validation where held out, else test)"
     parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
-    parser.add_argument(
-        "--split",
-        choices=("test", "train", "validation"),
-        help="which images (default: those that training tested on: validation where held out, else test)",
-    )
-    parser.add_argument(
-        "--tta",
-        choices=list(VIEWS),
-        default="none",
-        help="average over views of each image: flip (2), shift (3) or multicrop (6); default: none",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--split", choices=("test", "train", "validation"), help=which)
+    add_model_options(parser)
     add_data_options(parser)
-    add_device_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print."""
     backend, _ = backend_from(args)
     model, config, checkpoint = load_trained(args.checkpoint, backend)
     name = args.dataset or config.data.dataset
@@ -86,14 +72,12 @@ def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:
     """The confusion matrix (rows: true class, columns: predicted class), and precision, recall, F1 per class."""
     labels = range(dataset.num_classes)
     matrix = confusion_matrix(dataset.labels, predictions, labels=labels)
-    columns = precision_recall_fscore_support(dataset.labels, predictions, labels=labels, zero_division=0)
-    return {
-        "confusion_matrix": matrix.tolist(),
-        "per_class": {
-            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
-            for name, p, r, f, n in zip(dataset.classes, *columns, strict=True)
-        },
+    scores = precision_recall_fscore_support(dataset.labels, predictions, labels=labels, zero_division=0)
+    per_class = {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for name, p, r, f, n in zip(dataset.classes, *scores, strict=True)
     }
+    return {"confusion_matrix": matrix.tolist(), "per_class": per_class}
 
 
 def as_text(report: dict[str, Any], model: str) -> str:
@@ -117,11 +101,10 @@ def as_text(report: dict[str, Any], model: str) -> str:
 
 def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
     """One line per class."""
-    lines = [f"{'class':<20} {'precision':>9} {'recall':>9} {'F1':>9} {'images':>9}"]
+    rows = [["class", "precision", "recall", "F1", "images"]]
     for name, row in per_class.items():
-        scores = " ".join(f"{row[key]:>9.4f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"{name[:20]:<20} {scores} {row['support']:>9,}")
-    return lines
+        rows.append([name[:20], *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), f"{row['support']:,}"])
+    return columns(rows, "<>")
 
 
 def matrix_table(matrix: Array, names: list[str]) -> list[str]:

@@ -13,7 +13,6 @@ from gpucnn.runs.state import load_trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn export``."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="last.h5 of a run, say")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file, NAME.h5")
     parser.add_argument("--half", action="store_true", help="weights in float16 on disk: half the size")
@@ -30,14 +29,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "float16" if args.half else "float32"
     with np.errstate(over="ignore"):  # save_checkpoint names a tensor that overflows
         parameters = {name: state[name].astype(kind) for name in model.parameters()}
-    slim = replace(
-        checkpoint,
-        parameters=parameters,
-        buffers={name: state[name] for name in model.buffers()},
-        optimizer={},
-        averages={},
-    )
-    save_checkpoint(args.out, slim)
+    buffers = {name: state[name] for name in model.buffers()}
+    save_checkpoint(args.out, replace(checkpoint, parameters=parameters, buffers=buffers, optimizer={}, averages={}))
     data = args.out.read_bytes()
     print(f"saved  {args.out}, {len(data):,} bytes, weights in {kind}")
     print(f"sha256 {hashlib.sha256(data).hexdigest()}")

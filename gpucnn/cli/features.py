@@ -1,12 +1,14 @@
 """``gpucnn features``: feature maps of the lecture's demo 1 (L25) or of a trained model, as grey images."""
 
 import argparse
+from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_data_options
+from gpucnn.cli.options import add_data_options, writing
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
@@ -24,7 +26,6 @@ LARGEST = 1024  # pixels on the long side of a photograph
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn features``."""
     parser.add_argument("image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
@@ -45,37 +46,24 @@ def run(args: argparse.Namespace) -> int:
     print(title)
     print(f"8 random filters: np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1")
     kernels, stages = lecture_demo.run(photo)
-    folder = make_folder(args.out)
+    with writing(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
     for stage in stages:
-        path = folder / f"{stage.name}.png"
-        feature_maps.save_grid(path, stage)
-        tell(path, stage)
-    feature_maps.save_overview(folder / "overview.png", photo, kernels, stages, lecture_demo.SHOWN)
-    print(f"{folder / 'overview.png'}   all stages on one page")
+        save(args.out / f"{stage.name}.png", stage, feature_maps.save_grid)
+    overview = args.out / "overview.png"
+    feature_maps.save_overview(overview, photo, kernels, stages, lecture_demo.SHOWN)
+    print(f"{overview}   all stages on one page")
     return 0
 
 
 def photograph(path: Path | None) -> tuple[Array, str]:
     """A photograph as (H,W), 0..1, and a line about it."""
-    if path is None:
-        image, name = sample(), "china.jpg of scikit-learn"
-    else:
-        image, name = open_image(path), str(path)
+    sample = files("sklearn.datasets.images") / "china.jpg"
+    image, name = open_image(path or Path(str(sample))), str(path or "china.jpg of scikit-learn")
     if max(image.size) > LARGEST:
         name += f" (made smaller, from {image.height} x {image.width})"
         image.thumbnail((LARGEST, LARGEST))
     return grey(image), f"{name}: {image.height} x {image.width} in grey"
-
-
-def sample() -> Any:
-    """A photograph that comes with scikit-learn."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise feature_maps.missing(error) from None
-    from sklearn.datasets import load_sample_image
-
-    return Image.fromarray(load_sample_image("china.jpg"))
 
 
 def look_inside(args: argparse.Namespace) -> int:
@@ -85,7 +73,8 @@ def look_inside(args: argparse.Namespace) -> int:
     model, config, _ = load_trained(args.checkpoint)
     image, title = chosen_image(args, config)
     print(f"{title}, through {config.model.name} of {args.checkpoint}")
-    folder = make_folder(args.out)
+    with writing(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     stages = [Stage("input", "normalised", x[0])]
     same = []
@@ -95,16 +84,14 @@ def look_inside(args: argparse.Namespace) -> int:
         else:
             kind = "sum with the shortcut" if isinstance(layer, Residual) else type(layer).__name__
             stages.append(Stage(name, kind, y[0]))
-    for number, stage in enumerate(stages):
-        path = folder / f"{number:02d}_{stage.name}_{stage.kind.split()[0]}.png"
-        if number == len(stages) - 1:
-            names = class_names(config.data.classes, config.model.num_classes)
-            feature_maps.save_bars(path, stage, names, probabilities(y, model.backend)[0])
-        elif stage.values.ndim == 1:
-            feature_maps.save_units(path, stage)
+    paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
+    for path, stage in zip(paths[:-1], stages, strict=False):
+        if stage.values.ndim == 1:
+            save(path, stage, feature_maps.save_units)
         else:
-            feature_maps.save_grid(path, stage, noun="channel")
-        tell(path, stage)
+            save(path, stage, feature_maps.save_grid, "channel")
+    names = class_names(config.data.classes, config.model.num_classes)
+    save(paths[-1], stages[-1], feature_maps.save_bars, names, probabilities(y, model.backend)[0])
     if same:
         print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0
@@ -124,17 +111,9 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
     return test.images[args.index], f"image {args.index} of {name}'s test set (a {label})"
 
 
-def make_folder(folder: Path) -> Path:
-    """Make the folder unless it exists; returns it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror or error}") from None
-    return folder
-
-
-def tell(path: Path, stage: Stage) -> None:
-    """Print a line about an image that was written."""
+def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> None:
+    """Draw a stage, and print a line about the picture."""
+    draw(path, stage, *labels)
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
     hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
-    print(f"{path}   {stage.shape}, {stage.span}{hidden}")
+    print(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")

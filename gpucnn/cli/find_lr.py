@@ -3,10 +3,8 @@
 import argparse
 from pathlib import Path
 
-from gpucnn.cli.options import check_picture
+from gpucnn.cli.options import backend_from, check_picture, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
-from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError
 from gpucnn.plots.learning_curves import save_range_test
 from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.training.lr_finder import find_lr
@@ -25,17 +23,13 @@ def run(args: argparse.Namespace) -> int:
     """Raise the rate until the loss explodes, and print where it fell fastest."""
     check_picture(args.out)  # before the work starts
     config = settings(args)
-    backend, _ = choose_backend(
-        config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
-    )
+    backend, _ = backend_from(config.run)
     train, _ = load_data(args, config)
     config = resolve(config, train)
     found = find_lr(build_trainer(config, train, backend), train, low=args.low, high=args.high, steps=args.steps)
     title = f"{config.model.name} on {train.name}, {config.optimizer.name}, batch {config.train.batch_size}"
-    try:
+    with writing(args.out):
         save_range_test(args.out, found, title)
-    except OSError as error:
-        raise UsageError(f"--out {args.out}: {error.strerror or error}") from None
     print(f"{title}: {len(found.rates)} steps, rates {found.rates[0]:g} to {found.rates[-1]:.3g}")
     print(f"loss   falls fastest at lr {found.steepest:.2g}, is lowest at {found.lowest:.2g}")
     print(f"try    --lr {found.lowest / 10:.2g}, a tenth of that; the peak of a schedule with warm-up may be higher")

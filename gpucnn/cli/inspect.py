@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
+from gpucnn.cli.columns import columns
 from gpucnn.runs.directory import natural_order
 from gpucnn.types import Array
 
@@ -18,7 +20,6 @@ WIDTH = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn inspect``."""
     parser.add_argument("path", type=Path, metavar="PATH", help="a checkpoint, or a run folder for its last.h5")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
 
@@ -38,8 +39,9 @@ def describe(file: CheckpointFile) -> dict[str, Any]:
     groups |= {f"averages/{name}": f"average {name!r}" for name in file.averages()}
     tensors = {}
     for group, title in groups.items():
-        entries = sorted(file.members(group).items(), key=lambda item: natural_order(item[0]))  # 9 before 10
-        tensors[title] = {name: statistics(read_array(entry)) for name, entry in entries}
+        entries = file.members(group)
+        names = sorted(entries, key=natural_order)  # layer 9 before layer 10
+        tensors[title] = {name: statistics(read_array(entries[name])) for name in names}
     return {
         "path": str(file.path),
         "bytes": file.size,
@@ -92,33 +94,36 @@ def _config_lines(text: str) -> list[str]:
     """The settings, one paragraph per table."""
     lines: list[str] = []
     for section in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
-        head, *settings = [line for line in section.splitlines() if line.strip()] or [""]
-        if not head.startswith("["):
-            head, settings = "", [head, *settings]
-        words = ", ".join(settings)
+        head, _, settings = section.partition("\n") if section.startswith("[") else ("", "", section)
+        words = ", ".join(filter(str.strip, settings.splitlines()))
         lines += wrap(f"{head:<11} {words}", WIDTH - 2, initial_indent="  ", subsequent_indent=" " * 14)
     return lines or ["  none"]
 
 
 def _history_lines(history: dict[str, list[float]]) -> list[str]:
     """One row per epoch; of a long run the first and the last ones."""
-    columns = sorted(history, key=lambda name: (name != "epoch", name))
-    cells = [[f"{v}" if isinstance(v, int) else f"{v:.5g}" for v in history[name]] for name in columns]
-    rows = [list(row) for row in zip(*cells, strict=True)]
+    names = sorted(history, key=lambda name: (name != "epoch", name))
+    epochs = zip(*(history[name] for name in names), strict=True)
+    rows = [[f"{v}" if isinstance(v, int) else f"{v:.5g}" for v in epoch] for epoch in epochs]
     if len(rows) > 24:
-        rows = [*rows[:4], ["..."] * len(columns), *rows[-18:]]
-    short = [name.replace("accuracy", "acc").replace("learning_rate", "lr").replace("_", " ") for name in columns]
-    return _table([short, *rows], left=0)
+        rows = [*rows[:4], ["..."] * len(names), *rows[-18:]]
+    short = [name.replace("accuracy", "acc").replace("learning_rate", "lr").replace("_", " ") for name in names]
+    return [f"  {line}" for line in columns([short, *rows], ">")]
 
 
 def _tensor_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """One row per tensor; long names lose their start, so that the table fits."""
     table = [["name", "shape", "count", "min", "mean", "max", "std"]]
     kinds = {row["dtype"] for row in rows.values()}
     for name, row in rows.items():
         shape = "x".join(map(str, row["shape"])) or "scalar"
         shape += "" if len(kinds) == 1 else f" {row['dtype']}"
         table.append([name, shape, f"{row['count']:,}", *(_short(row[k]) for k in ("min", "mean", "max", "std"))])
-    return _table(table, left=2)
+    over = max(map(len, columns(table, "<<>"))) + 2 - WIDTH
+    room = max(12, max(len(row[0]) for row in table) - max(0, over))
+    for cells in table:
+        cells[0] = cells[0] if len(cells[0]) <= room else "..." + cells[0][3 - room :]
+    return [f"  {line}" for line in columns(table, "<<>")]
 
 
 def _short(value: Any) -> str:
@@ -130,27 +135,9 @@ def _short(value: Any) -> str:
     return f"{value:.0e}"
 
 
-def _table(rows: list[list[str]], left: int) -> list[str]:
-    """Aligned columns, the first ``left`` of them to the left; the first is shortened to fit into 80 columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    spare = WIDTH - 2 - 2 * (len(widths) - 1) - sum(widths)
-    if spare < 0 and left:
-        widths[0] = max(12, widths[0] + spare)
-    lines = []
-    for row in rows:
-        first = row[0] if len(row[0]) <= widths[0] else "..." + row[0][3 - widths[0] :]
-        cells = [
-            f"{c:<{w}}" if i < left else f"{c:>{w}}"
-            for i, (c, w) in enumerate(zip([first, *row[1:]], widths, strict=True))
-        ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return lines
-
-
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> dict[str, Any]:
     """The environment, or {} where it is not a JSON object."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    return {}

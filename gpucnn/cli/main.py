@@ -50,7 +50,7 @@ def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def module(command: str) -> Any:
-    """The file of a command."""
+    """The file of a command: ``add_arguments`` gives a parser its flags, ``run`` returns its exit code."""
     return import_module(f"gpucnn.cli.{command.replace('-', '_')}")
 
 

@@ -1,7 +1,8 @@
 """Flags that several commands share."""
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,11 +10,11 @@ from typing import Any, NoReturn
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError, nearest
+from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
 
-FORMATS = (".png", ".svg", ".pdf")
-"""File types of plots."""
+FORMATS = (".png", ".svg", ".pdf")  # of plots
 
 DEVICE = ("run.device", "run.strict_device", "run.memory_limit", "run.threads")
 """The settings whose flags other commands have too."""
@@ -26,18 +27,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        see = f"see {self.prog} --help"
         if self._subparsers is None:  # else the flags are the command's
             for word in takewhile(lambda word: word != "--", args or ()):
                 flag = word.partition("=")[0]
                 if flag.startswith("--") and flag not in self._option_string_actions:
-                    self.error(f"unknown flag {flag}{self.hint(flag)}")
+                    known = {f.strip("-").replace("-", "_"): f for f in self._option_string_actions if f[1] == "-"}
+                    name = nearest(flag.strip("-").replace("-", "_"), known)
+                    self.error(f"unknown flag {flag}: {f'did you mean {known[name]}?' if name else see}")
         return super().parse_known_args(args, namespace)
-
-    def hint(self, flag: str) -> str:
-        """The end of a message about an unknown flag."""
-        known = {known.strip("-").replace("-", "_"): known for known in self._option_string_actions if known[1] == "-"}
-        name = nearest(flag.strip("-").replace("-", "_"), known)
-        return f": did you mean {known[name]}?" if name else f": see {self.prog} --help"
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"gpucnn: error: {message}\n")
@@ -63,18 +61,19 @@ def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
-    )
+def add_data_options(parser: argparse.ArgumentParser, *, download: bool = True) -> None:
+    places = "where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
+    parser.add_argument("--data-dir", metavar="DIR", help=places)
+    if download:
+        parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    add_data_dir(parser)
-    parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
-
-
-def add_device_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that ask a trained model for its answers."""
+    views = "average over views of each image: flip (2), shift (3) or multicrop (6); default: none"
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
+    parser.add_argument("--tta", choices=list(VIEWS), default="none", help=views)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_setting_flags(parser, DEVICE)
 
 
@@ -94,9 +93,19 @@ def shape_from(text: str) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-def backend_from(args: argparse.Namespace) -> tuple[Backend, str]:
-    """``choose_backend`` from the shared flags."""
-    return choose_backend(args.device or "auto", bool(args.strict_device), args.threads or 0, args.memory_limit or "")
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raises UsageError where the system refuses what is written to this path."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror or error}") from None
+
+
+def backend_from(asked: Any) -> tuple[Backend, str]:
+    """``choose_backend`` from the flags of ``DEVICE``, None where they are not given, or from a config's [run]."""
+    limit = asked.memory_limit or ""
+    return choose_backend(asked.device or "auto", bool(asked.strict_device), asked.threads or 0, limit)
 
 
 def describe(backend: Backend) -> str:

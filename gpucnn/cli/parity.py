@@ -5,7 +5,6 @@ How it is measured is described in gpucnn/checks/parity/.
 
 import argparse
 import json
-from collections.abc import Iterable
 from functools import partial
 from itertools import groupby
 
@@ -14,6 +13,7 @@ from gpucnn.bench.race import WORKLOADS
 from gpucnn.checks.parity import Parity, compare
 from gpucnn.checks.parity.layerwise import Difference
 from gpucnn.checks.parity.whole import Deviation
+from gpucnn.cli.columns import columns
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.select import set_threads
@@ -27,13 +27,11 @@ USUAL_SHAPE = (32, 32, 3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn parity``."""
+    batch = "a small one: sums over many images of noise cancel"
     parser.add_argument("--device", default="cpu", metavar="NAME", help="what to look at: cpu (default), gpu, gpu:N")
     parser.add_argument("--model", metavar="NAME", help="one model (default: all of at most 2 million parameters)")
     parser.add_argument("--input-shape", metavar="HxWxC", help="of an image (default: as gpucnn benchmark has it)")
-    parser.add_argument(
-        "--batch-size", "-b", type=int, default=8, help="a small one: sums over many images of noise cancel"
-    )
+    parser.add_argument("--batch-size", "-b", type=int, default=8, help=batch)
     parser.add_argument("--steps", type=int, default=5, metavar="K", help="training steps to compare; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and labels")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all usable cores)")
@@ -46,16 +44,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--batch-size {args.batch_size} --steps {args.steps}: give at least 1 and 0")
     backend = get_backend(args.device)
     set_threads(args.threads)
+    settings = {"batch_size": args.batch_size, "seed": args.seed, "steps": args.steps}
     found = []
     for name, shape in cases(args.model, args.input_shape):
-        build = partial(models.build, name, shape)
-        settings = {"batch_size": args.batch_size, "seed": args.seed, "steps": args.steps}
-        found.append(compare(build, shape, backend, name=name, **settings))
+        found.append(compare(partial(models.build, name, shape), shape, backend, name=name, **settings))
         if not args.json:
             print(as_text(found[-1]), flush=True)
     passed = all(parity.passed for parity in found)
     if args.json:
-        machine = environment(args.device, backend.name, "")
+        machine = environment(args.device, backend.name)
         print(json.dumps({"machine": machine, "passed": passed, "models": [parity.as_json() for parity in found]}))
     else:
         print(verdict(found))
@@ -73,40 +70,29 @@ def cases(model: str | None, input_shape: str | None) -> list[tuple[str, Shape]]
     return found
 
 
-# -- human-readable --------------------------------------------------------------------------------
-
-
 def as_text(parity: Parity) -> str:
     """One model on 80 columns and a few."""
     shape = "x".join(map(str, parity.input_shape))
-    names = parity.candidate, "reference"
-    head = f"{parity.model}, {parity.batch_size} images of {shape}, seed {parity.seed}: {names[0]} against {names[1]}"
-    lines = [head, "", *layer_table(parity.layers), "", *whole_table(parity)]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    images = f"{parity.batch_size} images of {shape}, seed {parity.seed}"
+    head = f"{parity.model}, {images}: {parity.candidate} against reference"
+    return "\n".join([head, "", *layer_table(parity.layers), "", *whole_table(parity), ""])
 
 
 def layer_table(rows: list[Difference]) -> list[str]:
     """The largest error of each layer, forward and backward."""
-    groups = [(title, list(group)) for title, group in groupby(rows, lambda row: (row.layer, row.kind))]
-    wide, kinds = (max(len(title[part]) for title, _ in groups) for part in (0, 1))
-    wide = max(wide, len("each layer alone"))
-    lines = [
-        f"{'':<{wide}}  {'':<{kinds}}  {'forward':>17}  {'backward':>17}",
-        f"{'each layer alone':<{wide}}  {'':<{kinds}}  {'ulp':>7}  {'relative':>8}  {'ulp':>7}  {'relative':>8}  worst",
-    ]
-    for (name, kind), group in groups:
-        cells = "  ".join(largest(row for row in group if row.direction == way) for way in ("forward", "backward"))
+    table = [["", "", "", "forward", "", "backward", ""]]
+    table += [["each layer alone", "", "ulp", "relative", "ulp", "relative", "worst"]]
+    for (name, kind), found in groupby(rows, lambda row: (row.layer, row.kind)):
+        group = sorted(found, key=lambda row: -row.used)  # the worst one first
         over = ", ".join(f"{row.array} over {row.tolerance:g}" for row in group if not row.passed)
-        worst = max(group, key=lambda row: row.used)
-        note = f"WRONG: {over}" if over else worst.array if worst.relative else ""
-        lines.append(f"{name or '(model)':<{wide}}  {kind:<{kinds}}  {cells}  {note}")
-    return lines
+        note = f"WRONG: {over}" if over else group[0].array if group[0].relative else ""
+        table.append([name or "(model)", kind, *worst(group, "forward"), *worst(group, "backward"), note])
+    return columns(table, "<<>>>><")
 
 
-def largest(rows: Iterable[Difference]) -> str:
-    """ulp and relative error of the worst of these rows; blanks where there are none."""
-    worst = max(rows, key=lambda row: row.used, default=None)
-    return f"{worst.ulps:7.1f}  {short(worst.relative):>8}" if worst else " " * 17
+def worst(group: list[Difference], way: str) -> tuple[str, str]:
+    """ulp and relative error of the first of these rows that goes this way; blanks where there is none."""
+    return next(((f"{row.ulps:.1f}", short(row.relative)) for row in group if row.direction == way), ("", ""))
 
 
 def short(value: float) -> str:
@@ -117,22 +103,21 @@ def short(value: float) -> str:
 def whole_table(parity: Parity) -> list[str]:
     """Where errors add up: the largest distances of each kind of array."""
     mine = parity.candidate
-    columns = f"{mine} to reference", f"{mine} to float64", "reference to float64"
-    lines = [f"{'whole net, relative':<22}" + "".join(f"{column:>22}" for column in columns) + "  worst"]
+    table = [["whole net, relative", f"{mine} to reference", f"{mine} to float64", "reference to float64", "worst"]]
     for part, rows in groupby(parity.whole, lambda row: row.part):
-        lines.append(whole_line(f"{part}s" if part != "loss" else part, list(rows)))
+        table.append(whole_row(f"{part}s" if part != "loss" else part, list(rows)))
     if parity.training:
         steps = len(parity.training.candidate)
-        lines += [whole_line(f"{row.part}, {steps} steps", [row]) for row in parity.training.deviations]
-    return lines
+        table += [whole_row(f"{row.part}, {steps} steps", [row]) for row in parity.training.deviations]
+    return columns(table, "<>>><")
 
 
-def whole_line(title: str, rows: list[Deviation]) -> str:
+def whole_row(title: str, rows: list[Deviation]) -> list[str]:
     """The largest of each distance, and which array has the first one."""
-    columns = [(row.candidate_to_reference, row.candidate_to_float64, row.reference_to_float64) for row in rows]
-    cells = "".join(f"{short(max(column)):>22}" for column in zip(*columns, strict=True))
-    worst = max(rows, key=lambda row: row.candidate_to_reference)
-    return f"{title:<22}{cells}" + (f"  {worst.name}" if len(rows) > 1 and worst.candidate_to_reference else "")
+    distances = [(row.candidate_to_reference, row.candidate_to_float64, row.reference_to_float64) for row in rows]
+    first = max(rows, key=lambda row: row.candidate_to_reference)
+    name = first.name if len(rows) > 1 and first.candidate_to_reference else ""
+    return [title, *(short(max(column)) for column in zip(*distances, strict=True)), name]
 
 
 def verdict(found: list[Parity]) -> str:

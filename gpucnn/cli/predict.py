@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_device_options, backend_from
+from gpucnn.cli.options import add_model_options, backend_from
 from gpucnn.inference.image_files import fit, open_image
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
@@ -21,16 +21,10 @@ BATCH = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn predict``."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG files")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
     parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
-    parser.add_argument(
-        "--tta", choices=list(VIEWS), default="none", help="average over views: flip (2), shift (3), multicrop (6)"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    add_device_options(parser)
+    add_model_options(parser)
 
 
 def positive(text: str) -> int:
@@ -52,14 +46,9 @@ def run(args: argparse.Namespace) -> int:
         images = np.stack([image for image, _ in prepared])
         x = normalise(images, config.data.mean, config.data.std, backend)
         rows = probabilities(mean_over_views(model, x, VIEWS[args.tta]), backend)
-        answers += [
-            {
-                "image": str(path),
-                "note": note,
-                "classes": [{"class": name, "probability": p} for name, p in top_k(row, names, args.top)],
-            }
-            for path, (_, note), row in zip(paths, prepared, rows, strict=True)
-        ]
+        for path, (_, note), row in zip(paths, prepared, rows, strict=True):
+            classes = [{"class": name, "probability": p} for name, p in top_k(row, names, args.top)]
+            answers.append({"image": str(path), "note": note, "classes": classes})
     if args.json:
         print(json.dumps({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers}))
     else:
@@ -73,10 +62,8 @@ def prepare(path: Path, config: Config, invert: bool) -> tuple[Array, str]:
     if invert:
         return 255 - image, ", ".join(filter(None, [note, "inverted"]))
     if looks_inverted(image, config):
-        print(
-            f"gpucnn: hint: {path} is mostly white, the model learned from light on dark: try --invert",
-            file=sys.stderr,
-        )
+        hint = f"{path} is mostly white, the model learned from light on dark: try --invert"
+        print(f"gpucnn: hint: {hint}", file=sys.stderr)
     return image, note
 
 

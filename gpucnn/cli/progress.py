@@ -31,32 +31,19 @@ class Display:
         """Show the current epoch."""
         if self.max_steps:
             self.end = min(self.epochs, self.max_steps / report.batches)
+        epoch, speed = f"epoch {report.epoch}/{self.epochs}", f"{report.images_per_second:,.0f} images/s"
+        numbers = (f"loss {report.loss:.4f}", f"accuracy {report.accuracy:.4f}", speed)
         if self.terminal:
-            self._draw(report)
+            from tqdm import tqdm
+
+            if self.bar is None:
+                form = "{desc} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+                self.bar = tqdm(total=report.batches, desc=epoch, leave=False, dynamic_ncols=True, bar_format=form)
+            self.bar.n = report.batch
+            self.bar.set_postfix_str(", ".join(numbers))
         elif monotonic() - self.last_line > QUIET_SECONDS and report.batch < report.batches:
             with suppress(OSError):  # a closed output must not end the epoch unsaved
-                self.line(
-                    f"epoch {report.epoch}/{self.epochs}   batch {report.batch}/{report.batches}   "
-                    f"loss {report.loss:.4f}   accuracy {report.accuracy:.4f}   "
-                    f"{report.images_per_second:,.0f} images/s"
-                )
-
-    def _draw(self, report: IntervalReport) -> None:
-        from tqdm import tqdm
-
-        if self.bar is None:
-            self.bar = tqdm(
-                total=report.batches,
-                desc=f"epoch {report.epoch}/{self.epochs}",
-                unit="batch",
-                leave=False,
-                dynamic_ncols=True,
-                bar_format="{desc} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-            )
-        self.bar.n = report.batch
-        self.bar.set_postfix_str(
-            f"loss {report.loss:.4f}, accuracy {report.accuracy:.4f}, {report.images_per_second:,.0f} images/s"
-        )
+                self.line("   ".join([epoch, f"batch {report.batch}/{report.batches}", *numbers]))
 
     def epoch(self, report: EpochReport, *, best: bool) -> None:
         """One line for a finished epoch; a star marks the best so far."""

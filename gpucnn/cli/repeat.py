@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
+from gpucnn.cli.columns import columns
 from gpucnn.errors import UsageError
 from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
 from gpucnn.runs.log import read_rows
@@ -37,11 +38,9 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
         one.resume = args.resume if checkpoints(one.output) else None
         print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
         if code := once(one):
+            others = f"       and with the other seeds by the same command with --resume auto --output {root}"
             with suppress(OSError):  # the reader of the output may be gone
-                print(
-                    f"       and with the other seeds by the same command with --resume auto --output {root}",
-                    flush=True,
-                )
+                print(others, flush=True)
             return code
         rows.append({"seed": number, **outcome(one.output)})
     print("\n" + table(rows))
@@ -81,26 +80,19 @@ def spread(found: Sequence[float]) -> dict[str, float]:
     return {"mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
 
 
-def number(value: float | None) -> str:
-    """Four digits; a log has null where a loss was NaN."""
-    return "none" if value is None else f"{value:.4f}"
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line per seed, then the mean."""
-    lines = ["seed   epochs   test loss   test accuracy   minutes"]
-    lines += [
-        f"{row['seed']:>4}   {row['epoch']:>6}   {number(row['test_loss']):>9}   "
-        f"{100 * row['test_accuracy']:>11.2f} %   {row['minutes']:>7.1f}"
-        for row in rows
-    ]
-    all_of = summary(rows)
-    lines.append(
-        f"mean {100 * all_of['mean']:.2f} %, standard deviation {100 * all_of['std']:.2f} %, n = {all_of['n']}, "
-        f"{mean(row['minutes'] for row in rows):.1f} minutes each"
-    )
-    if tta := all_of.get("tta"):
-        lines.append(
-            f"with test-time augmentation {100 * tta['mean']:.2f} %, standard deviation {100 * tta['std']:.2f} %"
-        )
+    cells = [["seed", "epochs", "test loss", "test accuracy", "minutes"]]
+    for row in rows:
+        loss = "none" if row["test_loss"] is None else f"{row['test_loss']:.4f}"  # it was NaN
+        accuracy, minutes = f"{100 * row['test_accuracy']:.2f} %", f"{row['minutes']:.1f}"
+        cells.append([str(row["seed"]), str(row["epoch"]), loss, accuracy, minutes])
+    all_of, minutes = summary(rows), f"{mean(row['minutes'] for row in rows):.1f} minutes each"
+    lines = [*columns(cells, ">"), f"mean {percent(all_of)}, n = {all_of['n']}, {minutes}"]
+    if "tta" in all_of:
+        lines.append(f"with test-time augmentation {percent(all_of['tta'])}")
     return "\n".join(lines)
+
+
+def percent(found: dict[str, float]) -> str:
+    return f"{100 * found['mean']:.2f} %, standard deviation {100 * found['std']:.2f} %"

@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -13,12 +13,11 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
-from gpucnn.cli.options import add_data_options, add_setting_flags, describe, flags_given
+from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.devices.gpu_memory import memory_explained
-from gpucnn.devices.select import choose_backend
 from gpucnn.errors import GpucnnError, NotANumberError
 from gpucnn.runs.build import build_trainer, resolve, split
 from gpucnn.runs.config import Config
@@ -36,36 +35,26 @@ HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with t
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is trained, and how."""
     parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any setting, for example optimizer.nesterov=false",
-    )
+    any_setting = "any setting, for example optimizer.nesterov=false"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=any_setting)
     add_setting_flags(parser)
     add_data_options(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``gpucnn train``."""
     add_recipe_arguments(parser)
+    resume = "go on from a checkpoint or run folder, or 'auto' for the latest run"
+    several = "train N times, with seeds one after the other, and compare"
     parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/DATE-TIME-NAME)")
-    parser.add_argument(
-        "--resume", metavar="PATH", help="go on from a checkpoint or run folder, or 'auto' for the latest run"
-    )
+    parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
-    parser.add_argument(
-        "--repeat", type=int, default=1, metavar="N", help="train N times, with seeds one after the other, and compare"
-    )
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
 def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     """Defaults or ``base`` < --config < --set < flags."""
-    config = base or Config()
-    if args.config:
-        config = Config.from_file(args.config)
+    config = Config.from_file(args.config) if args.config else base or Config()
     for assignment in args.set:
         config = config.with_setting(assignment)
     for name, value in flags_given(args).items():
@@ -90,9 +79,7 @@ def run_once(args: argparse.Namespace) -> int:
     """One run."""
     resumed = find_resumed(args.resume, args.output, RUNS)
     config = settings(args, resumed.config if resumed else None)
-    backend, reason = choose_backend(
-        config.run.device, config.run.strict_device, config.run.threads, config.run.memory_limit
-    )
+    backend, reason = backend_from(config.run)
     train, test = load_data(args, config)
     config = resolve(config, train)
     trainer = build_trainer(config, train, backend)
@@ -104,69 +91,53 @@ def run_once(args: argparse.Namespace) -> int:
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason, tf32=config.train.amp == "tf32")
     with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
-        introduce(trainer, config, train, test, folder.path, resumed)
+        introduce(trainer, config, train, test, resumed)
+        print(f"run    {folder.path}", flush=True)
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
             print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
         folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
-        return train_in(folder, trainer, config, train, test, about)
+        return train_in(folder, trainer, config, train, test, stable_part(about))
 
 
 def train_in(
-    folder: RunDirectory,
-    trainer: Trainer,
-    config: Config,
-    train: Dataset,
-    test: Dataset,
-    about: dict[str, Any],
+    folder: RunDirectory, trainer: Trainer, config: Config, train: Dataset, test: Dataset, about: dict[str, Any]
 ) -> int:
-    """The loop, with everything that must outlive it written to the folder."""
+    """The loop, with everything that must outlive it written to the folder; ``about`` goes into checkpoints."""
     display = Display(config.train.epochs, config.train.max_steps)
-    stable = stable_part(about)
     try:
         with stopping_on_signals(trainer) as received:
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
-                checkpoint = capture(trainer, config, stable, train.digest)
+                checkpoint = capture(trainer, config, about, train.digest)
                 if best:  # before last.h5: a run resumed from that does not repeat this epoch
                     folder.save_best(checkpoint)
                 folder.save_last(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
-        raise NotANumberError(f"{error}{save_bad_batch(folder, error)}") from None
+        if not error.batch:
+            raise
+        try:
+            place = f"the batch is in {folder.save_batch(error.batch)}"
+        except GpucnnError as reason:
+            place = str(reason)
+        raise NotANumberError(f"{error}; {place}") from None
     finally:
         display.close()
     if received:
-        folder.save_last(capture(trainer, config, stable, train.digest))
+        folder.save_last(capture(trainer, config, about, train.digest))
+        place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
+        how = f"go on with: gpucnn train --resume {folder.path}"
         with suppress(OSError):
-            display.line(
-                f"stopped by {received[0].name} after epoch {trainer.progress.epoch}, batch "
-                f"{trainer.progress.batch}; go on with: gpucnn train --resume {folder.path}"
-            )
+            display.line(f"stopped by {received[0].name} after {place}; {how}")
         return 128 + received[0]
     conclude(display, trainer, folder.path)
-    if config.train.tta != "none":
-        evaluate_with_tta(display, trainer, test, config.train.tta, folder)
+    if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
+        tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
+        folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
+        display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}")
     return 0
-
-
-def save_bad_batch(folder: RunDirectory, error: NotANumberError) -> str:
-    """Save the batch that led to NaN or infinity -> what to add to the message."""
-    if not error.batch:
-        return ""
-    try:
-        return f"; the batch is in {folder.save_batch(error.batch)}"
-    except GpucnnError as reason:
-        return f"; {reason}"
-
-
-def evaluate_with_tta(display: Display, trainer: Trainer, test: Dataset, tta: str, folder: RunDirectory) -> None:
-    """Evaluate the last weights once more, averaged over several views of each image (test-time augmentation)."""
-    tested = trainer.evaluate(test, tta)
-    result = {"tta": tta, "epoch": trainer.progress.epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy}
-    folder.write_result(result)
-    display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {trainer.progress.epoch}, with views: {tta}")
 
 
 @contextmanager
@@ -180,20 +151,17 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number))
         trainer.stop_requested = True
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        handlers.close()
         with suppress(OSError):  # Ctrl-C ends the reader of a pipeline too
             print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     kinds = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         kinds.append(signal.SIGHUP)
-    before = {kind: signal.signal(kind, stop) for kind in kinds}
-    try:
+    with ExitStack() as handlers:
+        for kind in kinds:
+            handlers.callback(signal.signal, kind, signal.signal(kind, stop))
         yield received
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def config_name(args: argparse.Namespace, config: Config) -> str:
@@ -201,24 +169,17 @@ def config_name(args: argparse.Namespace, config: Config) -> str:
     return args.config.stem if args.config else f"{config.data.dataset}_{config.model.name}"
 
 
-def introduce(
-    trainer: Trainer, config: Config, train: Dataset, test: Dataset, folder: Path, resumed: Resumed | None
-) -> None:
-    """The first lines of a run: data, model, all settings and the run folder."""
-    shape = config.model.input_shape
+def introduce(trainer: Trainer, config: Config, train: Dataset, test: Dataset, resumed: Resumed | None) -> None:
+    """The first lines of a run: data, model, all settings and where it goes on."""
+    shape, kind = config.model.input_shape, "validation" if config.data.validation else "test"
+    images = f"{len(train.labels):,} training and {len(test.labels):,} {kind} images {' x '.join(map(str, shape))}"
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
+    cost = f"{parameters:,} parameters, {trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
     print(f"gpucnn {__version__} on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
         print(f"amp    {line}")
-    print(
-        f"data   {train.name}: {len(train.labels):,} training and {len(test.labels):,} "
-        f"{'validation' if config.data.validation else 'test'} images "
-        f"{' x '.join(map(str, shape))}, {config.model.num_classes} classes"
-    )
-    print(
-        f"model  {config.model.name}: {parameters:,} parameters, "
-        f"{trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
-    )
+    print(f"data   {train.name}: {images}, {config.model.num_classes} classes")
+    print(f"model  {config.model.name}: {cost}")
     for section, values in asdict(config).items():
         shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
         print("\n".join(textwrap.wrap(shown, 80, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
@@ -227,11 +188,8 @@ def introduce(
         if trainer.progress.epoch >= config.train.epochs:
             print(f"       all {config.train.epochs} epochs are done; give a larger --epochs to go on")
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
-            print(
-                f"       the {config.schedule.name} schedule now spans {config.train.epochs} epochs instead "
-                f"of {resumed.config.train.epochs}: the learning rate jumps"
-            )
-    print(f"run    {folder}", flush=True)
+            spans = f"{config.train.epochs} epochs instead of {resumed.config.train.epochs}"
+            print(f"       the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
 
 
 def about_precision(backend: Backend, amp: str) -> str:
@@ -261,10 +219,8 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
         return
     last = progress.history[-1]
     early = " (stopped early: no better for a while)" if trainer.out_of_patience() else ""
-    display.line(
-        f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, "
-        f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
-    )
+    best = f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
+    display.line(f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}")
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")

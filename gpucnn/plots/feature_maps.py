@@ -5,6 +5,7 @@ Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 from pathlib import Path
 from textwrap import wrap
@@ -34,15 +35,10 @@ class Stage:
     def shape(self) -> str:
         return " x ".join(map(str, self.values.shape))
 
-    @property
-    def span(self) -> str:
-        """The value range, as text."""
-        return f"{number(self.values.min())} to {number(self.values.max())}"
 
-
-def number(value: float) -> str:
-    """Three digits; zero without a minus."""
-    return f"{float(value) + 0.0:.3g}"
+def span(values: Array) -> str:
+    """The value range, as text: three digits each; zero without a minus."""
+    return f"{float(values.min()) + 0.0:.3g} to {float(values.max()) + 0.0:.3g}"
 
 
 def grey_scale(values: Array) -> tuple[float, float]:
@@ -58,10 +54,17 @@ def grey_scale(values: Array) -> tuple[float, float]:
     return black, white if white > black else black + 1.0
 
 
-def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT) -> None:
+def to_grey(values: Array, scale: tuple[float, float] | None = None) -> Array:
+    """Values (H,W) -> uint8, 0 for black and 255 for white, by ``grey_scale`` unless told; NaN is white."""
+    black, white = scale or grey_scale(values)
+    brightness = np.clip((values - black) / (white - black), 0.0, 1.0)
+    return np.rint(255.0 * np.nan_to_num(brightness, nan=1.0)).astype(np.uint8)
+
+
+def save_grid(path: Path, stage: Stage, noun: str = "filter") -> None:
     """The channels of a stage (H,W,C) as grey tiles, each with its number and value range."""
     height, width, channels = stage.values.shape
-    shown = min(channels, limit)
+    shown = min(channels, LIMIT)
     columns = best_columns(shown, width / height)
     rows = ceil(shown / columns)
     least = 200 if shown <= 4 else 140 if shown <= 16 else 86
@@ -70,20 +73,16 @@ def save_grid(path: Path, stage: Stage, noun: str = "filter", limit: int = LIMIT
     if tile_h > TALLEST:
         tile_w, tile_h = max(1, round(TALLEST * width / height)), TALLEST
     top, gap, caption = 74, 12, 20
-    sheet = Sheet(gap + columns * (tile_w + gap), top + rows * (tile_h + caption + gap), minimum=560)
-    sheet.text(gap, 12, f"{stage.name}: {stage.kind}", size=15, weight="bold")
     hidden = f", {channels - shown} more not shown" if shown < channels else ""
-    sheet.text(gap, 38, f"{stage.shape}{hidden}", size=11)
-    sheet.text(gap, 55, f"{SCALE}, tile by tile", size=9, color=PALE)
+    sheet = Sheet(gap + columns * (tile_w + gap), top + rows * (tile_h + caption + gap), minimum=560)
+    sheet.heading(f"{stage.name}: {stage.kind}", f"{stage.shape}{hidden}", f"{SCALE}, tile by tile")
     for i in range(shown):
         x = gap + i % columns * (tile_w + gap)
         y = top + i // columns * (tile_h + caption + gap)
         tile = stage.values[:, :, i]
-        sheet.picture(x, y, tile_w, tile_h, tile, grey_scale(tile))
-        label = f"{noun} {i}" if tile_w >= 150 else f"{i}"
-        sheet.text(x, y + tile_h + 3, label, size=9, weight="bold")
-        span = f"{number(tile.min())} to {number(tile.max())}"
-        sheet.text(x + tile_w, y + tile_h + 3, span, size=8, color=PALE, align="right")
+        sheet.picture(x, y, tile_w, tile_h, to_grey(tile))
+        sheet.text(x, y + tile_h + 3, f"{noun} {i}" if tile_w >= 150 else f"{i}", 9, weight="bold")
+        sheet.text(x + tile_w, y + tile_h + 3, span(tile), 8, PALE, ha="right")
     sheet.save(path)
 
 
@@ -106,18 +105,11 @@ def save_units(path: Path, stage: Stage) -> None:
     rows = ceil(count / columns)
     cell, gap, top = (44 if columns <= 16 else 26), 12, 74
     sheet = Sheet(2 * gap + columns * cell, top + rows * cell + gap, minimum=560)
-    sheet.text(gap, 12, f"{stage.name}: {stage.kind}", size=15, weight="bold")
-    sheet.text(gap, 38, f"{stage.shape} units, {columns} to a row, {stage.span}", size=11)
-    sheet.text(
-        gap,
-        55,
-        SCALE,
-        size=9,
-        color=PALE,
+    sheet.heading(
+        f"{stage.name}: {stage.kind}", f"{stage.shape} units, {columns} to a row, {span(stage.values)}", SCALE
     )
-    cells = np.full(rows * columns, np.nan)
-    cells[:count] = stage.values
-    sheet.picture(gap, top, columns * cell, rows * cell, cells.reshape(rows, columns), grey_scale(stage.values))
+    cells = np.append(stage.values, np.full(rows * columns - count, np.nan)).reshape(rows, columns)
+    sheet.picture(gap, top, columns * cell, rows * cell, to_grey(cells, grey_scale(stage.values)))
     sheet.save(path)
 
 
@@ -126,18 +118,18 @@ def save_bars(path: Path, stage: Stage, names: Sequence[str], probabilities: Arr
     order = range(len(names)) if len(names) <= limit else np.argsort(-probabilities)[:limit]
     gap, top, row, bar = 12, 74, 22, 300
     label = 10 + 8 * max(map(len, names))
-    sheet = Sheet(3 * gap + label + bar + 90, top + len(order) * row + gap, minimum=430)
-    sheet.text(gap, 12, f"{stage.name}: {stage.kind}, then softmax", size=15, weight="bold")
     hidden = f", the most probable {len(order)} of" if len(order) < len(names) else ","
-    sheet.text(gap, 38, f"{stage.shape} logits, {stage.span}{hidden} {len(names)} classes", size=11)
+    logits = f"{stage.shape} logits, {span(stage.values)}{hidden} {len(names)} classes"
+    sheet = Sheet(3 * gap + label + bar + 90, top + len(order) * row + gap, minimum=430)
+    sheet.heading(f"{stage.name}: {stage.kind}, then softmax", logits)
     best = int(np.argmax(probabilities))
     for line, i in enumerate(order):
         y = top + line * row
         weight = "bold" if i == best else "normal"
-        sheet.text(gap + label, y + 3, names[i], size=10, weight=weight, align="right")
+        sheet.text(gap + label, y + 3, names[i], 10, weight=weight, ha="right")
         p = float(probabilities[i])
         sheet.box(2 * gap + label, y + 3, max(1.0, p * bar), row - 8, INK if i == best else PALE)
-        sheet.text(3 * gap + label + bar, y + 3, f"{p:8.2%}", size=10, weight=weight)
+        sheet.text(3 * gap + label + bar, y + 3, f"{p:8.2%}", 10, weight=weight)
     sheet.save(path)
 
 
@@ -155,44 +147,39 @@ def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Sta
     conv, relu, maximum, average = stages
     aspect = min(max(photo.shape[0] / photo.shape[1], 0.2), 2.0)  # a strip would make no sheet
     big, wide, half, weights = 330, 320, 160, 66  # widths: photograph, feature map, pooled map, filter
-    left, top, arrow, gap = 20, 96, 36, 8
+    top, gap = 96, 8
     tall, row = round(wide * aspect), round(wide * aspect) + 16
-    x_kernel = left + big + arrow
-    x_conv = x_kernel + weights + arrow
-    x_relu = x_conv + wide + arrow
-    x_pool = x_relu + wide + arrow
+    widths = (big, weights, wide, wide)  # with room for an arrow between them
+    x_photo, x_kernel, x_conv, x_relu, x_pool = accumulate(widths, lambda x, width: x + width + 36, initial=20)
     sheet = Sheet(x_pool + half + 62, top + len(filters) * row + 4)
 
     middle = top + (len(filters) * row - 16) / 2
     y_photo = middle - big * aspect / 2
-    sheet.picture(left, y_photo, big, big * aspect, photo, (0.0, 1.0))
-    sheet.arrow(left + big + 6, middle, arrow - 12)
+    sheet.picture(x_photo, y_photo, big, big * aspect, to_grey(photo, (0.0, 1.0)))
+    sheet.arrow(x_kernel, middle)
     for x, y, title, note in (
-        (left, y_photo - 60, "photograph", f"{photo.shape[0]} x {photo.shape[1]}, grey"),
+        (x_photo, y_photo - 60, "photograph", f"{photo.shape[0]} x {photo.shape[1]}, grey"),
         (x_kernel, 20, "filter", "3 x 3,\ngrey = 0"),
         (x_conv, 20, "convolution", conv.shape),
         (x_relu, 20, "ReLU", relu.shape),
         (x_pool, 20, "pooling", f"{maximum.shape},\nmaximum and mean"),
     ):
-        sheet.text(x, y, title, size=18, weight="bold")
-        sheet.text(x, y + 28, note, size=12, color=PALE)
+        sheet.text(x, y, title, 18, weight="bold")
+        sheet.text(x, y + 28, note, 12, PALE)
 
     largest = float(np.abs(kernels).max())
     for line, f in enumerate(filters):
         y = top + line * row
-        centre = y + tall / 2
-        sheet.picture(x_kernel, centre - weights / 2, weights, weights, kernels[f], (-largest, largest))
-        sheet.text(x_kernel + weights / 2, centre + 38, f"no. {f}", size=12, color=PALE, align="center")
+        centre, small = y + tall / 2, (tall - gap) / 2
+        sheet.picture(x_kernel, centre - weights / 2, weights, weights, to_grey(kernels[f], (-largest, largest)))
+        sheet.text(x_kernel + weights / 2, centre + 38, f"no. {f}", 12, PALE, ha="center")
         for x, stage in ((x_conv, conv), (x_relu, relu)):
-            tile = stage.values[:, :, f]
-            sheet.picture(x, y, wide, tall, tile, grey_scale(tile))
-            sheet.arrow(x - arrow + 6, centre, arrow - 12)
-        sheet.arrow(x_pool - arrow + 6, centre, arrow - 12)
-        small = (tall - gap) / 2
-        for offset, stage, word in ((0.0, maximum, "max"), (small + gap, average, "mean")):
-            tile = stage.values[:, :, f]
-            sheet.picture(x_pool, y + offset, half, small, tile, grey_scale(tile))
-            sheet.text(x_pool + half + 8, y + offset + small / 2 - 8, word, size=12, color=PALE)
+            sheet.picture(x, y, wide, tall, to_grey(stage.values[:, :, f]))
+            sheet.arrow(x, centre)
+        sheet.arrow(x_pool, centre)
+        for y_pool, stage, word in ((y, maximum, "max"), (y + small + gap, average, "mean")):
+            sheet.picture(x_pool, y_pool, half, small, to_grey(stage.values[:, :, f]))
+            sheet.text(x_pool + half + 8, y_pool + small / 2 - 8, word, 12, PALE)
     sheet.save(path, colors=64)
 
 
@@ -209,25 +196,26 @@ def save_columns(path: Path, title: str, note: str, names: Sequence[str], column
     """A contact sheet: one image per row, with its name, and one version of it per column."""
     height, width = columns[0].images.shape[1:3]
     noted = any(column.note for column in columns)
-    scale = max(1, round(72 / max(height, width)))  # pixels stay squares
-    shrink = min(1.0, 160 / max(height, width))
-    tile_h, tile_w = (max(1, round(size * scale * shrink)) for size in (height, width))
+    larger = max(height, width)
+    scale = max(1, round(72 / larger)) * min(1.0, 160 / larger)  # small ones by a whole number: pixels stay squares
+    tile_h, tile_w = (max(1, round(size * scale)) for size in (height, width))
     gap, top, label = 8, 116 if noted else 96, 16 + 8 * max(map(len, names))
     step = max(tile_w, 64) + gap
     lines = wrap(note, max(40, (label + len(columns) * step) // 7))
     top += 16 * (len(lines) - 1)
     sheet = Sheet(label + len(columns) * step + 2 * gap, top + len(names) * (tile_h + gap), minimum=560)
-    sheet.text(gap, 12, title, size=15, weight="bold")
+    sheet.text(gap, 12, title, 15, weight="bold")
     for number, line in enumerate(lines):
-        sheet.text(gap, 40 + 16 * number, line, size=11, color=PALE)
+        sheet.text(gap, 40 + 16 * number, line, 11, PALE)
     for row, name in enumerate(names):
-        sheet.text(label - gap, top + row * (tile_h + gap) + tile_h / 2 - 8, name, size=11, align="right")
+        sheet.text(label - gap, top + row * (tile_h + gap) + tile_h / 2 - 8, name, 11, ha="right")
     for number, column in enumerate(columns):
         x = label + number * step + (2 * gap if number else 0)
-        sheet.text(x, top - (42 if noted else 24), column.title, size=11, weight="bold")
-        sheet.text(x, top - 24, column.note, size=9, color=PALE)
+        sheet.text(x, top - (42 if noted else 24), column.title, 11, weight="bold")
+        sheet.text(x, top - 24, column.note, 9, PALE)
         for row, image in enumerate(column.images):
-            sheet.photograph(x, top + row * (tile_h + gap), tile_w, tile_h, image)
+            pixels = image[:, :, 0] if image.shape[2] == 1 else image
+            sheet.picture(x, top + row * (tile_h + gap), tile_w, tile_h, pixels)
     sheet.save(path)
 
 
@@ -240,46 +228,35 @@ class Sheet:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise missing(error) from None
+            raise UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'") from None
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
+        self.axes: Any = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(height, 0))
+        self.axes.axis("off")
         self.tiles: list[tuple[int, int, int, int, Array]] = []  # x, y, width, height, grey (H,W) or colours
 
-    def picture(
-        self, x: float, y: float, width: float, height: float, values: Array, scale: tuple[float, float]
-    ) -> None:
-        """Values (H,W) in grey, in a thin frame; enlarged pixels stay squares, NaN is white."""
-        self.tiles.append((round(x), round(y), round(width), round(height), to_grey(values, scale)))
+    def picture(self, x: float, y: float, width: float, height: float, pixels: Array) -> None:
+        """Pixels, uint8 (H,W) or (H,W,3), in a thin frame; where they are enlarged they stay squares."""
+        self.tiles.append((round(x), round(y), round(width), round(height), pixels))
 
-    def photograph(self, x: float, y: float, width: float, height: float, image: Array) -> None:
-        """An image, uint8 (H,W,1) or (H,W,3), unchanged."""
-        pixels = image[:, :, 0] if image.shape[2] == 1 else image
-        self.tiles.append((round(x), round(y), round(width), round(height), np.ascontiguousarray(pixels)))
+    def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: str) -> None:
+        """Text with its top at y; ``style`` as for matplotlib: weight, ha."""
+        self.axes.text(x, y, text, size=size * 72 / DPI, color=color, va="top", linespacing=1.5, **style)
 
-    def text(
-        self, x: float, y: float, text: str, *, size: float, weight: str = "normal", color: str = INK,
-        align: str = "left",
-    ) -> None:  # fmt: skip
-        """Text with its top at y."""
-        self.figure.text(
-            x / self.width, 1 - y / self.height, text, size=size * 72 / DPI, weight=weight, color=color,
-            ha=align, va="top", linespacing=1.5,
-        )  # fmt: skip
+    def heading(self, title: str, about: str, scale: str = "") -> None:
+        """The lines at the top of a page."""
+        self.text(12, 12, title, 15, weight="bold")
+        self.text(12, 38, about, 11)
+        self.text(12, 55, scale, 9, PALE)
 
     def box(self, x: float, y: float, width: float, height: float, color: str) -> None:
-        from matplotlib.patches import Rectangle
+        self.axes.broken_barh([(x, width)], (y, height), color=color, linewidth=0)
 
-        corner = (x / self.width, 1 - (y + height) / self.height)
-        self.figure.add_artist(Rectangle(corner, width / self.width, height / self.height, color=color, linewidth=0))
-
-    def arrow(self, x: float, y: float, length: float) -> None:
-        """An arrow to the right."""
-        from matplotlib.patches import FancyArrowPatch
-
-        level = 1 - y / self.height
-        ends = [(x / self.width, level), ((x + length) / self.width, level)]
-        self.figure.add_artist(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4))
+    def arrow(self, x: float, y: float) -> None:
+        """An arrow to the right, to what stands at x."""
+        style = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
+        self.axes.annotate("", (x - 6, y), (x - 30, y), arrowprops=style)
 
     def save(self, path: Path, colors: int = 256) -> None:
         """A PNG with a palette; fewer colours make a smaller file."""
@@ -289,20 +266,7 @@ class Sheet:
         sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
         pen = ImageDraw.Draw(sheet)
         for x, y, width, height, pixels in self.tiles:
-            shrinks = pixels.shape[1] > width
-            way = Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST
+            way = Image.Resampling.LANCZOS if pixels.shape[1] > width else Image.Resampling.NEAREST
             sheet.paste(Image.fromarray(pixels).resize((width, height), way), (x, y))
             pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
         sheet.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
-def to_grey(values: Array, scale: tuple[float, float]) -> Array:
-    """Values (H,W) -> uint8, 0 for black and 255 for white; NaN is white."""
-    black, white = scale
-    brightness = np.clip((values - black) / (white - black), 0.0, 1.0)
-    return np.rint(255.0 * np.nan_to_num(brightness, nan=1.0)).astype(np.uint8)
-
-
-def missing(error: ImportError) -> UsageError:
-    """The error where an optional package is not installed."""
-    return UsageError(f"figures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from gpucnn.training.lr_finder import LRFinderResult
 COLORS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#57606a", "#0a3069")
 GRID = "#eaeef2"
 AXES = {"loss": "loss, mean per image", "accuracy": "error, 1 - accuracy"}
+STYLES = {"train": ":", "test": "-"}
+PLAIN = "{x:.3g}"  # labels without powers of ten
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def read_curves(path: Path) -> Curves:
         columns = {key: [_number(row.get(key)) for row in rows] for key in (rows[0] if rows else ())}
     if not columns.get("epoch"):
         raise UsageError(f"{path} has no epoch in its log yet: wait for the first one to end")
-    if missing := sorted({f"{part}_{kind}" for part in ("train", "test") for kind in AXES} - columns.keys()):
+    if missing := sorted({f"{part}_{kind}" for part in STYLES for kind in AXES} - columns.keys()):
         raise UsageError(f"{path} has no column {missing[0]!r}: give a run folder, its metrics.jsonl or a checkpoint")
     return Curves(name, columns)
 
@@ -61,20 +64,24 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
     figure = Sheet(1200, 460).figure
     for place, (kind, label) in enumerate(AXES.items()):
         axes = figure.add_axes((0.06 + 0.5 * place, 0.13, 0.42, 0.72))
-        for color, run in zip(_cycle(len(runs)), runs, strict=True):
-            for part, style in (("train", ":"), ("test", "-")):
-                points = _points(run, f"{part}_{kind}", kind)
-                if points:
-                    axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.6,
-                              marker="o" if len(points) < 3 else "", markersize=4)  # fmt: skip
+        for color, run in zip(cycle(COLORS), runs, strict=False):
+            for part, style in STYLES.items():
+                if points := _points(run, f"{part}_{kind}", kind):
+                    dots = {"marker": "o" if len(points) < 3 else "", "markersize": 4}
+                    axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.6, **dots)
         _dress(axes, label, "epoch")
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_major_formatter(PLAIN)
         low, high = axes.get_ylim()
-        axes.yaxis.set_minor_formatter(_plain if high < 10 * low else _plain_if_many)
+        axes.yaxis.set_minor_formatter(PLAIN if high < 10 * low else _plain_if_many)
         axes.grid(which="both", color=GRID, linewidth=0.8)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, runs)
+    for color, run in zip(cycle(COLORS), runs, strict=False):
+        axes.plot([], [], color=color, label=f"{run.name}: {100 * run.columns['test_accuracy'][-1]:.2f} %")
+    for part, style in STYLES.items():
+        axes.plot([], [], style, color=PALE, label=part)
+    look = {"ncols": min(len(runs) + len(STYLES), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
+    figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
     figure.savefig(path, dpi=DPI)
 
 
@@ -83,38 +90,13 @@ def _dress(axes: Any, title: str, label: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(label, fontsize=9, color=PALE)
     axes.tick_params(which="both", labelsize=8, colors=PALE)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _legend(figure: Any, runs: Sequence[Curves]) -> None:
-    from matplotlib.lines import Line2D
-
-    entries = [Line2D([], [], color=c, label=_labelled(run)) for c, run in zip(_cycle(len(runs)), runs, strict=True)]
-    entries += [
-        Line2D([], [], color=PALE, linestyle=style, label=part) for part, style in (("train", ":"), ("test", "-"))
-    ]
-    figure.legend(handles=entries, loc="upper left", bbox_to_anchor=(0.05, 0.99), ncols=min(len(entries), 5),
-                  frameon=False, fontsize=9, labelcolor=INK)  # fmt: skip
-
-
-def _labelled(run: Curves) -> str:
-    return f"{run.name}: {100 * run.columns['test_accuracy'][-1]:.2f} %"
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
     """The points (epoch, value) with a finite logarithm, which leaves out NaN and 0."""
-    pairs = zip(run.columns["epoch"], run.columns[column], strict=True)
-    values = [(e, v if kind == "loss" else 1.0 - v) for e, v in pairs]
-    return [(e, v) for e, v in values if 0.0 < v < inf]
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLORS[i % len(COLORS)] for i in range(count)]
-
-
-def _plain(value: float, position: int) -> str:
-    return f"{value:.3g}"
+    values = (v if kind == "loss" else 1.0 - v for v in run.columns[column])
+    return [(e, v) for e, v in zip(run.columns["epoch"], values, strict=True) if 0.0 < v < inf]
 
 
 def _plain_if_many(value: float, position: int) -> str:
