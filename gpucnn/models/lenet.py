@@ -13,17 +13,8 @@ def lenet5(input_shape: Shape, num_classes: int) -> Layer:
     LeCun's images are 32x32; smaller ones get a border of 2, which makes MNIST's 28x28 that size.
     """
     padding = 2 if min(input_shape[:2]) < 32 else 0
-    features = Sequential(
-        Conv2D(input_shape[2], 6, 5, padding=padding),
-        ReLU(),
-        MaxPool2D(2),
-        Conv2D(6, 16, 5),
-        ReLU(),
-        MaxPool2D(2),
-        Flatten(),
-    )
+    first = Conv2D(input_shape[2], 6, 5, padding=padding), ReLU(), MaxPool2D(2)
+    features = Sequential(*first, Conv2D(6, 16, 5), ReLU(), MaxPool2D(2), Flatten())
     (width,) = features.output_shape(input_shape)
-    return Sequential(
-        features=features,
-        classifier=Sequential(Linear(width, 120), ReLU(), Linear(120, 84), ReLU(), Linear(84, num_classes)),
-    )
+    classifier = Sequential(Linear(width, 120), ReLU(), Linear(120, 84), ReLU(), Linear(84, num_classes))
+    return Sequential(features=features, classifier=classifier)
