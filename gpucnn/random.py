@@ -44,11 +44,8 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> 
 
 def bits(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
     """Uniform 32-bit integers: uint64 array of ``shape`` with values below 2**32."""
-    size = prod(shape)
-    block = xp.arange((size + 3) // 4, dtype=xp.uint64)
-    stream_word, low, high = (xp.full_like(block, word) for word in (stream, step & MASK, (step >> 32) & MASK))
-    words = philox((block, stream_word, low, high), (seed & MASK, (seed >> 32) & MASK))
-    return xp.stack(words, axis=1).reshape(-1)[:size].reshape(shape)
+    member = xp.full(1, (step >> 32) & MASK, dtype=xp.uint64)
+    return bits_each(member, prod(shape), seed=seed, stream=stream, step=step, xp=xp).reshape(shape)
 
 
 def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
@@ -58,8 +55,8 @@ def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 
     """
     block = xp.arange((size + 3) // 4, dtype=xp.uint64)  # (size / 4,)
     member = members.astype(xp.uint64)[:, None] + xp.zeros_like(block)  # (B, size / 4)
-    block, stream_word, low = (xp.zeros_like(member) + part for part in (block, stream, step & MASK))
-    words = philox((block, stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))
+    stream_word, low = xp.full_like(member, stream), xp.full_like(member, step & MASK)
+    words = philox((block + xp.zeros_like(member), stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))
     return xp.stack(words, axis=2).reshape(len(members), -1)[:, :size]
 
 

@@ -54,12 +54,11 @@ def restore(checkpoint: Checkpoint, trainer: Trainer) -> None:
     check_names("the averages", checkpoint.averages, [average.name for average in trainer.averages])
     for average in trainer.averages:
         average.load_state_dict(checkpoint.averages[average.name])
-    numbers = dict(checkpoint.progress)
     wanted = [owner.state_dict() for owner in owners(trainer)]
-    if odd := sorted(numbers.keys() ^ {name for own in wanted for name in own}):
+    if odd := sorted(checkpoint.progress.keys() ^ {name for own in wanted for name in own}):
         raise CheckpointError(f"the checkpoint's progress and this version's differ in {odd}")
     for owner, own in zip(owners(trainer), wanted, strict=True):
-        owner.load_state_dict({name: type(value)(numbers[name]) for name, value in own.items()})
+        owner.load_state_dict({name: type(value)(checkpoint.progress[name]) for name, value in own.items()})
     columns = checkpoint.history
     trainer.progress.history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
