@@ -125,10 +125,6 @@ class Clock:
         self.on_device[...] = self.step
         return self.on_device
 
-    def forget_device(self) -> None:
-        """Let ``now`` be a number again."""
-        self.on_device = None
-
     def state_dict(self) -> dict[str, int]:
         """The step, for a checkpoint."""
         return {"step": self.step}

@@ -26,13 +26,9 @@ class RunLog:
         self.columns: list[str] = []
         self.events: Any = None
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows so far."""
-        return read_rows(self.jsonl) if self.jsonl.exists() else []
-
     def keep_until(self, epoch: int) -> None:
         """Drop what comes after an epoch: a resumed run writes it again."""
-        rows = [row for row in self.rows() if row["epoch"] <= epoch]
+        rows = [row for row in read_rows(self.jsonl) if row["epoch"] <= epoch] if self.jsonl.exists() else []
         self.columns = []
         replace_file(self.jsonl, [b"".join(map(_json_line, rows))])
         replace_file(self.csv, [self._csv_lines(rows)])

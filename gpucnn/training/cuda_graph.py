@@ -135,7 +135,7 @@ class GraphRunner:
         self.disabled = True
         self.steps.clear()
         self.scalars.clear()
-        self.clock.forget_device()
+        self.clock.on_device = None
 
     def capture(self, step: CapturedStep, inputs: StepInputs) -> Any:
         """The graph of all launches, which are recorded instead of made."""
