@@ -54,9 +54,9 @@ def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 
     Member m gets ``bits((size,), step=step + 2**32 m)``; ``step`` is below 2**32.
     """
     block = xp.arange((size + 3) // 4, dtype=xp.uint64)  # (size / 4,)
-    member = members.astype(xp.uint64)[:, None] + xp.zeros_like(block)  # (B, size / 4)
+    member = members.astype(xp.uint64, copy=False)[:, None]  # (B, 1)
     stream_word, low = xp.full_like(member, stream), xp.full_like(member, step & MASK)
-    words = philox((block + xp.zeros_like(member), stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))
+    words = philox((block, stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))  # 4 of (B, size / 4)
     return xp.stack(words, axis=2).reshape(len(members), -1)[:, :size]
 
 

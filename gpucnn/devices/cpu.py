@@ -73,12 +73,8 @@ def problem() -> str | None:
         return "Numba is not installed: pip install numba; every op runs on its reference implementation in NumPy"
     from gpucnn.kernels.cpu.engine import blas
 
-    if not blas.ADDRESS:
-        return (
-            "NumPy was built without OpenBLAS: pip install numpy from a wheel; every op runs on its reference "
-            "implementation"
-        )
-    return None
+    missing = "NumPy was built without OpenBLAS: pip install numpy from a wheel"
+    return None if blas.ADDRESS else f"{missing}; every op runs on its reference implementation"
 
 
 def cpu_backend() -> Backend:

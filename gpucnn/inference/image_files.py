@@ -70,10 +70,7 @@ def fit(image: Any, shape: Shape) -> tuple[Array, str]:
         done.append("colour made grey" if mode == "L" else "grey made colour")
         image = image.convert(mode)
     if image.size != (width, height):
-        cropped = image.width * height != image.height * width
-        done.append(
-            f"{'cut to the middle and ' if cropped else ''}resized from {image.width} x {image.height} "
-            f"to {width} x {height}"
-        )
+        cut = "cut to the middle and " if image.width * height != image.height * width else ""
+        done.append(f"{cut}resized from {image.width} x {image.height} to {width} x {height}")
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(height, width, channels), ", ".join(done)

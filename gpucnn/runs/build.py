@@ -88,12 +88,12 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
 def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
     """Lookahead first, so that the moving average is of the weights that it has reset."""
     t = config.train
-    made: list[Average] = []
+    averages: list[Average] = []
     if t.lookahead:
-        made.append(Lookahead(t.lookahead, total_steps(config, steps_per_epoch), t.lookahead_decay))
+        averages.append(Lookahead(t.lookahead, total_steps(config, steps_per_epoch), t.lookahead_decay))
     if t.ema:
-        made.append(EMA(t.ema))
-    return made
+        averages.append(EMA(t.ema))
+    return averages
 
 
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:

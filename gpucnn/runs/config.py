@@ -26,8 +26,6 @@ from gpucnn.settings import Setting, Settings, setting
 from gpucnn.training.cuda_graph import MODES
 from gpucnn.training.precision import POLICIES
 
-Option = bool | int | float | str
-
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
@@ -51,7 +49,7 @@ class ModelConfig(Settings):
     name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
     input_shape: tuple[int, ...] = ()
     num_classes: int = 0
-    options: dict[str, Option] = setting({})
+    options: dict[str, bool | int | float | str] = setting({})
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from gpucnn.types import Shape
 
 REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
 
-Expected = dict[str, dict[str, tuple[Shape, str]]]
-
 
 def owners(trainer: Trainer) -> tuple[Any, ...]:
     """The parts of a trainer whose numbers make up ``Checkpoint.progress``."""
@@ -69,7 +67,7 @@ def check_names(what: str, found: Collection[str], wanted: Collection[str]) -> N
         raise CheckpointError(f"the checkpoint has {what} {sorted(found)}, this run needs {sorted(wanted)}: {REMEDY}")
 
 
-def expected_tensors(config_text: str) -> Expected:
+def expected_tensors(config_text: str) -> dict[str, dict[str, tuple[Shape, str]]]:
     """What a checkpoint with this config must hold: names, shapes and dtypes of the model rebuilt from it."""
     try:
         config = Config.from_toml(config_text, "the config in the checkpoint")
