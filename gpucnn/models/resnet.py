@@ -10,11 +10,8 @@ from gpucnn.types import Shape
 
 def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
     """relu(conv-bn-relu-conv-bn of x, plus x); where the shape changes, x passes a 1x1 convolution."""
-    body = Sequential(
-        *conv_bn_relu(in_channels, out_channels, stride),
-        Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
-        BatchNorm(out_channels),
-    )
+    second = Conv2D(out_channels, out_channels, 3, padding=1, bias=False), BatchNorm(out_channels)
+    body = Sequential(*conv_bn_relu(in_channels, out_channels, stride), *second)
     shortcut: Layer | None = None
     if stride != 1 or in_channels != out_channels:
         shortcut = Sequential(Conv2D(in_channels, out_channels, 1, stride=stride, bias=False), BatchNorm(out_channels))

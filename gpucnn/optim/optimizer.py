@@ -170,12 +170,8 @@ class Optimizer:
 
     def rates(self, lr: float, step: int) -> dict[str, float]:
         """Group -> its learning rate where the schedule's is ``lr``; frozen groups are left out."""
-        found = {}
-        for group, rule in self.rules.items():
-            if not rule.steps or step < rule.steps:
-                base = self.lr * (1.0 - step / rule.steps) if rule.fade else lr
-                found[group] = base * rule.lr
-        return found
+        trained = {group: rule for group, rule in self.rules.items() if group not in self.frozen_groups(step)}
+        return {g: (self.lr * (1.0 - step / rule.steps) if rule.fade else lr) * rule.lr for g, rule in trained.items()}
 
     def frozen_groups(self, step: int) -> list[str]:
         """The groups that are frozen at this step, or were before."""
@@ -237,10 +233,8 @@ class SGD(Optimizer):
         self.state_names = ("velocity",) if any(self.momenta.values()) else ()
 
     def decay(self, group: str) -> float:
-        decay, full = super().decay(group), self.lr * self.rules[group].lr
-        if not self.decoupled:
-            return decay
-        return decay / full if full else 0.0
+        full = self.lr * self.rules[group].lr if self.decoupled else 1.0
+        return super().decay(group) / full if full else 0.0
 
     def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         w, g, *velocity = self.arrays(part)

@@ -24,9 +24,8 @@ T = TypeVar("T")
 
 def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
     """What to train and to test on; with ``data.validation``, training images stand in for the test set."""
-    if not config.data.validation:
-        return train, test
-    return split_validation(train, config.data.validation, config.train.seed)
+    held_out = config.data.validation
+    return split_validation(train, held_out, config.train.seed) if held_out else (train, test)
 
 
 def resolve(config: Config, train: Dataset) -> Config:

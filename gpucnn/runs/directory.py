@@ -156,8 +156,8 @@ def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> 
     tell = tell or (lambda line: print(f"gpucnn: WARNING: {line}", file=sys.stderr))
     runs = [root]
     if not checkpoints(root) and root.is_dir():
-        folders = (path for path in root.iterdir() if path.is_dir())
-        runs = sorted(folders, key=lambda path: (saved_at(path), natural_order(path.name)), reverse=True)
+        saved = {run: [path.stat().st_mtime_ns for path in checkpoints(run)] for run in root.iterdir() if run.is_dir()}
+        runs = sorted(saved, key=lambda run: (max(saved[run], default=0), natural_order(run.name)), reverse=True)
     damaged: list[str] = []
     for path in (path for run in runs for path in checkpoints(run)):
         if reason := problem(path):
@@ -169,11 +169,6 @@ def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> 
     if damaged:
         raise CheckpointError(f"none of {len(damaged)} checkpoints can be loaded: {damaged[0]}")
     return None
-
-
-def saved_at(run: Path) -> int:
-    """When a run last saved a checkpoint, in nanoseconds; 0 where it has none."""
-    return max((path.stat().st_mtime_ns for path in checkpoints(run)), default=0)
 
 
 def checkpoints(run: Path) -> list[Path]:

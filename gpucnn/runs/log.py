@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,6 @@ class RunLog:
         """End the events' file."""
         if self.events:
             self.events.close()
-            self.events = None
 
     def _csv_lines(self, rows: Sequence[Row]) -> bytes:
         """Rows in CSV; a header is above the first, whose columns are those of all."""
@@ -78,12 +78,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+        with suppress(ValueError):
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-            rows.append(row)
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows.append(row)
     return rows
 
 
