@@ -38,8 +38,7 @@ class RunningMetrics:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums as numbers of the host, for a checkpoint.  # sync"""
-        loss_sum, correct, examples = self.sums()
-        return {"loss_sum": loss_sum, "correct": correct, "examples": examples}
+        return dict(zip(("loss_sum", "correct", "examples"), self.sums(), strict=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a ``state_dict``, in the same arrays, whose addresses CUDA graphs know."""
@@ -59,11 +58,8 @@ class RunningMetrics:
 
     def sums(self) -> tuple[float, int, int]:
         """(loss_sum, correct, examples) as numbers of the host.  # sync"""
-        return (
-            float(self.backend.to_host(self.loss_sum)),
-            int(self.backend.to_host(self.correct)),
-            self.examples,
-        )
+        to_host = self.backend.to_host
+        return float(to_host(self.loss_sum)), int(to_host(self.correct)), self.examples
 
     def read(self) -> tuple[float, float]:
         """(mean loss, accuracy).  # sync"""

@@ -44,11 +44,8 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> 
 
 def bits(shape: Shape, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
     """Uniform 32-bit integers: uint64 array of ``shape`` with values below 2**32."""
-    size = prod(shape)
-    block = xp.arange((size + 3) // 4, dtype=xp.uint64)
-    stream_word, low, high = (xp.full_like(block, word) for word in (stream, step & MASK, (step >> 32) & MASK))
-    words = philox((block, stream_word, low, high), (seed & MASK, (seed >> 32) & MASK))
-    return xp.stack(words, axis=1).reshape(-1)[:size].reshape(shape)
+    member = xp.full(1, (step >> 32) & MASK, dtype=xp.uint64)
+    return bits_each(member, prod(shape), seed=seed, stream=stream, step=step, xp=xp).reshape(shape)
 
 
 def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 0, xp: ModuleType = np) -> Array:
@@ -57,9 +54,9 @@ def bits_each(members: Array, size: int, *, seed: int, stream: int, step: int = 
     Member m gets ``bits((size,), step=step + 2**32 m)``; ``step`` is below 2**32.
     """
     block = xp.arange((size + 3) // 4, dtype=xp.uint64)  # (size / 4,)
-    member = members.astype(xp.uint64)[:, None] + xp.zeros_like(block)  # (B, size / 4)
-    block, stream_word, low = (xp.zeros_like(member) + part for part in (block, stream, step & MASK))
-    words = philox((block, stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))
+    member = members.astype(xp.uint64, copy=False)[:, None]  # (B, 1)
+    stream_word, low = xp.full_like(member, stream), xp.full_like(member, step & MASK)
+    words = philox((block, stream_word, low, member), (seed & MASK, (seed >> 32) & MASK))  # 4 of (B, size / 4)
     return xp.stack(words, axis=2).reshape(len(members), -1)[:, :size]
 
 
@@ -127,10 +124,6 @@ class Clock:
             self.on_device = xp.zeros((), dtype=xp.int64)
         self.on_device[...] = self.step
         return self.on_device
-
-    def forget_device(self) -> None:
-        """Let ``now`` be a number again."""
-        self.on_device = None
 
     def state_dict(self) -> dict[str, int]:
         """The step, for a checkpoint."""

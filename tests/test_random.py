@@ -118,5 +118,5 @@ def test_a_clock_comes_back_and_tells_the_device() -> None:
     other.step += 1
     assert other.tell_device(np) is array is other.now
     assert array == 41
-    other.forget_device()
+    other.on_device = None
     assert other.now == 41

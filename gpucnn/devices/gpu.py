@@ -1,11 +1,10 @@
 """The GPU: CuPy, and the table of what runs faster than the reference implementation."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from gpucnn import losses, metrics
-from gpucnn.backend import Backend, Kernel, Op, guarded
+from gpucnn.backend import Backend, Kernel, Op, guarded, rows
 from gpucnn.data.augment import colour, crop_flip, warp
 from gpucnn.devices.gpu_memory import MemoryLimit
 from gpucnn.kernels.gpu.cudnn.options import Options
@@ -45,61 +44,53 @@ def table(options: Options) -> dict[Op, Kernel]:
         conv2d.conv2d: by_cudnn("conv2d"),
         conv2d.conv2d_input_grad: by_cudnn("conv2d_input_grad"),
         conv2d.conv2d_weight_grad: by_cudnn("conv2d_weight_grad"),
-        conv2d.bias_grad: Kernel(sums.bias_grad, sums.accepts_bias_grad),
+        **rows(sums, sums.accepts_bias_grad, conv2d.bias_grad),
         # fully connected: small ones, the others run on cuBLAS
-        linear.linear: Kernel(products.linear, products.accepts_linear),
-        linear.linear_input_grad: Kernel(products.linear_input_grad, products.accepts_input_grad),
-        linear.linear_weight_grad: Kernel(products.linear_weight_grad, products.accepts_weight_grad),
+        **rows(products, products.accepts_linear, linear.linear),
+        **rows(products, products.accepts_input_grad, linear.linear_input_grad),
+        **rows(products, products.accepts_weight_grad, linear.linear_weight_grad),
         # batch norm, alone and with ReLU
-        batchnorm.batchnorm: Kernel(norm.batchnorm, norm.accepts_train),
-        batchnorm.batchnorm_eval: Kernel(norm.batchnorm_eval, norm.accepts_eval),
-        batchnorm.batchnorm_grad: Kernel(norm.batchnorm_grad, norm.accepts_grad),
-        batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_train),
-        batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_eval),
-        batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
-        batchnorm.move_running: Kernel(norm.move_running, norm.accepts_running),
+        **rows(norm, norm.accepts_train, batchnorm.batchnorm, batchnorm.batchnorm_relu),
+        **rows(norm, norm.accepts_eval, batchnorm.batchnorm_eval, batchnorm.batchnorm_relu_eval),
+        **rows(norm, norm.accepts_grad, batchnorm.batchnorm_grad, batchnorm.batchnorm_relu_grad),
+        **rows(norm, norm.accepts_running, batchnorm.move_running),
         # activations and sums
-        activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
-        activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
-        activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_slope),
-        activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_slope_grad),
-        gelu.gelu: Kernel(elementwise.gelu, elementwise.accepts_one),
-        gelu.gelu_grad: Kernel(elementwise.gelu_grad, elementwise.accepts_two),
-        containers.add: Kernel(elementwise.add, elementwise.accepts_two),
-        containers.add_relu: Kernel(elementwise.add_relu, elementwise.accepts_two),
-        dropout.dropout: Kernel(drop.dropout, drop.accepts),
+        **rows(elementwise, elementwise.accepts_one, activations.relu, gelu.gelu),
+        **rows(elementwise, elementwise.accepts_two, activations.relu_grad, gelu.gelu_grad),
+        **rows(elementwise, elementwise.accepts_slope, activations.leaky_relu),
+        **rows(elementwise, elementwise.accepts_slope_grad, activations.leaky_relu_grad),
+        **rows(elementwise, elementwise.accepts_two, containers.add, containers.add_relu),
+        **rows(drop, drop.accepts, dropout.dropout),
         # pooling
-        pooling.max_pool2d: Kernel(pools.max_pool2d, pools.accepts),
-        pooling.max_pool2d_grad: Kernel(pools.max_pool2d_grad, pools.accepts_max_grad),
-        pooling.avg_pool2d: Kernel(pools.avg_pool2d, pools.accepts),
-        pooling.avg_pool2d_grad: Kernel(pools.avg_pool2d_grad, pools.accepts_grad),
-        pooling.global_avg_pool2d: Kernel(pools.global_avg_pool2d, pools.accepts_global),
-        pooling.global_avg_pool2d_grad: Kernel(pools.global_avg_pool2d_grad, pools.accepts_global_grad),
+        **rows(pools, pools.accepts, pooling.max_pool2d, pooling.avg_pool2d),
+        **rows(pools, pools.accepts_max_grad, pooling.max_pool2d_grad),
+        **rows(pools, pools.accepts_grad, pooling.avg_pool2d_grad),
+        **rows(pools, pools.accepts_global, pooling.global_avg_pool2d),
+        **rows(pools, pools.accepts_global_grad, pooling.global_avg_pool2d_grad),
         # fused layers
-        fusion.relu_max_pool2d: Kernel(fused.relu_max_pool2d, pools.accepts),
-        fusion.relu_max_pool2d_grad: Kernel(fused.relu_max_pool2d_grad, pools.accepts_max_grad),
-        fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_train),
-        fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_eval),
-        fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
+        **rows(fused, pools.accepts, fusion.relu_max_pool2d),
+        **rows(fused, pools.accepts_max_grad, fusion.relu_max_pool2d_grad),
+        **rows(fused, fused.accepts_train, fusion.batchnorm_relu_max_pool2d),
+        **rows(fused, fused.accepts_eval, fusion.batchnorm_relu_max_pool2d_eval),
+        **rows(fused, fused.accepts_grad, fusion.batchnorm_relu_max_pool2d_grad),
         # loss, metrics, optimisers
-        losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),
-        metrics.count_correct: Kernel(loss.count_correct, loss.accepts),
-        optimizer.sgd_update: Kernel(optim.sgd_update, optim.accepts_sgd),
-        optimizer.momentum_update: Kernel(optim.momentum_update, optim.accepts_momentum),
-        optimizer.adam_update: Kernel(optim.adam_update, optim.accepts_adam),
-        muon.muon_update: Kernel(orthogonal.muon_update, orthogonal.accepts),
-        averages.lerp: Kernel(optim.lerp, optim.accepts_lerp),
+        **rows(loss, loss.accepts, losses.softmax_cross_entropy, metrics.count_correct),
+        **rows(optim, optim.accepts_sgd, optimizer.sgd_update),
+        **rows(optim, optim.accepts_momentum, optimizer.momentum_update),
+        **rows(optim, optim.accepts_adam, optimizer.adam_update),
+        **rows(orthogonal, orthogonal.accepts, muon.muon_update),
+        **rows(optim, optim.accepts_lerp, averages.lerp),
         # mixed precision
-        loss_scale.unscale: Kernel(precision.unscale, precision.accepts_unscale),
-        loss_scale.keep: Kernel(precision.keep, precision.accepts_keep),
-        loss_scale.adapt: Kernel(precision.adapt, precision.accepts_adapt),
+        **rows(precision, precision.accepts_unscale, loss_scale.unscale),
+        **rows(precision, precision.accepts_keep, loss_scale.keep),
+        **rows(precision, precision.accepts_adapt, loss_scale.adapt),
         # batches of images
-        crop_flip.gather_normalize: Kernel(augment.gather_normalize, augment.accepts_gather),
-        crop_flip.gather_augment: Kernel(augment.gather_augment, augment.accepts_augment),
-        warp.noise_planes: Kernel(warps.noise_planes, warps.accepts_noise),
-        warp.smooth: Kernel(warps.smooth, warps.accepts_smooth),
-        warp.warp: Kernel(warps.warp, warps.accepts_warp),
-        colour.jitter: Kernel(colours.jitter, colours.accepts),
+        **rows(augment, augment.accepts_gather, crop_flip.gather_normalize),
+        **rows(augment, augment.accepts_augment, crop_flip.gather_augment),
+        **rows(warps, warps.accepts_noise, warp.noise_planes),
+        **rows(warps, warps.accepts_smooth, warp.smooth),
+        **rows(warps, warps.accepts_warp, warp.warp),
+        **rows(colours, colours.accepts, colour.jitter),
     }
 
 
@@ -123,14 +114,12 @@ class UncapturableOps:
 
     def watched(self, op: Op) -> Op:
         """The op, whose name is noted when it runs if that is on cuBLAS."""
-        if op not in ON_CUBLAS:
-            return op
 
         def run(*args: Any, **kwargs: Any) -> Any:
             self.names.add(op.__name__)
             return op(*args, **kwargs)
 
-        return run
+        return run if op in ON_CUBLAS else op
 
     def pop(self) -> list[str]:
         """The names, which are forgotten."""
@@ -153,17 +142,13 @@ def gpu_backend(index: int = 0) -> Backend:
 
     cupy.cuda.Device(index).use()
     options, uncapturable = Options.from_environment(), UncapturableOps()
-
-    def with_tf32(allowed: bool) -> Mapping[Op, Op]:
-        return kernels(options.with_tf32(allowed), uncapturable)
-
     return Backend(
         f"gpu:{index}",
         cupy,
         kernels(options, uncapturable),
         copy_to_host=cupy.asnumpy,
         synchronous=False,
-        tf32_kernels=with_tf32,
+        tf32_kernels=lambda allowed: kernels(options.with_tf32(allowed), uncapturable),
         uncapturable_ops=uncapturable.pop,
     )
 

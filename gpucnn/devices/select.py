@@ -21,30 +21,25 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: s
         DeviceError: there are GPUs, but not the one asked for; or there is none and that is an error.
     """
     bound = memory_limit(limit)
-    backend, reason = found_backend(device, strict, threads)
+    set_threads(threads)
+    reason = ""
+    if device == "auto":
+        reason = gpu_problem() or ""
+        device = "cpu" if reason else "gpu"
+    try:
+        backend = get_backend(device)
+    except DeviceError as error:
+        if strict or gpu_problem() is None:  # a wrong number among GPUs that are there is a slip
+            raise
+        reason = str(error)
+        line = f"gpucnn: WARNING: --device {device} was asked for, but {reason}; RUNNING ON THE CPU INSTEAD"
+        print(line, file=sys.stderr)
+        backend = get_backend("cpu")
     if bound != MemoryLimit() and not backend.synchronous:
         from gpucnn.devices import gpu
 
         gpu.limit_memory(bound)
     return backend, reason
-
-
-def found_backend(device: str, strict: bool, threads: int) -> tuple[Backend, str]:
-    """``choose_backend`` without a limit."""
-    set_threads(threads)
-    if device == "auto":
-        reason = gpu_problem() or ""
-        return get_backend("cpu" if reason else "gpu"), reason
-    try:
-        return get_backend(device), ""
-    except DeviceError as error:
-        if strict or gpu_problem() is None:  # a wrong number among GPUs that are there is a slip
-            raise
-        print(
-            f"gpucnn: WARNING: --device {device} was asked for, but {error}; RUNNING ON THE CPU INSTEAD",
-            file=sys.stderr,
-        )
-        return get_backend("cpu"), str(error)
 
 
 def check_threads(threads: int) -> None:

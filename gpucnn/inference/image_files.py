@@ -18,24 +18,19 @@ def open_image(path: Path) -> Any:
         DataError: no such file, another format, damaged, or larger than Pillow accepts.
         UsageError: Pillow is not installed.
     """
-    pillow = _pillow()
-    if not path.is_file():  # reading a pipe would block
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    try:
-        with pillow.open(path, formats=FORMATS) as image:
-            image.load()
-            return _plain(image)
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()).removesuffix(f" {str(path)!r}")
-        raise DataError(f"{path} is not a PNG or JPEG image that can be read: {reason}") from None
-
-
-def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
         raise UsageError(f"image files need Pillow ({error}): pip install 'gpucnn[viz]'") from None
-    return Image
+    if not path.is_file():  # reading a pipe would block
+        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            image.load()
+            return _plain(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()).removesuffix(f" {str(path)!r}")
+        raise DataError(f"{path} is not a PNG or JPEG image that can be read: {reason}") from None
 
 
 def _plain(image: Any) -> Any:
@@ -75,10 +70,7 @@ def fit(image: Any, shape: Shape) -> tuple[Array, str]:
         done.append("colour made grey" if mode == "L" else "grey made colour")
         image = image.convert(mode)
     if image.size != (width, height):
-        cropped = image.width * height != image.height * width
-        done.append(
-            f"{'cut to the middle and ' if cropped else ''}resized from {image.width} x {image.height} "
-            f"to {width} x {height}"
-        )
+        cut = "cut to the middle and " if image.width * height != image.height * width else ""
+        done.append(f"{cut}resized from {image.width} x {image.height} to {width} x {height}")
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(height, width, channels), ", ".join(done)

@@ -23,15 +23,12 @@ class View:
     mirror: bool = False
 
 
+SHIFTED = (View(0.5), View(0.25, -1, -1), View(0.25, 1, 1))
 VIEWS: dict[str, tuple[View, ...]] = {
     "none": (View(1.0),),
     "flip": (View(0.5), View(0.5, mirror=True)),
-    "shift": (View(0.5), View(0.25, -1, -1), View(0.25, 1, 1)),
-    "multicrop": tuple(
-        View(weight / 2, step, step, mirror)
-        for step, weight in ((0, 0.5), (-1, 0.25), (1, 0.25))
-        for mirror in (False, True)
-    ),
+    "shift": SHIFTED,
+    "multicrop": tuple(View(v.weight / 2, v.down, v.right, mirror) for v in SHIFTED for mirror in (False, True)),
 }
 """Name -> views: the image alone; with its mirror image; with two diagonal shifts, for digits; and all of these."""
 

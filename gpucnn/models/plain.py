@@ -1,4 +1,4 @@
-"""Networks without branches: a perceptron, a small net for digits and a small VGG (arXiv 1409.1556) for CIFAR."""
+"""Networks without branches: a perceptron, LeNet-5, a small net for digits and a small VGG (arXiv 1409.1556)."""
 
 from math import prod
 
@@ -12,10 +12,8 @@ WIDEST, DEEPEST = 65536, 100  # of a perceptron: a checkpoint's config must not 
 
 def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[Entry]:
     """A 3x3 convolution without bias (batch norm would subtract it again), batch norm and ReLU."""
-    return [
-        Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        (BatchNorm(out_channels), ReLU()),
-    ]
+    convolution = Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    return [convolution, (BatchNorm(out_channels), ReLU())]
 
 
 def mlp(input_shape: Shape, num_classes: int, *, width: int = 256, depth: int = 2) -> Layer:
@@ -30,21 +28,27 @@ def mlp(input_shape: Shape, num_classes: int, *, width: int = 256, depth: int = 
     return Sequential(*layers, Linear(fan_in, num_classes))
 
 
+def lenet5(input_shape: Shape, num_classes: int) -> Layer:
+    """Two 5x5 convolutions of 6 and 16 filters, then 120, 84 and ``num_classes`` units.
+
+    LeCun et al., "Gradient-based learning applied to document recognition", 1998, with ReLU and max pooling for the
+    original's averages.  LeCun's images are 32x32; smaller ones get a border of 2, which makes MNIST's 28x28 that size.
+    """
+    padding = 2 if min(input_shape[:2]) < 32 else 0
+    first = Conv2D(input_shape[2], 6, 5, padding=padding), ReLU(), MaxPool2D(2)
+    features = Sequential(*first, Conv2D(6, 16, 5), ReLU(), MaxPool2D(2), Flatten())
+    (width,) = features.output_shape(input_shape)
+    classifier = Sequential(Linear(width, 120), ReLU(), Linear(120, 84), ReLU(), Linear(84, num_classes))
+    return Sequential(features=features, classifier=classifier)
+
+
 def mnist_cnn(input_shape: Shape, num_classes: int, *, dropout: float = 0.5) -> Layer:
     """[32, 32, pool] [64, pool] with batch norm, then 128 units and dropout: a small net for digits."""
-    features = Sequential(
-        *conv_bn_relu(input_shape[2], 32),
-        *conv_bn_relu(32, 32),
-        MaxPool2D(2),
-        *conv_bn_relu(32, 64),
-        MaxPool2D(2),
-        Flatten(),
-    )
+    first = [*conv_bn_relu(input_shape[2], 32), *conv_bn_relu(32, 32), MaxPool2D(2)]
+    features = Sequential(*first, *conv_bn_relu(32, 64), MaxPool2D(2), Flatten())
     (width,) = features.output_shape(input_shape)
-    return Sequential(
-        features=features,
-        classifier=Sequential(Linear(width, 128), ReLU(), Dropout(dropout), Linear(128, num_classes)),
-    )
+    classifier = Sequential(Linear(width, 128), ReLU(), Dropout(dropout), Linear(128, num_classes))
+    return Sequential(features=features, classifier=classifier)
 
 
 def vgg_small(input_shape: Shape, num_classes: int, *, dropout: float = 0.0) -> Layer:

@@ -1,51 +1,42 @@
 """Residual networks for small images (He et al., arXiv 1512.03385)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from gpucnn.layers import (
-    BatchNorm,
-    Conv2D,
-    Flatten,
-    GlobalAvgPool2D,
-    Layer,
-    Linear,
-    MaxPool2D,
-    Residual,
-    Scale,
-    Sequential,
-)
+from gpucnn.layers import BatchNorm, Conv2D, Flatten, GlobalAvgPool2D, Linear, MaxPool2D, Residual, Scale, Sequential
+from gpucnn.layers.base import Layer
 from gpucnn.models.plain import conv_bn_relu
 from gpucnn.types import Shape
 
 
 def basic_block(in_channels: int, out_channels: int, stride: int) -> Layer:
     """relu(conv-bn-relu-conv-bn of x, plus x); where the shape changes, x passes a 1x1 convolution."""
-    body = Sequential(
-        *conv_bn_relu(in_channels, out_channels, stride),
-        Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
-        BatchNorm(out_channels),
-    )
+    second = Conv2D(out_channels, out_channels, 3, padding=1, bias=False), BatchNorm(out_channels)
+    body = Sequential(*conv_bn_relu(in_channels, out_channels, stride), *second)
     shortcut: Layer | None = None
     if stride != 1 or in_channels != out_channels:
         shortcut = Sequential(Conv2D(in_channels, out_channels, 1, stride=stride, bias=False), BatchNorm(out_channels))
     return Residual(body, shortcut, relu=True)
 
 
+def stages(
+    block: Callable[[int, int, int], Layer], channels: int, widths: Sequence[int], blocks: int
+) -> dict[str, Layer]:
+    """A stage of blocks (in_channels, out_channels, stride) per width; each after the first halves the image."""
+    made: dict[str, Layer] = {}
+    for number, width in enumerate(widths, 1):
+        first = block(channels, width, 1 if number == 1 else 2)
+        made[f"stage{number}"] = Sequential(first, *(block(width, width, 1) for _ in range(blocks - 1)))
+        channels = width
+    return made
+
+
 def resnet(input_shape: Shape, num_classes: int, widths: Sequence[int], blocks: int) -> Layer:
-    """A 3x3 stem, a stage of ``blocks`` blocks per width (each after the first halves the image), global average."""
-    stages: dict[str, Layer] = {}
-    channels = widths[0]
-    for number, width in enumerate(widths):
-        stage = []
-        for block in range(blocks):
-            stage.append(basic_block(channels, width, 2 if number > 0 and block == 0 else 1))
-            channels = width
-        stages[f"stage{number + 1}"] = Sequential(*stage)
+    """A 3x3 stem, a stage of ``blocks`` blocks per width, global average."""
     return Sequential(
         stem=Sequential(*conv_bn_relu(input_shape[2], widths[0])),
-        **stages,
+        **stages(basic_block, widths[0], widths, blocks),
         pool=GlobalAvgPool2D(),
-        classifier=Linear(channels, num_classes),
+        classifier=Linear(widths[-1], num_classes),
     )
 
 

@@ -4,19 +4,8 @@ Frozen filters that whiten 2x2 patches, three groups of convolutions that start 
 remaining image.  Batch norm's scale is frozen, so the logits get a constant one.
 """
 
-from gpucnn.layers import (
-    GELU,
-    BatchNorm,
-    Conv2D,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool2D,
-    Residual,
-    Scale,
-    Sequential,
-    Whitening,
-)
+from gpucnn.layers import GELU, BatchNorm, Conv2D, Flatten, Linear, MaxPool2D, Residual, Scale, Sequential, Whitening
+from gpucnn.layers.base import Layer
 from gpucnn.layers.initializers import dirac, fan_in_uniform, unit_uniform
 from gpucnn.types import Shape
 

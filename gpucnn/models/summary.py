@@ -1,10 +1,13 @@
 """A model's layers, output shapes, parameters and floating-point operations."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gpucnn.layers import Layer, Residual, Sequential
 from gpucnn.types import Shape
+
+Step = tuple[str, Layer, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -18,35 +21,39 @@ class Row:
     flops: int
 
 
-def rows(layer: Layer, shape: Shape, name: str = "") -> Iterator[Row]:
+def walk(layer: Layer, x: Any, run: Callable[[Layer, Any], Any], name: str = "") -> Iterator[Step]:
+    """Every layer that computes, in order: (dotted name, layer, its input, its output), the output by ``run``.
+
+    The layers of a ``Sequential`` come one by one, not fused, and after the branches of a ``Residual`` their sum.
+    """
+    child_x = x
+    for child_name, child in layer.children().items() if isinstance(layer, Sequential | Residual) else ():
+        for step in walk(child, child_x, run, f"{name}.{child_name}" if name else child_name):
+            yield step
+            child_x = step[3] if isinstance(layer, Sequential) else x
+    if not isinstance(layer, Sequential):
+        yield name, layer, x, run(layer, x)
+
+
+def rows(model: Layer, input_shape: Shape) -> Iterator[Row]:
     """Every layer that computes, in the order of computation."""
-    if isinstance(layer, Sequential):
-        for child_name, child in layer.children().items():
-            yield from rows(child, shape, f"{name}.{child_name}" if name else child_name)
-            shape = child.output_shape(shape)
-    elif isinstance(layer, Residual):
-        for child_name, child in layer.children().items():
-            yield from rows(child, shape, f"{name}.{child_name}" if name else child_name)
-        own = layer.flops(shape) - sum(child.flops(shape) for child in layer.children().values())
-        yield Row(name, "Residual (sum)", layer.output_shape(shape), 0, own)
-    else:
+    for name, layer, shape, output in walk(model, input_shape, lambda layer, shape: layer.output_shape(shape)):
+        kind, flops = type(layer).__name__, layer.flops(shape)
         parameters = sum(parameter.size for parameter in layer.parameters().values())
-        yield Row(name, type(layer).__name__, layer.output_shape(shape), parameters, layer.flops(shape))
+        if isinstance(layer, Residual):  # the branches have rows of their own
+            kind, parameters = "Residual (sum)", 0
+            flops -= sum(child.flops(shape) for child in layer.children().values())
+        yield Row(name, kind, output, parameters, flops)
 
 
 def summary(model: Layer, input_shape: Shape) -> str:
     """A human-readable table; shapes and FLOPs are of one example, forward."""
-    table = [("layer", "", "output", "parameters", "FLOPs")]
     listed = list(rows(model, input_shape))
-    for row in listed:
-        shape = " x ".join(map(str, row.shape))
-        table.append((row.name, row.kind, shape, f"{row.parameters:,}", f"{row.flops:,}"))
-    total = (sum(row.parameters for row in listed), sum(row.flops for row in listed))
-    table.append(("total", "", "", f"{total[0]:,}", f"{total[1]:,}"))
-    widths = [max(len(line[column]) for line in table) for column in range(5)]
-    lines = [
-        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}  {e:>{widths[4]}}".rstrip()
-        for a, b, c, d, e in table
-    ]
+    listed.append(Row("total", "", (), sum(row.parameters for row in listed), sum(row.flops for row in listed)))
+    cells = ((r.name, r.kind, " x ".join(map(str, r.shape)), f"{r.parameters:,}", f"{r.flops:,}") for r in listed)
+    table = [("layer", "", "output", "parameters", "FLOPs"), *cells]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>>", widths, strict=True))
+    lines = [line.format(*texts).rstrip() for texts in table]
     rule = "-" * max(map(len, lines))
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

@@ -1,8 +1,11 @@
 """Wide residual networks (Zagoruyko and Komodakis, arXiv 1605.07146): few blocks, many channels."""
 
+from functools import partial
+
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, ReLU, Residual, Sequential
-from gpucnn.layers.containers import Entry
+from gpucnn.models.plain import conv_bn_relu
+from gpucnn.models.resnet import stages
 from gpucnn.types import Shape
 
 DEEPEST, WIDEST = 202, 64  # a checkpoint's config must not build a huge model
@@ -11,12 +14,9 @@ DEEPEST, WIDEST = 202, 64  # a checkpoint's config must not build a huge model
 def wide_block(in_channels: int, out_channels: int, stride: int, dropout: float) -> Layer:
     """bn-relu-conv-bn-relu-conv of x, plus x; where the shape changes, both branches start from relu(bn(x))."""
     entrance = BatchNorm(in_channels), ReLU()
-    branch: list[Entry] = [
-        Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        (BatchNorm(out_channels), ReLU()),
-        *([Dropout(dropout)] if dropout else []),
-        Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
-    ]
+    dropped = [Dropout(dropout)] if dropout else []
+    second = Conv2D(out_channels, out_channels, 3, padding=1, bias=False)
+    branch = [*conv_bn_relu(in_channels, out_channels, stride), *dropped, second]
     if stride == 1 and in_channels == out_channels:
         return Residual(Sequential(entrance, *branch))
     shortcut = Conv2D(in_channels, out_channels, 1, stride=stride, bias=False)
@@ -38,18 +38,11 @@ def wide_resnet(
             f"wide_resnet with depth = {depth} and widen = {widen}: give a depth of 10, 16, 22 ... up to {DEEPEST} "
             f"and a widen from 1 to {WIDEST}"
         )
-    stages: dict[str, Layer] = {}
-    channels = 16
-    for number, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
-        blocks = []
-        for block in range((depth - 4) // 6):
-            blocks.append(wide_block(channels, width, 2 if number > 0 and block == 0 else 1, dropout))
-            channels = width
-        stages[f"stage{number + 1}"] = Sequential(*blocks)
+    widths = (16 * widen, 32 * widen, 64 * widen)
     return Sequential(
         stem=Conv2D(input_shape[2], 16, 3, padding=1, bias=False),
-        **stages,
-        norm=(BatchNorm(channels), ReLU()),
+        **stages(partial(wide_block, dropout=dropout), 16, widths, (depth - 4) // 6),
+        norm=(BatchNorm(widths[-1]), ReLU()),
         pool=GlobalAvgPool2D(),
-        classifier=Linear(channels, num_classes),
+        classifier=Linear(widths[-1], num_classes),
     )

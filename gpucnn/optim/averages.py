@@ -14,7 +14,7 @@ Frozen parameters do not change and have no average.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +59,6 @@ class Average:
         self.followed = (model.flat.data[model.flat.trained], model.flat_buffers.data)
         self.arrays = tuple(w.copy() for w in self.followed)
 
-    def update(self, step: int) -> None:
-        """Update the average after this step, counted from 0."""
-        self.apply(self.update_at(step))
-
     def update_at(self, step: int) -> AverageUpdate:
         """The update that is due after this step, counted from 0."""
         raise NotImplementedError
@@ -79,17 +75,6 @@ class Average:
         """Replace the model's weights by the average."""
         for a, w in zip(self.arrays, self.followed, strict=True):
             w[...] = a
-
-    @contextmanager
-    def in_model(self) -> Iterator[None]:
-        """The model has the averaged weights inside a ``with`` block, and its own ones again after it."""
-        before = [w.copy() for w in self.followed]
-        try:
-            self.copy_to_model()
-            yield
-        finally:
-            for w, kept in zip(self.followed, before, strict=True):
-                w[...] = kept
 
     def views(self) -> dict[str, Array]:
         """Name of a trained parameter or a buffer -> its average, in its shape."""
@@ -162,9 +147,13 @@ class Lookahead(Average):
 
 @contextmanager
 def averaged(averages: Sequence[Average]) -> Iterator[None]:
-    """The model has the weights that evaluation uses: averaged ones, if an average is meant for that."""
-    with ExitStack() as stack:
-        for average in averages:
-            if average.evaluated:
-                stack.enter_context(average.in_model())
+    """In a ``with`` block the model has the weights that evaluation uses: averaged ones, if an average is for that."""
+    evaluated = [average for average in averages if average.evaluated]
+    before = [(w, w.copy()) for average in evaluated for w in average.followed]
+    try:
+        for average in evaluated:
+            average.copy_to_model()
         yield
+    finally:
+        for w, own in before:
+            w[...] = own

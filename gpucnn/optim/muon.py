@@ -85,12 +85,7 @@ class Muon(SGD):
         steps: int = 3,
     ) -> None:
         super().__init__(
-            lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            decoupled=decoupled,
-            groups=groups,
+            lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, decoupled=decoupled, groups=groups
         )
         if steps < 1:
             raise UsageError(f"Muon with {steps} Newton-Schulz steps: give a number >= 1")

@@ -170,12 +170,8 @@ class Optimizer:
 
     def rates(self, lr: float, step: int) -> dict[str, float]:
         """Group -> its learning rate where the schedule's is ``lr``; frozen groups are left out."""
-        found = {}
-        for group, rule in self.rules.items():
-            if not rule.steps or step < rule.steps:
-                base = self.lr * (1.0 - step / rule.steps) if rule.fade else lr
-                found[group] = base * rule.lr
-        return found
+        trained = {group: rule for group, rule in self.rules.items() if group not in self.frozen_groups(step)}
+        return {g: (self.lr * (1.0 - step / rule.steps) if rule.fade else lr) * rule.lr for g, rule in trained.items()}
 
     def frozen_groups(self, step: int) -> list[str]:
         """The groups that are frozen at this step, or were before."""
@@ -183,10 +179,8 @@ class Optimizer:
 
     def decay(self, group: str) -> float:
         """The weight decay of a group."""
-        own = self.rules[group].weight_decay
-        if own is not None:
-            return own
-        return self.weight_decay if group in DECAYED else 0.0
+        own, general = self.rules[group].weight_decay, self.weight_decay if group in DECAYED else 0.0
+        return general if own is None else own
 
     def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         """Update this part of the flat arrays, a group and its equals, at the group's rate."""
@@ -233,16 +227,14 @@ class SGD(Optimizer):
         super().__init__(lr, weight_decay, groups)
         if not 0.0 <= momentum < 1.0:
             raise UsageError(f"momentum={momentum}: give a number in [0, 1)")
-        own = {group: rule.momentum for group, rule in self.rules.items()}
-        self.momenta = {group: momentum if value is None else value for group, value in own.items()}
+        own = {group: rule.momentum for group, rule in self.rules.items() if rule.momentum is not None}
+        self.momenta = dict.fromkeys(self.rules, momentum) | own
         self.momentum, self.nesterov, self.decoupled = momentum, nesterov, decoupled
         self.state_names = ("velocity",) if any(self.momenta.values()) else ()
 
     def decay(self, group: str) -> float:
-        decay, full = super().decay(group), self.lr * self.rules[group].lr
-        if not self.decoupled:
-            return decay
-        return decay / full if full else 0.0
+        full = self.lr * self.rules[group].lr if self.decoupled else 1.0
+        return super().decay(group) / full if full else 0.0
 
     def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         w, g, *velocity = self.arrays(part)
@@ -278,7 +270,7 @@ class Adam(Optimizer):
 
     def update(self, group: str, part: slice, lr: Any, step: Any) -> None:
         decay = self.decay(group)
-        numbers: tuple[Any, ...] = (lr, self.beta1, self.beta2, self.eps, decay, self.decoupled, step + 1)
+        numbers = (lr, self.beta1, self.beta2, self.eps, decay, self.decoupled, step + 1)
         self.backend.run(adam_update, *self.arrays(part), *numbers)
 
 

@@ -1,8 +1,10 @@
 """From settings to objects: the one place that knows which config value makes what."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 from gpucnn import models
 from gpucnn.backend import Backend
@@ -14,15 +16,16 @@ from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
 from gpucnn.runs.config import Config
-from gpucnn.training.precision import FLOAT32, POLICIES, Policy
+from gpucnn.training.precision import FLOAT32, POLICIES
 from gpucnn.training.trainer import Trainer, TrainerOptions
+
+T = TypeVar("T")
 
 
 def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
     """What to train and to test on; with ``data.validation``, training images stand in for the test set."""
-    if not config.data.validation:
-        return train, test
-    return split_validation(train, config.data.validation, config.train.seed)
+    held_out = config.data.validation
+    return split_validation(train, held_out, config.train.seed) if held_out else (train, test)
 
 
 def resolve(config: Config, train: Dataset) -> Config:
@@ -42,6 +45,12 @@ def check_data(config: Config, dataset: Dataset) -> None:
         )
 
 
+def made(kind: Callable[..., T], settings: Mapping[str, Any]) -> T:
+    """What ``kind`` makes of those of the settings that are its arguments, which have the same names."""
+    known = signature(kind).parameters
+    return kind(**{name: value for name, value in settings.items() if name in known})
+
+
 def build_model(config: Config) -> Layer:
     """The model of a resolved config, not initialised yet."""
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
@@ -50,17 +59,10 @@ def build_model(config: Config) -> Layer:
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     """The optimiser, its groups' rules in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
-    rules = {group: rule.in_steps(steps_per_epoch) for group, rule in o.groups.items()}
-    options: dict[str, Any] = {"weight_decay": o.weight_decay, "groups": rules}
-    if o.name in ("sgd", "muon"):
-        options |= {"momentum": o.momentum, "nesterov": o.nesterov, "decoupled": o.decoupled}
-    elif o.decoupled:
+    if o.decoupled and o.name not in ("sgd", "muon"):
         raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")
-    else:
-        options |= {"beta1": o.beta1, "beta2": o.beta2, "eps": o.eps}
-    if o.name == "muon":
-        options["steps"] = o.newton_schulz_steps
-    return OPTIMIZERS[o.name](o.lr, **options)
+    rules = {group: rule.in_steps(steps_per_epoch) for group, rule in o.groups.items()}
+    return made(OPTIMIZERS[o.name], {**vars(o), "groups": rules, "steps": o.newton_schulz_steps})
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
@@ -77,32 +79,20 @@ def build_schedule(config: Config, steps_per_epoch: int) -> Schedule:
     knots = [(epoch * steps_per_epoch - warm, fraction) for epoch, fraction in s.knots]
     if s.name == "piecewise" and not knots:
         raise UsageError("schedule.name = 'piecewise' needs schedule.knots, as [[0, 0.2], [2, 1], [10, 0]]")
-    arguments: dict[str, tuple[Any, ...]] = {
-        "constant": (),
-        "step": ([round(m * steps_per_epoch) - warm for m in s.milestones], s.gamma),
-        "cosine": (total, s.final),
-        "one_cycle": (total, s.peak, s.start, s.final),
-        "triangular": (total, s.peak, s.start, s.final),
-        "piecewise": (knots,),
-    }
-    return warmup(SCHEDULES[s.name](config.optimizer.lr, *arguments[s.name]), warm)
+    milestones = [round(m * steps_per_epoch) - warm for m in s.milestones]
+    steps = {"lr": config.optimizer.lr, "total": total, "milestones": milestones, "knots": knots}
+    return warmup(made(SCHEDULES[s.name], vars(s) | steps), warm)
 
 
 def build_averages(config: Config, steps_per_epoch: int) -> list[Average]:
     """Lookahead first, so that the moving average is of the weights that it has reset."""
     t = config.train
-    made: list[Average] = []
+    averages: list[Average] = []
     if t.lookahead:
-        made.append(Lookahead(t.lookahead, total_steps(config, steps_per_epoch), t.lookahead_decay))
+        averages.append(Lookahead(t.lookahead, total_steps(config, steps_per_epoch), t.lookahead_decay))
     if t.ema:
-        made.append(EMA(t.ema))
-    return made
-
-
-def build_policy(config: Config, backend: Backend) -> Policy:
-    """The precision of ``train.amp``; float32 if the backend does not have it."""
-    policy = POLICIES[config.train.amp]
-    return policy if policy.suits(backend) else FLOAT32
+        averages.append(EMA(t.ema))
+    return averages
 
 
 def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
@@ -111,7 +101,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     Raises:
         UsageError: the images do not fill a batch, or are too small for the augmentation.
     """
-    t, d = config.train, config.data
+    t, d, policy = config.train, config.data, POLICIES[config.train.amp]
     check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation)
     count = len(train.labels) / t.batch_size
     steps_per_epoch = int(count) if t.drop_last else ceil(count)
@@ -121,20 +111,11 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
         backend=backend,
         batch_size=t.batch_size,
         schedule=build_schedule(config, steps_per_epoch),
-        policy=build_policy(config, backend),
+        policy=policy if policy.suits(backend) else FLOAT32,
         averages=build_averages(config, steps_per_epoch),
         augmentation=d.augmentation or None,
         seed=t.seed,
-        options=TrainerOptions(
-            loss_options={"smoothing": t.smoothing},
-            reduction=t.reduction,
-            clip_grad=t.clip_grad,
-            drop_last=t.drop_last,
-            patience=t.patience,
-            max_steps=t.max_steps,
-            mean=d.mean,
-            std=d.std,
-            log_interval=config.run.log_interval,
-            cuda_graph=config.run.cuda_graph,
+        options=made(
+            TrainerOptions, {**vars(t), **vars(d), **vars(config.run), "loss_options": {"smoothing": t.smoothing}}
         ),
     )

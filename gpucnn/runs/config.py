@@ -26,8 +26,6 @@ from gpucnn.settings import Setting, Settings, setting
 from gpucnn.training.cuda_graph import MODES
 from gpucnn.training.precision import POLICIES
 
-Option = bool | int | float | str
-
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
@@ -51,7 +49,7 @@ class ModelConfig(Settings):
     name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
     input_shape: tuple[int, ...] = ()
     num_classes: int = 0
-    options: dict[str, Option] = setting({})
+    options: dict[str, bool | int | float | str] = setting({})
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,12 @@ class Config:
 
     def to_toml(self) -> str:
         """All sections with all keys; ``from_toml`` gives an equal config back."""
-        return "\n".join(line for section, values in asdict(self).items() for line in _table(section, values))
+        tables: dict[str, str] = {}
+        for name, value in self.flat().items():
+            table, _, key = name.rpartition(".")
+            line = "" if value is None else f"{key} = {json.dumps(value, ensure_ascii=False)}\n"  # JSON's is TOML's too
+            tables[table] = tables.get(table, f"[{table}]\n") + line
+        return "\n".join(tables.values())
 
     def flat(self) -> dict[str, Any]:
         """Dotted name -> value of every setting: "data.augmentation.flip", "optimizer.groups.norm.lr", ..."""
@@ -266,13 +269,3 @@ def _flat(values: Mapping[str, Any], table: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, _dotted(table, key))
         else:
             yield _dotted(table, key), value
-
-
-def _table(name: str, values: Mapping[str, Any]) -> list[str]:
-    """The lines of a table and of the tables in it, without None; JSON's values are TOML's as well."""
-    plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
-    lines = [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()), ""]
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            lines += _table(f"{name}.{key}", value)
-    return lines

@@ -12,12 +12,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ RUNS = Path("runs")
 """Where run folders are made, below the current folder."""
 
 
-class RunDirectory:
+class RunDirectory(ExitStack):
     """Open for one process, until ``close`` or the end of a ``with`` block (or of the process).
 
     Args:
@@ -48,6 +48,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        super().__init__()
         self.path = Path(path)
         self.log = RunLog(self.path)
         try:
@@ -55,12 +56,13 @@ class RunDirectory:
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise GpucnnError(f"cannot use {self.path} as a run folder: {error.strerror}") from None
+        self.callback(os.close, self._lock)
+        self.callback(self.log.close)
         try:
             self._claim()
             if not resume and any((self.path / name).exists() for name in CHECKPOINTS):
-                raise UsageError(
-                    f"{self.path} already holds a run: add --resume auto to go on, or choose another --output"
-                )
+                refusal = f"{self.path} already holds a run: add --resume auto to go on, or choose another --output"
+                raise UsageError(refusal)
             for name in CHECKPOINTS:
                 clean_leftovers(self.path / name)
             # a damaged last.h5 must not replace a good previous.h5
@@ -77,9 +79,8 @@ class RunDirectory:
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             owner = os.pread(self._lock, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise GpucnnError(
-                f"process {owner} is working in {self.path}: wait for it, or choose another --output"
-            ) from None
+            refusal = f"process {owner} is working in {self.path}: wait for it, or choose another --output"
+            raise GpucnnError(refusal) from None
         except OSError as error:
             raise GpucnnError(f"cannot lock {self.path}: {error.strerror}; choose another --output") from None
 
@@ -116,21 +117,6 @@ class RunDirectory:
         replace_file(path, [file.getvalue()])
         return path
 
-    def close(self) -> None:
-        """Release the folder."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-        self.log.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def new_path(root: str | Path, name: str) -> Path:
     """root/YYYYMMDD-HHMMSS-NAME, made here; a number is added where the name is taken."""
@@ -140,13 +126,12 @@ def new_path(root: str | Path, name: str) -> Path:
         path = Path(root) / (stamp if number == 1 else f"{stamp}-{number}")
         try:
             path.mkdir(parents=True)
+            return path
         except FileExistsError:
             if not Path(root).is_dir():
                 raise UsageError(f"{root} is not a folder: choose another place for runs") from None
-            continue
         except OSError as error:
             raise GpucnnError(f"cannot make {path}: {error.strerror}: choose another --output") from None
-        return path
     raise GpucnnError(f"a thousand runs named {stamp}: choose another --output")
 
 
@@ -171,34 +156,24 @@ def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> 
     tell = tell or (lambda line: print(f"gpucnn: WARNING: {line}", file=sys.stderr))
     runs = [root]
     if not checkpoints(root) and root.is_dir():
-        folders = (path for path in root.iterdir() if path.is_dir())
-        runs = sorted(folders, key=lambda path: (saved_at(path), natural_order(path.name)), reverse=True)
-    return first_sound((path for run in runs for path in checkpoints(run)), tell)
-
-
-def saved_at(run: Path) -> int:
-    """When a run last saved a checkpoint, in nanoseconds; 0 where it has none."""
-    return max((path.stat().st_mtime_ns for path in checkpoints(run)), default=0)
+        saved = {run: [path.stat().st_mtime_ns for path in checkpoints(run)] for run in root.iterdir() if run.is_dir()}
+        runs = sorted(saved, key=lambda run: (max(saved[run], default=0), natural_order(run.name)), reverse=True)
+    damaged: list[str] = []
+    for path in (path for run in runs for path in checkpoints(run)):
+        if reason := problem(path):
+            damaged.append(reason)
+            continue
+        for line in damaged:
+            tell(f"{line}; going on from {path}")
+        return path
+    if damaged:
+        raise CheckpointError(f"none of {len(damaged)} checkpoints can be loaded: {damaged[0]}")
+    return None
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints in a run directory, the one to go on from first."""
     return [run / name for name in CHECKPOINTS if (run / name).exists()]
-
-
-def first_sound(paths: Iterable[Path], tell: Callable[[str], None]) -> Path | None:
-    """The first of these that can be loaded; raises CheckpointError where there are some and none can."""
-    damaged: list[str] = []
-    for path in paths:
-        reason = problem(path)
-        if reason is None:
-            for line in damaged:
-                tell(f"{line}; going on from {path}")
-            return path
-        damaged.append(reason)
-    if damaged:
-        raise CheckpointError(f"none of {len(damaged)} checkpoints can be loaded: {damaged[0]}")
-    return None
 
 
 def problem(path: Path) -> str | None:

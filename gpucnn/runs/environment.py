@@ -5,8 +5,10 @@ Versions come from package metadata, so nothing is imported; a GPU and its libra
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,19 +68,15 @@ def stable_part(about: Mapping[str, Any]) -> dict[str, Any]:
 def installed(*distributions: str) -> str | None:
     """The version of the first of these distributions that is installed."""
     for name in distributions:
-        try:
+        with suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            continue
     return None
 
 
 def cpu_model() -> str:
     """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if line := re.search("^model name.*?:(.*)", text, re.MULTILINE):
+            return line[1].strip()
     return platform.processor() or platform.machine()

@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -26,26 +27,17 @@ class RunLog:
         self.columns: list[str] = []
         self.events: Any = None
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows so far."""
-        return read_rows(self.jsonl) if self.jsonl.exists() else []
-
     def keep_until(self, epoch: int) -> None:
         """Drop what comes after an epoch: a resumed run writes it again."""
-        rows = [row for row in self.rows() if row["epoch"] <= epoch]
-        self.columns = list(rows[0]) if rows else []
+        rows = [row for row in read_rows(self.jsonl) if row["epoch"] <= epoch] if self.jsonl.exists() else []
+        self.columns = []
         replace_file(self.jsonl, [b"".join(map(_json_line, rows))])
-        header = self._csv_line(dict(zip(self.columns, self.columns, strict=True))) if rows else b""
-        replace_file(self.csv, [header, *map(self._csv_line, rows)])
+        replace_file(self.csv, [self._csv_lines(rows)])
 
     def append(self, row: Row) -> None:
         """Add a row to both files; it is on disk when this returns."""
-        header = b""
-        if not self.columns:
-            self.columns = list(row)
-            header = self._csv_line(dict(zip(self.columns, self.columns, strict=True)))
         _append(self.jsonl, _json_line(row))
-        _append(self.csv, header + self._csv_line(row))
+        _append(self.csv, self._csv_lines([row]))
         if self.events:
             for name, value in row.items():
                 if name != "epoch" and isfinite(value):
@@ -70,11 +62,15 @@ class RunLog:
         """End the events' file."""
         if self.events:
             self.events.close()
-            self.events = None
 
-    def _csv_line(self, row: Row) -> bytes:
+    def _csv_lines(self, rows: Sequence[Row]) -> bytes:
+        """Rows in CSV; a header is above the first, whose columns are those of all."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow([row.get(column, "") for column in self.columns])
+        writer = csv.writer(text, lineterminator="\n")
+        if rows and not self.columns:
+            self.columns = list(rows[0])
+            writer.writerow(self.columns)
+        writer.writerows([row.get(column, "") for column in self.columns] for row in rows)
         return text.getvalue().encode()
 
 
@@ -82,12 +78,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+        with suppress(ValueError):
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-            rows.append(row)
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows.append(row)
     return rows
 
 

@@ -30,13 +30,10 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
     """
     if resume is None:
         return None
-    if resume == "auto":
-        path = find_latest(output or root)
-        if path is None:
-            return None
-    else:
-        path = Path(resume)
-        path = path / "last.h5" if path.is_dir() else path
+    path = find_latest(output or root) if resume == "auto" else Path(resume)
+    if path is None:
+        return None
+    path = path / "last.h5" if path.is_dir() else path
     checkpoint = load_checkpoint(path, expected_tensors)
     return Resumed(path, checkpoint, Config.from_toml(checkpoint.config, str(path)))
 

@@ -17,8 +17,6 @@ from gpucnn.types import Shape
 
 REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
 
-Expected = dict[str, dict[str, tuple[Shape, str]]]
-
 
 def owners(trainer: Trainer) -> tuple[Any, ...]:
     """The parts of a trainer whose numbers make up ``Checkpoint.progress``."""
@@ -54,12 +52,11 @@ def restore(checkpoint: Checkpoint, trainer: Trainer) -> None:
     check_names("the averages", checkpoint.averages, [average.name for average in trainer.averages])
     for average in trainer.averages:
         average.load_state_dict(checkpoint.averages[average.name])
-    numbers = dict(checkpoint.progress)
     wanted = [owner.state_dict() for owner in owners(trainer)]
-    if odd := sorted(numbers.keys() ^ {name for own in wanted for name in own}):
+    if odd := sorted(checkpoint.progress.keys() ^ {name for own in wanted for name in own}):
         raise CheckpointError(f"the checkpoint's progress and this version's differ in {odd}")
     for owner, own in zip(owners(trainer), wanted, strict=True):
-        owner.load_state_dict({name: type(value)(numbers[name]) for name, value in own.items()})
+        owner.load_state_dict({name: type(value)(checkpoint.progress[name]) for name, value in own.items()})
     columns = checkpoint.history
     trainer.progress.history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -70,7 +67,7 @@ def check_names(what: str, found: Collection[str], wanted: Collection[str]) -> N
         raise CheckpointError(f"the checkpoint has {what} {sorted(found)}, this run needs {sorted(wanted)}: {REMEDY}")
 
 
-def expected_tensors(config_text: str) -> Expected:
+def expected_tensors(config_text: str) -> dict[str, dict[str, tuple[Shape, str]]]:
     """What a checkpoint with this config must hold: names, shapes and dtypes of the model rebuilt from it."""
     try:
         config = Config.from_toml(config_text, "the config in the checkpoint")

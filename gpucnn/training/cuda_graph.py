@@ -14,6 +14,7 @@ other and none reads what another has left there.
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from gpucnn.backend import Backend
@@ -49,6 +50,16 @@ def with_cuda_graph(compute: Compute, backend: Backend, clock: Clock, mode: str)
     return GraphRunner(compute, backend, clock, strict=mode == "on")
 
 
+@dataclass
+class CapturedStep:
+    """A step on batches of one shape: the arrays that it reads them from, and its graph once it has been captured."""
+
+    x: Array
+    labels: Array
+    runs: int = 0
+    graph: Any = None
+
+
 class GraphRunner:
     """Runs a few eager steps, then captures one and replays it; a graph for each shape of batch and kind of step.
 
@@ -81,18 +92,15 @@ class GraphRunner:
         key = (x.shape, x.dtype, labels.shape, labels.dtype, inputs.kind)
         if key not in self.steps:
             self.pool.set_limit(size=self.free_memory())
-            self.steps[key] = CapturedStep(self.cuda, self.stream, self.pool, x, labels)
-        captured = self.steps[key]
+            self.steps[key] = CapturedStep(x.copy(), labels.copy())
+        step = self.steps[key]
         inputs = inputs.on_device(self.place, self.clock.tell_device(self.backend.xp))
-        captured.load(x, labels)
-        if captured.runs >= WARMUP:
-            captured.replay(self.compute, inputs)
+        step.x[...], step.labels[...] = x, labels  # where the graph reads them
+        if step.runs < WARMUP:
+            self.run(step, inputs)
             return
-        assert self.backend.uncapturable_ops
-        self.backend.uncapturable_ops()  # forget what ran before
-        captured.run(self.compute, inputs)
-        if names := self.backend.uncapturable_ops():
-            self.disable(f"{', '.join(names)} on cuBLAS cannot be part of one")
+        step.graph = step.graph or self.capture(step, inputs)
+        step.graph.launch()  # on the current stream
 
     def place(self, name: str, value: float) -> Array:
         """The array, float64 (), in which the device reads this number; written only if the value has changed."""
@@ -107,6 +115,18 @@ class GraphRunner:
         others = self.backend.xp.get_default_memory_pool()
         return max(others.get_limit() - others.total_bytes(), 1) if others.get_limit() else 0
 
+    def run(self, step: CapturedStep, inputs: StepInputs) -> None:
+        """Compute eagerly, on the stream of the capture, since cuDNN keeps a workspace for each stream.  # sync"""
+        assert self.backend.uncapturable_ops
+        self.backend.uncapturable_ops()  # forget what ran before
+        self.cuda.get_current_stream().synchronize()  # sync
+        with self.cuda.using_allocator(self.pool.malloc), self.stream:
+            self.compute(step.x, step.labels, inputs)
+        self.stream.synchronize()  # sync
+        step.runs += 1
+        if names := self.backend.uncapturable_ops():
+            self.disable(f"{', '.join(names)} on cuBLAS cannot be part of one")
+
     def disable(self, reason: str) -> None:
         """Run all further steps eagerly."""
         if self.strict:
@@ -115,54 +135,19 @@ class GraphRunner:
         self.disabled = True
         self.steps.clear()
         self.scalars.clear()
-        self.clock.forget_device()
+        self.clock.on_device = None
 
-
-class CapturedStep:
-    """A step on batches of one shape: its arrays, and its graph once it has been captured.
-
-    Args:
-        cuda: ``cupy.cuda``.
-        stream: that the step is captured on.
-        pool: that its memory comes from.
-    """
-
-    def __init__(self, cuda: Any, stream: Any, pool: Any, x: Array, labels: Array) -> None:
-        self.cuda, self.stream, self.pool = cuda, stream, pool
-        self.x, self.labels = x.copy(), labels.copy()
-        self.runs = 0
-        self.graph: Any = None
-
-    def load(self, x: Array, labels: Array) -> None:
-        """Copy a batch to where the graph reads it."""
-        self.x[...] = x
-        self.labels[...] = labels
-
-    def run(self, compute: Compute, inputs: StepInputs) -> None:
-        """Compute eagerly, on the stream of the capture, since cuDNN keeps a workspace for each stream.  # sync"""
-        self.cuda.get_current_stream().synchronize()  # sync
-        with self.cuda.using_allocator(self.pool.malloc), self.stream:
-            compute(self.x, self.labels, inputs)
-        self.stream.synchronize()  # sync
-        self.runs += 1
-
-    def replay(self, compute: Compute, inputs: StepInputs) -> None:
-        """Launch the graph on the current stream; the first call captures it."""
-        if self.graph is None:
-            self.capture(compute, inputs)
-        self.graph.launch()
-
-    def capture(self, compute: Compute, inputs: StepInputs) -> None:
-        """Record all launches instead of making them."""
+    def capture(self, step: CapturedStep, inputs: StepInputs) -> Any:
+        """The graph of all launches, which are recorded instead of made."""
         with self.cuda.using_allocator(self.pool.malloc), self.stream:
             self.stream.begin_capture()
             try:
-                compute(self.x, self.labels, inputs)
+                self.compute(step.x, step.labels, inputs)
             except Exception as error:
                 self.abort()
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise DeviceError(f"the step cannot be captured as a CUDA graph ({line}): --cuda-graph off") from error
-            self.graph = self.stream.end_capture()
+            return self.stream.end_capture()
 
     def abort(self) -> None:
         """End a capture that failed; CUDA reports the failure once more."""

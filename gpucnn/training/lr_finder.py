@@ -9,8 +9,8 @@ between where the loss falls fastest and where it is lowest; a tenth of the latt
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from math import inf, log
+from itertools import chain, count, islice
+from math import log
 
 from gpucnn.data import Dataset
 from gpucnn.errors import NotANumberError, UsageError
@@ -69,21 +69,17 @@ def find_lr(trainer: Trainer, train: Dataset, *, low: float, high: float, steps:
     trainer.prepare(train)
     batches = trainer.loader(train, training=True)
     losses: list[float] = []
-    lowest, total, seen = inf, 0.0, 0
     trainer.model.train()
-    while len(losses) < steps:
-        for x, labels in islice(batches.epoch(len(losses) // len(batches)), steps - len(losses)):
-            try:
-                trainer.train_step(x, labels)
-            except NotANumberError:
-                return conclude(rates, losses)
-            loss_sum, _, examples = trainer.metrics.sums()
-            losses.append((loss_sum - total) / (examples - seen))
-            total, seen = loss_sum, examples
-            now = smooth(losses)[-1]
-            lowest = min(lowest, now)
-            if not now < EXPLODED * lowest:
-                return conclude(rates, losses)
+    for x, labels in islice(chain.from_iterable(map(batches.epoch, count())), steps):
+        trainer.metrics.reset()
+        try:
+            trainer.train_step(x, labels)
+        except NotANumberError:
+            break
+        losses.append(trainer.metrics.read()[0])
+        smoothed = smooth(losses)
+        if not smoothed[-1] < EXPLODED * min(smoothed):
+            break
     return conclude(rates, losses)
 
 

@@ -109,6 +109,10 @@ class SinglePrecision:
         """Continue from a ``state_dict``."""
 
 
+quiet = np.errstate(over="ignore", invalid="ignore")
+"""A decorator, for no NumPy warnings of overflow: ``unscale`` checks the complete gradient."""
+
+
 class MixedPrecision(SinglePrecision):
     """Float16 between float32 weights and a float32 loss: the equations above."""
 
@@ -123,15 +127,14 @@ class MixedPrecision(SinglePrecision):
     def stored(self, x: Array) -> Array:
         return x.astype(self.policy.compute, copy=False)
 
+    @quiet
     def forward(self, model: Layer, x: Array) -> Array:
-        with quiet():
-            model.flat.round(self.policy.compute)
-            logits = model.forward(self.stored(x))
-        return logits.astype("float32")
+        model.flat.round(self.policy.compute)
+        return model.forward(self.stored(x)).astype("float32")
 
+    @quiet
     def backward(self, model: Layer, dlogits: Array) -> None:
-        with quiet():
-            model.backward((dlogits * self.scale).astype(self.policy.compute))
+        model.backward((dlogits * self.scale).astype(self.policy.compute))
         self.backend.run(unscale, model.flat.grad, self.finite, self.scale)
 
     def update(self, optimizer: Optimizer, rates: Mapping[str, Any], step: Any) -> None:
@@ -152,8 +155,3 @@ class MixedPrecision(SinglePrecision):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.scale[...] = state["loss_scale"]
         self.good[...] = state["good_steps"]
-
-
-def quiet() -> np.errstate:
-    """No NumPy warnings of overflow: ``unscale`` checks the complete gradient."""
-    return np.errstate(over="ignore", invalid="ignore")

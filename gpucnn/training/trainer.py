@@ -208,12 +208,7 @@ class Trainer:
         return StepInputs(step, used, tuple(average.update_at(step) for average in self.averages))
 
     def fit(
-        self,
-        train: Dataset,
-        test: Dataset,
-        *,
-        epochs: int,
-        watch: Callable[[IntervalReport], None] | None = None,
+        self, train: Dataset, test: Dataset, *, epochs: int, watch: Callable[[IntervalReport], None] | None = None
     ) -> Iterator[EpochReport]:
         """Train until ``epochs`` epochs are done in all, those in ``progress`` included; yields a report for each.
 
@@ -227,15 +222,16 @@ class Trainer:
         self.prepare(train)
         batches = self.loader(train, training=True)
         test_batches = self.loader(test, training=False)
-        while self.progress.epoch < epochs and not self.ended() and not self.stop_requested:
+        while self.progress.epoch < epochs and not (
+            self.out_of_patience() or self.out_of_steps() or self.stop_requested
+        ):
             start = perf_counter()
             finished, rate = self.train_epoch(batches, watch)
             if not finished:
                 return
             trained = self.metrics.read()  # sync
             tested = self.evaluate_batches(test_batches)
-            seconds = perf_counter() - start
-            yield self.close_epoch(trained, tested, seconds, rate)
+            yield self.close_epoch(trained, tested, perf_counter() - start, rate)
 
     def prepare(self, train: Dataset) -> None:
         """Before the first step: take the training set's mean and std, check shapes, fit whitening filters."""
@@ -260,7 +256,8 @@ class Trainer:
             finished = progress.batch == len(batches) or self.out_of_steps()
             if progress.batch % self.options.log_interval == 0 or finished:
                 loss, accuracy = self.metrics.read()  # sync
-                self.check_reading(loss, x, labels)
+                if not isfinite(loss) or self.precision.exhausted():  # sync
+                    raise self.nonfinite_error(x, labels, self.clock.step - 1)
                 if watch:
                     rate = (self.metrics.examples - before) / (perf_counter() - start)
                     watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
@@ -274,22 +271,15 @@ class Trainer:
         self, trained: tuple[float, float], tested: Evaluation, seconds: float, images_per_second: float
     ) -> EpochReport:
         """Count the epoch, remember the best one, and report."""
-        progress = self.progress
+        progress, lr = self.progress, self.schedule(max(self.clock.step - 1, 0))
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self.metrics.reset()
-        learning_rate = self.schedule(max(self.clock.step - 1, 0))
-        report = EpochReport(
-            progress.epoch, *trained, tested.loss, tested.accuracy, learning_rate, seconds, images_per_second
-        )
+        report = EpochReport(progress.epoch, *trained, tested.loss, tested.accuracy, lr, seconds, images_per_second)
         if report.test_accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = report.test_accuracy, report.epoch
         timings = ("seconds", "images_per_second")
         progress.history.append({k: v for k, v in asdict(report).items() if k not in timings})
         return report
-
-    def ended(self) -> bool:
-        """Whether training is over, whatever number of epochs was asked for."""
-        return self.out_of_patience() or self.out_of_steps()
 
     def out_of_steps(self) -> bool:
         """Whether ``max_steps`` steps are done."""
@@ -340,13 +330,7 @@ class Trainer:
             if not (isfinite(loss) and (self.precision.skips_nonfinite or isfinite(grad @ grad))):
                 raise self.nonfinite_error(x, labels, self.clock.step)
 
-    def check_reading(self, loss: float, x: Array, labels: Array) -> None:
-        """Stop if the mean loss of the epoch so far is not finite, or the loss scale can fall no further."""
-        if not isfinite(loss) or self.precision.exhausted():  # sync
-            raise self.nonfinite_error(x, labels, self.clock.step - 1)
-
     def nonfinite_error(self, x: Array, labels: Array, step: int) -> NotANumberError:
         """The error that names the place; it carries the batch.  # sync"""
-        to_host = self.backend.to_host
         reason = explain_nonfinite(self.model, self.precision.stored(x), step)
-        return NotANumberError(reason, (to_host(x), to_host(labels)))
+        return NotANumberError(reason, (self.backend.to_host(x), self.backend.to_host(labels)))

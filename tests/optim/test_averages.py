@@ -44,7 +44,7 @@ def test_the_moving_average_is_a_weighted_sum_of_all_weights(backend) -> None:
     history = []
     for step in range(STEPS):
         walk(model, step, rng)
-        average.update(step)
+        average.apply(average.update_at(step))
         history.append(followed(model.state_dict()))
     weights = np.zeros(STEPS)
     for t in range(1, STEPS + 1):  # d = 0, 1/10, 2/11, ... up to 0.7
@@ -73,7 +73,7 @@ def test_lookahead_is_the_loop_of_its_paper(total, backend) -> None:
     ours, theirs = np.random.default_rng(3), np.random.default_rng(3)
     for t in range(1, total + 1):
         walk(model, t - 1, ours)
-        average.update(t - 1)
+        average.apply(average.update_at(t - 1))
         fast = {name: 0.5 * array + theirs.random(array.shape) for name, array in fast.items()}
         if t % EVERY == 0:
             alpha = 0.95**5 * (t / total) ** 3
@@ -111,7 +111,7 @@ def test_an_average_is_restored(backend) -> None:
     for average in (first, second):
         average.bind(net(backend))
     walk(first.model, 0, np.random.default_rng(1))
-    first.update(3)
+    first.apply(first.update_at(3))
     second.load_state_dict(first.state_dict())
     for mine, theirs in zip(second.arrays, first.arrays, strict=True):
         assert np.array_equal(backend.to_host(mine), backend.to_host(theirs))

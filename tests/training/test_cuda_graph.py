@@ -141,11 +141,12 @@ def test_a_resumed_run_ends_in_the_same_bits(stop_at) -> None:
 @pytest.mark.parametrize(("limit", "room"), [(0, 0), (1000, 900), (50, 1)])
 def test_graphs_share_the_memory_that_is_left(limit, room, monkeypatch) -> None:
     monkeypatch.setattr(strict_cupy, "get_default_memory_pool", lambda: fake_cuda.MemoryPool(limit))
-    one = trainer()
+    one, used, using = trainer(), [], strict_cupy.cuda.using_allocator
+    monkeypatch.setattr(strict_cupy.cuda, "using_allocator", lambda malloc: used.append(malloc) or using(malloc))
     list(one.fit(images(), images(), epochs=1))
     assert len(one.compute.steps) == 2
     assert one.compute.pool.limit == room
-    assert {step.pool for step in one.compute.steps.values()} == {one.compute.pool}
+    assert set(used) == {one.compute.pool.malloc}
 
 
 def test_what_runs_on_cublas_is_no_graph_and_says_so(cuda, capsys) -> None:
