@@ -5,7 +5,7 @@ stream, so that the host runs ahead as in training.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from statistics import median
 from typing import Any
@@ -126,8 +126,3 @@ def table(found: list[Row]) -> str:
     op, kernel, way, *_ = (max(map(len, column)) for column in zip(*lines, strict=True))
     template = f"{{:<{op}}} {{:<{kernel}}} {{:<{way}}} {{:>5}} {{:>10}} {{:>6}}"
     return "\n".join(template.format(*line) for line in lines)
-
-
-def as_json(found: list[Row]) -> list[dict[str, Any]]:
-    """The rows as JSON."""
-    return [asdict(row) for row in found]

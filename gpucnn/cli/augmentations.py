@@ -61,7 +61,7 @@ def some_of_each_class(dataset: Dataset, count: int) -> Array:
 def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, epochs: int) -> list[Column]:
     """The images ``index`` (B,) in each epoch, with the parameters that a run with this seed samples for them.
 
-    Mixed images are those of the sheet in reverse, by the shares of each epoch's first batch.
+    Mixed images are those of the sheet in reverse, by the weights of each epoch's first batch.
     """
     loader = Loader(
         train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how

@@ -48,9 +48,9 @@ def test_all_ops_of_a_step_are_there(device, mode) -> None:
         assert counts["softmax_cross_entropy"] == counts["dropout"] / 2 == 1
     else:
         assert "conv2d_weight_grad" not in counts
-    shares = [row.share for row in found]
-    assert sum(shares) == pytest.approx(1)
-    assert shares[:-1] == sorted(shares[:-1], reverse=True)
+    fractions = [row.share for row in found]
+    assert sum(fractions) == pytest.approx(1)
+    assert fractions[:-1] == sorted(fractions[:-1], reverse=True)
     assert len({len(line) for line in table(found).splitlines()}) == 1
 
 

@@ -30,14 +30,14 @@ def make(dataset: Dataset | None = None, batch_size: int = 7, **options: Any) ->
     return Loader(dataset, batch_size, **{"mean": dataset.mean, "std": dataset.std, **options})
 
 
-def joined(loader: Loader, epoch: int = 0, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def drain(loader: Loader, epoch: int = 0, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
     batches = list(loader.epoch(epoch, start))
     return np.concatenate([x for x, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
 def test_in_order_and_normalised() -> None:
     dataset = noise()
-    x, labels = joined(make(dataset))
+    x, labels = drain(make(dataset))
     assert (x.dtype, labels.dtype) == (np.float32, np.int64)
     wanted = (dataset.images / 255 - np.array(dataset.mean)) / np.array(dataset.std)
     np.testing.assert_allclose(x, wanted, rtol=0, atol=2e-6)
@@ -45,7 +45,7 @@ def test_in_order_and_normalised() -> None:
 
 
 def test_the_training_statistics_are_used_for_any_set() -> None:
-    x, _ = joined(make(noise(seed=1), mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0)))
+    x, _ = drain(make(noise(seed=1), mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0)))
     pixels = noise(seed=1).images / 255
     np.testing.assert_allclose(x, (pixels - [0.5, 0.25, 0.0]) / [0.5, 1.0, 2.0], atol=1e-6)
 
@@ -69,8 +69,8 @@ def test_every_image_once(count: int, batch_size: int, shuffle: bool, drop_last:
 
 
 def test_two_epochs_show_both_sides_of_each_image() -> None:
-    both = [joined(make(augmentation=Augmentation(flip=True, flip_mode="alternating")), epoch)[0] for epoch in (0, 1)]
-    plain, _ = joined(make())
+    both = [drain(make(augmentation=Augmentation(flip=True, flip_mode="alternating")), epoch)[0] for epoch in (0, 1)]
+    plain, _ = drain(make())
     for image, first, second in zip(plain, *both, strict=True):
         sides = [image.tobytes(), image[:, ::-1].tobytes()]
         assert sorted([first.tobytes(), second.tobytes()]) == sorted(sides)
@@ -78,24 +78,24 @@ def test_two_epochs_show_both_sides_of_each_image() -> None:
 
 def test_labels_stay_with_their_images() -> None:
     dataset = noise()
-    x, labels = joined(make(dataset, shuffle=True))
-    in_order, _ = joined(make(dataset))
+    x, labels = drain(make(dataset, shuffle=True))
+    in_order, _ = drain(make(dataset))
     assert np.array_equal(x, in_order[labels])
     assert labels.tolist() != sorted(labels)
 
 
 @pytest.mark.parametrize("augmentation", [None, MOVED, COVERED, BENT, Augmentation(crop=1), Augmentation(flip=True)])
 def test_the_batch_size_changes_nothing_else(augmentation: Augmentation | None) -> None:
-    x, labels = joined(make(batch_size=23, shuffle=True, augmentation=augmentation, seed=5), epoch=2)
+    x, labels = drain(make(batch_size=23, shuffle=True, augmentation=augmentation, seed=5), epoch=2)
     for batch_size in (1, 7, 22, 24, 1000):
-        again = joined(make(batch_size=batch_size, shuffle=True, augmentation=augmentation, seed=5), epoch=2)
+        again = drain(make(batch_size=batch_size, shuffle=True, augmentation=augmentation, seed=5), epoch=2)
         assert np.array_equal(again[0], x)
         assert np.array_equal(again[1], labels)
 
 
 def test_what_happens_to_an_image_does_not_depend_on_the_order() -> None:
-    x, labels = joined(make(shuffle=True, augmentation=MOVED))
-    in_order, _ = joined(make(augmentation=MOVED))
+    x, labels = drain(make(shuffle=True, augmentation=MOVED))
+    in_order, _ = drain(make(augmentation=MOVED))
     assert np.array_equal(x, in_order[labels])
 
 
@@ -116,18 +116,18 @@ def test_an_epoch_that_is_sampled_early_is_the_same(order: tuple[int, ...]) -> N
     """On a device that runs ahead the next epoch is sampled with the last batch, wanted or not."""
     running = make(backend=replace(REFERENCE, synchronous=False), shuffle=True, augmentation=MOVED)
     for epoch in order:
-        found = joined(running, epoch)
+        found = drain(running, epoch)
         assert list(running.ahead) == [epoch + 1]
-        for part, wanted in zip(found, joined(make(shuffle=True, augmentation=MOVED), epoch), strict=True):
+        for part, wanted in zip(found, drain(make(shuffle=True, augmentation=MOVED), epoch), strict=True):
             np.testing.assert_array_equal(part, wanted)
 
 
 def test_seeds_and_epochs_differ() -> None:
     orders = {
-        tuple(joined(make(shuffle=True, seed=seed), epoch)[1].tolist()) for seed in (0, 1, 2**40) for epoch in (0, 1, 2)
+        tuple(drain(make(shuffle=True, seed=seed), epoch)[1].tolist()) for seed in (0, 1, 2**40) for epoch in (0, 1, 2)
     }
     assert len(orders) == 9
-    moved = {joined(make(augmentation=MOVED, seed=seed), epoch)[0].tobytes() for seed in (0, 1) for epoch in (0, 1)}
+    moved = {drain(make(augmentation=MOVED, seed=seed), epoch)[0].tobytes() for seed in (0, 1) for epoch in (0, 1)}
     assert len(moved) == 4
 
 
@@ -137,13 +137,13 @@ def test_seeds_and_epochs_differ() -> None:
 )  # fmt: skip
 def test_every_parameter_differs_between_epochs_and_seeds(augmentation: Augmentation) -> None:
     runs = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
-    seen = {joined(make(augmentation=augmentation, seed=seed), epoch)[0].tobytes() for seed, epoch in runs}
+    seen = {drain(make(augmentation=augmentation, seed=seed), epoch)[0].tobytes() for seed, epoch in runs}
     assert len(seen) == 6
 
 
 def test_the_order_stays_what_it_was() -> None:
     """A resumed run must see the batches that the interrupted one would have seen, in every version."""
-    _, labels = joined(make(shuffle=True, seed=3), epoch=1)
+    _, labels = drain(make(shuffle=True, seed=3), epoch=1)
     assert labels.tolist() == [
         18,
         4,
@@ -200,7 +200,7 @@ def test_images_are_sent_once_as_bytes_and_batches_are_ops(augmentation: Augment
     sent = [(array.dtype, array.shape) for array in recorder.sent]
     assert (np.dtype(np.uint8), (23, *SHAPE)) in sent
     for epoch in range(2):
-        joined(loader, epoch)
+        drain(loader, epoch)
     assert len(recorder.sent) == len(sent)
     assert recorder.ran == [op.__name__] * 8
 
@@ -209,7 +209,7 @@ def test_a_kernel_takes_the_place_of_the_op() -> None:
     def kernel(images: np.ndarray, index: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> np.ndarray:
         return np.full((len(index), *images.shape[1:]), 42, np.float32)
 
-    x, _ = joined(make(backend=replace(REFERENCE, kernels={gather_normalize: kernel})))
+    x, _ = drain(make(backend=replace(REFERENCE, kernels={gather_normalize: kernel})))
     assert (x == 42).all()
 
 
@@ -235,4 +235,4 @@ def test_bad_arguments_are_refused(options: dict[str, Any], error: type[Exceptio
 def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
     loader = make(batch_size=100)
     assert (len(loader), loader.examples) == (1, 23)
-    assert joined(loader)[0].shape == (23, *SHAPE)
+    assert drain(loader)[0].shape == (23, *SHAPE)

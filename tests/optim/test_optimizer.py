@@ -174,7 +174,7 @@ def test_neighbouring_groups_with_equal_rules_are_one_pass() -> None:
     optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1, groups=RULES)
     optimizer.bind(model.flat, backend)
     optimizer.step(0.1, 2)
-    assert calls[2:] == [256] * 4  # the biases are held fixed
+    assert calls[2:] == [256] * 4  # the biases are frozen
 
 
 def test_decoupled_decay_takes_its_fraction_off_w_whatever_the_rate(backend) -> None:

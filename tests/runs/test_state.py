@@ -91,7 +91,7 @@ def train(trainer: Trainer, stop_after: int = 10**9) -> None:
     list(trainer.fit(DATA, DATA, epochs=EPOCHS))
 
 
-def snapshot(config: Config, trainer: Trainer) -> Checkpoint:
+def captured(config: Config, trainer: Trainer) -> Checkpoint:
     return capture(trainer, config, {}, DATA.digest)
 
 
@@ -100,15 +100,15 @@ def test_a_run_with_everything_on_resumes_to_the_same_bytes(recipe: str, tmp_pat
     config, whole = made(recipe)
     train(whole)
     assert whole.clock.step == STEPS
-    save_checkpoint(tmp_path / "whole.h5", snapshot(config, whole))
+    save_checkpoint(tmp_path / "whole.h5", captured(config, whole))
     for stop_after in (1, 3, 5):  # within an epoch, between two, and before the last step
         _, first = made(recipe)
         train(first, stop_after)
-        save_checkpoint(tmp_path / "part.h5", snapshot(config, first))
+        save_checkpoint(tmp_path / "part.h5", captured(config, first))
         _, second = made(recipe)
         restore(load_checkpoint(tmp_path / "part.h5", expected_tensors), second)
         train(second)
-        save_checkpoint(tmp_path / "resumed.h5", snapshot(config, second))
+        save_checkpoint(tmp_path / "resumed.h5", captured(config, second))
         assert (tmp_path / "resumed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
@@ -123,7 +123,7 @@ def test_the_recipes_train() -> None:
 def test_a_trained_model_has_the_averaged_weights_and_the_checkpoint_both(tmp_path: Path) -> None:
     config, trainer = made("sgd")
     train(trainer)
-    save_checkpoint(tmp_path / "last.h5", snapshot(config, trainer))
+    save_checkpoint(tmp_path / "last.h5", captured(config, trainer))
     model, _, checkpoint = load_trained(tmp_path / "last.h5")
     assert set(checkpoint.averages) == {"ema", "lookahead"}
     for name, array in trainer.model.state_dict().items():
@@ -138,7 +138,7 @@ def test_a_trained_model_has_the_averaged_weights_and_the_checkpoint_both(tmp_pa
 
 def test_averages_that_do_not_belong_to_the_run_are_refused(tmp_path: Path) -> None:
     config, trainer = made("sgd")
-    checkpoint = snapshot(config, trainer)
+    checkpoint = captured(config, trainer)
     ema = dict(checkpoint.averages["ema"])
     wrong = {
         "missing": {"lookahead": ema},
@@ -157,7 +157,7 @@ def test_averages_that_do_not_belong_to_the_run_are_refused(tmp_path: Path) -> N
 def test_every_number_of_progress_comes_from_its_owner_and_goes_back_there() -> None:
     config, first = made("sgd")
     train(first, 4)  # a batch into the second epoch
-    checkpoint = snapshot(config, first)
+    checkpoint = captured(config, first)
     assert checkpoint.progress == {
         "epoch": 1, "batch": 1, "best_accuracy": first.progress.best_accuracy, "best_epoch": 1,
         "step": first.clock.step,
@@ -169,7 +169,7 @@ def test_every_number_of_progress_comes_from_its_owner_and_goes_back_there() -> 
     assert second.clock.step == 4
     assert second.metrics.sums() == first.metrics.sums()
     assert second.progress == first.progress
-    assert {name: type(value) for name, value in snapshot(config, second).progress.items()} == {
+    assert {name: type(value) for name, value in captured(config, second).progress.items()} == {
         name: type(value) for name, value in checkpoint.progress.items()
     }
 
@@ -177,7 +177,7 @@ def test_every_number_of_progress_comes_from_its_owner_and_goes_back_there() -> 
 @pytest.mark.parametrize("change", [{"more": 1}, {"step": None}])
 def test_progress_with_other_numbers_is_refused(change: dict[str, int | None]) -> None:
     config, trainer = made("sgd")
-    checkpoint = snapshot(config, trainer)
+    checkpoint = captured(config, trainer)
     progress = {name: value for name, value in {**checkpoint.progress, **change}.items() if value is not None}
     with pytest.raises(CheckpointError, match=next(iter(change))):
         restore(replace(checkpoint, progress=progress), trainer)
