@@ -9,6 +9,7 @@
 Where the derivative can be computed from y, a layer saves y; elsewhere it saves x.
 """
 
+from collections.abc import Callable
 from math import prod
 
 from gpucnn.backend import array_module
@@ -67,81 +68,56 @@ def silu_grad(dy: Array, x: Array) -> Array:
     return dy * s * (1 + x * (1 - s))
 
 
-class ReLU(Layer):
+class Activation(Layer):
+    """y = op(x); backward is ``grad_op`` of dy and of what forward kept: x, or y where ``keeps_output``."""
+
+    op: Callable[..., Array]
+    grad_op: Callable[..., Array]
+    keeps_output = False
+    numbers: tuple[float, ...] = ()  # what both ops take besides
+    cost = 1  # floating-point operations of an element, forward
+
+    def forward(self, x: Array) -> Array:
+        y = self.run(self.op, x, *self.numbers)
+        self.save(y if self.keeps_output else x)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        (kept,) = self.saved()
+        return self.run(self.grad_op, dy, kept, *self.numbers)
+
+    def flops(self, shape: Shape) -> int:
+        return self.cost * prod(shape)
+
+
+class ReLU(Activation):
     """(L4, L17)"""
 
-    def forward(self, x: Array) -> Array:
-        self.save(x)
-        return self.run(relu, x)
-
-    def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
-        return self.run(relu_grad, dy, x)
-
-    def flops(self, shape: Shape) -> int:
-        return prod(shape)
+    op, grad_op = staticmethod(relu), staticmethod(relu_grad)
 
 
-class LeakyReLU(Layer):
+class LeakyReLU(Activation):
     """x where x > 0, else ``slope`` times x."""
 
+    op, grad_op, cost = staticmethod(leaky_relu), staticmethod(leaky_relu_grad), 2
+
     def __init__(self, slope: float = 0.01) -> None:
-        self.slope = slope
-
-    def forward(self, x: Array) -> Array:
-        self.save(x)
-        return self.run(leaky_relu, x, self.slope)
-
-    def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
-        return self.run(leaky_relu_grad, dy, x, self.slope)
-
-    def flops(self, shape: Shape) -> int:
-        return 2 * prod(shape)
+        self.slope, self.numbers = slope, (slope,)
 
 
-class Tanh(Layer):
+class Tanh(Activation):
     """(L5)"""
 
-    def forward(self, x: Array) -> Array:
-        y = self.run(tanh, x)
-        self.save(y)
-        return y
-
-    def backward(self, dy: Array) -> Array | None:
-        (y,) = self.saved()
-        return self.run(tanh_grad, dy, y)
-
-    def flops(self, shape: Shape) -> int:
-        return prod(shape)
+    op, grad_op, keeps_output = staticmethod(tanh), staticmethod(tanh_grad), True
 
 
-class Sigmoid(Layer):
+class Sigmoid(Activation):
     """(L5)"""
 
-    def forward(self, x: Array) -> Array:
-        y = self.run(sigmoid, x)
-        self.save(y)
-        return y
-
-    def backward(self, dy: Array) -> Array | None:
-        (y,) = self.saved()
-        return self.run(sigmoid_grad, dy, y)
-
-    def flops(self, shape: Shape) -> int:
-        return 4 * prod(shape)
+    op, grad_op, keeps_output, cost = staticmethod(sigmoid), staticmethod(sigmoid_grad), True, 4
 
 
-class SiLU(Layer):
+class SiLU(Activation):
     """x sigmoid(x)."""
 
-    def forward(self, x: Array) -> Array:
-        self.save(x)
-        return self.run(silu, x)
-
-    def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
-        return self.run(silu_grad, dy, x)
-
-    def flops(self, shape: Shape) -> int:
-        return 5 * prod(shape)
+    op, grad_op, cost = staticmethod(silu), staticmethod(silu_grad), 5

@@ -6,12 +6,12 @@
 with p the normal density.  NumPy has no erfc, so P is computed here by array code that runs on any backend.
 """
 
-from math import pi, prod, sqrt
+from math import pi, sqrt
 
 from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import UsageError
-from gpucnn.layers.base import Layer
-from gpucnn.types import Array, Shape
+from gpucnn.layers.activations import Activation
+from gpucnn.types import Array
 
 # (1 + 2z) e^{z^2} erfc(z) for z >= 0 as a Chebyshev series in s = (z - 3.75) / (z + 3.75), interpolated at
 # the Chebyshev nodes of degree 20; 4e-15 relative to SciPy's erfcx over the whole range.
@@ -82,12 +82,14 @@ def gelu_tanh_grad(dy: Array, x: Array) -> Array:
     return (dy * 0.5 * (1 + t + wide * (1 - t * t) * inner)).astype(dy.dtype, copy=False)
 
 
-class GELU(Layer):
+class GELU(Activation):
     """Exact by default; ``approximate="tanh"`` for the approximation.
 
     Raises:
         UsageError: another ``approximate``.
     """
+
+    cost = 10
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
@@ -95,14 +97,3 @@ class GELU(Layer):
         self.approximate = approximate
         exact = approximate == "none"
         self.op, self.grad_op = (gelu, gelu_grad) if exact else (gelu_tanh, gelu_tanh_grad)
-
-    def forward(self, x: Array) -> Array:
-        self.save(x)
-        return self.run(self.op, x)
-
-    def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
-        return self.run(self.grad_op, dy, x)
-
-    def flops(self, shape: Shape) -> int:
-        return 10 * prod(shape)

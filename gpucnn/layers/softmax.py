@@ -6,11 +6,9 @@ The maximum is subtracted first: the quotient stays the same and nothing overflo
 dy_i/dz_k = y_i (delta_ik - y_k), the chain rule gives dz_k = sum_i dy_i dy_i/dz_k = y_k (dy_k - sum_i dy_i y_i).
 """
 
-from math import prod
-
 from gpucnn.backend import accumulator_dtype, array_module
-from gpucnn.layers.base import Layer
-from gpucnn.types import Array, Shape
+from gpucnn.layers.activations import Activation
+from gpucnn.types import Array
 
 
 def softmax(z: Array) -> Array:
@@ -25,17 +23,7 @@ def softmax_grad(dy: Array, y: Array) -> Array:
     return (y * (dy - along)).astype(y.dtype, copy=False)
 
 
-class Softmax(Layer):
+class Softmax(Activation):
     """(L9), for the lecture's two steps; ``softmax_cross_entropy`` does both at once and more exactly."""
 
-    def forward(self, x: Array) -> Array:
-        y = self.run(softmax, x)
-        self.save(y)
-        return y
-
-    def backward(self, dy: Array) -> Array | None:
-        (y,) = self.saved()
-        return self.run(softmax_grad, dy, y)
-
-    def flops(self, shape: Shape) -> int:
-        return 5 * prod(shape)
+    op, grad_op, keeps_output, cost = staticmethod(softmax), staticmethod(softmax_grad), True, 5
