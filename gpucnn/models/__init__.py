@@ -6,7 +6,8 @@ from typing import Any
 
 from gpucnn.errors import UsageError, closest
 from gpucnn.layers import Layer
-from gpucnn.models.plain import lenet5, mlp, mnist_cnn, vgg_small
+from gpucnn.models.lenet import lenet5
+from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet9, resnet18, resnet20
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.models.wide_resnet import wide_resnet

@@ -4,7 +4,7 @@ from functools import partial
 
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, ReLU, Residual, Sequential
-from gpucnn.models.plain import conv_bn_relu
+from gpucnn.layers.containers import Entry
 from gpucnn.models.resnet import stages
 from gpucnn.types import Shape
 
@@ -14,9 +14,12 @@ DEEPEST, WIDEST = 202, 64  # a checkpoint's config must not build a huge model
 def wide_block(in_channels: int, out_channels: int, stride: int, dropout: float) -> Layer:
     """bn-relu-conv-bn-relu-conv of x, plus x; where the shape changes, both branches start from relu(bn(x))."""
     entrance = BatchNorm(in_channels), ReLU()
-    dropped = [Dropout(dropout)] if dropout else []
-    second = Conv2D(out_channels, out_channels, 3, padding=1, bias=False)
-    branch = [*conv_bn_relu(in_channels, out_channels, stride), *dropped, second]
+    branch: list[Entry] = [
+        Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        (BatchNorm(out_channels), ReLU()),
+        *([Dropout(dropout)] if dropout else []),
+        Conv2D(out_channels, out_channels, 3, padding=1, bias=False),
+    ]
     if stride == 1 and in_channels == out_channels:
         return Residual(Sequential(entrance, *branch))
     shortcut = Conv2D(in_channels, out_channels, 1, stride=stride, bias=False)
