@@ -31,11 +31,6 @@ class Kernel:
     plan: Callable[..., str] | None = None
 
 
-def rows(kernels: Any, accepts: Callable[..., bool], *ops: Op) -> dict[Op, Kernel]:
-    """Rows for ops whose kernels stand under the same names in ``kernels`` and accept the same arguments."""
-    return {op: Kernel(getattr(kernels, op.__name__), accepts) for op in ops}
-
-
 def guarded(op: Op, kernel: Kernel, fallback: Op | None = None) -> Op:
     """The kernel where it accepts its arguments, else ``fallback``, the op itself where not given.
 

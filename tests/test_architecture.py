@@ -38,6 +38,9 @@ ROOMS = [
 ]
 """The rooms from the top to the bottom: each imports only what stands behind it in this list."""
 
+BUDGET = 12_700
+"""Lines of the package without kernels."""
+
 
 def imports(path: Path) -> set[str]:
     """Modules that a file imports, anywhere in it; inside the package as gpucnn.x.y."""
@@ -150,9 +153,14 @@ def test_layers_do_not_ask_which_backend_it_is() -> None:
 @pytest.mark.parametrize(
     "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
 )
-def test_rooms_are_small_and_named_by_a_noun(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_files_are_named_by_a_noun(path: Path) -> None:
     assert path.stem not in ("utils", "util", "helpers", "common", "misc")
+
+
+def test_the_package_stays_within_its_budget() -> None:
+    """Raise it for what is added, by as much; it may fall where nothing is."""
+    lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in FILES if room(path) != "kernels"]
+    assert sum(lines) <= BUDGET
 
 
 def test_importing_brings_in_nothing_heavy() -> None:

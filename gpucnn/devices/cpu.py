@@ -7,7 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gpucnn import losses, metrics
-from gpucnn.backend import Backend, Kernel, Op, guarded, rows
+from gpucnn.backend import Backend, Kernel, Op, guarded
 from gpucnn.data.augment import crop_flip, warp
 from gpucnn.devices.cores import usable_cores
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
@@ -30,40 +30,53 @@ def table() -> dict[Op, Kernel]:
         conv2d.conv2d: Kernel(conv.conv2d, conv.accepts_forward, conv.plan_forward),
         conv2d.conv2d_input_grad: Kernel(conv.conv2d_input_grad, conv.accepts_input_grad, conv.plan_input_grad),
         conv2d.conv2d_weight_grad: Kernel(conv.conv2d_weight_grad, conv.accepts_weight_grad, conv.plan_weight_grad),
-        **rows(products, products.accepts_bias_grad, conv2d.bias_grad),
+        conv2d.bias_grad: Kernel(products.bias_grad, products.accepts_bias_grad),
         # fully connected
-        **rows(products, products.accepts_forward, linear.linear),
-        **rows(products, products.accepts_input_grad, linear.linear_input_grad),
-        **rows(products, products.accepts_weight_grad, linear.linear_weight_grad),
+        linear.linear: Kernel(products.linear, products.accepts_forward),
+        linear.linear_input_grad: Kernel(products.linear_input_grad, products.accepts_input_grad),
+        linear.linear_weight_grad: Kernel(products.linear_weight_grad, products.accepts_weight_grad),
         # batch norm, alone and with ReLU
-        **rows(norm, norm.accepts_forward, batchnorm.batchnorm, batchnorm.batchnorm_eval),
-        **rows(norm, norm.accepts_forward, batchnorm.batchnorm_relu, batchnorm.batchnorm_relu_eval),
-        **rows(norm, norm.accepts_grad, batchnorm.batchnorm_grad, batchnorm.batchnorm_relu_grad),
+        batchnorm.batchnorm: Kernel(norm.batchnorm, norm.accepts_forward),
+        batchnorm.batchnorm_eval: Kernel(norm.batchnorm_eval, norm.accepts_forward),
+        batchnorm.batchnorm_grad: Kernel(norm.batchnorm_grad, norm.accepts_grad),
+        batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_forward),
+        batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_forward),
+        batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
         # activations and sums
-        **rows(elementwise, elementwise.accepts_one, activations.relu, activations.leaky_relu),
-        **rows(elementwise, elementwise.accepts_two, activations.relu_grad, activations.leaky_relu_grad),
-        **rows(gelus, gelus.accepts, gelu.gelu),
-        **rows(gelus, gelus.accepts_grad, gelu.gelu_grad),
-        **rows(elementwise, elementwise.accepts_two, containers.add, containers.add_relu),
-        **rows(drop, drop.accepts, dropout.dropout),
+        activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
+        activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
+        activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_one),
+        activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_two),
+        gelu.gelu: Kernel(gelus.gelu, gelus.accepts),
+        gelu.gelu_grad: Kernel(gelus.gelu_grad, gelus.accepts_grad),
+        containers.add: Kernel(elementwise.add, elementwise.accepts_two),
+        containers.add_relu: Kernel(elementwise.add_relu, elementwise.accepts_two),
+        dropout.dropout: Kernel(drop.dropout, drop.accepts),
         # pooling
-        **rows(pools, pools.accepts, pooling.max_pool2d, pooling.avg_pool2d, pooling.avg_pool2d_grad),
-        **rows(pools, pools.accepts, pooling.global_avg_pool2d, pooling.global_avg_pool2d_grad),
-        **rows(pools, pools.accepts_max_grad, pooling.max_pool2d_grad),
+        pooling.max_pool2d: Kernel(pools.max_pool2d, pools.accepts),
+        pooling.max_pool2d_grad: Kernel(pools.max_pool2d_grad, pools.accepts_max_grad),
+        pooling.avg_pool2d: Kernel(pools.avg_pool2d, pools.accepts),
+        pooling.avg_pool2d_grad: Kernel(pools.avg_pool2d_grad, pools.accepts),
+        pooling.global_avg_pool2d: Kernel(pools.global_avg_pool2d, pools.accepts),
+        pooling.global_avg_pool2d_grad: Kernel(pools.global_avg_pool2d_grad, pools.accepts),
         # fused layers
-        **rows(pools, pools.accepts, fusion.relu_max_pool2d),
-        **rows(pools, pools.accepts_max_grad, fusion.relu_max_pool2d_grad),
-        **rows(fused, fused.accepts_forward, fusion.batchnorm_relu_max_pool2d, fusion.batchnorm_relu_max_pool2d_eval),
-        **rows(fused, fused.accepts_grad, fusion.batchnorm_relu_max_pool2d_grad),
+        fusion.relu_max_pool2d: Kernel(pools.relu_max_pool2d, pools.accepts),
+        fusion.relu_max_pool2d_grad: Kernel(pools.relu_max_pool2d_grad, pools.accepts_max_grad),
+        fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_forward),
+        fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_forward),
+        fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
         # loss, metrics, optimisers
-        **rows(loss, loss.accepts, losses.softmax_cross_entropy, metrics.count_correct),
-        **rows(optim, optim.accepts, optimizer.sgd_update, optimizer.momentum_update, optimizer.adam_update),
-        **rows(optim, optim.accepts, averages.lerp),
+        losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),
+        metrics.count_correct: Kernel(loss.count_correct, loss.accepts),
+        optimizer.sgd_update: Kernel(optim.sgd_update, optim.accepts),
+        optimizer.momentum_update: Kernel(optim.momentum_update, optim.accepts),
+        optimizer.adam_update: Kernel(optim.adam_update, optim.accepts),
+        averages.lerp: Kernel(optim.lerp, optim.accepts),
         # batches of images
-        **rows(augment, augment.accepts_gather, crop_flip.gather_normalize),
-        **rows(augment, augment.accepts_augment, crop_flip.gather_augment),
-        **rows(warps, warps.accepts_noise, warp.noise_planes),
-        **rows(warps, warps.accepts_warp, warp.warp),
+        crop_flip.gather_normalize: Kernel(augment.gather_normalize, augment.accepts_gather),
+        crop_flip.gather_augment: Kernel(augment.gather_augment, augment.accepts_augment),
+        warp.noise_planes: Kernel(warps.noise_planes, warps.accepts_noise),
+        warp.warp: Kernel(warps.warp, warps.accepts_warp),
     }
 
 
