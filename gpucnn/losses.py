@@ -9,11 +9,42 @@ The lecture takes two steps: Softmax (or Sigmoid), then the loss of probabilitie
 never take the logarithm of a probability that was rounded to 0.
 """
 
+import numpy as np
+
 from gpucnn.backend import accumulator_dtype, array_module
+from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers.activations import sigmoid
 from gpucnn.types import Array
 
 SMALLEST = 1e-30  # smaller probabilities are set to it: log 0 is minus infinity
+
+
+def check_labels(labels: Array, scores: Array) -> None:
+    """Refuse labels that do not belong to scores; their values are read on the host alone, where that costs no wait.
+
+    Raises:
+        ShapeError: scores that are not (N,K), or labels that are neither integers (N,) nor rows (N,K).
+        UsageError: a label outside of 0 .. K-1.
+    """
+    if scores.ndim != 2:
+        raise ShapeError(f"scores of shape {scores.shape}: give (N, K), as a Linear layer behind Flatten makes them")
+    n, classes = scores.shape
+    if labels.shape == scores.shape:
+        return
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise ShapeError(
+            f"labels of shape {labels.shape}, {labels.dtype}, for {n} rows of {classes} scores: give integers ({n},), "
+            f"as labels.reshape(-1).astype('int64'), or rows of probabilities ({n}, {classes})"
+        )
+    if isinstance(labels, np.ndarray) and n and not 0 <= labels.min() <= labels.max() < classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise UsageError(f"label {wrong} for a net with {classes} outputs: labels go from 0 to {classes - 1}")
+
+
+def check_targets(targets: Array, scores: Array) -> None:
+    """Raises ShapeError where targets are not of the shape of what they are compared with."""
+    if targets.shape != scores.shape:
+        raise ShapeError(f"targets of shape {targets.shape} for outputs {scores.shape}: give one for each output")
 
 
 def as_targets(labels: Array, scores: Array, smoothing: float = 0.0) -> Array:
@@ -21,6 +52,7 @@ def as_targets(labels: Array, scores: Array, smoothing: float = 0.0) -> Array:
 
     Smoothing takes this probability from the true class and spreads it evenly over all (arXiv 1512.00567).
     """
+    check_labels(labels, scores)
     xp = array_module(scores)
     classes = scores.shape[1]
     if labels.ndim == 1:
@@ -50,11 +82,16 @@ def categorical_cross_entropy(p: Array, labels: Array) -> tuple[Array, Array]:
     return -(targets * array_module(p).log(p)).sum() / n, -targets / p / n
 
 
+CLASS_LOSSES = (softmax_cross_entropy, categorical_cross_entropy)
+"""Losses of one class out of K: a net for them has an output for each."""
+
+
 def sigmoid_binary_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     """(L10)  logits (N,) or (N,K), targets 0..1 of the same shape -> loss (), dlogits.
 
     log p = min(z, 0) - log(1 + e^-|z|), and log(1 - p) = log p - z.
     """
+    check_targets(targets, logits)
     xp = array_module(logits)
     targets = targets.astype(logits.dtype)
     log_p = xp.minimum(logits, 0) - xp.log1p(xp.exp(-abs(logits)))
@@ -64,6 +101,7 @@ def sigmoid_binary_cross_entropy(logits: Array, targets: Array) -> tuple[Array, 
 
 def binary_cross_entropy(p: Array, targets: Array) -> tuple[Array, Array]:
     """(L10)  probabilities p, targets 0..1 of the same shape -> loss (), dp = (p - y) / (p (1 - p) N)."""
+    check_targets(targets, p)
     xp = array_module(p)
     targets = targets.astype(p.dtype)
     n = p.shape[0]
@@ -74,5 +112,6 @@ def binary_cross_entropy(p: Array, targets: Array) -> tuple[Array, Array]:
 
 def mean_squared_error(y: Array, targets: Array) -> tuple[Array, Array]:
     """Mean of (y - t)^2 over all elements -> loss (), dy = 2 (y - t) / size."""
+    check_targets(targets, y)
     difference = y - targets
     return (difference * difference).mean(), difference * (2.0 / difference.size)

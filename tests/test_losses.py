@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from gpucnn.devices import get_backend
+from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers.activations import sigmoid, sigmoid_grad
 from gpucnn.layers.softmax import softmax, softmax_grad
 from gpucnn.losses import (
@@ -101,3 +103,45 @@ def test_float32_on_every_backend(backend) -> None:
     assert str(dz.dtype) == "float32"
     assert float(backend.to_host(loss)) == pytest.approx(wanted[0], rel=1e-5)
     np.testing.assert_allclose(backend.to_host(dz), wanted[1], rtol=1e-4, atol=1e-6)
+
+
+BAD_LABELS = {
+    "a column, as Keras has them": (LABELS[:, None], ShapeError, r"labels of shape \(6, 1\).*reshape\(-1\)"),
+    "numbers that are no integers": (LABELS.astype(float), ShapeError, "float64.*astype"),
+    "truth values": (LABELS > 1, ShapeError, "bool"),
+    "another length": (LABELS[:5], ShapeError, r"labels of shape \(5,\)"),
+    "rows of another number of classes": (np.eye(3)[LABELS % 3], ShapeError, r"rows of probabilities \(6, 4\)"),
+    "counted from 1": (LABELS + 1, UsageError, "label 4 for a net with 4 outputs: labels go from 0 to 3"),
+    "below 0": (LABELS - 1, UsageError, "label -1 "),
+    "8 bits, below 0": ((LABELS - 1).astype(np.int8), UsageError, "label -1 "),
+}
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_labels_that_are_no_class_are_refused(name: str, labels: np.ndarray, error: type, message: str) -> None:
+    backend = get_backend(name)
+    for scores in (Z, Z.astype(np.float32)):
+        with pytest.raises(error, match=message):
+            backend.run(softmax_cross_entropy, scores, labels)
+    with pytest.raises(error, match=message):
+        categorical_cross_entropy(softmax(Z), labels)
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_scores_that_are_not_rows_are_refused(name: str) -> None:
+    with pytest.raises(ShapeError, match=r"scores of shape \(6, 1, 1, 4\)"):
+        get_backend(name).run(softmax_cross_entropy, Z.astype(np.float32)[:, None, None], LABELS)
+
+
+@pytest.mark.parametrize("loss", [sigmoid_binary_cross_entropy, binary_cross_entropy, mean_squared_error])
+def test_targets_do_not_broadcast(loss) -> None:
+    with pytest.raises(ShapeError, match=r"targets of shape \(6,\) for outputs \(6, 1\)"):
+        loss(sigmoid(Z[:, :1]), BITS[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "uint64"])
+def test_labels_of_any_integer_type_count(kind: str) -> None:
+    expected, _ = softmax_cross_entropy(Z, LABELS)
+    loss, _ = get_backend("cpu").run(softmax_cross_entropy, Z.astype(np.float32), LABELS.astype(kind))
+    assert loss == pytest.approx(float(expected), rel=1e-6)

@@ -6,13 +6,14 @@ from gpucnn.inference.activations import trace
 from gpucnn.layers import Layer
 from gpucnn.types import Array
 
+REMEDY = "lower the learning rate, clip the gradient or warm up; the last checkpoint is untouched"
+
 
 def explain_nonfinite(model: Layer, x: Array, step: int) -> str:
     """One line for the user; repeats the forward pass of the batch x (B,H,W,C) to find the layer.  # sync"""
     backend = model.backend
     found = (what for array, what in parts(model, x) if not backend.to_host(backend.xp.isfinite(array).all()))
-    remedy = "lower the learning rate, clip the gradient or warm up; the last checkpoint is untouched"
-    return f"step {step} gave NaN or infinity: {next(found, 'the loss overflows')}; {remedy}"
+    return f"step {step} gave NaN or infinity: {next(found, 'the loss overflows')}; {REMEDY}"
 
 
 def parts(model: Layer, x: Array) -> Iterator[tuple[Array, str]]:

@@ -17,18 +17,18 @@ from typing import Any
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
-from gpucnn.errors import NotANumberError
+from gpucnn.errors import NotANumberError, ShapeError
 from gpucnn.inference.evaluate import Evaluation, evaluate
 from gpucnn.layers import Layer
 from gpucnn.layers.whitening import whiten
-from gpucnn.losses import softmax_cross_entropy
+from gpucnn.losses import CLASS_LOSSES, softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
 from gpucnn.optim.averages import Average, averaged
 from gpucnn.optim.optimizer import Optimizer, clip_by_norm
 from gpucnn.optim.schedules import Schedule, constant
 from gpucnn.random import Clock
 from gpucnn.training.cuda_graph import with_cuda_graph
-from gpucnn.training.nonfinite import explain_nonfinite
+from gpucnn.training.nonfinite import REMEDY, explain_nonfinite
 from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.step_inputs import StepInputs
 from gpucnn.types import Array
@@ -216,8 +216,9 @@ class Trainer:
         training set gives mean and std if the options do not.
 
         Raises:
-            ShapeError: the images do not fit the model.
+            ShapeError: the images do not fit the model, or its outputs the classes.
             NotANumberError: NaN or infinity, before an update by it; on a GPU, at the next reading of the metrics.
+                Also if the test loss is not finite: such an epoch is not counted.
         """
         self.prepare(train)
         batches = self.loader(train, training=True)
@@ -231,12 +232,19 @@ class Trainer:
                 return
             trained = self.metrics.read()  # sync
             tested = self.evaluate_batches(test_batches)
+            if not isfinite(tested.loss):
+                raise NotANumberError(f"the test loss of epoch {self.progress.epoch + 1} is {tested.loss}; {REMEDY}")
             yield self.close_epoch(trained, tested, perf_counter() - start, rate)
 
     def prepare(self, train: Dataset) -> None:
         """Before the first step: take the training set's mean and std, check shapes, fit whitening filters."""
         self.mean, self.std = self.mean or train.mean, self.std or train.std
-        self.model.output_shape(train.image_shape)
+        outputs = self.model.output_shape(train.image_shape)
+        if self.loss in CLASS_LOSSES and outputs != (train.num_classes,):
+            raise ShapeError(
+                f"the model gives outputs {outputs} for an image, but {train.name} has {train.num_classes} classes: "
+                f"end it with {train.num_classes} outputs, as by Linear(..., {train.num_classes})"
+            )
         if self.clock.step == 0:
             whiten(self.model, train.images, self.mean, self.std)
 

@@ -157,6 +157,7 @@ def test_output_says_what_happens_and_where(capsys: pytest.CaptureFixture[str], 
         (["--device", "gpu", "--strict-device"], 6, "gpu"),
         (["--resume", "nowhere.h5"], 4, "nowhere.h5"),
         (["--lr", "1e30", "--epochs", "2"], 5, "gave NaN or infinity"),
+        (["--model", "mlp", "--max-steps", "2", "--lr", "1e30", "--log-interval", "9"], 5, "NaN"),
     ],
 )
 def test_bad_input_is_one_line_and_its_exit_code(

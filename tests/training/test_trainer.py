@@ -302,3 +302,28 @@ def test_an_epoch_reports_its_own_steps_alone() -> None:
         reports += trainer.fit(images(), images(), epochs=1)
         assert trainer.metrics.sums() == (0.0, 0, 0)  # as a checkpoint between two epochs has them
     assert reports[0].train_loss == reports[1].train_loss
+
+
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_net_with_another_number_of_outputs_is_refused_before_the_first_step(outputs: int) -> None:
+    net = Sequential(Flatten(), Linear(36, outputs))
+    trainer = Trainer(net, optim.SGD(0.1))
+    before = net.state_dict()
+    with pytest.raises(ShapeError, match=rf"outputs \({outputs},\) for an image, but noise has 3 classes"):
+        next(trainer.fit(images(), images(), epochs=1))
+    assert equal(net.state_dict(), before)
+
+
+def test_a_step_refuses_labels_in_a_column() -> None:
+    trainer = tiny_trainer(augmentation=None)
+    trainer.model.train()
+    with pytest.raises(ShapeError, match=r"labels of shape \(16, 1\)"):
+        trainer.train_step(np.ones((16, 6, 6, 1), np.float32), np.zeros((16, 1), np.int64))
+
+
+def test_an_epoch_whose_test_loss_is_nan_is_no_success_and_no_best() -> None:
+    """The weights overflow in the last step: its own loss was still finite."""
+    trainer = Trainer(Sequential(Flatten(), Linear(36, 36), Linear(36, 3)), optim.SGD(1e30), batch_size=50)
+    with np.errstate(all="ignore"), pytest.raises(NotANumberError, match="the test loss of epoch 1 is nan"):
+        list(trainer.fit(images(50), images(20), epochs=1))
+    assert (trainer.progress.epoch, trainer.progress.best_epoch, trainer.progress.history) == (0, 0, [])

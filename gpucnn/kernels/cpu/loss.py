@@ -50,8 +50,10 @@ def _count_correct(logits, labels):
 
 
 def accepts(logits: Array, labels: Array, *smoothing: float) -> bool:
-    """Scores (N,K) and integers (N,)."""
-    return class_indices(logits, labels) and float32_arrays(logits)
+    """Scores (N,K) and integers (N,) of 0 .. K-1."""
+    if not (logits.ndim == 2 and class_indices(logits, labels) and float32_arrays(logits)):
+        return False
+    return bool(labels.view(f"u{labels.itemsize}").max() < logits.shape[1])  # unsigned, a negative one is large
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
