@@ -141,12 +141,16 @@ def torch_step(task: Task, x: Array, labels: Array) -> Callable[[], Any]:
     if task.compiled:
         model = torch.compile(model, mode=task.compiled)
     mixed = AUTOCAST[task.precision]
-    scaler = torch.amp.GradScaler(task.device, enabled=task.precision == "float16")
+    scaler = torch.amp.GradScaler(task.device, enabled=task.precision == "float16") if mixed else None
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(task.device, dtype=mixed) if mixed else nullcontext():
             value = loss(model(data), targets)
+        if scaler is None:  # nothing in float32 that PyTorch's users would not run
+            value.backward()
+            optimizer.step()
+            return
         scaler.scale(value).backward()
         scaler.step(optimizer)
         scaler.update()
