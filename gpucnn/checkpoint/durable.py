@@ -44,11 +44,11 @@ def replace_file(path: Path, parts: Iterable[Bytes], keep: Path | None = None) -
 
 def replace_atomically(path: Path, parts: Iterable[Bytes], keep: Path | None = None) -> None:
     """``replace_file``, whose failures are OSErrors; one of ``parts`` leaves the file at ``path`` unchanged too."""
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     for target in (path, keep) if keep is not None else (path,):
         clean_leftovers(target)
+    descriptor, temporary = _create(path)
     try:
-        _write(temporary, parts)
+        _write(descriptor, parts)
         if keep is not None:
             _keep(path, keep)
         os.replace(temporary, path)
@@ -59,11 +59,21 @@ def replace_atomically(path: Path, parts: Iterable[Bytes], keep: Path | None = N
     sync_directory(path.parent)
 
 
-def _write(temporary: Path, parts: Iterable[Bytes]) -> None:
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
+def _create(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, locked -> (descriptor, its place)."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o666)
         with suppress(OSError):  # without locks in the file system, leftovers stay
-            flock(descriptor, LOCK_EX | LOCK_NB)  # released when the process ends: an unlocked leftover has no writer
+            flock(descriptor, LOCK_EX)  # released when the process ends: an unlocked leftover has no writer
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)  # another process took it for a leftover before it was locked
+
+
+def _write(descriptor: int, parts: Iterable[Bytes]) -> None:
+    try:
         for part in parts:
             rest = memoryview(part)
             while rest:
