@@ -12,7 +12,7 @@ from gpucnn.cli.options import add_data_options, writing
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
-from gpucnn.inference.image_files import fit, grey, open_image
+from gpucnn.inference.image_files import fit, grey, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo
@@ -26,7 +26,7 @@ LARGEST = 1024  # pixels on the long side of a photograph
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph of scikit-learn)")
+    parser.add_argument("image", nargs="?", type=Path, help="an image file (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
     parser.add_argument("--index", type=int, metavar="N", help="with --checkpoint: an image of the test set")
@@ -59,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
 def photograph(path: Path | None) -> tuple[Array, str]:
     """A photograph as (H,W), 0..1, and a line about it."""
     sample = files("sklearn.datasets.images") / "china.jpg"
-    image, name = open_image(path or Path(str(sample))), str(path or "china.jpg of scikit-learn")
+    image, notes = open_image(path or Path(str(sample)))
     if max(image.size) > LARGEST:
-        name += f" (made smaller, from {image.height} x {image.width})"
+        notes.append(f"made smaller, from {image.height} x {image.width}")
         image.thumbnail((LARGEST, LARGEST))
-    return grey(image), f"{name}: {image.height} x {image.width} in grey"
+    title = titled(path or "china.jpg of scikit-learn", notes)
+    return grey(image), f"{title}: {image.height} x {image.width} in grey"
 
 
 def look_inside(args: argparse.Namespace) -> int:
@@ -100,8 +101,9 @@ def look_inside(args: argparse.Namespace) -> int:
 def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
     """The image for a trained model, uint8 (H,W,C), and a line about it."""
     if args.image is not None:
-        image, done = fit(open_image(args.image), config.model.input_shape)
-        return image, f"{args.image} ({done})" if done else str(args.image)
+        image, opened = open_image(args.image)
+        pixels, fitted = fit(image, config.model.input_shape)
+        return pixels, titled(args.image, opened + fitted)
     name = args.dataset or config.data.dataset
     _, test = load_dataset(name, args.data_dir, download=not args.no_download)
     check_data(config, test)

@@ -150,7 +150,7 @@ def test_more_than_64_channels_are_counted_not_drawn(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((8, 8, 70))
     feature_maps.save_grid(tmp_path / "all.png", feature_maps.Stage("x", "many", values))
     feature_maps.save_grid(tmp_path / "capped.png", feature_maps.Stage("x", "many", values[:, :, :64]))
-    sizes = {open_image(tmp_path / name).size for name in ("all.png", "capped.png")}
+    sizes = {open_image(tmp_path / name)[0].size for name in ("all.png", "capped.png")}
     assert len(sizes) == 1
 
 
@@ -171,7 +171,7 @@ def test_odd_pictures_make_sheets_of_sane_size(tmp_path: Path, shape) -> None:
     Image.fromarray(np.full(shape, 99, np.uint8)).save(tmp_path / "odd.png")
     assert main(["features", str(tmp_path / "odd.png"), "--out", str(tmp_path / "out")]) == 0
     for path in (tmp_path / "out").iterdir():
-        assert max(open_image(path).size) < 6000
+        assert max(open_image(path)[0].size) < 6000
 
 
 def test_large_photographs_are_made_smaller_and_it_is_said(tmp_path: Path, capsys) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_digits import forty
 from PIL import Image
 
 from gpucnn.cli.main import main
@@ -89,7 +90,7 @@ def test_text_is_a_bar_per_class(trained, digit_file, capsys) -> None:
     assert all("%" in bar and len(bar) <= 80 for bar in bars)
 
 
-@pytest.mark.parametrize("name", ["text.png", "cut.png", "absent.png", "folder", "bomb.png", "picture.gif"])
+@pytest.mark.parametrize("name", ["text.png", "cut.png", "absent.png", "folder", "bomb.png", "picture.ppm"])
 def test_a_bad_file_is_one_line_that_names_it(trained, digit_file, tmp_path: Path, capsys, name) -> None:
     path = tmp_path / name
     if name == "text.png":
@@ -105,7 +106,7 @@ def test_a_bad_file_is_one_line_that_names_it(trained, digit_file, tmp_path: Pat
         data[16:24] = (100_000).to_bytes(4, "big") * 2
         data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
         path.write_bytes(data)
-    elif name == "picture.gif":
+    elif name == "picture.ppm":
         Image.open(digit_file).save(path)
     line = ["predict", "--checkpoint", str(trained.path), str(digit_file), str(path)]
     assert main(line) == 3
@@ -126,3 +127,46 @@ def test_invalid_arguments_exit_2(trained, digit_file) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["predict", "--checkpoint", str(trained.path), str(digit_file), "--top", "0"])
     assert stop.value.code == 2
+
+
+LENET = Path(__file__).parents[2] / "pretrained" / "mnist_lenet.h5"
+
+
+def test_a_digit_in_a_photograph_is_prepared(tmp_path: Path, capsys) -> None:
+    digit, _, picture = list(forty())[2]
+    picture.save(tmp_path / "photo.jpg", quality=90)
+    line = ["predict", "--checkpoint", str(LENET), "--device", "reference", "--json", str(tmp_path / "photo.jpg")]
+    assert main([*line, "--prepare", "digit"]) == 0
+    captured = capsys.readouterr()
+    (answer,) = json.loads(captured.out)["predictions"]
+    assert answer["classes"][0]["class"] == str(digit)
+    assert answer["note"].startswith("dark strokes made light, digit of ")
+    assert captured.err == ""
+    assert main(line) == 0  # without the preparation a hint names it
+    assert "try --prepare digit or --invert" in capsys.readouterr().err
+
+
+def test_what_was_done_to_a_picture_is_said_once(tmp_path: Path, capsys) -> None:
+    strokes = np.zeros((60, 60, 4), np.uint8)
+    strokes[10:50, 28:33] = 255  # white on transparency
+    Image.fromarray(strokes).convert("LA").save(tmp_path / "ink.png")
+    assert main(["predict", "--checkpoint", str(LENET), "--device", "reference", str(tmp_path / "ink.png")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0] == f"{tmp_path / 'ink.png'} (laid on black, resized from 60 x 60 to 28 x 28)"
+    assert captured.err == ""
+
+
+def test_a_blank_page_is_one_line_that_names_it(tmp_path: Path, capsys) -> None:
+    Image.new("L", (90, 90), 250).save(tmp_path / "blank.png")
+    line = ["predict", "--checkpoint", str(LENET), "--prepare", "digit", str(tmp_path / "blank.png")]
+    assert main(line) == 3
+    captured = capsys.readouterr()
+    assert "blank.png: no strokes stand out from the paper" in captured.err
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+
+
+def test_preparation_needs_a_model_of_mnist_s_size_and_no_inversion(trained, digit_file, capsys) -> None:
+    assert main(["predict", "--checkpoint", str(trained.path), str(digit_file), "--prepare", "digit"]) == 2
+    assert "the model takes 8 x 8 x 1" in capsys.readouterr().err
+    assert main(["predict", "--checkpoint", str(LENET), str(digit_file), "--prepare", "digit", "--invert"]) == 2
+    assert "leave --invert out" in capsys.readouterr().err
