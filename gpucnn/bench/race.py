@@ -61,7 +61,9 @@ class Contender:
         """Start the process and wait until it has warmed up."""
         start = perf_counter()
         command = [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()]
-        self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env={**os.environ, **self.environment})
+        environment = {**os.environ, **self.environment}
+        # Ctrl-C is for us alone: without us the process finds its standard input at its end
+        self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment, process_group=0)
         self._warm(start)
 
     def switch_to(self, task: Task) -> None:
