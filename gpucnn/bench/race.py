@@ -95,6 +95,11 @@ class Contender:
             except TimeoutExpired:
                 self.process.kill()
 
+    def kill(self) -> None:
+        """End the process at once; does nothing where it was not started."""
+        if hasattr(self, "process"):
+            self.process.kill()
+
     def _answer(self, line: str = "") -> dict[str, Any]:
         """The next answer of the process, to this line if one is given; GpucnnError where it fails, ends or is late."""
         assert self.process.stdin is not None
@@ -151,9 +156,14 @@ def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> lis
 
 def race(racers: list[Contender], rounds: int) -> Result:
     """Time all contenders in turn, ``rounds`` times."""
-    for racer in racers:
-        racer.start()
-    take_turns(racers, rounds)
+    try:
+        for racer in racers:
+            racer.start()
+        take_turns(racers, rounds)
+    except BaseException:  # Ctrl-C too
+        for racer in racers:
+            racer.kill()
+        raise
     for racer in racers:
         racer.stop()
     ours = racers[0]
@@ -188,7 +198,11 @@ def cold_and_warm(task: Task) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="gpucnn-cold-") as folder:
         racers = [Contender(name, task, {"XDG_CACHE_HOME": folder}) for name in ("cold", "warm")]
         for racer in racers:
-            racer.start()
+            try:
+                racer.start()
+            except BaseException:
+                racer.kill()
+                raise
             racer.stop()
     return racers[0].first_step, racers[1].first_step
 

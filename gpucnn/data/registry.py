@@ -70,7 +70,7 @@ def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download:
         place = locate(source, folder)
     if place is None:
         wanted = ", ".join(file.path for file in source.remote)
-        searched = ", ".join(map(str, search_places(data_dir)))
+        searched = ", ".join(map(str, search_places(data_dir))) or "no folder"
         raise DataError(
             f"{key} is missing or incomplete; searched {searched}: put {wanted} into one of them, name "
             f"a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"

@@ -108,8 +108,8 @@ def storm(names: list[str], count: int, seed: int, stretch: float = 1.3) -> tupl
             hit, problem = strike(name, kind, rng.uniform(0.0, stretch * usual[name]), folder)
             hits[name] += hit
             problems += [problem] if problem else []
-            if problem:
-                print(problem, flush=True)
+            if problem or number % 50 == 49:
+                print(problem or f"{number + 1} signals, {hits.total()} in time, {len(problems)} wrong", flush=True)
     return hits, problems
 
 

@@ -1,4 +1,4 @@
-"""Signals at any moment of a command: one line and 128 plus their number; commands in threads and twice in a process."""
+"""Signals at any moment of a command: one line and 128 plus their number; commands in threads, and twice."""
 
 import os
 import signal
