@@ -83,8 +83,8 @@ COMMANDS = {
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_user_whom_nobody_knows(command: str) -> None:
-    for folder in (*Path(sys.executable).parents, *WEIGHTS.parents):
-        if not folder.stat().st_mode & 0o001:
+    for folder in (*Path(sys.executable).resolve().parents, *WEIGHTS.parents):
+        if not folder.stat().st_mode & 0o011:
             pytest.skip(f"other users may not enter {folder}")
     variables = {k: v for k, v in environment().items() if k not in ("HOME", "XDG_CACHE_HOME", "GPUCNN_DATA_DIR")}
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,6 @@ def test_a_user_whom_nobody_knows(command: str) -> None:
             cwd=folder,
             env={**variables, "TMPDIR": folder},
             user=12345,
-            group=12345,
             extra_groups=[],
             capture_output=True,
             text=True,
