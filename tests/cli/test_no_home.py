@@ -89,7 +89,8 @@ def test_a_user_whom_nobody_knows(command: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         variables["TMPDIR"] = folder
-        if subprocess.run([*become, sys.executable, "-c", ""], cwd=folder, env=variables, capture_output=True).returncode:
+        probe = [*become, sys.executable, "-c", ""]
+        if subprocess.run(probe, cwd=folder, env=variables, capture_output=True).returncode:
             pytest.skip(f"other users may not run {sys.executable}")
         words = [*become, *MODULE, *COMMANDS[command]]
         done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
