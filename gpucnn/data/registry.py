@@ -11,6 +11,7 @@ from gpucnn.data.files.sources import Source, download_place, locate, search_pla
 from gpucnn.data.mnist import FASHION_MNIST, MNIST
 from gpucnn.data.synthetic import load_synthetic
 from gpucnn.errors import DataError, UsageError, closest
+from gpucnn.settings import checked
 
 DATASETS: dict[str, Source] = {
     "mnist": MNIST,
@@ -39,6 +40,7 @@ def find_source(name: str) -> tuple[str, Source]:
     return key, DATASETS[key]
 
 
+@checked
 def load_dataset(
     name: str, data_dir: str | os.PathLike[str] | None = None, *, download: bool = True, progress: bool = True
 ) -> tuple[Dataset, Dataset]:
