@@ -164,7 +164,7 @@ def fits(value: Any, hint: Any) -> bool:
         if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
             return False
         each = parts if origin is tuple and parts[1:] != (...,) else parts[:1] * len(value)
-        return len(value) == len(each) and all(map(fits, value, each))
+        return all(map(fits, value, each))  # how many there must be is the function's to say
     kind = origin or hint
     return not isinstance(kind, type) or isinstance(value, kind)
 

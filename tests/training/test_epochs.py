@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,14 +19,6 @@ from gpucnn.training.trainer import IntervalReport
 def data() -> tuple[Dataset, Dataset]:
     train, test = load_synthetic()
     return train.split_off(np.arange(200))[1], test.split_off(np.arange(50))[1]
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Python's own handler, whatever the tests were started with."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def trainer() -> Trainer:
