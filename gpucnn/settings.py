@@ -125,7 +125,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         try:
             bound = declared.bind(*args, **kwargs)
         except TypeError as error:
-            check_names(title, kwargs, [name for name in declared.parameters if name != "self"])
+            if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in declared.parameters.values()):
+                check_names(title, kwargs, [name for name in declared.parameters if name != "self"])
             raise UsageError(f"{title}: {error}") from None
         for name, value in bound.arguments.items():
             kind, hint = declared.parameters[name].kind, hints.get(name, Any)
@@ -133,7 +134,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             for item in items if kind in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL) else (value,):
                 if not fits(item, hint):
                     raise UsageError(f"{title}({name}={in_short(item)}): give {in_words(hint)}")
-            if isinstance(value, Real) and hasattr(value, "item"):
+            if hint is not Any and isinstance(value, Real) and hasattr(value, "item"):
                 bound.arguments[name] = value.item()
         return function(*bound.args, **bound.kwargs)
 
