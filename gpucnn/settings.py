@@ -10,6 +10,7 @@ The arguments of a public function or class that is ``checked`` are compared wit
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from inspect import Parameter, signature
@@ -121,7 +122,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not hints:
-            hints.update({"return": None} | get_type_hints(function))
+            hints["return"] = None
+            with suppress(NameError):  # of a name that is there for type checkers alone
+                hints.update(get_type_hints(function))
         try:
             bound = declared.bind(*args, **kwargs)
         except TypeError as error:

@@ -167,6 +167,14 @@ def test_the_annotations_of_a_function_are_what_is_checked() -> None:
             call()
 
 
+def test_an_annotation_for_type_checkers_alone_is_no_error() -> None:
+    class Mine(layers.Layer):
+        def __init__(self, first: "Nowhere") -> None:  # noqa: F821
+            self.first = first
+
+    assert Mine(3).first == 3
+
+
 def test_public_names_are_found_when_they_are_asked_for() -> None:
     assert {name for name in gpucnn.__all__ if not hasattr(gpucnn, name)} == set()
     assert set(gpucnn.__all__) <= set(dir(gpucnn))
