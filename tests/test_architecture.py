@@ -174,4 +174,4 @@ def test_a_command_imports_nothing_from_outside_before_it_handles_signals() -> N
     code = "import sys; from gpucnn.cli.main import command; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert loaded & {"numpy", "argparse", "pathlib", "tomllib", "hashlib"} == set()
+    assert loaded & {"numpy", "argparse", "pathlib", "typing", "tomllib", "hashlib"} == set()

@@ -4,7 +4,10 @@ import os
 import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
 from select import select
-from typing import TextIO
+
+TYPE_CHECKING = False  # as in ``typing``, whose import takes longer than everything here
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 class Output(FileIO):
@@ -54,7 +57,7 @@ def prepare() -> Output:
     return output
 
 
-def text(raw: Output, like: TextIO | None) -> TextIOWrapper:
+def text(raw: Output, like: "TextIO | None") -> TextIOWrapper:
     """A stream for text, buffered and encoded like the one that Python has made."""
     unbuffered = getattr(like, "write_through", False)
     return TextIOWrapper(
