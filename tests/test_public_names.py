@@ -73,6 +73,7 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "options": (lambda: trainer(options={"patience": 3}), "TrainerOptions"),
     "unknown": (lambda: trainer(batchsize=3), "did you mean 'batch_size'?"),
     "reduction": (lambda: TrainerOptions(reduction="avg"), "known are mean, sum"),
+    "loss options": (lambda: trainer(options=TrainerOptions(loss_options={"smooth": 1})), "'smooth'"),
     "patience": (lambda: TrainerOptions(patience=-1), "give a number >= 0"),
     "log_interval": (lambda: TrainerOptions(log_interval=0), "give a number >= 1"),
     "mean": (lambda: TrainerOptions(mean=0.5), "give a sequence"),

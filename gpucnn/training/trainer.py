@@ -11,6 +11,7 @@ What happens in one step is ``Trainer.train_step``; the epochs are a generator, 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from inspect import signature
 from math import isfinite
 from time import perf_counter
 from typing import Any
@@ -27,7 +28,7 @@ from gpucnn.optim.averages import Average, averaged
 from gpucnn.optim.optimizer import Optimizer, clip_by_norm
 from gpucnn.optim.schedules import Schedule, constant
 from gpucnn.random import Clock
-from gpucnn.settings import Checked, Settings, checked, setting
+from gpucnn.settings import Checked, Settings, checked, in_short, setting
 from gpucnn.training.batch_check import check_batch
 from gpucnn.training.cuda_graph import with_cuda_graph
 from gpucnn.training.epochs import Epochs, OneThread, WholeSteps
@@ -144,7 +145,8 @@ class Trainer(Checked):
         options: everything else.
 
     Raises:
-        UsageError: the backend does not have the policy's precision, or the CUDA graphs that the options ask for.
+        UsageError: the backend does not have the policy's precision, or the CUDA graphs that the options ask for; an
+            argument is of another type, or the loss does not take its options.
     """
 
     def __init__(
@@ -162,6 +164,10 @@ class Trainer(Checked):
         seed: int = 0,
         options: TrainerOptions = DEFAULTS,
     ) -> None:
+        try:
+            signature(loss).bind(None, None, **options.loss_options)
+        except TypeError as error:
+            raise UsageError(f"the loss {in_short(loss)} with loss_options {options.loss_options}: {error}") from None
         self.clock = Clock(seed)
         backend = backend.with_tf32(policy.tf32)
         self.model = model.initialize(seed, backend, clock=self.clock)
