@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from gpucnn.errors import UsageError
 from gpucnn.types import Array
 
 Op = Callable[..., Any]
@@ -81,6 +82,12 @@ class Backend:
         """The same device with convolutions that may use TF32 or not; this backend itself stays as it is."""
         return replace(self, kernels=self.tf32_kernels(allowed)) if self.tf32_kernels else self
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UsageError(
+            f"the {self.name} backend cannot be copied or pickled, nor a model, loader or trainer on it: build the "
+            "model again, and give it the weights by load_state_dict(model.state_dict())"
+        )
+
     def run(self, op: Op, *args: Any, **kwargs: Any) -> Any:
         """Run op with this backend's kernel for it; an op without one runs on the reference implementation."""
         return self.kernels.get(op, op)(*args, **kwargs)
@@ -108,4 +115,7 @@ def array_module(array: Array) -> ModuleType:
 
     It is the top-level package that defines the array's class, so nothing here imports CuPy.
     """
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    module = sys.modules[type(array).__module__.partition(".")[0]]
+    if not hasattr(module, "ndarray"):
+        raise UsageError(f"a {type(array).__name__} where an array is needed: give a NumPy or CuPy array")
+    return module

@@ -26,6 +26,7 @@ def check_labels(labels: Array, scores: Array) -> None:
         ShapeError: scores that are not (N,K), or labels that are neither integers (N,) nor rows (N,K).
         UsageError: a label outside of 0 .. K-1.
     """
+    array_module(labels)  # refuses what is no array
     if scores.ndim != 2:
         raise ShapeError(f"scores of shape {scores.shape}: give (N, K), as a Linear layer behind Flatten makes them")
     n, classes = scores.shape
@@ -43,6 +44,7 @@ def check_labels(labels: Array, scores: Array) -> None:
 
 def check_targets(targets: Array, scores: Array) -> None:
     """Raises ShapeError where targets are not of the shape of what they are compared with."""
+    array_module(targets), array_module(scores)  # refuse what is no array
     if targets.shape != scores.shape:
         raise ShapeError(f"targets of shape {targets.shape} for outputs {scores.shape}: give one for each output")
 

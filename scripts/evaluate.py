@@ -1,9 +1,9 @@
 """``python scripts/evaluate.py ...`` is ``gpucnn evaluate ...``, from a clone and without an install."""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from gpucnn.cli.main import command
 

@@ -1,8 +1,11 @@
 """Backends to test on, and reasons to skip."""
 
 import os
+import signal
+from collections.abc import Iterator
 from importlib.util import find_spec
 
+import inherited  # noqa: F401
 import pytest
 from strict_cupy import STRICT
 
@@ -16,6 +19,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "strict":
         return STRICT
     return REFERENCE if request.param == "reference" else get_backend(request.param)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, in this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

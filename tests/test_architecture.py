@@ -78,7 +78,7 @@ def is_module(parts: list[str]) -> bool:
 
 def test_every_room_is_in_the_list_and_there_are_few() -> None:
     found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert found - {"__init__", "__pycache__", "py.typed"} == set(ROOMS)
+    assert found - {"__init__", "__main__", "__pycache__", "py.typed"} == set(ROOMS)
     assert len(ROOMS) <= 26
     assert len(list(PACKAGE.glob("*.py"))) <= 10
 
@@ -86,7 +86,7 @@ def test_every_room_is_in_the_list_and_there_are_few() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_down_the_list(path: Path) -> None:
     mine = room(path)
-    if mine == "__init__":  # the public names
+    if mine in ("__init__", "__main__"):  # the public names, and the command
         return
     below = {mine, *ROOMS[ROOMS.index(mine) + 1 :]}
     assert {name for name in used(path) if name.split(".")[0] not in below} == set()
@@ -165,6 +165,13 @@ def test_the_package_stays_within_its_budget() -> None:
 
 def test_importing_brings_in_nothing_heavy() -> None:
     heavy = ["cupy", "numba", "matplotlib", "sklearn", "torch", "PIL", "h5py", "tqdm"]
-    code = f"import gpucnn, sys; print([name for name in {heavy} if name in sys.modules])"
+    code = f"from gpucnn import *; import sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_command_imports_nothing_from_outside_before_it_handles_signals() -> None:
+    code = "import sys; from gpucnn.cli.main import command; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded & {"numpy", "argparse", "pathlib", "typing", "tomllib", "hashlib"} == set()

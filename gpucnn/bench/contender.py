@@ -8,6 +8,7 @@ contender.  An error is an answer too; the process then waits for another task.
 
 import gc
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -121,7 +122,11 @@ def timed(step: Callable[[], Any], steps: int, clock: Clock | None = None) -> di
 
 
 def say(message: Mapping[str, object]) -> None:
-    print(json.dumps(message), flush=True)
+    """An answer; without anybody to read it the process ends."""
+    try:
+        print(json.dumps(message), flush=True)
+    except BrokenPipeError:
+        os._exit(1)
 
 
 if __name__ == "__main__":

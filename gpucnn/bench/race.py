@@ -61,7 +61,9 @@ class Contender:
         """Start the process and wait until it has warmed up."""
         start = perf_counter()
         command = [self.interpreter, "-m", "gpucnn.bench.contender", self.task.to_json()]
-        self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env={**os.environ, **self.environment})
+        environment = {**os.environ, **self.environment}
+        # Ctrl-C is for us alone: without us the process finds its standard input at its end
+        self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment, process_group=0)
         self._warm(start)
 
     def switch_to(self, task: Task) -> None:
@@ -92,6 +94,11 @@ class Contender:
                 self.process.communicate(timeout=60)
             except TimeoutExpired:
                 self.process.kill()
+
+    def kill(self) -> None:
+        """End the process at once; does nothing where it was not started."""
+        if hasattr(self, "process"):
+            self.process.kill()
 
     def _answer(self, line: str = "") -> dict[str, Any]:
         """The next answer of the process, to this line if one is given; GpucnnError where it fails, ends or is late."""
@@ -149,9 +156,14 @@ def contenders(task: Task, *, tuned: bool = True, compiled: bool = False) -> lis
 
 def race(racers: list[Contender], rounds: int) -> Result:
     """Time all contenders in turn, ``rounds`` times."""
-    for racer in racers:
-        racer.start()
-    take_turns(racers, rounds)
+    try:
+        for racer in racers:
+            racer.start()
+        take_turns(racers, rounds)
+    except BaseException:  # Ctrl-C too
+        for racer in racers:
+            racer.kill()
+        raise
     for racer in racers:
         racer.stop()
     ours = racers[0]
@@ -186,7 +198,11 @@ def cold_and_warm(task: Task) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="gpucnn-cold-") as folder:
         racers = [Contender(name, task, {"XDG_CACHE_HOME": folder}) for name in ("cold", "warm")]
         for racer in racers:
-            racer.start()
+            try:
+                racer.start()
+            except BaseException:
+                racer.kill()
+                raise
             racer.stop()
     return racers[0].first_step, racers[1].first_step
 

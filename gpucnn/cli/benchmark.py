@@ -12,8 +12,8 @@ from gpucnn.bench.race import WORKLOADS, Result, cold_and_warm, contenders, race
 from gpucnn.bench.task import Task
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
-from gpucnn.devices.cores import usable_cores
-from gpucnn.devices.select import check_threads, set_threads
+from gpucnn.devices.cores import thread_count
+from gpucnn.devices.select import set_threads
 from gpucnn.errors import UsageError
 from gpucnn.runs.environment import environment
 from gpucnn.types import Shape
@@ -44,14 +44,13 @@ def run(args: argparse.Namespace) -> int:
     """Race the workloads one after the other, or time our own ops or starts."""
     if args.batch_size < 1 or args.rounds < 1:
         raise UsageError(f"--batch-size {args.batch_size} --rounds {args.rounds}: give at least 1 of each")
-    check_threads(args.threads)
+    threads = thread_count(args.threads)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
     if args.model:
         cases = [(args.model, shape_from(args.input_shape))]
         models.build(*cases[0])  # a wrong name is said here, not by a contender's process
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
-    threads = args.threads or usable_cores()
     precision = PRECISIONS[args.amp]
     measure = ops if args.explain else starts if args.cold else lap_times
     found = []

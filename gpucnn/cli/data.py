@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gpucnn.cli.columns import columns
 from gpucnn.cli.options import add_data_options
-from gpucnn.data.files.sources import locate, search_places
+from gpucnn.data.files.sources import NO_PLACE, locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
@@ -51,7 +51,7 @@ def listing(data_dir: str | None) -> str:
         where = "built in" if source.built_in else str(place or "not here")
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
-    places = (f"  {place}" for place in search_places(data_dir))
+    places = [f"  {place}" for place in search_places(data_dir) or (NO_PLACE,)]
     return "\n".join([*columns(rows, "<<><"), "", "searched, in this order:", *places])
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from gpucnn import devices
 from gpucnn.backend import Backend
 from gpucnn.cli.options import add_data_options
-from gpucnn.data.files.sources import download_place, locate, search_places
+from gpucnn.data.files.sources import NO_PLACE, download_place, locate, search_places
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices.cores import usable_cores
 from gpucnn.runs.environment import PACKAGES, cpu_model, installed
@@ -161,7 +161,7 @@ def qualified(function: Any) -> str:
 
 def data_report(data_dir: str | None) -> dict[str, Any]:
     """Where data sets are looked for, and which are there; ``gpucnn data verify`` reads them."""
-    folders = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in search_places(data_dir)]
+    folders = [f"{place}{'' if place.is_dir() else ' (not there)'}" for place in search_places(data_dir)] or [NO_PLACE]
     sets = {}
     for name, source in DATASETS.items():
         place = locate(source, data_dir) if source.remote else "built in"
@@ -174,9 +174,9 @@ def caches() -> dict[str, Any]:
     from gpucnn.kernels.gpu.cudnn.plan_cache import default_folder
 
     return {
-        "data sets": str(download_place()),
+        "data sets": str(download_place()) if search_places() else "none: this user has no home folder",
         "CPU kernels": attempt(kernel_cache),
-        "cuDNN engines": str(default_folder()),
+        "cuDNN engines": str(default_folder() or "not kept: this user has no home folder"),
     }
 
 

@@ -4,18 +4,18 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 data or checksum, 4 bad checkpoint, 5 Na
 out of memory, 129 lost terminal, 130 Ctrl-C, 143 SIGTERM.
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any, NoReturn
 
-from gpucnn.cli.options import Parser
-from gpucnn.devices.gpu_memory import exhausted
-from gpucnn.errors import DeviceError, GpucnnError, closest
+from gpucnn.cli import signals, streams
 from gpucnn.version import __version__
+
+TYPE_CHECKING = False  # what takes long to import is imported in ``main``, after ``command`` has set its handlers
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from typing import Any, NoReturn
 
 COMMANDS = {
     "train": "train a model, or go on with a run",
@@ -36,8 +36,10 @@ COMMANDS = {
 """command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for."""
 
 
-def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(commands: Sequence[str]) -> "ArgumentParser":
     """The parser; only the commands named get their flags, so that only their modules are imported."""
+    from gpucnn.cli.options import Parser
+
     parser = Parser(prog="gpucnn", description="Train convolutional networks that read like a lecture.")
     parser.add_argument("--version", action="version", version=f"gpucnn {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -49,13 +51,16 @@ def build_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def module(command: str) -> Any:
+def module(command: str) -> "Any":
     """The file of a command: ``add_arguments`` gives a parser its flags, ``run`` returns its exit code."""
     return import_module(f"gpucnn.cli.{command.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    from gpucnn.devices.gpu_memory import exhausted
+    from gpucnn.errors import DeviceError, GpucnnError, closest
+
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(words[:1])
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -64,44 +69,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = int(module(args.command).run(args))
-        if not code:
-            sys.stdout.flush()  # what was printed may not have been written before
-        return code
+        with signals.Unwinding():
+            return int(module(args.command).run(args))
     except GpucnnError as error:
-        return fail(args, error, error.exit_code)
-    except KeyboardInterrupt:
-        print("gpucnn: interrupted", file=sys.stderr)
-        return 130
+        return fail(error, error.exit_code, debug=args.debug)
+    except KeyboardInterrupt as stop:
+        return signals.explain(stop)
     except BrokenPipeError:  # the reader of our output has closed it
-        sys.stderr.close()
         return 1
     except Exception as error:
         if what := exhausted(error):  # before MemoryError, from which CuPy's is derived
-            return fail(args, error, DeviceError.exit_code, f"{what}: use a smaller batch")
+            return fail(error, DeviceError.exit_code, f"{what}: use a smaller batch", debug=args.debug)
         if isinstance(error, MemoryError):
-            return fail(args, error, 1, "out of memory: use a smaller --batch-size")
+            return fail(error, 1, "out of memory: use a smaller --batch-size", debug=args.debug)
         if isinstance(error, OSError):
-            where = f"{error.filename}: " if error.filename else ""
-            return fail(args, error, 1, f"{where}{error.strerror or error}: check name, rights and free space")
+            return fail(error, 1, refused(error), debug=args.debug)
         raise
 
 
-def fail(args: argparse.Namespace, error: BaseException, code: int, message: str = "") -> int:
+def fail(error: BaseException, code: int, message: str = "", *, debug: bool = False) -> int:
     """Print an expected failure as one line."""
-    if args.debug:
+    if debug:
         raise error
     print(f"gpucnn: error: {message or error}", file=sys.stderr)
     return code
 
 
-def command(argv: Sequence[str] | None = None) -> NoReturn:
-    """``main`` as a process, with its exit code even where the output cannot be written."""
-    code = main(argv)
+def refused(error: OSError) -> str:
+    """What the system would not do, in one line."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}: check name, rights and free space"
+
+
+def command(argv: Sequence[str] | None = None) -> "NoReturn":
+    """``main`` as a process, which ends with its exit code whatever comes: signals, closed streams, full disks."""
+    signals.handle(signals.end_at_once)
+    output = streams.prepare()
     try:
-        sys.stdout.flush()
-    except OSError:  # at its end Python would try again, and make the code 120
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = main(argv)
+    except SystemExit as stop:  # --help and --version, or words that are not known
+        code = int(stop.code or 0)
+    refusal = streams.finish(output)
+    if refusal and not code:
+        code = 1 if isinstance(refusal, BrokenPipeError) else fail(refusal, 1, refused(refusal))
+    signals.ignore()
     sys.exit(code)
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import signal
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
+from gpucnn.cli import signals
 from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
@@ -142,24 +142,17 @@ def train_in(
 
 @contextmanager
 def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
-    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the current step; the second one at once.
-
-    Under ``nohup`` a lost terminal is ignored.
-    """
+    """The first Ctrl-C, SIGTERM or lost terminal ends the run after the current step; the second one at once."""
     received: list[signal.Signals] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number))
         trainer.stop_requested = True
         handlers.close()
-        with suppress(OSError):  # Ctrl-C ends the reader of a pipeline too
-            print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
+        signals.say("finishing this step and saving; once more to stop at once")
 
-    kinds = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        kinds.append(signal.SIGHUP)
     with ExitStack() as handlers:
-        for kind in kinds:
+        for kind in signals.handled():
             handlers.callback(signal.signal, kind, signal.signal(kind, stop))
         yield received
 

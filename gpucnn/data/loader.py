@@ -16,12 +16,13 @@ from gpucnn.data.augment.warp import noise_planes, smooth, warp
 from gpucnn.data.dataset import Dataset
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.random import permutation, stream_id
+from gpucnn.settings import Checked
 from gpucnn.types import Array
 
 SHUFFLE = stream_id("shuffle")
 
 
-class Loader:
+class Loader(Checked):
     """Batches of a data set on a backend's device.
 
     Args:

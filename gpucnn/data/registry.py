@@ -11,6 +11,7 @@ from gpucnn.data.files.sources import Source, download_place, locate, search_pla
 from gpucnn.data.mnist import FASHION_MNIST, MNIST
 from gpucnn.data.synthetic import load_synthetic
 from gpucnn.errors import DataError, UsageError, closest
+from gpucnn.settings import checked
 
 DATASETS: dict[str, Source] = {
     "mnist": MNIST,
@@ -39,6 +40,7 @@ def find_source(name: str) -> tuple[str, Source]:
     return key, DATASETS[key]
 
 
+@checked
 def load_dataset(
     name: str, data_dir: str | os.PathLike[str] | None = None, *, download: bool = True, progress: bool = True
 ) -> tuple[Dataset, Dataset]:
@@ -70,7 +72,7 @@ def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download:
         place = locate(source, folder)
     if place is None:
         wanted = ", ".join(file.path for file in source.remote)
-        searched = ", ".join(map(str, search_places(data_dir)))
+        searched = ", ".join(map(str, search_places(data_dir))) or "no folder"
         raise DataError(
             f"{key} is missing or incomplete; searched {searched}: put {wanted} into one of them, name "
             f"a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"

@@ -91,13 +91,17 @@ def problem() -> str | None:
 
 
 def cpu_backend() -> Backend:
-    """NumPy with kernels, where Numba is installed."""
+    """NumPy with kernels, where Numba is installed; on all usable cores if ``set_threads`` has not been called."""
     kernels: Mapping[Op, Op] = {}
     if problem() is None:
         from gpucnn.kernels.cpu.engine.compile import compile_ahead, notice
 
         if notice() and usable_cores() > 1:
             compile_ahead()
+        from gpucnn.kernels.cpu.engine.threads import TEAM
+
+        if not TEAM.sized:
+            TEAM.resize(usable_cores())
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
     return Backend("cpu", np, kernels, half=False)
 

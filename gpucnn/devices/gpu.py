@@ -1,6 +1,10 @@
 """The GPU: CuPy, and the table of what runs faster than the reference implementation."""
 
+import os
+import sys
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from gpucnn import losses, metrics
@@ -185,6 +189,7 @@ def limit_memory(limit: MemoryLimit) -> None:
 
 def problem(index: int = 0) -> str | None:
     """Why this GPU cannot be used, and what to do; None where it can."""
+    keep_kernels()
     try:
         import cupy
     except Exception as error:  # a broken install may raise anything
@@ -196,6 +201,17 @@ def problem(index: int = 0) -> str | None:
     if index >= count:
         return f"there is no GPU number {index}: this machine has {count}, counted from 0"
     return None
+
+
+def keep_kernels() -> None:
+    """Let CuPy keep what it compiles in memory where it cannot write to its folder: it would fail at a first kernel."""
+    if find_spec("cupy") is None or "CUPY_CACHE_IN_MEMORY" in os.environ:
+        return
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache")).absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if "~" in folder.parts or not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+        print(f"gpucnn: compiled GPU kernels are not kept: {folder} cannot be written to", file=sys.stderr)
 
 
 def first_line(error: Exception) -> str:

@@ -4,9 +4,9 @@ import sys
 
 from gpucnn.backend import Backend
 from gpucnn.devices import get_backend, gpu_problem
-from gpucnn.devices.cores import usable_cores
+from gpucnn.devices.cores import thread_count
 from gpucnn.devices.gpu_memory import MemoryLimit, memory_limit
-from gpucnn.errors import DeviceError, UsageError
+from gpucnn.errors import DeviceError
 
 
 def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: str = "") -> tuple[Backend, str]:
@@ -42,15 +42,9 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: s
     return backend, reason
 
 
-def check_threads(threads: int) -> None:
-    """Raises UsageError for a number below 0."""
-    if threads < 0:
-        raise UsageError(f"--threads {threads}: give at least 1, or 0 for all cores it may use")
-
-
 def set_threads(threads: int) -> None:
     """Bound the CPU engine's threads; 0 means the cores that this process may use."""
-    check_threads(threads)
+    count = thread_count(threads)
     from gpucnn.devices import cpu
 
-    cpu.set_threads(threads or usable_cores())
+    cpu.set_threads(count)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucnn.data import Loader
+from gpucnn.errors import UsageError, closest
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
@@ -33,7 +34,11 @@ def evaluate(
         forward: images (B,H,W,C) -> logits (B,K) on the batches' backend: a model in evaluation mode, for example.
         loss: (logits, labels) -> (mean loss, dlogits).
         tta: the name of the ``VIEWS`` of each image that logits are averaged over.
+
+    Raises UsageError where there is no such name.
     """
+    if tta not in VIEWS:
+        raise UsageError(f"tta = {tta!r}{closest(tta, VIEWS)}")
     backend = batches.backend
     metrics = RunningMetrics(backend)
     predictions = []

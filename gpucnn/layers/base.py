@@ -1,16 +1,19 @@
 """Layer: forward, backward, training and evaluation mode, parameters, state."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from io import IOBase
+from os import PathLike
 from typing import Any, Self
 
-from gpucnn.backend import REFERENCE, Backend
+from gpucnn.backend import REFERENCE, Backend, array_module
 from gpucnn.errors import CheckpointError, UsageError
 from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
 from gpucnn.random import Clock, stream_id
+from gpucnn.settings import Checked, checked, in_short
 from gpucnn.types import Array, Shape
 
 
-class Layer:
+class Layer(Checked):
     """Owns parameters and saves what backward needs; the maths is in pure functions beside it.
 
     A subclass defines ``forward`` and ``backward``, and ``output_shape`` where that is not the input's shape.
@@ -38,6 +41,7 @@ class Layer:
 
     def __call__(self, x: Array) -> Array:
         """``forward`` after a check of the shape."""
+        array_module(x)  # refuses what is no array
         self.output_shape(tuple(x.shape[1:]))
         return self.forward(x)
 
@@ -46,7 +50,16 @@ class Layer:
         return self.backend.run(op, *args)
 
     def save(self, *values: Any) -> None:
-        """Save what backward needs; in evaluation nothing is saved."""
+        """Save what backward needs; in evaluation nothing is saved.  No file is written.
+
+        Raises:
+            UsageError: it is given a file.
+        """
+        if values and isinstance(values[0], str | PathLike | IOBase):
+            raise UsageError(
+                f"save({in_short(values[0])}) writes no file, it is for what backward needs: "
+                "numpy.savez(path, **model.state_dict()), and model.load_state_dict(numpy.load(path)) to read it"
+            )
         self._saved = values if self.training else None
 
     def saved(self) -> tuple[Any, ...]:
@@ -57,7 +70,7 @@ class Layer:
         """
         if self._saved is None:
             where = f"{self.name or 'the model'} ({self.kind})"
-            raise UsageError(f"backward of {where} without a forward in training mode before it")
+            raise UsageError(f"backward of {where} without a forward in training mode before it: call train()")
         values, self._saved = self._saved, None
         return values
 
@@ -140,6 +153,7 @@ class Layer:
 
     # -- state ----------------------------------------------------------------------------------------
 
+    @checked
     def initialize(
         self, seed: int = 0, backend: Backend = REFERENCE, dtype: str = "float32", clock: Clock | None = None
     ) -> Self:
@@ -170,13 +184,15 @@ class Layer:
         Raises:
             CheckpointError: a tensor is missing, unknown, or of another shape or dtype.  Nothing changes.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"load_state_dict({in_short(state)}): give name -> array, as state_dict() does")
         entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
         if missing := [name for name in entries if name not in state]:
             raise CheckpointError(f"tensor {missing[0]!r} is missing ({len(missing)} missing in all)")
         if extra := [name for name in state if name not in entries]:
             raise CheckpointError(f"tensor {extra[0]!r} is not part of this model ({len(extra)} too many)")
         for name, entry in entries.items():
-            got = (tuple(state[name].shape), state[name].dtype)
+            got = tuple(getattr(state[name], "shape", ())), getattr(state[name], "dtype", type(state[name]).__name__)
             if got != (entry.shape, entry.data.dtype):
                 raise CheckpointError(
                     f"tensor {name!r} is {got[1]} {got[0]}, the model wants {entry.data.dtype} {entry.shape}"

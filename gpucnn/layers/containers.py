@@ -43,6 +43,8 @@ class Sequential(Layer):
     def __init__(self, *layers: Entry, **named: Entry) -> None:
         self.layers: dict[str, Layer] = {}
         for name, entry in ({str(i): entry for i, entry in enumerate(layers)} | named).items():
+            if isinstance(entry, list):
+                raise UsageError("Sequential got a list: give the layers one by one, as Sequential(*layers)")
             first, *rest = entry if isinstance(entry, tuple) else (entry,)
             for key, layer in [(name, first), *((f"{name}.{type(layer).__name__.lower()}", layer) for layer in rest)]:
                 if key in self.layers:

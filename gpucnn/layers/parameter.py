@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from gpucnn.backend import Backend
-from gpucnn.errors import UsageError, closest
+from gpucnn.errors import ShapeError, UsageError, closest
 from gpucnn.types import Array, Shape
 
 Initializer = Callable[[Shape, int, int], Array]
@@ -36,11 +36,14 @@ class Parameter:
 
     Raises:
         UsageError: the group is not one of ``GROUPS``.
+        ShapeError: it has no elements.
     """
 
     def __init__(self, shape: Shape, init: Initializer, group: str = "weight") -> None:
         if group not in GROUPS:
             raise UsageError(f"parameter group {group!r} does not exist{closest(group, GROUPS)}")
+        if min(shape, default=1) < 1:
+            raise ShapeError(f"a parameter of shape {shape}: give channels, features and classes of at least 1")
         self.shape = shape
         self.init = init
         self.group = group

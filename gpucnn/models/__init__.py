@@ -11,6 +11,7 @@ from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet9, resnet18, resnet20
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.models.wide_resnet import wide_resnet
+from gpucnn.settings import checked
 from gpucnn.types import Shape
 
 MODELS: dict[str, Callable[..., Layer]] = {
@@ -28,6 +29,7 @@ MODELS: dict[str, Callable[..., Layer]] = {
 }
 
 
+@checked
 def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) -> Layer:
     """The model of this name for images (H, W, C), not initialised yet.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpucnn.layers import Layer, Residual, Sequential
+from gpucnn.settings import checked
 from gpucnn.types import Shape
 
 Step = tuple[str, Layer, Any, Any]
@@ -46,6 +47,7 @@ def rows(model: Layer, input_shape: Shape) -> Iterator[Row]:
         yield Row(name, kind, output, parameters, flops)
 
 
+@checked
 def summary(model: Layer, input_shape: Shape) -> str:
     """A human-readable table; shapes and FLOPs are of one example, forward."""
     listed = list(rows(model, input_shape))

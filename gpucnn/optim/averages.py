@@ -20,6 +20,7 @@ from typing import Any
 
 from gpucnn.errors import UsageError
 from gpucnn.layers import Layer
+from gpucnn.settings import Checked
 from gpucnn.types import Array
 
 
@@ -42,7 +43,7 @@ class AverageUpdate:
     copy_to_model: bool = False
 
 
-class Average:
+class Average(Checked):
     """An average of a model's weights: two flat arrays, of the trained parameters and of the buffers.
 
     Attributes:

@@ -20,7 +20,7 @@ from typing import Any
 from gpucnn.backend import Backend, array_module
 from gpucnn.errors import UsageError, closest
 from gpucnn.layers.parameter import DECAYED, GROUPS, FlatParameters
-from gpucnn.settings import Settings, setting
+from gpucnn.settings import Checked, Settings, setting
 from gpucnn.types import Array
 
 TRAINED = tuple(group for group in GROUPS if group != "frozen")
@@ -106,7 +106,7 @@ class GroupRule(Settings):
         return replace(self, steps=self.steps or ceil(self.epochs * steps_per_epoch), epochs=0.0)
 
 
-class Optimizer:
+class Optimizer(Checked):
     """Updates flat parameters from their gradients, and owns the state for that, flat arrays too.
 
     Args:

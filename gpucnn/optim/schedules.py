@@ -4,20 +4,25 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from math import cos, pi
 
+from gpucnn.settings import checked
+
 Schedule = Callable[[int], float]
 
 
+@checked
 def constant(lr: float) -> Schedule:
     """The same rate at every step."""
     return lambda step: lr
 
 
+@checked
 def step_decay(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
     """The rate times gamma at each milestone (in steps)."""
     ordered = sorted(milestones)
     return lambda step: lr * gamma ** bisect_right(ordered, step)
 
 
+@checked
 def cosine(lr: float, total: int, final: float = 0.0) -> Schedule:
     """Half a cosine from lr down to final * lr over ``total`` steps (arXiv 1608.03983)."""
 
@@ -28,6 +33,7 @@ def cosine(lr: float, total: int, final: float = 0.0) -> Schedule:
     return rate
 
 
+@checked
 def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, final: float = 0.0) -> Schedule:
     """Straight up from start * lr to lr in the first fraction ``peak`` of ``total``, then down to final * lr.
 
@@ -44,6 +50,7 @@ def one_cycle(lr: float, total: int, peak: float = 0.3, start: float = 0.04, fin
     return rate
 
 
+@checked
 def piecewise_linear(lr: float, knots: Sequence[tuple[float, float]]) -> Schedule:
     """Straight lines between knots (step, fraction of lr), sorted by step; constant before and after them."""
     steps, fractions = [step for step, _ in knots], [fraction for _, fraction in knots]
@@ -58,6 +65,7 @@ def piecewise_linear(lr: float, knots: Sequence[tuple[float, float]]) -> Schedul
     return rate
 
 
+@checked
 def triangular(lr: float, total: int, peak: float = 0.23, start: float = 0.2, final: float = 0.07) -> Schedule:
     """``one_cycle`` with its top at a whole step, the last one within the first fraction ``peak`` of ``total``.
 
@@ -67,6 +75,7 @@ def triangular(lr: float, total: int, peak: float = 0.23, start: float = 0.2, fi
     return piecewise_linear(lr, [(0, start), (top, 1.0), (total, final)] if top else [(0, 1.0), (total, final)])
 
 
+@checked
 def warmup(schedule: Schedule, steps: int) -> Schedule:
     """A straight line up to the schedule's first rate in ``steps`` steps, then the schedule itself."""
     if steps <= 0:

@@ -3,11 +3,16 @@
 Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
 """
 
+import atexit
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from textwrap import wrap
 from typing import Any
 
@@ -219,10 +224,22 @@ def save_columns(path: Path, title: str, note: str, names: Sequence[str], column
     sheet.save(path)
 
 
+def prepare_matplotlib() -> None:
+    """Let matplotlib start without a folder that it may write to: it takes a temporary one, and tells at length."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    try:
+        Path.home()
+    except RuntimeError:  # versions before 3.11 fail
+        if "MPLCONFIGDIR" not in os.environ:
+            os.environ["MPLCONFIGDIR"] = folder = mkdtemp(prefix="gpucnn-matplotlib-")
+            atexit.register(rmtree, folder, ignore_errors=True)
+
+
 class Sheet:
     """A white page for images and text; x to the right and y downwards, in pixels."""
 
     def __init__(self, width: float, height: float, minimum: int = 0) -> None:
+        prepare_matplotlib()
         try:
             import PIL  # noqa: F401  (matplotlib writes PNG through Pillow)
             from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -8,16 +8,17 @@ What happens in one step is ``Trainer.train_step``; the epochs are a generator, 
             break
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from inspect import signature
 from math import isfinite
 from time import perf_counter
 from typing import Any
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
-from gpucnn.errors import NotANumberError, ShapeError
+from gpucnn.errors import NotANumberError, ShapeError, UsageError
 from gpucnn.inference.evaluate import Evaluation, evaluate
 from gpucnn.layers import Layer
 from gpucnn.layers.whitening import whiten
@@ -27,7 +28,10 @@ from gpucnn.optim.averages import Average, averaged
 from gpucnn.optim.optimizer import Optimizer, clip_by_norm
 from gpucnn.optim.schedules import Schedule, constant
 from gpucnn.random import Clock
+from gpucnn.settings import Checked, Settings, checked, in_short, setting
+from gpucnn.training.batch_check import check_batch
 from gpucnn.training.cuda_graph import with_cuda_graph
+from gpucnn.training.epochs import Epochs, OneThread, WholeSteps
 from gpucnn.training.nonfinite import REMEDY, explain_nonfinite
 from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.step_inputs import StepInputs
@@ -71,7 +75,7 @@ class IntervalReport:
 
 
 @dataclass(frozen=True)
-class TrainerOptions:
+class TrainerOptions(Settings):
     """Settings of a ``Trainer`` that most programs leave alone.
 
     Attributes:
@@ -88,14 +92,14 @@ class TrainerOptions:
     """
 
     loss_options: Mapping[str, Any] = field(default_factory=dict)
-    reduction: str = "mean"
-    clip_grad: float = 0.0
+    reduction: str = setting("mean", choices=("mean", "sum"))
+    clip_grad: float = setting(0.0, at_least=0)
     drop_last: bool = False
-    patience: int = 0
-    max_steps: int = 0
+    patience: int = setting(0, at_least=0)
+    max_steps: int = setting(0, at_least=0)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    log_interval: int = 50
+    log_interval: int = setting(50, at_least=1)
     cuda_graph: str = "auto"
 
 
@@ -124,7 +128,7 @@ class Progress:
         vars(self).update(state)
 
 
-class Trainer:
+class Trainer(Checked):
     """Trains a model on a backend.
 
     Args:
@@ -141,7 +145,8 @@ class Trainer:
         options: everything else.
 
     Raises:
-        UsageError: the backend does not have the policy's precision, or the CUDA graphs that the options ask for.
+        UsageError: the backend does not have the policy's precision, or the CUDA graphs that the options ask for; an
+            argument is of another type, or the loss does not take its options.
     """
 
     def __init__(
@@ -159,12 +164,17 @@ class Trainer:
         seed: int = 0,
         options: TrainerOptions = DEFAULTS,
     ) -> None:
+        try:
+            signature(loss).bind(None, None, **options.loss_options)
+        except TypeError as error:
+            raise UsageError(f"the loss {in_short(loss)} with loss_options {options.loss_options}: {error}") from None
         self.clock = Clock(seed)
         backend = backend.with_tf32(policy.tf32)
         self.model = model.initialize(seed, backend, clock=self.clock)
         model.skip_input_grad()
         self.optimizer, self.backend, self.options = optimizer, backend, options
-        optimizer.bind(model.flat, backend)
+        self.flat = model.flat
+        optimizer.bind(self.flat, backend)
         self.schedule = schedule or constant(optimizer.lr)
         self.loss, self.batch_size, self.augmentation = loss, batch_size, augmentation
         self.precision = policy.bind(backend, batch_size if options.reduction == "sum" else 1)
@@ -175,13 +185,24 @@ class Trainer:
         self.metrics = RunningMetrics(backend)
         self.progress = Progress()
         self.stop_requested = False
+        self.one_thread, self.whole_steps = OneThread(), WholeSteps()
+        self.accepted: Hashable = None  # the kind of the last batch
         self.compute = with_cuda_graph(self.descend, backend, self.clock, options.cuda_graph)
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
-        self.compute(x, labels, self.step_inputs(self.clock.step))  # descend, or its CUDA graph
-        self.metrics.examples += len(labels)
-        self.clock.step += 1
+        with self.one_thread:
+            self.check_batch(x, labels)
+            self.compute(x, labels, self.step_inputs(self.clock.step))  # descend, or its CUDA graph
+            self.metrics.examples += len(labels)
+            self.clock.step += 1
+
+    def check_batch(self, x: Array, labels: Array) -> None:
+        """Refuse what a step cannot take; a batch like the one before is not looked at again."""
+        kind = type(x), type(labels), self.model.training, getattr(x, "dtype", None), getattr(x, "shape", ())
+        if kind != self.accepted:
+            check_batch(self.model, self.backend, x, labels)
+            self.accepted = kind
 
     def descend(self, x: Array, labels: Array, inputs: StepInputs) -> None:
         """All that a step does on the device: gradients, then the weights and their averages."""
@@ -207,19 +228,34 @@ class Trainer:
         used = {group: rates[group] for group in self.optimizer.parts if group in rates}
         return StepInputs(step, used, tuple(average.update_at(step) for average in self.averages))
 
+    @checked
     def fit(
         self, train: Dataset, test: Dataset, *, epochs: int, watch: Callable[[IntervalReport], None] | None = None
-    ) -> Iterator[EpochReport]:
+    ) -> Epochs[EpochReport]:
         """Train until ``epochs`` epochs are done in all, those in ``progress`` included; yields a report for each.
+
+        An epoch is trained when its report is asked for; without an iteration nothing is, and a RuntimeWarning says
+        so.  Ctrl-C ends it after a whole step, and the next ``fit`` goes on from there with the same results as if
+        nothing had happened.
 
         Ends early by ``patience`` or ``max_steps``, or after the step during which ``stop_requested`` was set.  The
         training set gives mean and std if the options do not.
 
         Raises:
+            UsageError: another thread trains or evaluates with this trainer, its model or optimiser now belongs to
+                another one, or a second Ctrl-C has left a step half done.
             ShapeError: the images do not fit the model, or its outputs the classes.
             NotANumberError: NaN or infinity, before an update by it; on a GPU, at the next reading of the metrics.
                 Also if the test loss is not finite: such an epoch is not counted.
         """
+        if epochs < 0:
+            raise UsageError(f"epochs = {epochs}: give at least 0")
+        return Epochs(self.epochs(train, test, epochs, watch), self.one_thread)
+
+    def epochs(
+        self, train: Dataset, test: Dataset, epochs: int, watch: Callable[[IntervalReport], None] | None
+    ) -> Generator[EpochReport, None, None]:
+        """The epochs of ``fit``."""
         self.prepare(train)
         batches = self.loader(train, training=True)
         test_batches = self.loader(test, training=False)
@@ -234,10 +270,16 @@ class Trainer:
             tested = self.evaluate_batches(test_batches)
             if not isfinite(tested.loss):
                 raise NotANumberError(f"the test loss of epoch {self.progress.epoch + 1} is {tested.loss}; {REMEDY}")
-            yield self.close_epoch(trained, tested, perf_counter() - start, rate)
+            with self.whole_steps:
+                report = self.close_epoch(trained, tested, perf_counter() - start, rate)
+            yield report
 
     def prepare(self, train: Dataset) -> None:
         """Before the first step: take the training set's mean and std, check shapes, fit whitening filters."""
+        if self.whole_steps.torn:
+            raise UsageError("a second Ctrl-C has left a step of this trainer half done: make a new model and trainer")
+        if self.model.flat is not self.flat or self.optimizer.flat is not self.flat:
+            raise UsageError("this trainer's model or optimizer was given to another Trainer: make new ones for each")
         self.mean, self.std = self.mean or train.mean, self.std or train.std
         outputs = self.model.output_shape(train.image_shape)
         if self.loss in CLASS_LOSSES and outputs != (train.num_classes,):
@@ -258,19 +300,20 @@ class Trainer:
         if self.model.freeze(self.optimizer.frozen_groups(progress.epoch * len(batches))):
             self.compute = with_cuda_graph(self.descend, self.backend, self.clock, self.options.cuda_graph)
         start, before = perf_counter(), self.metrics.examples
-        for x, labels in batches.epoch(progress.epoch, progress.batch):
-            self.train_step(x, labels)
-            progress.batch += 1
-            finished = progress.batch == len(batches) or self.out_of_steps()
-            if progress.batch % self.options.log_interval == 0 or finished:
-                loss, accuracy = self.metrics.read()  # sync
-                if not isfinite(loss) or self.precision.exhausted():  # sync
-                    raise self.nonfinite_error(x, labels, self.clock.step - 1)
-                if watch:
-                    rate = (self.metrics.examples - before) / (perf_counter() - start)
-                    watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
-            if self.stop_requested or self.out_of_steps():
-                break
+        with self.whole_steps:
+            for x, labels in batches.epoch(progress.epoch, progress.batch):
+                self.train_step(x, labels)
+                progress.batch += 1
+                finished = progress.batch == len(batches) or self.out_of_steps()
+                if progress.batch % self.options.log_interval == 0 or finished:
+                    loss, accuracy = self.metrics.read()  # sync
+                    if not isfinite(loss) or self.precision.exhausted():  # sync
+                        raise self.nonfinite_error(x, labels, self.clock.step - 1)
+                    if watch:
+                        rate = (self.metrics.examples - before) / (perf_counter() - start)
+                        watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
+                if self.stop_requested or self.out_of_steps() or self.whole_steps.pressed:
+                    break
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
         return progress.batch >= len(batches) or self.out_of_steps(), rate
@@ -297,6 +340,7 @@ class Trainer:
         """Whether the last ``patience`` epochs brought no better test accuracy."""
         return 0 < self.options.patience <= self.progress.epoch - self.progress.best_epoch
 
+    @checked
     def evaluate(self, dataset: Dataset, tta: str = "none") -> Evaluation:
         """Loss, accuracy and predictions on a data set; changes nothing in the trainer or its model.
 
@@ -305,11 +349,13 @@ class Trainer:
         Args:
             tta: the name of the ``VIEWS`` that logits are averaged over (``inference/tta.py``).
         """
-        training = self.model.training
-        found = self.evaluate_batches(self.loader(dataset, training=False), tta)
-        if training:
-            self.model.train()
-        return found
+        with self.one_thread:
+            training = self.model.training
+            try:
+                return self.evaluate_batches(self.loader(dataset, training=False), tta)
+            finally:
+                if training:
+                    self.model.train()
 
     def evaluate_batches(self, batches: Loader, tta: str = "none") -> Evaluation:
         """The same on batches, with averaged weights if there are any for evaluation; leaves the model in that mode."""

@@ -158,6 +158,7 @@ def test_the_limit_on_file_sizes(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["last.h5"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(descriptor: int) -> None:
         signal.raise_signal(signal.SIGINT)

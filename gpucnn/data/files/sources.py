@@ -1,6 +1,7 @@
 """Where the files of data sets are searched, and what is known of the publishers' files.
 
-Places are searched in this order: ``--data-dir``, the environment variable GPUCNN_DATA_DIR, ~/.cache/gpucnn.
+Places are searched in this order: ``--data-dir``, the environment variable GPUCNN_DATA_DIR, ~/.cache/gpucnn.  A user
+without a home has no ~.
 Downloads go to ``--data-dir``, else to the first of the others that is writable.
 """
 
@@ -9,7 +10,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gpucnn.errors import DataError, UsageError
 
 MIB = 2**20
 GZIP_MAGIC = b"\x1f\x8b"
+NO_PLACE = "this user has no home folder: name one with --data-dir or GPUCNN_DATA_DIR"
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,27 @@ class Source:
 def search_places(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """The data directories, in the order in which they are searched; they need not exist.
 
-    Raises UsageError where one names the home of a user that is not known.
+    Raises UsageError where one that is given names the home of a user that is not known.
     """
     places = []
-    for place in (data_dir, os.environ.get("GPUCNN_DATA_DIR"), "~/.cache/gpucnn"):
+    for place in (data_dir, os.environ.get("GPUCNN_DATA_DIR")):
         try:
             places += [Path(place).expanduser()] if place else []
         except RuntimeError:
             raise UsageError(f"data folder {place}: no home of that user is known: write the path out") from None
+    with suppress(RuntimeError):
+        places.append(Path("~/.cache/gpucnn").expanduser())
     return places
 
 
 def download_place(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where downloads go: ``data_dir``, else the first searched directory that is writable."""
+    """Where downloads go: ``data_dir``, else the first searched directory that is writable.
+
+    Raises DataError where there is no such place.
+    """
     places = search_places(data_dir)
+    if not places:
+        raise DataError(f"no folder for data sets: {NO_PLACE}")
     return places[0] if data_dir else next(filter(writable, places), places[-1])
 
 

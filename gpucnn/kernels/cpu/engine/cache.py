@@ -58,7 +58,7 @@ def cache_folder() -> Path | None:
                 tell(f"compiled kernels are kept in {folder}: {'; '.join(reasons)}")
             return folder
         reasons.append(reason)
-    tell(f"compiled kernels are not kept: {'; '.join(reasons)}")
+    tell(f"compiled kernels are not kept: {'; '.join(reasons) or 'this user has no home folder'}")
     return None
 
 
@@ -66,7 +66,8 @@ def roots() -> Iterator[Path]:
     """The folders of gpucnn in which a cache may lie, the first choice first."""
     with suppress(RuntimeError):  # neither HOME nor an entry in the list of users
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn"
-    yield Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}"
+    with suppress(FileNotFoundError):  # no folder for temporary files either
+        yield Path(tempfile.gettempdir()) / f"gpucnn-{os.getuid()}"
 
 
 def unusable(root: Path, folder: Path) -> str | None:

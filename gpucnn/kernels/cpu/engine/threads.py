@@ -245,7 +245,13 @@ class Worker(threading.Thread):
 
 
 class Team:
-    """The caller and its workers."""
+    """The caller and its workers.
+
+    Attributes:
+        sized: whether anybody has said how many there are to be.
+    """
+
+    sized = False
 
     def __init__(self) -> None:
         self.workers: list[Worker] = []
@@ -261,6 +267,7 @@ class Team:
         Kernels have scratch memory by the first of a thread's shards: a thread without any would share another's.
         """
         threads = min(threads, SHARDS)
+        self.sized = True
         with self.busy:
             if len(self.workers) != threads - 1 or self.process != os.getpid():
                 self.dismiss()

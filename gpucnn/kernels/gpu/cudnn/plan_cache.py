@@ -3,6 +3,7 @@
     ~/.cache/gpucnn/cudnn/NVIDIA-H100-80GB-HBM3_91900_1.23.0.json
 
 A file that is damaged or written by somebody else is ignored, with one line on standard error, and written anew.
+Where none can be written another line says so, and each process times the engines again.
 Two processes that write at once may lose an entry of one another, which is then timed again; a reader never sees half
 a file.
 """
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -51,9 +53,11 @@ class Choice:
     candidates: int
 
 
-def default_folder() -> Path:
-    """~/.cache/gpucnn/cudnn, or below XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn" / "cudnn"
+def default_folder() -> Path | None:
+    """~/.cache/gpucnn/cudnn, or below XDG_CACHE_HOME; None for a user without a home."""
+    with suppress(RuntimeError):
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn" / "cudnn"
+    return None
 
 
 def notice(message: str) -> None:
@@ -67,9 +71,12 @@ class PlanCache:
     def __init__(self, environment: Environment, folder: Path | None = None) -> None:
         self.environment = environment
         name = f"{environment.gpu}_{environment.cudnn}_{environment.frontend}"
-        self.path = (folder or default_folder()) / f"{re.sub(r'[^A-Za-z0-9._]+', '-', name)}.json"
-        self.writable = True
-        self.choices = self.read()
+        folder = folder or default_folder()
+        self.writable = folder is not None
+        if folder is None:
+            notice("the choice of cuDNN engines is not kept: this user has no home folder: set XDG_CACHE_HOME")
+        self.path = (folder or Path(os.devnull)) / f"{re.sub(r'[^A-Za-z0-9._]+', '-', name)}.json"
+        self.choices = self.read() if folder else {}
 
     def get(self, key: str) -> Choice | None:
         """The choice for a convolution, or None."""
