@@ -32,6 +32,7 @@ ROOMS = [
     "backend",
     "random",
     "settings",
+    "terminal",
     "errors",
     "types",
     "version",

@@ -7,7 +7,6 @@ contender.  An error is an answer too; the process then waits for another task.
 """
 
 import gc
-import json
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from gpucnn.bench.task import Task
 from gpucnn.bench.timers import Clock, Work, clock_of, times
 from gpucnn.devices.select import set_threads
 from gpucnn.optim.optimizer import SGD
+from gpucnn.terminal import say_json
 from gpucnn.training.cuda_graph import GraphRunner
 from gpucnn.training.precision import FLOAT16, FLOAT32
 from gpucnn.training.trainer import Trainer, TrainerOptions
@@ -90,16 +90,16 @@ def main(argument: str) -> None:
                 current = work(Task.from_json(line))
                 warm_up(current)
             elif current is not None:
-                say({**timed(current.step, int(line), current.clock), "device_mib": current.memory()})
+                say_json({**timed(current.step, int(line), current.clock), "device_mib": current.memory()})
         except Exception as error:
             current = None
-            say({"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
+            say_json({"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
 
 
 def warm_up(current: Work) -> None:
     """A first step and some more, until CUDA graphs are captured; answers when the device has finished them."""
     times(current.step, 1, current.clock)
-    say({"steps": 1, "versions": current.versions})
+    say_json({"steps": 1, "versions": current.versions})
     times(current.step, WARMUP, current.clock)
     launches = 0
     if current.on_gpu:
@@ -108,7 +108,7 @@ def warm_up(current: Work) -> None:
         with counted() as found:
             times(current.step, 1, current.clock)
         launches = found.total()
-    say({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
+    say_json({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
 
 
 def timed(step: Callable[[], Any], steps: int, clock: Clock | None = None) -> dict[str, float]:
@@ -118,10 +118,6 @@ def timed(step: Callable[[], Any], steps: int, clock: Clock | None = None) -> di
     after = resource.getrusage(resource.RUSAGE_SELF)
     peak = after.ru_maxrss / 1024  # MiB on Linux
     return {"seconds": seconds, "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}
-
-
-def say(message: Mapping[str, object]) -> None:
-    print(json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """``gpucnn benchmark``: training steps against PyTorch on this machine."""
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +9,14 @@ from gpucnn.bench import profiler
 from gpucnn.bench.contender import our_trainer
 from gpucnn.bench.race import WORKLOADS, Result, cold_and_warm, contenders, race
 from gpucnn.bench.task import Task
+from gpucnn.cli.columns import columns, counted, paragraph
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.cores import usable_cores
 from gpucnn.devices.select import check_threads, set_threads
 from gpucnn.errors import UsageError
 from gpucnn.runs.environment import environment
+from gpucnn.terminal import say, say_json
 from gpucnn.types import Shape
 
 PRECISIONS = {"off": "float32", "fp16": "float16"}  # --amp -> what a task calls it
@@ -60,52 +61,52 @@ def run(args: argparse.Namespace) -> int:
         result, text = measure(task, args)
         found.append(result)
         if not args.json:
-            print(text, flush=True)
+            say(*text, "")
     if args.json:
         report: Any = {"machine": environment(args.device, args.device)}
         report |= {"starts": found} if args.cold else {"rounds": args.rounds, "results": found}
-        print(json.dumps(found if args.explain else report, default=asdict))
+        say_json(found if args.explain else report, default=asdict)
     return 0
 
 
-def lap_times(task: Task, args: argparse.Namespace) -> tuple[Any, str]:
+def lap_times(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
     """A race, for JSON and human-readable."""
     result = race(contenders(task, tuned=not args.no_tuned, compiled=args.compiled), args.rounds)
     return result, table(result, args.rounds)
 
 
-def ops(task: Task, args: argparse.Namespace) -> tuple[Any, str]:
+def ops(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
     """Where the time of a task's step goes."""
     set_threads(task.threads)
     trainer = our_trainer(task, profiler.stopwatch(get_backend(task.framework)))
     rows = profiler.explain(trainer, task.input_shape, 10, mode=task.mode)
-    return {"task": task, "ops": rows}, f"{title(task)}\n{profiler.table(rows)}\n"
+    return {"task": task, "ops": rows}, [*paragraph("", title(task), 0), *columns(profiler.table(rows), "<<<>")]
 
 
-def starts(task: Task, args: argparse.Namespace) -> tuple[Any, str]:
+def starts(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
     """How long our process takes to its first step, before and after its kernels have been compiled."""
     cold, warm = cold_and_warm(task)
-    text = f"""{title(task)}
-  from the start of the process to the end of its first step
-    kernels to be compiled {cold:6.1f} s
-    kernels on disk        {warm:6.1f} s"""
+    head = "from the start of the process to the end of its first step"
+    times = columns([("kernels to be compiled", f"{cold:.1f} s"), ("kernels on disk", f"{warm:.1f} s")], "<>", "    ")
+    text = [*paragraph("", title(task), 0), *paragraph("", head, 2), *times]
     return {"task": task, "cold_seconds": cold, "warm_seconds": warm}, text
 
 
 def title(task: Task) -> str:
     """What was timed."""
-    return f"{task.model}, batch {task.batch_size}, {task.precision}, {task.mode}, {task.threads} threads"
+    threads = counted(task.threads, "thread")
+    return f"{task.model}, batch {task.batch_size}, {task.precision}, {task.mode}, {threads}"
 
 
-def table(result: Result, rounds: int) -> str:
+def table(result: Result, rounds: int) -> list[str]:
     """One workload, human-readable."""
-    lines = [f"{title(result.task)}, {rounds} rounds"]
+    cells = [("", "ms a step", "page faults a step", "MiB at most", "s to the first step")]
     for name, time in result.milliseconds.items():
-        lines.append(
-            f"  {name:<36} {time:9.2f} ms a step   {result.page_faults[name]:7.0f} page faults a step   "
-            f"{result.peak_mib[name]:6.0f} MiB peak   {result.first_step[name]:5.1f} s from start to first step"
-        )
+        faults, peak, start = (found[name] for found in (result.page_faults, result.peak_mib, result.first_step))
+        cells.append((name, f"{time:.2f}", f"{faults:,.0f}", f"{peak:,.0f}", f"{start:.1f}"))
+    lines = [*paragraph("", f"{title(result.task)}, {counted(rounds, 'round')}", 0), *columns(cells, "<>", "  ")]
     for name, (low, mid, high) in result.ratios.items():
         way = name if name == "compiled" else f"eager, {name}"
-        lines.append(f"  gpucnn / pytorch {way}, best layout: {mid:.2f} ({low:.2f} to {high:.2f})")
-    return "\n".join(lines)
+        ratio = f"gpucnn / pytorch {way}, best layout: {mid:.2f} ({low:.2f} to {high:.2f})"
+        lines += paragraph("", ratio, 2)
+    return lines

@@ -9,6 +9,7 @@ from gpucnn.data.files.sources import locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
+from gpucnn.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.action == "list":
-        print(listing(args.data_dir))
+        say(*listing(args.data_dir))
     elif args.action == "verify":
         verify_all(args.names, args.data_dir)
     else:
         for key, source in map(find_source, args.names):
             if source.built_in:
-                print(f"{key}: built in, nothing to download")
+                say(f"{key}: built in, nothing to download")
             else:
                 place = ensure_files(key, args.data_dir, download=True, progress=True)
                 train, test = source.load(place)  # reads all of it
-                print(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
+                say(f"{key}: {len(train):,} training and {len(test):,} test images in {place}")
     return 0
 
 
@@ -43,7 +44,7 @@ def with_files() -> list[str]:
     return [name for name, source in DATASETS.items() if not source.built_in]
 
 
-def listing(data_dir: str | None) -> str:
+def listing(data_dir: str | None) -> list[str]:
     """One row per data set, and the places that were searched."""
     rows = [("NAME", "WHAT", "DOWNLOAD", "WHERE")]
     for name, source in DATASETS.items():
@@ -52,7 +53,7 @@ def listing(data_dir: str | None) -> str:
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
     places = (f"  {place}" for place in search_places(data_dir))
-    return "\n".join([*columns(rows, "<<><"), "", "searched, in this order:", *places])
+    return [*columns(rows, "<<><"), "", "searched, in this order:", *places]
 
 
 def verify_all(names: Sequence[str], data_dir: str | None) -> None:
@@ -73,6 +74,6 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
             except DataError as error:
                 rows.append((key, str(place), "-", "DAMAGED"))
                 errors.append(str(error))
-    print("\n".join(columns(rows, "<<><")), flush=True)
+    say(*columns(rows, "<<><"))
     if errors:
         raise DataError("; ".join(errors))

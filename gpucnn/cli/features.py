@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.cli.columns import paragraph
 from gpucnn.cli.options import add_data_options, writing
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
@@ -20,6 +21,7 @@ from gpucnn.plots.feature_maps import Stage
 from gpucnn.runs.build import check_data
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
+from gpucnn.terminal import say
 from gpucnn.types import Array
 
 LARGEST = 1024  # pixels on the long side of a photograph
@@ -43,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
-    print(title)
-    print(f"8 random filters: np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1")
+    drawn = f"np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1"
+    say(title, *paragraph("", f"8 random filters: {drawn}", 0))
     kernels, stages = lecture_demo.run(photo)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         save(args.out / f"{stage.name}.png", stage, feature_maps.save_grid)
     overview = args.out / "overview.png"
     feature_maps.save_overview(overview, photo, kernels, stages, lecture_demo.SHOWN)
-    print(f"{overview}   all stages on one page")
+    say(f"{overview}   all stages on one page")
     return 0
 
 
@@ -72,7 +74,7 @@ def look_inside(args: argparse.Namespace) -> int:
         raise UsageError("--checkpoint needs one image: a file, or --index N of the test set")
     model, config, _ = load_trained(args.checkpoint)
     image, title = chosen_image(args, config)
-    print(f"{title}, through {config.model.name} of {args.checkpoint}")
+    say(f"{title}, through {config.model.name} of {args.checkpoint}")
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
@@ -93,7 +95,7 @@ def look_inside(args: argparse.Namespace) -> int:
     names = class_names(config.data.classes, config.model.num_classes)
     save(paths[-1], stages[-1], feature_maps.save_bars, names, probabilities(y, model.backend)[0])
     if same:
-        print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
+        say(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0
 
 
@@ -116,4 +118,4 @@ def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> N
     draw(path, stage, *labels)
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
     hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
-    print(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")
+    say(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")

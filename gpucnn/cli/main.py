@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from traceback import format_exception
 from typing import Any, NoReturn
 
 from gpucnn.cli.options import Parser
 from gpucnn.devices.gpu_memory import exhausted
 from gpucnn.errors import DeviceError, GpucnnError, closest
+from gpucnn.terminal import libraries_tamed, tell
 from gpucnn.version import __version__
 
 COMMANDS = {
@@ -64,14 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = int(module(args.command).run(args))
+        with libraries_tamed():
+            code = int(module(args.command).run(args))
         if not code:
             sys.stdout.flush()  # what was printed may not have been written before
         return code
     except GpucnnError as error:
         return fail(args, error, error.exit_code)
     except KeyboardInterrupt:
-        print("gpucnn: interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output has closed it
         sys.stderr.close()
@@ -88,10 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(args: argparse.Namespace, error: BaseException, code: int, message: str = "") -> int:
-    """Print an expected failure as one line."""
+    """Print an expected failure as one line, below its traceback where that was asked for."""
     if args.debug:
-        raise error
-    print(f"gpucnn: error: {message or error}", file=sys.stderr)
+        for part in format_exception(error):
+            tell(*part.splitlines())
+    tell(f"error: {message or error}")
     return code
 
 

@@ -1,6 +1,7 @@
 """Flags that several commands share."""
 
 import argparse
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
@@ -9,9 +10,10 @@ from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError, nearest
+from gpucnn.errors import UsageError, closest, nearest
 from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
+from gpucnn.terminal import say, tell
 from gpucnn.types import Shape
 
 FORMATS = (".png", ".svg", ".pdf")  # of plots
@@ -37,8 +39,16 @@ class Parser(argparse.ArgumentParser):
                     self.error(f"unknown flag {flag}: {f'did you mean {known[name]}?' if name else see}")
         return super().parse_known_args(args, namespace)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown{closest(value, action.choices)}")
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"gpucnn: error: {message}\n")
+        tell(f"error: {message}")
+        sys.exit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(*message.splitlines())
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:

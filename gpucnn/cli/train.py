@@ -2,8 +2,6 @@
 
 import argparse
 import signal
-import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -13,6 +11,7 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
+from gpucnn.cli.columns import columns, command, counted, paragraph
 from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
@@ -25,10 +24,12 @@ from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
+from gpucnn.terminal import quoted, say, tell
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import Trainer
 from gpucnn.version import __version__
 
+FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 
 
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
+    parser.add_argument("--verbose", "-v", action="store_true", help="show all settings, the defaults too")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
@@ -91,11 +93,12 @@ def run_once(args: argparse.Namespace) -> int:
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason, tf32=config.train.amp == "tf32")
     with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
-        introduce(trainer, config, train, test, resumed)
-        print(f"run    {folder.path}", flush=True)
+        introduce(trainer, config, train, test, resumed, verbose=args.verbose)
+        say(f"run    {folder.path}")
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
-            print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
+            rows = explain(clocked, config.model.input_shape, config.model.num_classes)
+            say(*columns(table(rows), "<<<>"))
         folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
         return train_in(folder, trainer, config, train, test, stable_part(about))
 
@@ -105,6 +108,7 @@ def train_in(
 ) -> int:
     """The loop, with everything that must outlive it written to the folder; ``about`` goes into checkpoints."""
     display = Display(config.train.epochs, config.train.max_steps)
+    display.begin(trainer.progress.epoch + 1)
     try:
         with stopping_on_signals(trainer) as received:
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
@@ -128,15 +132,16 @@ def train_in(
     if received:
         folder.save_last(capture(trainer, config, about, train.digest))
         place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
-        how = f"go on with: gpucnn train --resume {folder.path}"
+        how = command("go on with:", "train", "--resume", quoted(folder.path))
         with suppress(OSError):
-            display.line(f"stopped by {received[0].name} after {place}; {how}")
+            display.line(f"stopped by {received[0].name} after {place}", *how)
         return 128 + received[0]
     conclude(display, trainer, folder.path)
     if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
         folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
-        display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}")
+        averaged = f"test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}"
+        display.line(*paragraph("tta", averaged, 7))
     return 0
 
 
@@ -153,7 +158,7 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         trainer.stop_requested = True
         handlers.close()
         with suppress(OSError):  # Ctrl-C ends the reader of a pipeline too
-            print("\ngpucnn: finishing this step and saving; once more to stop at once", file=sys.stderr)
+            tell("finishing this step and saving; once more to stop at once")
 
     kinds = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -169,27 +174,48 @@ def config_name(args: argparse.Namespace, config: Config) -> str:
     return args.config.stem if args.config else f"{config.data.dataset}_{config.model.name}"
 
 
-def introduce(trainer: Trainer, config: Config, train: Dataset, test: Dataset, resumed: Resumed | None) -> None:
-    """The first lines of a run: data, model, all settings and where it goes on."""
+def introduce(
+    trainer: Trainer, config: Config, train: Dataset, test: Dataset, resumed: Resumed | None, *, verbose: bool
+) -> None:
+    """The first lines of a run: data, model, settings and where it goes on."""
     shape, kind = config.model.input_shape, "validation" if config.data.validation else "test"
     images = f"{len(train.labels):,} training and {len(test.labels):,} {kind} images {' x '.join(map(str, shape))}"
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     cost = f"{parameters:,} parameters, {trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
-    print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    note(f"gpucnn {__version__}", f"on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
-        print(f"amp    {line}")
-    print(f"data   {train.name}: {images}, {config.model.num_classes} classes")
-    print(f"model  {config.model.name}: {cost}")
-    for section, values in asdict(config).items():
-        shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
-        print("\n".join(textwrap.wrap(shown, 80, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
+        note("amp", line)
+    note("data", f"{train.name}: {images}, {config.model.num_classes} classes")
+    note("model", f"{config.model.name}: {cost}")
+    for head, text in about_settings(config, verbose).items():
+        note(head, text)
     if resumed:
-        print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
+        note("resume", f"{resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:
-            print(f"       all {config.train.epochs} epochs are done; give a larger --epochs to go on")
+            done = counted(config.train.epochs, "epoch")
+            note("", f"all of {done} are done; give a larger --epochs to go on")
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
-            spans = f"{config.train.epochs} epochs instead of {resumed.config.train.epochs}"
-            print(f"       the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
+            spans = f"{counted(config.train.epochs, 'epoch')} instead of {resumed.config.train.epochs}"
+            note("", f"the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
+
+
+def note(head: str, text: str) -> None:
+    """A line or more, ``head   text``."""
+    say(*paragraph(head, text, max(7, len(head) + 1)))
+
+
+def about_settings(config: Config, verbose: bool) -> dict[str, str]:
+    """Those settings that differ from the defaults, or all by their tables; not what the data set determines."""
+    defaults = Config().flat()
+    chosen = {name: value for name, value in config.flat().items() if value not in (None, ()) and name not in FROM_DATA}
+    if not verbose:
+        changed = [f"{name}={compact(value)}" for name, value in chosen.items() if value != defaults.get(name)]
+        return {"set": ", ".join(changed) or "nothing but the defaults, which --verbose shows"}
+    tables: dict[str, list[str]] = {}
+    for name, value in chosen.items():
+        table, _, key = name.rpartition(".")
+        tables.setdefault(table, []).append(f"{key}={compact(value)}")
+    return {table: ", ".join(words) for table, words in tables.items()}
 
 
 def about_precision(backend: Backend, amp: str) -> str:
@@ -206,10 +232,8 @@ def compact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
-        return f"[{' '.join(map(compact, value))}]"
-    if isinstance(value, dict):
-        return f"({', '.join(f'{name} {compact(part)}' for name, part in value.items() if part is not None)})"
-    return str(value)
+        return f"[{','.join(map(compact, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
 
 
 def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
@@ -220,8 +244,9 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
     last = progress.history[-1]
     early = " (stopped early: no better for a while)" if trainer.out_of_patience() else ""
     best = f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
-    display.line(f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}")
+    done = f"test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}"
+    display.line(*paragraph("done", done, 7))
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
     if files:  # a run resumed in another folder writes best.h5 only when it improves
-        display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")
-        display.line(f"next   gpucnn evaluate --checkpoint {files[0]}")
+        display.line(*paragraph("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
+        display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0])))

@@ -94,9 +94,9 @@ def cpu_backend() -> Backend:
     """NumPy with kernels, where Numba is installed."""
     kernels: Mapping[Op, Op] = {}
     if problem() is None:
-        from gpucnn.kernels.cpu.engine.compile import compile_ahead, notice
+        from gpucnn.kernels.cpu.engine.compile import compile_ahead, compiled
 
-        if notice() and usable_cores() > 1:
+        if not compiled() and usable_cores() > 1:
             compile_ahead()
         kernels = {op: guarded(op, kernel) for op, kernel in table().items()}
     return Backend("cpu", np, kernels, half=False)

@@ -89,7 +89,7 @@ def test_mixed_precision_is_asked_for_by_name(capsys, monkeypatch) -> None:
     monkeypatch.setattr(race, "find_spec", lambda name: None)
     seen = []
     monkeypatch.setattr(gpucnn.cli.benchmark, "race", lambda racers, rounds: seen.extend(racers))
-    monkeypatch.setattr(gpucnn.cli.benchmark, "table", lambda result, rounds: "")
+    monkeypatch.setattr(gpucnn.cli.benchmark, "table", lambda result, rounds: [])
     assert main([*WORDS, "--amp", "fp16"]) == 0
     assert main(WORDS) == 0
     assert [racer.task.precision for racer in seen] == ["float16", "float32"]

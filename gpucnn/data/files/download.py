@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from gpucnn.data.files.sources import RemoteFile
 from gpucnn.errors import DataError
+from gpucnn.terminal import is_terminal, tell
 
 CHUNK = 256 * 1024
 TIMEOUT = 30.0  # seconds without an answer
@@ -89,7 +90,7 @@ def progress_bar(file: RemoteFile, url: str, progress: bool) -> Any:
     """A progress bar in bytes on a terminal, one line elsewhere."""
     from tqdm import tqdm
 
-    name, terminal = Path(file.path).name, sys.stderr.isatty()
+    name, terminal = Path(file.path).name, is_terminal(sys.stderr)
     if progress and not terminal:
-        print(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}", file=sys.stderr)
+        tell(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}")
     return tqdm(total=file.size, desc=name, unit="B", unit_scale=True, disable=not (progress and terminal))

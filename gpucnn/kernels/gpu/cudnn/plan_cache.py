@@ -10,11 +10,12 @@ a file.
 import json
 import os
 import re
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+
+from gpucnn.terminal import tell
 
 FORMAT = 2  # 1 had engines that were not compared with others
 
@@ -56,11 +57,6 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucnn" / "cudnn"
 
 
-def notice(message: str) -> None:
-    """One line for the user."""
-    print(f"gpucnn: {message}", file=sys.stderr, flush=True)
-
-
 class PlanCache:
     """Choices by a convolution's description, read once and written after each new one."""
 
@@ -96,7 +92,7 @@ class PlanCache:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             self.writable = False
-            notice(f"the choice of cuDNN engines cannot be kept in {self.path} ({error.strerror or error})")
+            tell(f"the choice of cuDNN engines cannot be kept in {self.path} ({error.strerror or error})")
 
     def read(self) -> dict[str, Choice]:
         """What is on disk; nothing where there is no file, or one that is not to be trusted."""
@@ -106,7 +102,7 @@ class PlanCache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            notice(f"ignoring {self.path}, which will be written anew: {' '.join(str(error).split())}")
+            tell(f"ignoring {self.path}, which will be written anew: {' '.join(str(error).split())}")
             return {}
 
 
