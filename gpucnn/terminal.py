@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from shlex import quote
+from traceback import format_exception
 from typing import Any, TextIO
 from unicodedata import category, east_asian_width
 
@@ -21,6 +22,7 @@ import numpy as np
 
 LONGEST = 600  # characters of a line
 COLUMNS = 80  # where there is no terminal
+NARROWEST = 20  # columns that are believed
 ARITHMETIC = re.compile("^(overflow|underflow|divide by zero|invalid value) encountered")
 
 _shown = ""  # the line that ``show`` has left on the terminal
@@ -78,6 +80,12 @@ def tell(*lines: str) -> None:
     _write(sys.stderr, [f"gpucnn: {harmless(line)}" for line in lines])
 
 
+def tell_traceback(*error: Any) -> None:
+    """What Python prints of an error that nobody has caught: its type, itself and where it was."""
+    for part in format_exception(*error):
+        tell(*part.splitlines())
+
+
 def _write(stream: TextIO | None, lines: list[str]) -> None:
     """Lines and all before them; nothing where the stream was closed before Python started."""
     before = show("")
@@ -114,8 +122,8 @@ def room(stream: TextIO | None) -> int:
             return os.get_terminal_size(stream.fileno()).columns or COLUMNS
         except (OSError, ValueError):
             return COLUMNS
-    asked = os.environ.get("COLUMNS", "")
-    return int(asked) if asked.isdecimal() and int(asked[:6]) >= 20 else COLUMNS
+    asked = os.environ.get("COLUMNS", "")[:6]
+    return int(asked) if asked.isdecimal() and int(asked) >= NARROWEST else COLUMNS
 
 
 class Lines(logging.Handler):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.backend import REFERENCE
-from gpucnn.cli.columns import counted, paragraph
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         feature_maps.save_columns(args.out, f"{train.name}, augmented", how.summary(), names, columns)
     epochs = counted(args.columns, "epoch")
     say(f"{args.out}   {counted(len(index), 'training image')} of {train.name} in the first {epochs}")
-    say(*paragraph("", how.summary(), 0))
+    say(*sentence("", how.summary(), 0))
     return 0
 
 

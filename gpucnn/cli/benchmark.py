@@ -9,7 +9,7 @@ from gpucnn.bench import profiler
 from gpucnn.bench.contender import our_trainer
 from gpucnn.bench.race import WORKLOADS, Result, cold_and_warm, contenders, race
 from gpucnn.bench.task import Task
-from gpucnn.cli.columns import columns, counted, paragraph
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.cores import usable_cores
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compiled = "race PyTorch by torch.compile too (needs a C++ compiler)"
     parser.add_argument("--workload", "-w", choices=workloads, default="all", help=letters)
     parser.add_argument("--model", help="any model instead, for images of --input-shape")
-    parser.add_argument("--input-shape", default="32x32x3", metavar="HxWxC")
+    parser.add_argument("--input-shape", metavar="HxWxC", help="of --model (default: 32x32x3)")
     parser.add_argument("--batch-size", "-b", type=int, default=128)
     parser.add_argument("--mode", choices=["train", "eval"], default="train")
     parser.add_argument("--device", default="cpu", help="our backend")
@@ -46,9 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1 or args.rounds < 1:
         raise UsageError(f"--batch-size {args.batch_size} --rounds {args.rounds}: give at least 1 of each")
     check_threads(args.threads)
+    refuse_unused(args)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
     if args.model:
-        cases = [(args.model, shape_from(args.input_shape))]
+        cases = [(args.model, shape_from(args.input_shape or "32x32x3"))]
         models.build(*cases[0])  # a wrong name is said here, not by a contender's process
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
@@ -69,6 +70,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def refuse_unused(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags that exclude each other."""
+    one = next((flag for flag, given in (("--explain", args.explain), ("--cold", args.cold)) if given), "")
+    pairs = [
+        ("--input-shape", args.input_shape and not args.model, "is the shape of --model's images: add --model NAME"),
+        ("--workload", args.model and args.workload != "all", "has its own model: leave out one of it and --model"),
+        ("--no-tuned", one and args.no_tuned, f"is for a race, and {one} is none: leave one of them out"),
+        ("--compiled", one and args.compiled, f"is for a race, and {one} is none: leave one of them out"),
+        ("--cold", args.explain and args.cold, "and --explain are two measurements: leave one of them out"),
+    ]
+    for flag, wrong, reason in pairs:
+        if wrong:
+            raise UsageError(f"{flag} {reason}")
+
+
 def lap_times(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
     """A race, for JSON and human-readable."""
     result = race(contenders(task, tuned=not args.no_tuned, compiled=args.compiled), args.rounds)
@@ -80,7 +96,7 @@ def ops(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
     set_threads(task.threads)
     trainer = our_trainer(task, profiler.stopwatch(get_backend(task.framework)))
     rows = profiler.explain(trainer, task.input_shape, 10, mode=task.mode)
-    return {"task": task, "ops": rows}, [*paragraph("", title(task), 0), *columns(profiler.table(rows), "<<<>")]
+    return {"task": task, "ops": rows}, [*sentence("", title(task), 0), *columns(profiler.table(rows), "<<<>")]
 
 
 def starts(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
@@ -88,7 +104,7 @@ def starts(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
     cold, warm = cold_and_warm(task)
     head = "from the start of the process to the end of its first step"
     times = columns([("kernels to be compiled", f"{cold:.1f} s"), ("kernels on disk", f"{warm:.1f} s")], "<>", "    ")
-    text = [*paragraph("", title(task), 0), *paragraph("", head, 2), *times]
+    text = [*sentence("", title(task), 0), *sentence("", head, 2), *times]
     return {"task": task, "cold_seconds": cold, "warm_seconds": warm}, text
 
 
@@ -104,9 +120,9 @@ def table(result: Result, rounds: int) -> list[str]:
     for name, time in result.milliseconds.items():
         faults, peak, start = (found[name] for found in (result.page_faults, result.peak_mib, result.first_step))
         cells.append((name, f"{time:.2f}", f"{faults:,.0f}", f"{peak:,.0f}", f"{start:.1f}"))
-    lines = [*paragraph("", f"{title(result.task)}, {counted(rounds, 'round')}", 0), *columns(cells, "<>", "  ")]
+    lines = [*sentence("", f"{title(result.task)}, {counted(rounds, 'round')}", 0), *columns(cells, "<>", "  ")]
     for name, (low, mid, high) in result.ratios.items():
         way = name if name == "compiled" else f"eager, {name}"
         ratio = f"gpucnn / pytorch {way}, best layout: {mid:.2f} ({low:.2f} to {high:.2f})"
-        lines += paragraph("", ratio, 2)
+        lines += sentence("", ratio, 2)
     return lines

@@ -77,8 +77,8 @@ def paragraph(head: str, text: object, indent: int) -> list[str]:
     """``head  text``, folded at the terminal's width, with an indent from the second line on; no word is broken."""
     most = min(room(sys.stdout), PAGE)
     line = f"{head:<{indent}}"
-    if len(head) >= indent or most < NARROW + 2 * indent:
-        line, indent = head and f"{head} ", min(indent, 4 if most < PAGE else indent)
+    if most < NARROW + 2 * indent:
+        line, indent = head and f"{head} ", min(indent, 4)
     lines = []
     for word in harmless(text, 20 * LONGEST).split(" "):
         if line.strip() and width(line) + width(word) > most:
@@ -86,6 +86,11 @@ def paragraph(head: str, text: object, indent: int) -> list[str]:
             line = " " * (indent if indent + width(word) <= most else 2)
         line += f"{word} "
     return [*lines, line.rstrip()]
+
+
+def sentence(head: str, text: str, indent: int = 0) -> list[str]:
+    """A ``paragraph`` on a terminal, elsewhere a line."""
+    return paragraph(head, text, indent) if is_terminal(sys.stdout) else [f"{head:<{indent}}{text}"]
 
 
 def command(head: str, *words: str) -> list[str]:

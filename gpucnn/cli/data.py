@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gpucnn.cli.columns import columns
 from gpucnn.cli.options import add_data_options
-from gpucnn.data.files.sources import locate, search_places
+from gpucnn.data.files.sources import gap, locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
@@ -49,7 +49,8 @@ def listing(data_dir: str | None) -> list[str]:
     rows = [("NAME", "WHAT", "DOWNLOAD", "WHERE")]
     for name, source in DATASETS.items():
         place = locate(source, data_dir)
-        where = "built in" if source.built_in else str(place or "not here")
+        lack = gap(source, data_dir)
+        where = "built in" if source.built_in else str(place or (f"incomplete: {lack}" if lack else "not here"))
         size = sum(file.size for file in source.remote)
         rows.append((name, source.about, f"{size / 1e6:,.1f} MB" if size else "-", where))
     places = (f"  {place}" for place in search_places(data_dir))
@@ -65,6 +66,9 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
         place = locate(source, data_dir)
         if source.built_in:
             rows.append((key, "-", "-", "built in"))
+        elif place is None and (lack := gap(source, data_dir)):
+            rows.append((key, lack, "-", "INCOMPLETE"))
+            errors.append(f"{key} is incomplete: {lack}: put it there, or run gpucnn data download {key}")
         elif place is None:
             rows.append((key, "-", "-", "not here"))
             errors += [f"{key} is not here: run gpucnn data download {key}"] if names else []

@@ -15,7 +15,7 @@ from gpucnn import devices
 from gpucnn.backend import Backend
 from gpucnn.cli.columns import columns, paragraph
 from gpucnn.cli.options import add_data_options
-from gpucnn.data.files.sources import download_place, locate, search_places
+from gpucnn.data.files.sources import download_place, gap, locate, search_places
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices.cores import usable_cores
 from gpucnn.runs.environment import PACKAGES, cpu_model, installed
@@ -167,7 +167,8 @@ def data_report(data_dir: str | None) -> dict[str, Any]:
     sets = {}
     for name, source in DATASETS.items():
         place = locate(source, data_dir) if source.remote else "built in"
-        sets[name] = {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
+        lack = gap(source, data_dir) or "not here"
+        sets[name] = {"found": place is not None, "where": str(place or f"{lack}: gpucnn data download {name}")}
     return {"searched": folders, "sets": sets}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from gpucnn.cli.columns import columns, paragraph
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from
-from gpucnn.data import Dataset, Loader, load_dataset
+from gpucnn.cli.columns import columns, sentence
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named
+from gpucnn.data import Dataset, Loader
 from gpucnn.errors import UsageError
 from gpucnn.inference.evaluate import evaluate
 from gpucnn.runs.build import check_data, split
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, test = load_dataset(name, args.data_dir, download=not args.no_download)
+    train, test = load_named(name, args)
     part = args.split or ("validation" if config.data.validation else "test")
     if part == "test":
         return part, test
@@ -117,16 +117,16 @@ def matrix_table(matrix: Array, names: list[str]) -> list[str]:
     for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
         label = "" if name == str(i) else f" {harmless(name, 12)}"
         rows.append([f"{i:>2}{label}", *(str(count or ".") for count in row)])
-    return [*paragraph("", "confusion matrix: a row per true class, a column per answer", 0), *columns(rows, "<>")]
+    return [*sentence("", "confusion matrix: a row per true class, a column per answer", 0), *columns(rows, "<>")]
 
 
 def confusions(matrix: Array, names: list[str], limit: int = 12) -> list[str]:
     """The most frequent mistakes, for a matrix that is too large to print."""
     wrong = matrix - np.diag(matrix.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-    lines = paragraph("", "most frequent mistakes (--json has the whole confusion matrix)", 0)
+    lines = sentence("", "most frequent mistakes (--json has the whole confusion matrix)", 0)
     for true, answer in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, answer]:
             mistake = f"{harmless(names[true], NAME)} taken for {harmless(names[answer], NAME)}"
-            lines += paragraph(f"{wrong[true, answer]:>6,}", mistake, 8)
+            lines += sentence(f"{wrong[true, answer]:>6,}", mistake, 8)
     return lines

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.columns import paragraph
-from gpucnn.cli.options import add_data_options, writing
-from gpucnn.data import load_dataset
+from gpucnn.cli.columns import sentence
+from gpucnn.cli.options import add_data_options, load_named, writing
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
 from gpucnn.inference.image_files import fit, grey, open_image
@@ -40,13 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Write the images and print what each shows."""
     if args.dataset is not None and args.index is None:
         raise UsageError(f"--dataset {args.dataset} chooses where --index N looks: add --index and --checkpoint PATH")
+    if args.data_dir is not None and args.index is None:
+        raise UsageError(f"--data-dir {args.data_dir} is where --index N looks: add --index and --checkpoint PATH")
     if args.index is not None and args.checkpoint is None:
         raise UsageError(f"--index {args.index} chooses an image for a trained model: add --checkpoint PATH")
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
     drawn = f"np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1"
-    say(title, *paragraph("", f"8 random filters: {drawn}", 0))
+    say(title, *sentence("", f"8 random filters: {drawn}", 0))
     kernels, stages = lecture_demo.run(photo)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
         image, done = fit(open_image(args.image), config.model.input_shape)
         return image, f"{args.image} ({done})" if done else str(args.image)
     name = args.dataset or config.data.dataset
-    _, test = load_dataset(name, args.data_dir, download=not args.no_download)
+    _, test = load_named(name, args)
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {args.index}: the test set of {name} has images 0 to {len(test.images) - 1}")

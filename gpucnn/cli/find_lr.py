@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gpucnn.cli.columns import counted, paragraph
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import backend_from, check_picture, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.plots.learning_curves import save_range_test
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         save_range_test(args.out, found, title)
     steps = f"{counted(len(found.rates), 'step')}, rates {found.rates[0]:g} to {found.rates[-1]:.3g}"
     advice = f"--lr {found.lowest / 10:.2g}, a tenth of that; the peak of a schedule with warm-up may be higher"
-    say(*paragraph("", f"{title}: {steps}", 0))
-    say(*paragraph("loss", f"falls fastest at lr {found.steepest:.2g}, is lowest at {found.lowest:.2g}", 7))
-    say(*paragraph("try", advice, 7), f"saved  {args.out}")
+    say(*sentence("", f"{title}: {steps}", 0))
+    say(*sentence("loss", f"falls fastest at lr {found.steepest:.2g}, is lowest at {found.lowest:.2g}", 7))
+    say(*sentence("try", advice, 7), f"saved  {args.out}")
     return 0

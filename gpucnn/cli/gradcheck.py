@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 
 from gpucnn.checks.gradcheck import LAYERS, LOSSES, TOLERANCE, check_all
-from gpucnn.cli.columns import columns, counted, paragraph
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.errors import UsageError
 from gpucnn.terminal import say, say_json
 
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
         rows = [(check.case, check.array, f"{check.error:.1e}", "" if check.passed else "WRONG") for check in checks]
         say(*columns([("layer or loss", "gradient of", "error", ""), *rows], "<<><"))
         said = f"{counted(len(checks), 'gradient')} against finite differences in float64, {wrong} above {TOLERANCE:g}"
-        say(*paragraph("", said, 0))
+        say(*sentence("", said, 0))
     return 1 if wrong else 0

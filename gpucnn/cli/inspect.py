@@ -97,7 +97,7 @@ def _config_lines(text: str) -> list[str]:
     for section in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
         head, _, settings = section.partition("\n") if section.startswith("[") else ("", "", section)
         words = ", ".join(filter(str.strip, settings.splitlines()))
-        lines += paragraph(f"  {head:<11}", words, 14)
+        lines += paragraph(f"  {head:<11} ", words, 14)
     return lines or ["  none"]
 
 

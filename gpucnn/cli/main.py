@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from traceback import format_exception
 from typing import Any, NoReturn
 
 from gpucnn.cli.options import Parser
 from gpucnn.devices.gpu_memory import exhausted
 from gpucnn.errors import DeviceError, GpucnnError, closest
-from gpucnn.terminal import libraries_tamed, tell
+from gpucnn.terminal import libraries_tamed, tell, tell_traceback
 from gpucnn.version import __version__
 
 COMMANDS = {
@@ -91,16 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(args: argparse.Namespace, error: BaseException, code: int, message: str = "") -> int:
-    """Print an expected failure as one line, below its traceback where that was asked for."""
+    """Print an expected failure as one line."""
     if args.debug:
-        for part in format_exception(error):
-            tell(*part.splitlines())
+        raise error
     tell(f"error: {message or error}")
     return code
 
 
 def command(argv: Sequence[str] | None = None) -> NoReturn:
     """``main`` as a process, with its exit code even where the output cannot be written."""
+    sys.excepthook = tell_traceback
     code = main(argv)
     try:
         sys.stdout.flush()

@@ -12,7 +12,7 @@ from gpucnn.bench.race import WORKLOADS
 from gpucnn.checks.parity import Parity, compare
 from gpucnn.checks.parity.layerwise import Difference
 from gpucnn.checks.parity.whole import Deviation
-from gpucnn.cli.columns import columns, paragraph
+from gpucnn.cli.columns import columns, sentence
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.select import set_threads
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         machine = environment(args.device, backend.name)
         say_json({"machine": machine, "passed": passed, "models": [parity.as_json() for parity in found]})
     else:
-        say(*paragraph("", verdict(found), 0))
+        say(*sentence("", verdict(found), 0))
     return 0 if passed else 1
 
 
@@ -75,7 +75,7 @@ def as_lines(parity: Parity) -> list[str]:
     shape = "x".join(map(str, parity.input_shape))
     images = f"{parity.batch_size} images of {shape}, seed {parity.seed}"
     head = f"{parity.model}, {images}: {parity.candidate} against reference"
-    return [*paragraph("", head, 0), "", *layer_table(parity.layers), "", *whole_table(parity), ""]
+    return [*sentence("", head, 0), "", *layer_table(parity.layers), "", *whole_table(parity), ""]
 
 
 def layer_table(rows: list[Difference]) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpucnn.cli.columns import counted, paragraph
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import check_picture, writing
 from gpucnn.errors import UsageError
 from gpucnn.plots.learning_curves import Curves, read_curves, save_curves
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     for curves in runs:
         last = {name.replace("_", " "): values[-1] for name, values in curves.columns.items()}
         numbers = "   ".join(f"{name} {last[name]:.4f}" for name in ("train loss", "test loss", "test accuracy"))
-        say(*paragraph("", f"{curves.name}   {counted(int(last['epoch']), 'epoch')}   {numbers}", 0))
+        say(*sentence("", f"{curves.name}   {counted(int(last['epoch']), 'epoch')}   {numbers}", 0))
     say(f"saved  {args.out}")
     return 0
 

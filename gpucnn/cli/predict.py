@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.columns import columns, paragraph
+from gpucnn.cli.columns import columns, sentence
 from gpucnn.cli.options import add_model_options, backend_from
 from gpucnn.inference.image_files import fit, open_image
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """An integer >= 1."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or not int(text[:9]):
+        raise argparse.ArgumentTypeError(f"{text}: give an integer of at least 1")
+    return int(text[:9])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,4 +82,4 @@ def as_lines(answer: dict[str, Any]) -> list[str]:
         (harmless(row["class"], NAME), f"{100 * row['probability']:.2f} %", "#" * round(row["probability"] * bar))
         for row in answer["classes"]
     ]
-    return [*paragraph("", head, 0), *columns(rows, "<><", "  ")]
+    return [*sentence("", head, 0), *columns(rows, "<><", "  ")]

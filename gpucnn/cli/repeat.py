@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
-from gpucnn.cli.columns import columns, paragraph
+from gpucnn.cli.columns import columns, sentence
 from gpucnn.errors import UsageError
 from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
 from gpucnn.runs.log import read_rows
@@ -89,9 +89,9 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
         accuracy, minutes = f"{100 * row['test_accuracy']:.2f} %", f"{row['minutes']:.1f}"
         cells.append([str(row["seed"]), str(row["epoch"]), loss, accuracy, minutes])
     all_of, minutes = summary(rows), f"{mean(row['minutes'] for row in rows):.1f} minutes each"
-    lines = [*columns(cells, ">"), *paragraph("mean", f"{percent(all_of)}, n = {all_of['n']}, {minutes}", 5)]
+    lines = [*columns(cells, ">"), *sentence("mean", f"{percent(all_of)}, n = {all_of['n']}, {minutes}", 5)]
     if "tta" in all_of:
-        lines += paragraph("", f"with test-time augmentation {percent(all_of['tta'])}", 5)
+        lines += sentence("", f"with test-time augmentation {percent(all_of['tta'])}", 5)
     return lines
 
 

@@ -11,17 +11,26 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
-from gpucnn.cli.columns import columns, command, counted, paragraph
-from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given
+from gpucnn.cli.columns import columns, command, counted, paragraph, sentence
+from gpucnn.cli.options import (
+    add_data_options,
+    add_setting_flags,
+    backend_from,
+    describe,
+    flag_of,
+    flags_given,
+    load_named,
+)
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
-from gpucnn.data import Dataset, load_dataset
+from gpucnn.data import Dataset
 from gpucnn.devices.gpu_memory import memory_explained
-from gpucnn.errors import GpucnnError, NotANumberError
-from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.errors import GpucnnError, NotANumberError, UsageError
+from gpucnn.runs.build import build_trainer, resolve, split, without_effect
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
+from gpucnn.runs.log import event_writer
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say, tell
@@ -59,28 +68,34 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     config = Config.from_file(args.config) if args.config else base or Config()
     for assignment in args.set:
         config = config.with_setting(assignment)
-    for name, value in flags_given(args).items():
+    flags = flags_given(args)
+    for name, value in flags.items():
         config = config.with_value(name, value)
+    asked = {assignment.partition("=")[0].strip(): f"--set {assignment}" for assignment in args.set}
+    asked |= {name: f"{flag_of(name)} {value}" for name, value in flags.items()}
+    for name, words in asked.items():
+        if reason := without_effect(config, name):
+            raise UsageError(f"{words} has no effect: {reason}")
     return config
 
 
 def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
     """What to train and to test on."""
-    return split(config, *load_dataset(config.data.dataset, args.data_dir, download=not args.no_download))
+    return split(config, *load_named(config.data.dataset, args))
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with a run, once or several times; returns 0, or 128 and the signal that ended it."""
     if args.repeat == 1:
         return run_once(args)
-    config = settings(args)
+    config = checked(settings(args))
     return repeat(args, config.train.seed, config_name(args, config), run_once)
 
 
 def run_once(args: argparse.Namespace) -> int:
     """One run."""
     resumed = find_resumed(args.resume, args.output, RUNS)
-    config = settings(args, resumed.config if resumed else None)
+    config = checked(settings(args, resumed.config if resumed else None))
     backend, reason = backend_from(config.run)
     train, test = load_data(args, config)
     config = resolve(config, train)
@@ -101,6 +116,13 @@ def run_once(args: argparse.Namespace) -> int:
             say(*columns(table(rows), "<<<>"))
         folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
         return train_in(folder, trainer, config, train, test, stable_part(about))
+
+
+def checked(config: Config) -> Config:
+    """The settings, before a folder is made: raises UsageError where what they need is not installed."""
+    if config.run.tensorboard:
+        event_writer()
+    return config
 
 
 def train_in(
@@ -141,7 +163,7 @@ def train_in(
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
         folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
         averaged = f"test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}"
-        display.line(*paragraph("tta", averaged, 7))
+        display.line(*sentence("tta", averaged, 7))
     return 0
 
 
@@ -188,7 +210,7 @@ def introduce(
     note("data", f"{train.name}: {images}, {config.model.num_classes} classes")
     note("model", f"{config.model.name}: {cost}")
     for head, text in about_settings(config, verbose).items():
-        note(head, text)
+        say(*paragraph(f"{head:<6} ", text, max(7, len(head) + 1)))
     if resumed:
         note("resume", f"{resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:
@@ -201,7 +223,7 @@ def introduce(
 
 def note(head: str, text: str) -> None:
     """A line or more, ``head   text``."""
-    say(*paragraph(head, text, max(7, len(head) + 1)))
+    say(*sentence(head, text, max(7, len(head) + 1)))
 
 
 def about_settings(config: Config, verbose: bool) -> dict[str, str]:
@@ -245,8 +267,8 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
     early = " (stopped early: no better for a while)" if trainer.out_of_patience() else ""
     best = f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
     done = f"test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}"
-    display.line(*paragraph("done", done, 7))
+    display.line(*sentence("done", done, 7))
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
     if files:  # a run resumed in another folder writes best.h5 only when it improves
-        display.line(*paragraph("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
+        display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
         display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0])))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import DataError, ShapeError, UsageError
+from gpucnn.errors import DataError, ShapeError, UsageError, near
 from gpucnn.types import Array, Shape
 
 FORMATS = ("PNG", "JPEG")
@@ -23,7 +23,7 @@ def open_image(path: Path) -> Any:
     except ImportError as error:
         raise UsageError(f"image files need Pillow ({error}): pip install 'gpucnn[viz]'") from None
     if not path.is_file():  # reading a pipe would block
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        raise DataError(f"{path}: {'not a file' if path.exists() else f'no such file{near(path)}'}")
     try:
         with Image.open(path, formats=FORMATS) as image:
             image.load()

@@ -16,7 +16,7 @@ from gpucnn.data.augment.settings import Augmentation
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices import NAMES
 from gpucnn.devices.gpu_memory import memory_limit
-from gpucnn.errors import UsageError, nearest
+from gpucnn.errors import UsageError, near, nearest
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
 from gpucnn.optim import OPTIMIZERS
@@ -154,7 +154,8 @@ class Config:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the config {path}: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot read the config {path}: {reason}{near(path)}") from None
         return cls.from_toml(text, str(path))
 
     def updated(self, tables: Mapping[str, Any]) -> Self:

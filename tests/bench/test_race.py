@@ -128,7 +128,7 @@ def test_benchmark_shows_page_faults_and_starts(capsys, monkeypatch) -> None:
     assert main([*WORDS, "--rounds", "1"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert "page faults a step" in line
-    assert "s from start to first step" in line
+    assert "s to the first step" in line
 
 
 def test_benchmark_shows_cold_and_warm(capsys) -> None:

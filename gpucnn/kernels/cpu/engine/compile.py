@@ -36,9 +36,9 @@ class Notice(event.Listener):
     def on_start(self, event: Any) -> None:
         if self.depth == 0:  # else it is a function that a kernel calls
             self.count += 1
-            self.before = terminal.show(f"compiling CPU kernels, once: {self.count} so far, takes half a minute")
+            self.before = terminal.show(f"compiling CPU kernels, once ({self.count} so far); up to half a minute")
             if self.count == 1 and not terminal.is_terminal(sys.stderr):
-                terminal.tell("compiling CPU kernels, once: takes up to half a minute")
+                terminal.tell("compiling CPU kernels, once; up to half a minute")
         self.depth += 1
 
     def on_end(self, event: Any) -> None:
