@@ -76,8 +76,9 @@ def say_json(value: Any, **options: Any) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Print what is no result, warnings and errors: lines on standard error, as from gpucnn."""
-    _write(sys.stderr, [f"gpucnn: {harmless(line)}" for line in lines])
+    """Print what is no result, warnings and errors: lines on standard error, as from gpucnn; they may be lost."""
+    with suppress(OSError, ValueError):
+        _write(sys.stderr, [f"gpucnn: {harmless(line)}" for line in lines])
 
 
 def tell_traceback(*error: Any) -> None:

@@ -32,8 +32,7 @@ def tell(line: str) -> None:
     """One line on standard error, once a process."""
     if line not in _told:
         _told.add(line)
-        with suppress(OSError, ValueError, AttributeError):  # it may be closed, or not be there
-            terminal.tell(line)
+        terminal.tell(line)
 
 
 def sources_digest() -> str:

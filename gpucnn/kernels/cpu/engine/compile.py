@@ -31,20 +31,29 @@ class Notice(event.Listener):
 
     def __init__(self) -> None:
         self.depth = self.count = 0
+        self.told = False
         self.before = ""
 
     def on_start(self, event: Any) -> None:
-        if self.depth == 0:  # else it is a function that a kernel calls
+        place = place_of(event)
+        if place and self.depth == 0:  # else it is a function that a kernel calls
             self.count += 1
             self.before = terminal.show(f"compiling CPU kernels, once ({self.count} so far); up to half a minute")
-            if self.count == 1 and not terminal.is_terminal(sys.stderr):
+            if not (self.told or "engine" in place or terminal.is_terminal(sys.stderr)):  # the engine takes a second
+                self.told = True
                 terminal.tell("compiling CPU kernels, once; up to half a minute")
-        self.depth += 1
+        self.depth += bool(place)
 
     def on_end(self, event: Any) -> None:
-        self.depth -= 1
+        self.depth -= bool(place_of(event))
         if self.depth == 0:
             terminal.show(self.before)
+
+
+def place_of(event: Any) -> str:
+    """Where in this package the function lies that is compiled; "" for one of somebody else."""
+    module = str(event.data["dispatcher"].py_func.__module__)
+    return module if module.startswith("gpucnn.") else ""
 
 
 event.register("numba:compile", Notice())
