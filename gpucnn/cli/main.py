@@ -25,7 +25,7 @@ COMMANDS = {
     "find-lr": "raise the learning rate until the loss explodes, and plot it",
     "plot": "learning curves of one run or of many",
     "inspect": "what a checkpoint holds",
-    "export": "a trained model to hand on, without its optimiser's state",
+    "export": "a trained model to hand on, without its optimizer's state",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "augmentations": "a picture of what training does to images, epoch by epoch",
     "data": "download, verify and list data sets",

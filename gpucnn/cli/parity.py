@@ -127,4 +127,4 @@ def verdict(found: list[Parity]) -> str:
     wrong = dict.fromkeys(f"{model} {row.layer} ({row.kind})" for model, row in rows if not row.passed)
     if wrong:
         return f"{len(wrong)} of {total} over their tolerance: {', '.join(wrong)}"
-    return f"{total} layers, losses and optimisers alone, all within their tolerance"
+    return f"{total} layers, losses and optimizers alone, all within their tolerance"

@@ -69,7 +69,7 @@ class Display:
         forms = [
             f"{both}  {seconds}  {speed}{more}",
             f"{both}  {seconds}{more}",
-            f"{epoch}  {train}  {test}{more or f'  {seconds}'}",
+            f"{epoch}  {train}  {test}{more}" if more else both,
             f"{epoch}  {train}  {test}",
             f"{epoch}  {test}",
             f"{epoch}  test {accuracy}",
@@ -94,7 +94,7 @@ class Display:
 
 def short(loss: float) -> str:
     """A loss in six characters or a few more."""
-    return f"{loss:6.4f}" if loss < 100 else f"{loss:6.4g}"
+    return f"{loss:6.4f}" if loss < 10 else f"{loss:6.4g}"
 
 
 def left(seconds: float) -> str:

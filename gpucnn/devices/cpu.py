@@ -65,7 +65,7 @@ def table() -> dict[Op, Kernel]:
         fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_forward),
         fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_forward),
         fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
-        # loss, metrics, optimisers
+        # loss, metrics, optimizers
         losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),
         metrics.count_correct: Kernel(loss.count_correct, loss.accepts),
         optimizer.sgd_update: Kernel(optim.sgd_update, optim.accepts),

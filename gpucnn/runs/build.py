@@ -87,7 +87,7 @@ def build_model(config: Config) -> Layer:
 
 
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
-    """The optimiser, its groups' rules in steps; raises UsageError for settings that contradict each other."""
+    """The optimizer, its groups' rules in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
     if o.decoupled and o.name not in ("sgd", "muon"):
         raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")

@@ -75,9 +75,9 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):
-    """The optimiser, with a rule for each group of parameters that differs."""
+    """The optimizer, with a rule for each group of parameters that differs."""
 
-    name: str = setting("sgd", "the optimiser", "--opt", choices=OPTIMIZERS)
+    name: str = setting("sgd", "the optimizer", "--opt", choices=OPTIMIZERS)
     lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
     momentum: float = setting(0.9, "momentum of sgd and muon; sgd is plain with 0", "--momentum", at_least=0, below=1)
     nesterov: bool = setting(True, "for sgd and muon")

@@ -2,7 +2,7 @@
 
 A small step is hundreds of launches that cost the host some microseconds each; a graph is one launch.  What is captured
 is ``Trainer.descend``, all that a step does with its batch: forward, loss, backward, running metrics, clipping,
-optimiser and averages.  It reads the batch, the step, the learning rates and the weights of averages from arrays at
+optimizer and averages.  It reads the batch, the step, the learning rates and the weights of averages from arrays at
 fixed addresses, and changes weights, state and sums in place.  So every replay sees new values, and the results are
 bit for bit those of eager steps.  Steps that do other things, such as one in which Lookahead resets the weights or a
 group of parameters is frozen, are graphs of their own.
