@@ -71,8 +71,11 @@ def say(*lines: str) -> None:
 
 
 def say_json(value: Any, **options: Any) -> None:
-    """Print an object as JSON, in ASCII, on standard output."""
-    _write(sys.stdout, [json.dumps(value, **options)])
+    """Print an object as JSON, in ASCII, on standard output; JSON knows no NaN and no infinity, they become null."""
+    text = json.dumps(value, **options)
+    if "NaN" in text or "Infinity" in text:
+        text = json.dumps(json.loads(text, parse_constant=lambda word: None), **options)
+    _write(sys.stdout, [text])
 
 
 def tell(*lines: str) -> None:

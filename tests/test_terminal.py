@@ -75,6 +75,11 @@ def test_lines_go_where_they_belong(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err == "gpucnn: c\\nd\n"
 
 
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say_json({"a": [float("nan"), -float("inf"), 1.5], "b": "NaN\x7f\u202e"})
+    assert capsys.readouterr().out == '{"a": [null, null, 1.5], "b": "NaN\\u007f\\u202e"}\n'
+
+
 def test_a_closed_standard_error_is_not_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,14 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     workloads, letters = [*WORKLOADS, "all"], "a: LeNet, b: MNIST, c: VGG, d: ResNet"
     compiled = "race PyTorch by torch.compile too (needs a C++ compiler)"
     parser.add_argument("--workload", "-w", choices=workloads, default="all", help=letters)
-    parser.add_argument("--model", help="any model instead, for images of --input-shape")
+    parser.add_argument("--model", metavar="NAME", help="any model instead, for images of --input-shape")
     parser.add_argument("--input-shape", metavar="HxWxC", help="of --model (default: 32x32x3)")
-    parser.add_argument("--batch-size", "-b", type=int, default=128)
-    parser.add_argument("--mode", choices=["train", "eval"], default="train")
-    parser.add_argument("--device", default="cpu", help="our backend")
+    parser.add_argument("--batch-size", "-b", type=int, default=128, metavar="N", help="images per step (default: 128)")
+    parser.add_argument("--mode", choices=["train", "eval"], default="train", help="what a step is (default: train)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="our backend (default: cpu)")
     parser.add_argument("--amp", choices=list(PRECISIONS), default="off", help="float16 where that is safe, on a GPU")
-    parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="of each contender (default: all usable cores)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, metavar="N", help="rounds of each contender, in turn (default: 9)"
+    )
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
     parser.add_argument("--compiled", action="store_true", help=compiled)
     parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gpucnn import devices
 from gpucnn.backend import Backend
-from gpucnn.cli.columns import columns, paragraph
+from gpucnn.cli.columns import columns, counted, paragraph
 from gpucnn.cli.options import add_data_options
 from gpucnn.data.files.sources import download_place, gap, locate, search_places
 from gpucnn.data.registry import DATASETS
@@ -107,7 +107,7 @@ def blas() -> list[str]:
     from threadpoolctl import threadpool_info
 
     return [
-        f"{pool['internal_api']} {pool.get('version') or '(version unknown)'}, {pool['num_threads']} threads"
+        f"{pool['internal_api']} {pool.get('version') or '(version unknown)'}, {counted(pool['num_threads'], 'thread')}"
         for pool in threadpool_info()
     ]
 
@@ -257,7 +257,11 @@ def cache_text(cache: Any) -> str:
         return str(cache)
     if "problem" in cache:
         return str(cache["problem"])
-    content = f"{cache['compiled']} functions compiled, {cache['mib']} MiB" if cache["compiled"] else "nothing compiled"
+    content = (
+        f"{counted(cache['compiled'], 'function')} compiled, {cache['mib']} MiB"
+        if cache["compiled"]
+        else "nothing compiled"
+    )
     return f"{cache['folder']} (hash of the sources {cache['hash']}): {content}"
 
 

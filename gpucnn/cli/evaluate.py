@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from gpucnn.cli.columns import columns, sentence
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named
 from gpucnn.data import Dataset, Loader
 from gpucnn.errors import UsageError
@@ -88,10 +88,11 @@ def as_lines(report: dict[str, Any], model: str) -> list[str]:
     """The human-readable report."""
     matrix = np.array(report["confusion_matrix"])
     right, total = int(matrix.trace()), report["examples"]
+    images = counted(total, "image")
     views = "" if report["tta"] == "none" else f", {report['tta']} views of each"
     return [
-        f"{report['checkpoint']}: {model}, epoch {report['epoch']}",
-        f"{report['dataset']}, {report['split']}: {total:,} images on {report['device']}{views}",
+        *sentence("", f"{report['checkpoint']}: {model}, epoch {report['epoch']}"),
+        *sentence("", f"{report['dataset']}, {report['split']}: {images} on {report['device']}{views}"),
         "",
         f"accuracy  {report['accuracy']:.4f}   {right:,} of {total:,}",
         f"loss      {report['loss']:.6f}",

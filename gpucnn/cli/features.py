@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.columns import sentence
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import add_data_options, load_named, writing
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
@@ -118,5 +118,5 @@ def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> N
     """Draw a stage, and print a line about the picture."""
     draw(path, stage, *labels)
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
-    hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
+    hidden = f", {counted(channels - feature_maps.LIMIT, 'channel')} not shown" if channels > feature_maps.LIMIT else ""
     say(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")

@@ -12,7 +12,7 @@ from gpucnn.bench.race import WORKLOADS
 from gpucnn.checks.parity import Parity, compare
 from gpucnn.checks.parity.layerwise import Difference
 from gpucnn.checks.parity.whole import Deviation
-from gpucnn.cli.columns import columns, sentence
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.select import set_threads
@@ -73,7 +73,7 @@ def cases(model: str | None, input_shape: str | None) -> list[tuple[str, Shape]]
 def as_lines(parity: Parity) -> list[str]:
     """One model."""
     shape = "x".join(map(str, parity.input_shape))
-    images = f"{parity.batch_size} images of {shape}, seed {parity.seed}"
+    images = f"{counted(parity.batch_size, 'image')} of {shape}, seed {parity.seed}"
     head = f"{parity.model}, {images}: {parity.candidate} against reference"
     return [*sentence("", head, 0), "", *layer_table(parity.layers), "", *whole_table(parity), ""]
 
@@ -108,7 +108,7 @@ def whole_table(parity: Parity) -> list[str]:
         table.append(whole_row(f"{part}s" if part != "loss" else part, list(rows)))
     if parity.training:
         steps = len(parity.training.candidate)
-        table += [whole_row(f"{row.part}, {steps} steps", [row]) for row in parity.training.deviations]
+        table += [whole_row(f"{row.part}, {counted(steps, 'step')}", [row]) for row in parity.training.deviations]
     return columns(table, "<>>><")
 
 

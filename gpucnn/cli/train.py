@@ -214,8 +214,7 @@ def introduce(
     if resumed:
         note("resume", f"{resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:
-            done = counted(config.train.epochs, "epoch")
-            note("", f"all of {done} are done; give a larger --epochs to go on")
+            note("", f"nothing is left of {counted(config.train.epochs, 'epoch')}; give a larger --epochs to go on")
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
             spans = f"{counted(config.train.epochs, 'epoch')} instead of {resumed.config.train.epochs}"
             note("", f"the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
