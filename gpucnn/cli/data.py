@@ -9,7 +9,7 @@ from gpucnn.data.files.sources import gap, locate, search_places
 from gpucnn.data.files.verify import verify
 from gpucnn.data.registry import DATASETS, ensure_files, find_source
 from gpucnn.errors import DataError
-from gpucnn.terminal import say
+from gpucnn.terminal import quoted, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,7 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
     """Print a verdict per file; then raises DataError if a set is missing or damaged."""
     rows = [("DATA SET", "FILE", "BYTES", "VERDICT")]
     errors = []
+    where = f" --data-dir {quoted(data_dir)}" if data_dir else ""
     for name in names or with_files():
         key, source = find_source(name)
         place = locate(source, data_dir)
@@ -68,10 +69,10 @@ def verify_all(names: Sequence[str], data_dir: str | None) -> None:
             rows.append((key, "-", "-", "built in"))
         elif place is None and (lack := gap(source, data_dir)):
             rows.append((key, lack, "-", "INCOMPLETE"))
-            errors.append(f"{key} is incomplete: {lack}: put it there, or run gpucnn data download {key}")
+            errors.append(f"{key} is incomplete: {lack}: put it there, or run gpucnn data download {key}{where}")
         elif place is None:
             rows.append((key, "-", "-", "not here"))
-            errors += [f"{key} is not here: run gpucnn data download {key}"] if names else []
+            errors += [f"{key} is not here: run gpucnn data download {key}{where}"] if names else []
         else:
             try:
                 rows += [(key, str(v.path), f"{v.size:,}", v.answer) for v in verify(source, place)]

@@ -31,7 +31,8 @@ class Display:
     def begin(self, epoch: int) -> None:
         """Show that an epoch, counted from 1, has begun."""
         self.start = monotonic()
-        show(f"{self.name(epoch)}  first steps")
+        if epoch <= self.end:
+            show(f"{self.name(epoch)}  first steps")
 
     def interval(self, report: IntervalReport) -> None:
         """Show the current epoch."""
@@ -75,8 +76,7 @@ class Display:
             f"{epoch}  test {accuracy}",
         ]
         self.line(widest([form.rstrip() for form in forms], room(sys.stdout)))
-        if report.epoch < self.end:
-            self.begin(report.epoch + 1)
+        self.begin(report.epoch + 1)
 
     def name(self, epoch: int) -> str:
         """The epoch and how many there are."""

@@ -2,7 +2,7 @@
 
 import argparse
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -115,7 +115,7 @@ def run_once(args: argparse.Namespace) -> int:
             rows = explain(clocked, config.model.input_shape, config.model.num_classes)
             say(*columns(table(rows), "<<<>"))
         folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
-        return train_in(folder, trainer, config, train, test, stable_part(about))
+        return train_in(folder, trainer, config, train, test, stable_part(about), where_data_lies(args))
 
 
 def checked(config: Config) -> Config:
@@ -125,10 +125,26 @@ def checked(config: Config) -> Config:
     return config
 
 
+def where_data_lies(args: argparse.Namespace) -> list[str]:
+    """The words by which another command finds the same files."""
+    return ["--data-dir", quoted(args.data_dir)] if args.data_dir else []
+
+
 def train_in(
-    folder: RunDirectory, trainer: Trainer, config: Config, train: Dataset, test: Dataset, about: dict[str, Any]
+    folder: RunDirectory,
+    trainer: Trainer,
+    config: Config,
+    train: Dataset,
+    test: Dataset,
+    about: dict[str, Any],
+    words: Sequence[str],
 ) -> int:
-    """The loop, with everything that must outlive it written to the folder; ``about`` goes into checkpoints."""
+    """The loop, with everything that must outlive it written to the folder.
+
+    Args:
+        about: goes into checkpoints.
+        words: end the commands that are printed.
+    """
     display = Display(config.train.epochs, config.train.max_steps)
     display.begin(trainer.progress.epoch + 1)
     try:
@@ -154,11 +170,11 @@ def train_in(
     if received:
         folder.save_last(capture(trainer, config, about, train.digest))
         place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
-        how = command("go on with:", "train", "--resume", quoted(folder.path))
+        how = command("go on with:", "train", "--resume", quoted(folder.path), *words)
         with suppress(OSError):
             display.line(f"stopped by {received[0].name} after {place}", *how)
         return 128 + received[0]
-    conclude(display, trainer, folder.path)
+    conclude(display, trainer, folder.path, words)
     if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
         folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
@@ -257,7 +273,7 @@ def compact(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
 
 
-def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
+def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[str]) -> None:
     """The last lines: the accuracies, the files, and the next command."""
     progress = trainer.progress
     if not progress.history:
@@ -270,4 +286,4 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
-        display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0])))
+        display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0]), *words))

@@ -11,7 +11,7 @@ from gpucnn.data.files.sources import Source, download_place, gap, locate, searc
 from gpucnn.data.mnist import FASHION_MNIST, MNIST
 from gpucnn.data.synthetic import load_synthetic
 from gpucnn.errors import DataError, UsageError, closest
-from gpucnn.terminal import tell
+from gpucnn.terminal import quoted, tell
 
 DATASETS: dict[str, Source] = {
     "mnist": MNIST,
@@ -78,9 +78,10 @@ def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download:
             raise DataError(f"{key} is incomplete: {lack}; {error}" if lack else str(error)) from None
         if place := locate(source, folder):
             return place
+    remedy = f"gpucnn data download {key}{f' --data-dir {quoted(data_dir)}' if data_dir else ''}"
     wanted = ", ".join(file.path for file in source.remote)
     searched = ", ".join(map(str, search_places(data_dir)))
     raise DataError(
         f"{key} is missing or incomplete{f' ({lack})' if lack else ''}; searched {searched}: put {wanted} into one of "
-        f"them, name a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"
+        f"them, name a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: {remedy}"
     )
