@@ -85,8 +85,8 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
 
 def near(path: Path) -> str:
     """The end of a message about a file that is not there: one beside its place with such a name, or nothing."""
-    with suppress(OSError, ValueError):
-        names = [entry.name for entry in islice(os.scandir(path.parent), MOST_NAMES)]
+    with suppress(OSError, ValueError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in islice(entries, MOST_NAMES)]
         if not os.path.lexists(path) and (match := get_close_matches(path.name, names, n=1)):
             return f"; did you mean {path.parent / match[0]}?"
     return ""

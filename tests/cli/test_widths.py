@@ -28,7 +28,6 @@ run("train", "--device", "reference", "--epochs", "3", "--resume", "my run", "--
 run("evaluate", "--device", "reference", "--checkpoint", "my run/last.h5")
 run("predict", "--device", "reference", "--checkpoint", "my run/last.h5", "digit.png")
 run("inspect", "my run")
-run("plot", "my run", "--out", "a.png")
 run("benchmark", "--explain", "--model", "mlp", "--input-shape", "8x8x1", "--batch-size", "8", "--device", "reference")
 run("data", "list")
 run("doctor")
@@ -98,7 +97,6 @@ def test_numbers_are_there_at_every_width(shown: tuple[int, dict[str, str]]) -> 
     _, texts = shown
     assert re.search(r"accuracy  \d\.\d{4}   \d+ of 360", texts["evaluate"])
     assert len(re.findall(r"^  \d +\d+\.\d\d %", texts["predict"], flags=re.MULTILINE)) == 3
-    assert "3 epochs" in texts["plot"]
     assert "ms a call" in texts["benchmark"]
     assert "test acc" in texts["inspect"]
 

@@ -57,7 +57,7 @@ def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: 
         ("model.name=lenet", "model.name = 'lenet': did you mean 'lenet5'?"),
         ("optimizer.groups.norm.steps=-1", "optimizer.groups.norm.steps = -1: give a number >= 0"),
         ("data.augmentation=3", "config key data.augmentation = 3: expected a table"),
-        ("optimizer.lr=1", "did you mean optimizer?"),
+        ("optimiser.lr=1", "did you mean optimizer?"),
         ("train.epochs=-1", "train.epochs = -1: give a number >= 1"),
         ("train.epochs=1.5", "train.epochs = 1.5: expected an integer"),
         ("train.epochs=true", "train.epochs = True: expected an integer"),
