@@ -1,8 +1,11 @@
 """Every expected failure: a one-line message that names the value and the remedy, and its exit code."""
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 
 
 class GpucnnError(Exception):
@@ -70,11 +73,23 @@ SYNONYMS = (
 """Names of flags and settings, here and elsewhere, that mean the same."""
 
 
+MOST_NAMES = 1000  # in a folder, compared with one that is not there
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that was probably meant: a synonym, or the most similar spelling; None where there is neither."""
     names = sorted(known)
     synonyms = (other for group in SYNONYMS if name in group for other in names if other in group)
     return next(chain(synonyms, get_close_matches(str(name), names, n=1)), None)
+
+
+def near(path: Path) -> str:
+    """The end of a message about a file that is not there: one beside its place with such a name, or nothing."""
+    with suppress(OSError, ValueError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in islice(entries, MOST_NAMES)]
+        if not os.path.lexists(path) and (match := get_close_matches(path.name, names, n=1)):
+            return f"; did you mean {path.parent / match[0]}?"
+    return ""
 
 
 def closest(name: object, known: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ ROOMS = [
     "backend",
     "random",
     "settings",
+    "terminal",
     "errors",
     "types",
     "version",
@@ -137,6 +138,17 @@ def test_heavy_libraries_stay_in_their_rooms(library: str, places: tuple[str, ..
     for path in FILES:
         if any(name.split(".")[0] == library for name in imports(path)):
             assert path.relative_to(PACKAGE).as_posix().startswith(places), f"{path} imports {library}"
+
+
+def test_one_file_writes_to_the_terminal() -> None:
+    """Elsewhere a text from outside could pass without being made harmless; bars of downloads are tqdm's."""
+    streams = ("sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__")
+    doors = {f"{stream}.{method}" for stream in streams for method in ("write", "writelines", "buffer.write")}
+    doors |= {"print", "pprint", "traceback.print_exc", "traceback.print_exception", "warnings.warn", "logging.warning"}
+    for path in (path for path in FILES if path.name != "terminal.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in doors, f"{path}:{node.lineno} calls {ast.unparse(node.func)}"
 
 
 def test_layers_do_not_ask_which_backend_it_is() -> None:

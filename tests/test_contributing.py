@@ -142,7 +142,7 @@ def test_a_layer_is_added_by_its_row_alone(copy: Path) -> None:
     assert "gpucnn.layers.softplus" in python(copy, "-c", "from gpucnn.layers import Softplus; print(Softplus)")
     table = python(copy, "-m", "gpucnn.cli.main", "gradcheck", "--layer", "softplus")
     assert re.search(r"^Softplus +x +\d", table, flags=re.MULTILINE)
-    assert "1 gradients" in table
+    assert "1 gradient " in table
     assert "WRONG" not in table
     assert float(python(copy, "-c", TRAIN)) > 0.9
     before, after = contents(ROOT), contents(copy)

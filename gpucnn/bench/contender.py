@@ -7,7 +7,6 @@ contender.  An error is an answer too; the process then waits for another task.
 """
 
 import gc
-import json
 import os
 import resource
 import sys
@@ -25,6 +24,7 @@ from gpucnn.bench.task import Task
 from gpucnn.bench.timers import Clock, Work, clock_of, times
 from gpucnn.devices.select import set_threads
 from gpucnn.optim.optimizer import SGD
+from gpucnn.terminal import say_json
 from gpucnn.training.cuda_graph import GraphRunner
 from gpucnn.training.precision import FLOAT16, FLOAT32
 from gpucnn.training.trainer import Trainer, TrainerOptions
@@ -91,16 +91,16 @@ def main(argument: str) -> None:
                 current = work(Task.from_json(line))
                 warm_up(current)
             elif current is not None:
-                say({**timed(current.step, int(line), current.clock), "device_mib": current.memory()})
+                answer({**timed(current.step, int(line), current.clock), "device_mib": current.memory()})
         except Exception as error:
             current = None
-            say({"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
+            answer({"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
 
 
 def warm_up(current: Work) -> None:
     """A first step and some more, until CUDA graphs are captured; answers when the device has finished them."""
     times(current.step, 1, current.clock)
-    say({"steps": 1, "versions": current.versions})
+    answer({"steps": 1, "versions": current.versions})
     times(current.step, WARMUP, current.clock)
     launches = 0
     if current.on_gpu:
@@ -109,7 +109,7 @@ def warm_up(current: Work) -> None:
         with counted() as found:
             times(current.step, 1, current.clock)
         launches = found.total()
-    say({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
+    answer({"steps": 1 + WARMUP, "launches": launches, "graphs": current.graphs()})
 
 
 def timed(step: Callable[[], Any], steps: int, clock: Clock | None = None) -> dict[str, float]:
@@ -121,10 +121,10 @@ def timed(step: Callable[[], Any], steps: int, clock: Clock | None = None) -> di
     return {"seconds": seconds, "page_faults": (after.ru_minflt - before) / steps, "peak_mib": peak}
 
 
-def say(message: Mapping[str, object]) -> None:
-    """An answer; without anybody to read it the process ends."""
+def answer(message: Mapping[str, object]) -> None:
+    """One line of JSON; without anybody to read it the process ends."""
     try:
-        print(json.dumps(message), flush=True)
+        say_json(message)
     except BrokenPipeError:
         os._exit(1)
 

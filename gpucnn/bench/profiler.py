@@ -117,12 +117,10 @@ def rows(calls: list[Call], seconds: float, steps: int) -> list[Row]:
     return [*found, Row("(between ops)", "Python", "", 1, 1e3 * rest / steps, rest / seconds)]
 
 
-def table(found: list[Row]) -> str:
-    """The rows, human-readable."""
-    lines = [("op", "kernel", "algorithm", "calls", "ms a call", "share")]
+def table(found: list[Row]) -> list[tuple[str, ...]]:
+    """The rows as text, below a head."""
+    cells: list[tuple[str, ...]] = [("op", "kernel", "algorithm", "calls", "ms a call", "share")]
     for row in found:
-        numbers = f"{row.count:.0f}", f"{row.milliseconds:.3f}", f"{row.share:.1%}"
-        lines.append((row.op, row.kernel, row.algorithm, *numbers))
-    op, kernel, way, *_ = (max(map(len, column)) for column in zip(*lines, strict=True))
-    template = f"{{:<{op}}} {{:<{kernel}}} {{:<{way}}} {{:>5}} {{:>10}} {{:>6}}"
-    return "\n".join(template.format(*line) for line in lines)
+        numbers = f"{row.count:.0f}", f"{row.milliseconds:.3f}", f"{100 * row.share:.1f} %"
+        cells.append((row.op, row.kernel, row.algorithm, *numbers))
+    return cells

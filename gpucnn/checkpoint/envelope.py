@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 
 from gpucnn.checkpoint.durable import Bytes
-from gpucnn.errors import CheckpointError
+from gpucnn.errors import CheckpointError, near
 
 USER_BLOCK = 512
 MAGIC = b"GPUCNN-HDF5 "
@@ -48,7 +48,7 @@ def read_image(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot open it: {getattr(error, 'strerror', None) or error}") from None
+        raise CheckpointError(f"cannot open it: {getattr(error, 'strerror', None) or error}{near(path)}") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -80,7 +80,7 @@ class CheckpointFile:
         return {name: contents.read_array(entry) for name, entry in self.members(group).items()}
 
     def states(self) -> list[str]:
-        """Names of the optimiser's states: velocity, or m and v."""
+        """Names of the optimizer's states: velocity, or m and v."""
         return self._below("optimizer/")
 
     def averages(self) -> list[str]:
@@ -106,7 +106,7 @@ class CheckpointFile:
     def check(self, expected: Mapping[str, Tensors]) -> None:
         """Names, shapes and dtypes against a model's; a CheckpointError names the first that differs.
 
-        A float16 parameter counts as float32, which ``read`` converts it to.  A file without optimiser state and
+        A float16 parameter counts as float32, which ``read`` converts it to.  A file without optimizer state and
         averages is an exported model, which needs none.
         """
         averages = {f"averages/{name}" for name in self.averages()}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.backend import REFERENCE
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
@@ -13,6 +14,7 @@ from gpucnn.errors import UsageError
 from gpucnn.plots import feature_maps
 from gpucnn.plots.feature_maps import Column
 from gpucnn.runs.config import Config
+from gpucnn.terminal import say
 from gpucnn.types import Array
 
 MOST = 40  # rows and columns
@@ -45,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     with writing(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
         feature_maps.save_columns(args.out, f"{train.name}, augmented", how.summary(), names, columns)
-    print(f"{args.out}   {len(index)} training images of {train.name} in the first {args.columns} epochs")
-    print(how.summary())
+    epochs = counted(args.columns, "epoch")
+    say(f"{args.out}   {counted(len(index), 'training image')} of {train.name} in the first {epochs}")
+    say(*sentence("", how.summary(), 0))
     return 0
 
 

@@ -1,26 +1,25 @@
 """``gpucnn doctor``: what this machine has, what is used, and why not the rest.  It never fails."""
 
 import argparse
-import json
 import os
 import platform
 import subprocess
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, NamedTuple
 
 from gpucnn import devices
 from gpucnn.backend import Backend
+from gpucnn.cli.columns import columns, counted, paragraph
 from gpucnn.cli.options import add_data_options
-from gpucnn.data.files.sources import NO_PLACE, download_place, locate, search_places
+from gpucnn.data.files.sources import NO_PLACE, download_place, gap, locate, search_places
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices.cores import usable_cores
 from gpucnn.runs.environment import PACKAGES, cpu_model, installed
+from gpucnn.terminal import say, say_json
 from gpucnn.version import __version__
 
 GPU_EXTRA = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
@@ -74,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
         "data": attempt(lambda: data_report(args.data_dir)),
         "caches": attempt(caches),
     }
-    print(json.dumps(report) if args.json else as_text(report))
+    if args.json:
+        say_json(report)
+    else:
+        say(*as_lines(report))
     return 0
 
 
@@ -105,7 +107,7 @@ def blas() -> list[str]:
     from threadpoolctl import threadpool_info
 
     return [
-        f"{pool['internal_api']} {pool.get('version') or '(version unknown)'}, {pool['num_threads']} threads"
+        f"{pool['internal_api']} {pool.get('version') or '(version unknown)'}, {counted(pool['num_threads'], 'thread')}"
         for pool in threadpool_info()
     ]
 
@@ -165,7 +167,8 @@ def data_report(data_dir: str | None) -> dict[str, Any]:
     sets = {}
     for name, source in DATASETS.items():
         place = locate(source, data_dir) if source.remote else "built in"
-        sets[name] = {"found": place is not None, "where": str(place or f"not here: gpucnn data download {name}")}
+        lack = gap(source, data_dir) or "not here"
+        sets[name] = {"found": place is not None, "where": str(place or f"{lack}: gpucnn data download {name}")}
     return {"searched": folders, "sets": sets}
 
 
@@ -193,13 +196,13 @@ def kernel_cache() -> dict[str, Any]:
     }
 
 
-def as_text(report: dict[str, Any]) -> str:
-    """The report on 80 columns."""
+def as_lines(report: dict[str, Any]) -> list[str]:
+    """The report, line by line."""
     m, g, packages, kernels, data = (report[part] for part in ("machine", "gpu", "packages", "kernels", "data"))
     remedies = groupby((p for p in packages if p["version"] is None), itemgetter("remedy"))
     others = f"--device gpu:N, N = 0 to {len(g['devices']) - 1}, or fewer by CUDA_VISIBLE_DEVICES"
-    width = max(map(len, kernels), default=0)
-    lines = [
+    count = f"{len(kernels)} ops have a kernel on {report['auto']}, the others run on the reference implementation"
+    return [
         f"gpucnn {report['gpucnn']}",
         "",
         *facts(
@@ -211,7 +214,7 @@ def as_text(report: dict[str, Any]) -> str:
             ("driver", g["driver"] or "none"),
         ),
         "",
-        *(f"{p['name']:<16}  {p['version'] or 'not installed':<16}  {p['purpose']}" for p in packages),
+        *columns([(f"{p['name']:<16}", p["version"] or "not installed", p["purpose"]) for p in packages], "<"),
         *facts(*(("to install", f"{', '.join(p['name'] for p in group)}: {remedy}") for remedy, group in remedies)),
         "",
         *facts(
@@ -223,9 +226,9 @@ def as_text(report: dict[str, Any]) -> str:
             ("convolutions", report["convolutions"]),
         ),
         "",
-        f"{len(kernels)} ops have a kernel on {report['auto']}, the others run on the reference implementation",
+        *paragraph("", count, 0),
         # a kernel has its op's name: only its module is new
-        *(f"  {op:<{width}}  {kernel.rpartition('.')[0]}" for op, kernel in kernels.items()),
+        *columns([(op, kernel.rpartition(".")[0]) for op, kernel in kernels.items()] or [("",)], "<", "  "),
         "",
         "data sets, searched for in this order",
         *(f"  {i}. {folder}" for i, folder in enumerate(data.get("searched", ()), start=1)),
@@ -235,7 +238,6 @@ def as_text(report: dict[str, Any]) -> str:
         "caches",
         *facts(*((name, cache_text(cache)) for name, cache in report["caches"].items())),
     ]
-    return "\n".join(lines)
 
 
 def about_device(device: dict[str, Any]) -> list[tuple[str, str]]:
@@ -255,11 +257,14 @@ def cache_text(cache: Any) -> str:
         return str(cache)
     if "problem" in cache:
         return str(cache["problem"])
-    content = f"{cache['compiled']} functions compiled, {cache['mib']} MiB" if cache["compiled"] else "nothing compiled"
+    content = (
+        f"{counted(cache['compiled'], 'function')} compiled, {cache['mib']} MiB"
+        if cache["compiled"]
+        else "nothing compiled"
+    )
     return f"{cache['folder']} (hash of the sources {cache['hash']}): {content}"
 
 
 def facts(*rows: tuple[str, Any]) -> list[str]:
-    """``name   value``, folded at 80 columns; none where there is no value."""
-    fold = partial(wrap, width=80, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False)
-    return [line for name, value in rows if value for line in fold(f"{value}", initial_indent=f"{name:<16}  ")]
+    """``name   value``; none where there is no value."""
+    return [line for name, value in rows if value for line in paragraph(name, value, 18)]

@@ -5,23 +5,24 @@ training logged, to the last digit.
 """
 
 import argparse
-import json
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from gpucnn.cli.columns import columns
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from
-from gpucnn.data import Dataset, Loader, load_dataset
+from gpucnn.cli.columns import columns, counted, sentence
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named
+from gpucnn.data import Dataset, Loader
 from gpucnn.errors import UsageError
 from gpucnn.inference.evaluate import evaluate
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
+from gpucnn.terminal import harmless, say, say_json
 from gpucnn.types import Array
 
-WIDE = 12  # classes of the largest confusion matrix that fits on 80 columns
+WIDE = 12  # classes of the largest confusion matrix that is printed
+NAME = 24  # characters of a class name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,13 +53,16 @@ def run(args: argparse.Namespace) -> int:
         "epoch": int(checkpoint.progress["epoch"]),
         "device": backend.name,
     }
-    print(json.dumps(report) if args.json else as_text(report, config.model.name))
+    if args.json:
+        say_json(report)
+    else:
+        say(*as_lines(report, config.model.name))
     return 0
 
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, test = load_dataset(name, args.data_dir, download=not args.no_download)
+    train, test = load_named(name, args)
     part = args.split or ("validation" if config.data.validation else "test")
     if part == "test":
         return part, test
@@ -80,14 +84,15 @@ def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:
     return {"confusion_matrix": matrix.tolist(), "per_class": per_class}
 
 
-def as_text(report: dict[str, Any], model: str) -> str:
-    """The human-readable report, on 80 columns."""
+def as_lines(report: dict[str, Any], model: str) -> list[str]:
+    """The human-readable report."""
     matrix = np.array(report["confusion_matrix"])
     right, total = int(matrix.trace()), report["examples"]
+    images = counted(total, "image")
     views = "" if report["tta"] == "none" else f", {report['tta']} views of each"
-    lines = [
-        f"{report['checkpoint']}: {model}, epoch {report['epoch']}",
-        f"{report['dataset']}, {report['split']}: {total:,} images on {report['device']}{views}",
+    return [
+        *sentence("", f"{report['checkpoint']}: {model}, epoch {report['epoch']}"),
+        *sentence("", f"{report['dataset']}, {report['split']}: {images} on {report['device']}{views}"),
         "",
         f"accuracy  {report['accuracy']:.4f}   {right:,} of {total:,}",
         f"loss      {report['loss']:.6f}",
@@ -96,34 +101,33 @@ def as_text(report: dict[str, Any], model: str) -> str:
         "",
         *(matrix_table if len(matrix) <= WIDE else confusions)(matrix, list(report["per_class"])),
     ]
-    return "\n".join(lines)
 
 
 def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
     """One line per class."""
     rows = [["class", "precision", "recall", "F1", "images"]]
     for name, row in per_class.items():
-        rows.append([name[:20], *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), f"{row['support']:,}"])
+        scores = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
+        rows.append([harmless(name, NAME), *scores, f"{row['support']:,}"])
     return columns(rows, "<>")
 
 
 def matrix_table(matrix: Array, names: list[str]) -> list[str]:
     """The confusion matrix, a dot for zero; columns are numbered like the rows."""
-    width = max(4, len(str(matrix.max())) + 1)
-    lines = ["confusion matrix: a row per true class, a column per answer"]
-    lines.append(" " * 15 + "".join(f"{i:>{width}}" for i in range(len(names))))
+    rows = [["", *map(str, range(len(names)))]]
     for i, (name, row) in enumerate(zip(names, matrix, strict=True)):
-        label = "" if name == str(i) else name[:11]
-        lines.append(f"{i:>2} {label:<12}" + "".join(f"{count or '.':>{width}}" for count in row))
-    return lines
+        label = "" if name == str(i) else f" {harmless(name, 12)}"
+        rows.append([f"{i:>2}{label}", *(str(count or ".") for count in row)])
+    return [*sentence("", "confusion matrix: a row per true class, a column per answer", 0), *columns(rows, "<>")]
 
 
 def confusions(matrix: Array, names: list[str], limit: int = 12) -> list[str]:
     """The most frequent mistakes, for a matrix that is too large to print."""
     wrong = matrix - np.diag(matrix.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-    lines = ["most frequent mistakes (--json has the whole confusion matrix)"]
+    lines = sentence("", "most frequent mistakes (--json has the whole confusion matrix)", 0)
     for true, answer in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[true, answer]:
-            lines.append(f"{wrong[true, answer]:>6,}  {names[true][:30]} taken for {names[answer][:30]}")
+            mistake = f"{harmless(names[true], NAME)} taken for {harmless(names[answer], NAME)}"
+            lines += sentence(f"{wrong[true, answer]:>6,}", mistake, 8)
     return lines

@@ -10,6 +10,7 @@ import numpy as np
 from gpucnn.checkpoint import save_checkpoint
 from gpucnn.errors import UsageError
 from gpucnn.runs.state import load_trained
+from gpucnn.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,5 @@ def run(args: argparse.Namespace) -> int:
     buffers = {name: state[name] for name in model.buffers()}
     save_checkpoint(args.out, replace(checkpoint, parameters=parameters, buffers=buffers, optimizer={}, averages={}))
     data = args.out.read_bytes()
-    print(f"saved  {args.out}, {len(data):,} bytes, weights in {kind}")
-    print(f"sha256 {hashlib.sha256(data).hexdigest()}")
+    say(f"saved  {args.out}, {len(data):,} bytes, weights in {kind}", f"sha256 {hashlib.sha256(data).hexdigest()}")
     return 0

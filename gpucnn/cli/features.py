@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_data_options, writing
-from gpucnn.data import load_dataset
+from gpucnn.cli.columns import counted, sentence
+from gpucnn.cli.options import add_data_options, load_named, writing
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
 from gpucnn.inference.image_files import fit, grey, open_image, titled
@@ -20,6 +20,7 @@ from gpucnn.plots.feature_maps import Stage
 from gpucnn.runs.build import check_data
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
+from gpucnn.terminal import say
 from gpucnn.types import Array
 
 LARGEST = 1024  # pixels on the long side of a photograph
@@ -38,13 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Write the images and print what each shows."""
     if args.dataset is not None and args.index is None:
         raise UsageError(f"--dataset {args.dataset} chooses where --index N looks: add --index and --checkpoint PATH")
+    if args.data_dir is not None and args.index is None:
+        raise UsageError(f"--data-dir {args.data_dir} is where --index N looks: add --index and --checkpoint PATH")
     if args.index is not None and args.checkpoint is None:
         raise UsageError(f"--index {args.index} chooses an image for a trained model: add --checkpoint PATH")
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
-    print(title)
-    print(f"8 random filters: np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1")
+    drawn = f"np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1"
+    say(title, *sentence("", f"8 random filters: {drawn}", 0))
     kernels, stages = lecture_demo.run(photo)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         save(args.out / f"{stage.name}.png", stage, feature_maps.save_grid)
     overview = args.out / "overview.png"
     feature_maps.save_overview(overview, photo, kernels, stages, lecture_demo.SHOWN)
-    print(f"{overview}   all stages on one page")
+    say(f"{overview}   all stages on one page")
     return 0
 
 
@@ -73,7 +76,7 @@ def look_inside(args: argparse.Namespace) -> int:
         raise UsageError("--checkpoint needs one image: a file, or --index N of the test set")
     model, config, _ = load_trained(args.checkpoint)
     image, title = chosen_image(args, config)
-    print(f"{title}, through {config.model.name} of {args.checkpoint}")
+    say(f"{title}, through {config.model.name} of {args.checkpoint}")
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
@@ -94,7 +97,7 @@ def look_inside(args: argparse.Namespace) -> int:
     names = class_names(config.data.classes, config.model.num_classes)
     save(paths[-1], stages[-1], feature_maps.save_bars, names, probabilities(y, model.backend)[0])
     if same:
-        print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
+        say(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0
 
 
@@ -105,7 +108,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
         pixels, fitted = fit(image, config.model.input_shape)
         return pixels, titled(args.image, opened + fitted)
     name = args.dataset or config.data.dataset
-    _, test = load_dataset(name, args.data_dir, download=not args.no_download)
+    _, test = load_named(name, args)
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {args.index}: the test set of {name} has images 0 to {len(test.images) - 1}")
@@ -117,5 +120,5 @@ def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> N
     """Draw a stage, and print a line about the picture."""
     draw(path, stage, *labels)
     channels = stage.values.shape[-1] if stage.values.ndim == 3 else 0
-    hidden = f", {channels - feature_maps.LIMIT} channels not shown" if channels > feature_maps.LIMIT else ""
-    print(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")
+    hidden = f", {counted(channels - feature_maps.LIMIT, 'channel')} not shown" if channels > feature_maps.LIMIT else ""
+    say(f"{path}   {stage.shape}, {feature_maps.span(stage.values)}{hidden}")

@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import backend_from, check_picture, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.plots.learning_curves import save_range_test
 from gpucnn.runs.build import build_trainer, resolve
+from gpucnn.terminal import say
 from gpucnn.training.lr_finder import find_lr
 
 
@@ -30,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     title = f"{config.model.name} on {train.name}, {config.optimizer.name}, batch {config.train.batch_size}"
     with writing(args.out):
         save_range_test(args.out, found, title)
-    print(f"{title}: {len(found.rates)} steps, rates {found.rates[0]:g} to {found.rates[-1]:.3g}")
-    print(f"loss   falls fastest at lr {found.steepest:.2g}, is lowest at {found.lowest:.2g}")
-    print(f"try    --lr {found.lowest / 10:.2g}, a tenth of that; the peak of a schedule with warm-up may be higher")
-    print(f"saved  {args.out}")
+    steps = f"{counted(len(found.rates), 'step')}, rates {found.rates[0]:g} to {found.rates[-1]:.3g}"
+    advice = f"--lr {found.lowest / 10:.2g}, a tenth of that; the peak of a schedule with warm-up may be higher"
+    say(*sentence("", f"{title}: {steps}", 0))
+    say(*sentence("loss", f"falls fastest at lr {found.steepest:.2g}, is lowest at {found.lowest:.2g}", 7))
+    say(*sentence("try", advice, 7), f"saved  {args.out}")
     return 0

@@ -1,12 +1,12 @@
 """``gpucnn gradcheck``: the table of finite differences."""
 
 import argparse
-import json
 from dataclasses import asdict
 
 from gpucnn.checks.gradcheck import LAYERS, LOSSES, TOLERANCE, check_all
-from gpucnn.cli.columns import columns
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.errors import UsageError
+from gpucnn.terminal import say, say_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,10 @@ def run(args: argparse.Namespace) -> int:
     wrong = sum(not check.passed for check in checks)
     if args.json:
         for check in checks:
-            print(json.dumps({**asdict(check), "passed": check.passed}))
+            say_json({**asdict(check), "passed": check.passed})
     else:
         rows = [(check.case, check.array, f"{check.error:.1e}", "" if check.passed else "WRONG") for check in checks]
-        print("\n".join(columns([("layer or loss", "gradient of", "error", ""), *rows], "<<><")))
-        print(f"{len(checks)} gradients against finite differences in float64, {wrong} above {TOLERANCE:g}")
+        say(*columns([("layer or loss", "gradient of", "error", ""), *rows], "<<><"))
+        said = f"{counted(len(checks), 'gradient')} against finite differences in float64, {wrong} above {TOLERANCE:g}"
+        say(*sentence("", said, 0))
     return 1 if wrong else 0

@@ -4,19 +4,18 @@ import argparse
 import json
 import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
-from gpucnn.cli.columns import columns
+from gpucnn.cli.columns import columns, paragraph
 from gpucnn.runs.directory import natural_order
+from gpucnn.terminal import say, say_json
 from gpucnn.types import Array
-
-WIDTH = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,10 @@ def run(args: argparse.Namespace) -> int:
     """Show a checkpoint; a damaged one is a CheckpointError (exit 4)."""
     path = args.path / "last.h5" if args.path.is_dir() else args.path
     found = describe(open_checkpoint(path))
-    print(json.dumps(found, indent=2) if args.json else page(found))
+    if args.json:
+        say_json(found, indent=2)
+    else:
+        say(*page(found))
     return 0
 
 
@@ -66,19 +68,19 @@ def statistics(array: Array) -> dict[str, Any]:
     return row
 
 
-def page(found: dict[str, Any]) -> str:
-    """The description for an 80-column terminal."""
-    about, environment = found["attributes"], found["environment"]
+def page(found: dict[str, Any]) -> list[str]:
+    """The description, line by line."""
+    about, environment, line = found["attributes"], found["environment"], partial(paragraph, "", indent=2)
     lines = [
         f"{found['path']}",
         f"  {found['bytes']:,} bytes, {found['digest']}",
-        f"  {about['format']} {about['format_version']}, written by gpucnn {about['gpucnn_version']}",
-        f"  epoch {about['epoch']}, step {about['step']:,}, seed {about['seed']}",
-        f"  data set {about['dataset_digest'][:32] or 'unknown'}",
+        *line(f"{about['format']} {about['format_version']}, written by gpucnn {about['gpucnn_version']}"),
+        *line(f"epoch {about['epoch']}, step {about['step']:,}, seed {about['seed']}"),
+        *line(f"data set {about['dataset_digest'][:32] or 'unknown'}"),
     ]
     parts = [f"{name} {environment[name]}" for name in ("python", "numpy", "h5py", "cupy") if environment.get(name)]
     if parts:
-        lines.append(f"  trained on {environment.get('device_used', '?')} with {', '.join(parts)}")
+        lines += line(f"trained on {environment.get('device_used', '?')} with {', '.join(parts)}")
     lines += ["", "Config", *_config_lines(found["config"])]
     if any(found["history"].values()):
         lines += ["", "History", *_history_lines(found["history"])]
@@ -86,8 +88,7 @@ def page(found: dict[str, Any]) -> str:
         if rows:
             kinds = sorted({row["dtype"] for row in rows.values()})
             lines += ["", f"{title.capitalize()} ({', '.join(kinds)})", *_tensor_lines(rows)]
-    text = "\n".join([*lines, "", f"{found['total_parameters']:,} parameters in all"])
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # texts may hold escape codes
+    return [*lines, "", f"{found['total_parameters']:,} parameters in all"]
 
 
 def _config_lines(text: str) -> list[str]:
@@ -96,7 +97,7 @@ def _config_lines(text: str) -> list[str]:
     for section in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
         head, _, settings = section.partition("\n") if section.startswith("[") else ("", "", section)
         words = ", ".join(filter(str.strip, settings.splitlines()))
-        lines += wrap(f"{head:<11} {words}", WIDTH - 2, initial_indent="  ", subsequent_indent=" " * 14)
+        lines += paragraph(f"  {head:<11} ", words, 14)
     return lines or ["  none"]
 
 
@@ -108,22 +109,18 @@ def _history_lines(history: dict[str, list[float]]) -> list[str]:
     if len(rows) > 24:
         rows = [*rows[:4], ["..."] * len(names), *rows[-18:]]
     short = [name.replace("accuracy", "acc").replace("learning_rate", "lr").replace("_", " ") for name in names]
-    return [f"  {line}" for line in columns([short, *rows], ">")]
+    return columns([short, *rows], ">", "  ")
 
 
 def _tensor_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """One row per tensor; long names lose their start, so that the table fits."""
+    """One row per tensor."""
     table = [["name", "shape", "count", "min", "mean", "max", "std"]]
     kinds = {row["dtype"] for row in rows.values()}
     for name, row in rows.items():
         shape = "x".join(map(str, row["shape"])) or "scalar"
         shape += "" if len(kinds) == 1 else f" {row['dtype']}"
         table.append([name, shape, f"{row['count']:,}", *(_short(row[k]) for k in ("min", "mean", "max", "std"))])
-    over = max(map(len, columns(table, "<<>"))) + 2 - WIDTH
-    room = max(12, max(len(row[0]) for row in table) - max(0, over))
-    for cells in table:
-        cells[0] = cells[0] if len(cells[0]) <= room else "..." + cells[0][3 - room :]
-    return [f"  {line}" for line in columns(table, "<<>")]
+    return columns(table, "<<>", "  ")
 
 
 def _short(value: Any) -> str:

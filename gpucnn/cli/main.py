@@ -24,7 +24,7 @@ COMMANDS = {
     "find-lr": "raise the learning rate until the loss explodes, and plot it",
     "plot": "learning curves of one run or of many",
     "inspect": "what a checkpoint holds",
-    "export": "a trained model to hand on, without its optimiser's state",
+    "export": "a trained model to hand on, without its optimizer's state",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "augmentations": "a picture of what training does to images, epoch by epoch",
     "data": "download, verify and list data sets",
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     from gpucnn.devices.gpu_memory import exhausted
     from gpucnn.errors import DeviceError, GpucnnError, closest
+    from gpucnn.terminal import libraries_tamed
 
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(words[:1])
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with signals.Unwinding():
+        with signals.Unwinding(), libraries_tamed():
             return int(module(args.command).run(args))
     except GpucnnError as error:
         return fail(error, error.exit_code, debug=args.debug)
@@ -89,9 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fail(error: BaseException, code: int, message: str = "", *, debug: bool = False) -> int:
     """Print an expected failure as one line."""
+    from gpucnn.terminal import tell
+
     if debug:
         raise error
-    print(f"gpucnn: error: {message or error}", file=sys.stderr)
+    tell(f"error: {message or error}")
     return code
 
 
@@ -101,10 +104,18 @@ def refused(error: OSError) -> str:
     return f"{where}{error.strerror or error}: check name, rights and free space"
 
 
+def uncaught(*error: "Any") -> None:
+    """A traceback, made harmless like every text."""
+    from gpucnn.terminal import tell_traceback
+
+    tell_traceback(*error)
+
+
 def command(argv: Sequence[str] | None = None) -> "NoReturn":
     """``main`` as a process, which ends with its exit code whatever comes: signals, closed streams, full disks."""
     signals.handle(signals.end_at_once)
     output = streams.prepare()
+    sys.excepthook = uncaught
     try:
         code = main(argv)
     except SystemExit as stop:  # --help and --version, or words that are not known

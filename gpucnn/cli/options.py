@@ -1,6 +1,7 @@
 """Flags that several commands share."""
 
 import argparse
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
+from gpucnn.data import Dataset, load_dataset
+from gpucnn.data.registry import DATASETS, find_source
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError, nearest
+from gpucnn.errors import UsageError, closest, nearest
 from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
+from gpucnn.terminal import say, tell
 from gpucnn.types import Shape
 
 FORMATS = (".png", ".svg", ".pdf")  # of plots
@@ -28,17 +32,25 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         see = f"see {self.prog} --help"
-        if self._subparsers is None:  # else the flags are the command's
-            for word in takewhile(lambda word: word != "--", args or ()):
-                flag = word.partition("=")[0]
-                if flag.startswith("--") and flag not in self._option_string_actions:
-                    known = {f.strip("-").replace("-", "_"): f for f in self._option_string_actions if f[1] == "-"}
-                    name = nearest(flag.strip("-").replace("-", "_"), known)
-                    self.error(f"unknown flag {flag}: {f'did you mean {known[name]}?' if name else see}")
+        last = self._subparsers is None  # else the flags behind the next word are those of a command
+        for word in takewhile(lambda word: word != "--" and (last or word.startswith("-")), args or ()):
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                known = {f.strip("-").replace("-", "_"): f for f in self._option_string_actions if f[1] == "-"}
+                name = nearest(flag.strip("-").replace("-", "_"), known)
+                self.error(f"unknown flag {flag}: {f'did you mean {known[name]}?' if name else see}")
         return super().parse_known_args(args, namespace)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown{closest(value, action.choices)}")
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"gpucnn: error: {message}\n")
+        tell(f"error: {message}")
+        sys.exit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(*message.splitlines())
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
@@ -61,11 +73,32 @@ def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def flag_of(name: str) -> str:
+    """The flag of a setting that has one."""
+    return next(field.flags[0] for other, field, *_ in stated_settings() if other == name)
+
+
 def add_data_options(parser: argparse.ArgumentParser, *, download: bool = True) -> None:
     places = "where data sets lie (or GPUCNN_DATA_DIR, or ~/.cache/gpucnn)"
     parser.add_argument("--data-dir", metavar="DIR", help=places)
     if download:
         parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
+
+
+def load_named(name: str, args: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """The training and the test set of this name, by the flags of ``add_data_options``.
+
+    Raises:
+        UsageError: a folder is named for a set that has no files.
+    """
+    key, source = find_source(name)
+    if source.built_in and args.data_dir:
+        others = ", ".join(name for name, source in DATASETS.items() if not source.built_in)
+        raise UsageError(
+            f"--data-dir {args.data_dir} is not used: the data set is {key!r}, which is built in; name the one in that "
+            f"folder with --dataset ({others}), or leave out --data-dir"
+        )
+    return load_dataset(name, args.data_dir, download=not args.no_download)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ How it is measured is described in gpucnn/checks/parity/.
 """
 
 import argparse
-import json
 from functools import partial
 from itertools import groupby
 
@@ -13,12 +12,13 @@ from gpucnn.bench.race import WORKLOADS
 from gpucnn.checks.parity import Parity, compare
 from gpucnn.checks.parity.layerwise import Difference
 from gpucnn.checks.parity.whole import Deviation
-from gpucnn.cli.columns import columns
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.options import shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.select import set_threads
 from gpucnn.errors import UsageError
 from gpucnn.runs.environment import environment
+from gpucnn.terminal import say, say_json
 from gpucnn.types import Shape
 
 SMALL = 2_000_000  # parameters: larger models only when they are asked for
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
     for name, shape in cases(args.model, args.input_shape):
         found.append(compare(partial(models.build, name, shape), shape, backend, name=name, **settings))
         if not args.json:
-            print(as_text(found[-1]), flush=True)
+            say(*as_lines(found[-1]))
     passed = all(parity.passed for parity in found)
     if args.json:
         machine = environment(args.device, backend.name)
-        print(json.dumps({"machine": machine, "passed": passed, "models": [parity.as_json() for parity in found]}))
+        say_json({"machine": machine, "passed": passed, "models": [parity.as_json() for parity in found]})
     else:
-        print(verdict(found))
+        say(*sentence("", verdict(found), 0))
     return 0 if passed else 1
 
 
@@ -70,12 +70,12 @@ def cases(model: str | None, input_shape: str | None) -> list[tuple[str, Shape]]
     return found
 
 
-def as_text(parity: Parity) -> str:
-    """One model on 80 columns and a few."""
+def as_lines(parity: Parity) -> list[str]:
+    """One model."""
     shape = "x".join(map(str, parity.input_shape))
-    images = f"{parity.batch_size} images of {shape}, seed {parity.seed}"
+    images = f"{counted(parity.batch_size, 'image')} of {shape}, seed {parity.seed}"
     head = f"{parity.model}, {images}: {parity.candidate} against reference"
-    return "\n".join([head, "", *layer_table(parity.layers), "", *whole_table(parity), ""])
+    return [*sentence("", head, 0), "", *layer_table(parity.layers), "", *whole_table(parity), ""]
 
 
 def layer_table(rows: list[Difference]) -> list[str]:
@@ -108,7 +108,7 @@ def whole_table(parity: Parity) -> list[str]:
         table.append(whole_row(f"{part}s" if part != "loss" else part, list(rows)))
     if parity.training:
         steps = len(parity.training.candidate)
-        table += [whole_row(f"{row.part}, {steps} steps", [row]) for row in parity.training.deviations]
+        table += [whole_row(f"{row.part}, {counted(steps, 'step')}", [row]) for row in parity.training.deviations]
     return columns(table, "<>>><")
 
 
@@ -127,4 +127,4 @@ def verdict(found: list[Parity]) -> str:
     wrong = dict.fromkeys(f"{model} {row.layer} ({row.kind})" for model, row in rows if not row.passed)
     if wrong:
         return f"{len(wrong)} of {total} over their tolerance: {', '.join(wrong)}"
-    return f"{total} layers, losses and optimisers alone, all within their tolerance"
+    return f"{total} layers, losses and optimizers alone, all within their tolerance"

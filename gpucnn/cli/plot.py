@@ -1,10 +1,14 @@
 """``gpucnn plot``: the learning curves of one run, or of several beside each other."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import check_picture, writing
-from gpucnn.plots.learning_curves import read_curves, save_curves
+from gpucnn.errors import UsageError
+from gpucnn.plots.learning_curves import Curves, read_curves, save_curves
+from gpucnn.terminal import say, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,12 +20,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw, and say for each run where it ended."""
     check_picture(args.out)
-    runs = [read_curves(path) for path in args.runs]
+    runs = read_all(args.runs)
     with writing(args.out):
         save_curves(args.out, runs)
     for curves in runs:
         last = {name.replace("_", " "): values[-1] for name, values in curves.columns.items()}
         numbers = "   ".join(f"{name} {last[name]:.4f}" for name in ("train loss", "test loss", "test accuracy"))
-        print(f"{curves.name}   {last['epoch']} epochs   {numbers}")
-    print(f"saved  {args.out}")
+        say(*sentence("", f"{curves.name}   {counted(int(last['epoch']), 'epoch')}   {numbers}", 0))
+    say(f"saved  {args.out}")
     return 0
+
+
+def read_all(paths: Sequence[Path]) -> list[Curves]:
+    """The curves of all runs; beside others, a folder without an epoch is left out, and a line says so.
+
+    Raises:
+        UsageError: none of them has an epoch.
+    """
+    found, empty = [], []
+    for path in paths:
+        try:
+            found.append(read_curves(path))
+        except UsageError as error:
+            if not path.is_dir():
+                raise
+            empty.append(error)
+    if not found:
+        raise empty[0]
+    tell(*(f"left out: {reason}" for reason in empty))
+    return found

@@ -1,13 +1,14 @@
 """``gpucnn predict``: the classes of image files by a trained model."""
 
 import argparse
-import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpucnn.cli.columns import columns, sentence
 from gpucnn.cli.options import add_model_options, backend_from
 from gpucnn.errors import DataError, UsageError
 from gpucnn.inference.digit_preparation import MNIST_SHAPE, prepare_digit
@@ -16,9 +17,11 @@ from gpucnn.inference.predict import class_names, normalise, probabilities, top_
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
+from gpucnn.terminal import harmless, room, say, say_json, tell
 from gpucnn.types import Array
 
 BAR = 40  # characters of a bar for probability 1
+NAME = 40  # characters of a class name
 BATCH = 64
 DETAIL = 4096  # pixels of a photograph's longer side in which a digit is searched
 
@@ -34,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """An integer >= 1."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or not int(text[:9]):
+        raise argparse.ArgumentTypeError(f"{text}: give an integer of at least 1")
+    return int(text[:9])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
             classes = [{"class": name, "probability": p} for name, p in top_k(row, names, args.top)]
             answers.append({"image": str(path), "note": ", ".join(notes), "classes": classes})
     if args.json:
-        print(json.dumps({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers}))
+        say_json({"checkpoint": str(args.checkpoint), "device": backend.name, "predictions": answers})
     else:
-        print("\n\n".join(map(as_text, answers)))
+        say(*chain.from_iterable(map(as_lines, answers)))
     return 0
 
 
@@ -86,8 +89,7 @@ def prepare(path: Path, config: Config, args: argparse.Namespace) -> tuple[Array
         return 255 - image, [*notes, *done, "inverted"]
     if looks_inverted(image, config):
         ways = "--prepare digit or --invert" if config.model.input_shape == MNIST_SHAPE else "--invert"
-        hint = f"{path} is mostly white, the model learned from light on dark: try {ways}"
-        print(f"gpucnn: hint: {hint}", file=sys.stderr)
+        tell(f"hint: {path} is mostly white, the model learned from light on dark: try {ways}")
     return image, notes + done
 
 
@@ -96,10 +98,12 @@ def looks_inverted(image: Array, config: Config) -> bool:
     return config.model.input_shape[2] == 1 and bool(image.mean() > 127.5 and max(config.data.mean, default=1.0) < 0.5)
 
 
-def as_text(answer: dict[str, Any]) -> str:
+def as_lines(answer: dict[str, Any]) -> list[str]:
     """One image's classes as bars."""
-    lines = [answer["image"] + (f" ({answer['note']})" if answer["note"] else "")]
-    for row in answer["classes"]:
-        bar = "#" * round(row["probability"] * BAR)
-        lines.append(f"  {row['class'][:20]:<20} {row['probability']:>7.2%}  {bar}".rstrip())
-    return "\n".join(lines)
+    head = answer["image"] + (f" ({answer['note']})" if answer["note"] else "")
+    bar = min(BAR, room(sys.stdout) - 34)
+    rows = [
+        (harmless(row["class"], NAME), f"{100 * row['probability']:.2f} %", "#" * round(row["probability"] * bar))
+        for row in answer["classes"]
+    ]
+    return [*sentence("", head, 0), *columns(rows, "<><", "  ")]

@@ -10,10 +10,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
-from gpucnn.cli.columns import columns
+from gpucnn.cli.columns import columns, sentence
 from gpucnn.errors import UsageError
 from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
 from gpucnn.runs.log import read_rows
+from gpucnn.terminal import quoted, say
 
 
 def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argparse.Namespace], int]) -> int:
@@ -36,16 +37,16 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
         one.output = root / f"seed-{number}"
         one.seed = number
         one.resume = args.resume if checkpoints(one.output) else None
-        print(f"\nseed {number}, run {number - seed + 1} of {args.repeat}" if rows else f"seed {number}", flush=True)
+        say(*[""] * bool(rows), f"seed {number}, run {number - seed + 1} of {args.repeat}")
         if code := once(one):
-            others = f"       and with the other seeds by the same command with --resume auto --output {root}"
+            others = f"       and with the other seeds by the same command with --resume auto --output {quoted(root)}"
             with suppress(OSError):  # the reader of the output may be gone
-                print(others, flush=True)
+                say(others)
             return code
         rows.append({"seed": number, **outcome(one.output)})
-    print("\n" + table(rows))
+    say("", *table(rows))
     replace_file(root / "repeat.json", [json.dumps({"runs": rows, **summary(rows)}, indent=2).encode() + b"\n"])
-    print(f"saved  {root / 'repeat.json'}")
+    say(f"saved  {root / 'repeat.json'}")
     return 0
 
 
@@ -80,7 +81,7 @@ def spread(found: Sequence[float]) -> dict[str, float]:
     return {"mean": mean(found), "std": stdev(found) if len(found) > 1 else 0.0}
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A line per seed, then the mean."""
     cells = [["seed", "epochs", "test loss", "test accuracy", "minutes"]]
     for row in rows:
@@ -88,10 +89,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         accuracy, minutes = f"{100 * row['test_accuracy']:.2f} %", f"{row['minutes']:.1f}"
         cells.append([str(row["seed"]), str(row["epoch"]), loss, accuracy, minutes])
     all_of, minutes = summary(rows), f"{mean(row['minutes'] for row in rows):.1f} minutes each"
-    lines = [*columns(cells, ">"), f"mean {percent(all_of)}, n = {all_of['n']}, {minutes}"]
+    lines = [*columns(cells, ">"), *sentence("mean", f"{percent(all_of)}, n = {all_of['n']}, {minutes}", 5)]
     if "tta" in all_of:
-        lines.append(f"with test-time augmentation {percent(all_of['tta'])}")
-    return "\n".join(lines)
+        lines += sentence("", f"with test-time augmentation {percent(all_of['tta'])}", 5)
+    return lines
 
 
 def percent(found: dict[str, float]) -> str:

@@ -2,8 +2,7 @@
 
 import argparse
 import signal
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,22 +12,34 @@ from typing import Any
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
 from gpucnn.cli import signals
-from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given
+from gpucnn.cli.columns import columns, command, counted, paragraph, sentence
+from gpucnn.cli.options import (
+    add_data_options,
+    add_setting_flags,
+    backend_from,
+    describe,
+    flag_of,
+    flags_given,
+    load_named,
+)
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
-from gpucnn.data import Dataset, load_dataset
+from gpucnn.data import Dataset
 from gpucnn.devices.gpu_memory import memory_explained
-from gpucnn.errors import GpucnnError, NotANumberError
-from gpucnn.runs.build import build_trainer, resolve, split
+from gpucnn.errors import GpucnnError, NotANumberError, UsageError
+from gpucnn.runs.build import build_trainer, resolve, split, without_effect
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
+from gpucnn.runs.log import event_writer
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
+from gpucnn.terminal import quoted, say
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import Trainer
 from gpucnn.version import __version__
 
+FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
 
 
@@ -49,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
+    parser.add_argument("--verbose", "-v", action="store_true", help="show all settings, the defaults too")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
@@ -57,28 +69,34 @@ def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
     config = Config.from_file(args.config) if args.config else base or Config()
     for assignment in args.set:
         config = config.with_setting(assignment)
-    for name, value in flags_given(args).items():
+    flags = flags_given(args)
+    for name, value in flags.items():
         config = config.with_value(name, value)
+    asked = {assignment.partition("=")[0].strip(): f"--set {assignment}" for assignment in args.set}
+    asked |= {name: f"{flag_of(name)} {value}" for name, value in flags.items()}
+    for name, words in asked.items():
+        if reason := without_effect(config, name):
+            raise UsageError(f"{words} has no effect: {reason}")
     return config
 
 
 def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
     """What to train and to test on."""
-    return split(config, *load_dataset(config.data.dataset, args.data_dir, download=not args.no_download))
+    return split(config, *load_named(config.data.dataset, args))
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with a run, once or several times; returns 0, or 128 and the signal that ended it."""
     if args.repeat == 1:
         return run_once(args)
-    config = settings(args)
+    config = checked(settings(args))
     return repeat(args, config.train.seed, config_name(args, config), run_once)
 
 
 def run_once(args: argparse.Namespace) -> int:
     """One run."""
     resumed = find_resumed(args.resume, args.output, RUNS)
-    config = settings(args, resumed.config if resumed else None)
+    config = checked(settings(args, resumed.config if resumed else None))
     backend, reason = backend_from(config.run)
     train, test = load_data(args, config)
     config = resolve(config, train)
@@ -91,20 +109,45 @@ def run_once(args: argparse.Namespace) -> int:
     same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
     about = environment(config.run.device, backend.name, reason, tf32=config.train.amp == "tf32")
     with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
-        introduce(trainer, config, train, test, resumed)
-        print(f"run    {folder.path}", flush=True)
+        introduce(trainer, config, train, test, resumed, verbose=args.verbose)
+        say(f"run    {folder.path}")
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
-            print(table(explain(clocked, config.model.input_shape, config.model.num_classes)), flush=True)
+            rows = explain(clocked, config.model.input_shape, config.model.num_classes)
+            say(*columns(table(rows), "<<<>"))
         folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
-        return train_in(folder, trainer, config, train, test, stable_part(about))
+        return train_in(folder, trainer, config, train, test, stable_part(about), where_data_lies(args))
+
+
+def checked(config: Config) -> Config:
+    """The settings, before a folder is made: raises UsageError where what they need is not installed."""
+    if config.run.tensorboard:
+        event_writer()
+    return config
+
+
+def where_data_lies(args: argparse.Namespace) -> list[str]:
+    """The words by which another command finds the same files."""
+    return ["--data-dir", quoted(args.data_dir)] if args.data_dir else []
 
 
 def train_in(
-    folder: RunDirectory, trainer: Trainer, config: Config, train: Dataset, test: Dataset, about: dict[str, Any]
+    folder: RunDirectory,
+    trainer: Trainer,
+    config: Config,
+    train: Dataset,
+    test: Dataset,
+    about: dict[str, Any],
+    words: Sequence[str],
 ) -> int:
-    """The loop, with everything that must outlive it written to the folder; ``about`` goes into checkpoints."""
+    """The loop, with everything that must outlive it written to the folder.
+
+    Args:
+        about: goes into checkpoints.
+        words: end the commands that are printed.
+    """
     display = Display(config.train.epochs, config.train.max_steps)
+    display.begin(trainer.progress.epoch + 1)
     try:
         with stopping_on_signals(trainer) as received:
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
@@ -128,15 +171,16 @@ def train_in(
     if received:
         folder.save_last(capture(trainer, config, about, train.digest))
         place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
-        how = f"go on with: gpucnn train --resume {folder.path}"
+        how = command("go on with:", "train", "--resume", quoted(folder.path), *words)
         with suppress(OSError):
-            display.line(f"stopped by {received[0].name} after {place}; {how}")
+            display.line(f"stopped by {received[0].name} after {place}", *how)
         return 128 + received[0]
-    conclude(display, trainer, folder.path)
+    conclude(display, trainer, folder.path, words)
     if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
         folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
-        display.line(f"tta    test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}")
+        averaged = f"test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}"
+        display.line(*sentence("tta", averaged, 7))
     return 0
 
 
@@ -162,27 +206,47 @@ def config_name(args: argparse.Namespace, config: Config) -> str:
     return args.config.stem if args.config else f"{config.data.dataset}_{config.model.name}"
 
 
-def introduce(trainer: Trainer, config: Config, train: Dataset, test: Dataset, resumed: Resumed | None) -> None:
-    """The first lines of a run: data, model, all settings and where it goes on."""
+def introduce(
+    trainer: Trainer, config: Config, train: Dataset, test: Dataset, resumed: Resumed | None, *, verbose: bool
+) -> None:
+    """The first lines of a run: data, model, settings and where it goes on."""
     shape, kind = config.model.input_shape, "validation" if config.data.validation else "test"
     images = f"{len(train.labels):,} training and {len(test.labels):,} {kind} images {' x '.join(map(str, shape))}"
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
     cost = f"{parameters:,} parameters, {trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
-    print(f"gpucnn {__version__} on {describe(trainer.backend)}")
+    note(f"gpucnn {__version__}", f"on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
-        print(f"amp    {line}")
-    print(f"data   {train.name}: {images}, {config.model.num_classes} classes")
-    print(f"model  {config.model.name}: {cost}")
-    for section, values in asdict(config).items():
-        shown = ", ".join(f"{k} {compact(v)}" for k, v in values.items() if v not in ((), {}))
-        print("\n".join(textwrap.wrap(shown, 80, initial_indent=f"{section:<10}", subsequent_indent=" " * 10)))
+        note("amp", line)
+    note("data", f"{train.name}: {images}, {config.model.num_classes} classes")
+    note("model", f"{config.model.name}: {cost}")
+    for head, text in about_settings(config, verbose).items():
+        say(*paragraph(f"{head:<6} ", text, max(7, len(head) + 1)))
     if resumed:
-        print(f"resume {resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
+        note("resume", f"{resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
         if trainer.progress.epoch >= config.train.epochs:
-            print(f"       all {config.train.epochs} epochs are done; give a larger --epochs to go on")
+            note("", f"nothing is left of {counted(config.train.epochs, 'epoch')}; give a larger --epochs to go on")
         elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
-            spans = f"{config.train.epochs} epochs instead of {resumed.config.train.epochs}"
-            print(f"       the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
+            spans = f"{counted(config.train.epochs, 'epoch')} instead of {resumed.config.train.epochs}"
+            note("", f"the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
+
+
+def note(head: str, text: str) -> None:
+    """A line or more, ``head   text``."""
+    say(*sentence(head, text, max(7, len(head) + 1)))
+
+
+def about_settings(config: Config, verbose: bool) -> dict[str, str]:
+    """Those settings that differ from the defaults, or all by their tables; not what the data set determines."""
+    defaults = Config().flat()
+    chosen = {name: value for name, value in config.flat().items() if value not in (None, ()) and name not in FROM_DATA}
+    if not verbose:
+        changed = [f"{name}={compact(value)}" for name, value in chosen.items() if value != defaults.get(name)]
+        return {"set": ", ".join(changed) or "nothing but the defaults, which --verbose shows"}
+    tables: dict[str, list[str]] = {}
+    for name, value in chosen.items():
+        table, _, key = name.rpartition(".")
+        tables.setdefault(table, []).append(f"{key}={compact(value)}")
+    return {table: ", ".join(words) for table, words in tables.items()}
 
 
 def about_precision(backend: Backend, amp: str) -> str:
@@ -199,13 +263,11 @@ def compact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
-        return f"[{' '.join(map(compact, value))}]"
-    if isinstance(value, dict):
-        return f"({', '.join(f'{name} {compact(part)}' for name, part in value.items() if part is not None)})"
-    return str(value)
+        return f"[{','.join(map(compact, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
 
 
-def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
+def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[str]) -> None:
     """The last lines: the accuracies, the files, and the next command."""
     progress = trainer.progress
     if not progress.history:
@@ -213,8 +275,9 @@ def conclude(display: Display, trainer: Trainer, folder: Path) -> None:
     last = progress.history[-1]
     early = " (stopped early: no better for a while)" if trainer.out_of_patience() else ""
     best = f"best {progress.best_accuracy:.4f} after epoch {progress.best_epoch}"
-    display.line(f"done   test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}")
+    done = f"test accuracy {last['test_accuracy']:.4f} after epoch {progress.epoch}{early}, {best}"
+    display.line(*sentence("done", done, 7))
     files = [folder / name for name in ("best.h5", "last.h5") if (folder / name).exists()]
     if files:  # a run resumed in another folder writes best.h5 only when it improves
-        display.line(f"saved  {', '.join(map(str, files))}, {folder / 'metrics.jsonl'}")
-        display.line(f"next   gpucnn evaluate --checkpoint {files[0]}")
+        display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
+        display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0]), *words))

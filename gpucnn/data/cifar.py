@@ -58,6 +58,12 @@ class Layout:
             return folder
         return archive if archive.exists() else None
 
+    def lacks(self, data_dir: Path) -> list[Path]:
+        """The files that are missing from its folder in a data directory, where there is one."""
+        folder = data_dir / self.folder
+        paths = [folder / name for name in (*self.train, *self.test)] if folder.is_dir() else []
+        return [path for path in paths if not path.exists()]
+
     def files(self, place: Path) -> list[Path]:
         """The files that ``load`` reads."""
         return [place] if place.name == self.archive else [place / name for name in (*self.train, *self.test)]
@@ -131,6 +137,7 @@ def cifar_source(
         about,
         load=lambda place: layout_of(place).load(place),
         find=lambda data_dir: next(filter(None, (layout.find(data_dir) for layout in layouts)), None),
+        lacks=lambda data_dir: next(filter(None, (layout.lacks(data_dir) for layout in layouts)), []),
         files=lambda place: layout_of(place).files(place),
         remote=remote[:1],
         known=remote[1:],

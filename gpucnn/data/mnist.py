@@ -18,11 +18,13 @@ CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 
 def list_files(folder: Path) -> list[Path]:
     """The files that exist, in the order of ``NAMES``, preferably gzipped, because gzip has a checksum."""
-    found = []
-    for name in NAMES:
-        spellings = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
-        found += [folder / one for one in spellings if (folder / one).exists()][:1]
-    return found
+    return list(filter(None, (find_file(folder, name) for name in NAMES)))
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of this name in one of its spellings."""
+    spellings = (f"{name}.gz", name, name.replace("-idx", ".idx"))  # the last is what some unpackers make of it
+    return next((folder / one for one in spellings if (folder / one).exists()), None)
 
 
 def read_part(name: str, classes: tuple[str, ...], image_file: Path, label_file: Path) -> Dataset:
@@ -80,7 +82,12 @@ def idx_source(
         folders = (data_dir / layout for layout in layouts)
         return next((folder for folder in folders if len(list_files(folder)) == len(NAMES)), None)
 
-    return Source(about, load, find, list_files, remote, images=images)
+    def lacks(data_dir: Path) -> list[Path]:
+        folders = (data_dir / layout for layout in layouts)
+        some = next((folder for folder in folders if list_files(folder)), None)
+        return [some / f"{file}.gz" for file in NAMES if not find_file(some, file)] if some else []
+
+    return Source(about, load, find, lacks, list_files, remote, images=images)
 
 
 MNIST = idx_source(

@@ -7,11 +7,12 @@ from gpucnn.data.cifar import CIFAR10, CIFAR100
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.digits import load_digits
 from gpucnn.data.files.download import download as fetch
-from gpucnn.data.files.sources import Source, download_place, locate, search_places
+from gpucnn.data.files.sources import Source, download_place, gap, locate, search_places
 from gpucnn.data.mnist import FASHION_MNIST, MNIST
 from gpucnn.data.synthetic import load_synthetic
 from gpucnn.errors import DataError, UsageError, closest
 from gpucnn.settings import checked
+from gpucnn.terminal import quoted, tell
 
 DATASETS: dict[str, Source] = {
     "mnist": MNIST,
@@ -65,16 +66,24 @@ def ensure_files(key: str, data_dir: str | os.PathLike[str] | None, *, download:
     """The place of a data set's files, which are downloaded if they are missing."""
     source = DATASETS[key]
     place = locate(source, data_dir)
-    if place is None and download:
+    if place is not None:
+        return place
+    lack = gap(source, data_dir)
+    if download:
+        if lack and progress:
+            tell(f"{key} is incomplete: {lack}; downloading")
         folder = download_place(data_dir)
-        for file in source.remote:
-            fetch(file, folder, progress=progress)
-        place = locate(source, folder)
-    if place is None:
-        wanted = ", ".join(file.path for file in source.remote)
-        searched = ", ".join(map(str, search_places(data_dir))) or "no folder"
-        raise DataError(
-            f"{key} is missing or incomplete; searched {searched}: put {wanted} into one of them, name "
-            f"a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: gpucnn data download {key}"
-        )
-    return place
+        try:
+            for file in source.remote:
+                fetch(file, folder, progress=progress)
+        except DataError as error:
+            raise DataError(f"{key} is incomplete: {lack}; {error}" if lack else str(error)) from None
+        if place := locate(source, folder):
+            return place
+    remedy = f"gpucnn data download {key}{f' --data-dir {quoted(data_dir)}' if data_dir else ''}"
+    wanted = ", ".join(file.path for file in source.remote)
+    searched = ", ".join(map(str, search_places(data_dir))) or "no folder"
+    raise DataError(
+        f"{key} is missing or incomplete{f' ({lack})' if lack else ''}; searched {searched}: put {wanted} into one of "
+        f"them, name a folder that has it with --data-dir or GPUCNN_DATA_DIR, or run: {remedy}"
+    )

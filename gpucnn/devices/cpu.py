@@ -65,7 +65,7 @@ def table() -> dict[Op, Kernel]:
         fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_forward),
         fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_forward),
         fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
-        # loss, metrics, optimisers
+        # loss, metrics, optimizers
         losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),
         metrics.count_correct: Kernel(loss.count_correct, loss.accepts),
         optimizer.sgd_update: Kernel(optim.sgd_update, optim.accepts),
@@ -94,9 +94,9 @@ def cpu_backend() -> Backend:
     """NumPy with kernels, where Numba is installed; on all usable cores if ``set_threads`` has not been called."""
     kernels: Mapping[Op, Op] = {}
     if problem() is None:
-        from gpucnn.kernels.cpu.engine.compile import compile_ahead, notice
+        from gpucnn.kernels.cpu.engine.compile import compile_ahead, compiled
 
-        if notice() and usable_cores() > 1:
+        if not compiled() and usable_cores() > 1:
             compile_ahead()
         from gpucnn.kernels.cpu.engine.threads import TEAM
 

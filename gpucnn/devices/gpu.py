@@ -1,7 +1,6 @@
 """The GPU: CuPy, and the table of what runs faster than the reference implementation."""
 
 import os
-import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from gpucnn.devices.gpu_memory import MemoryLimit
 from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
 from gpucnn.optim import averages, loss_scale, muon, optimizer
+from gpucnn.terminal import tell
 
 
 def table(options: Options) -> dict[Op, Kernel]:
@@ -84,7 +84,7 @@ def table(options: Options) -> dict[Op, Kernel]:
         fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_train),
         fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_eval),
         fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
-        # loss, metrics, optimisers
+        # loss, metrics, optimizers
         losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),
         metrics.count_correct: Kernel(loss.count_correct, loss.accepts),
         optimizer.sgd_update: Kernel(optim.sgd_update, optim.accepts_sgd),
@@ -211,7 +211,7 @@ def keep_kernels() -> None:
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if "~" in folder.parts or not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
-        print(f"gpucnn: compiled GPU kernels are not kept: {folder} cannot be written to", file=sys.stderr)
+        tell(f"compiled GPU kernels are not kept: {folder} cannot be written to")
 
 
 def first_line(error: Exception) -> str:

@@ -1,12 +1,11 @@
 """From what a user asks for, --device, --threads and --memory-limit, to a backend."""
 
-import sys
-
 from gpucnn.backend import Backend
 from gpucnn.devices import get_backend, gpu_problem
 from gpucnn.devices.cores import thread_count
 from gpucnn.devices.gpu_memory import MemoryLimit, memory_limit
 from gpucnn.errors import DeviceError
+from gpucnn.terminal import tell
 
 
 def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: str = "") -> tuple[Backend, str]:
@@ -32,8 +31,7 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: s
         if strict or gpu_problem() is None:  # a wrong number among GPUs that are there is a slip
             raise
         reason = str(error)
-        line = f"gpucnn: WARNING: --device {device} was asked for, but {reason}; RUNNING ON THE CPU INSTEAD"
-        print(line, file=sys.stderr)
+        tell(f"WARNING: --device {device} was asked for, but {reason}; RUNNING ON THE CPU INSTEAD")
         backend = get_backend("cpu")
     if bound != MemoryLimit() and not backend.synchronous:
         from gpucnn.devices import gpu

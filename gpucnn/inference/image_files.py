@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import DataError, ShapeError, UsageError
+from gpucnn.errors import DataError, ShapeError, UsageError, near
 from gpucnn.types import Array, Shape
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
@@ -45,7 +45,7 @@ def open_image(path: Path) -> tuple[Any, list[str]]:
     try:
         if not path.is_file():  # reading a pipe would block
             what = "a folder: name the pictures in it" if path.is_dir() else "not a file"
-            raise DataError(f"{path}: {what if path.exists() else 'no such file'}")
+            raise DataError(f"{path}: {what if path.exists() else f'no such file{near(path)}'}")
         with _quiet(), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:
                 size = f"{image.width} x {image.height}"

@@ -14,7 +14,7 @@ Initializer = Callable[[Shape, int, int], Array]
 ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
 
 GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
-"""Optimisers treat all parameters of a group alike, by default and by a user's rules for it:
+"""Optimizers treat all parameters of a group alike, by default and by a user's rules for it:
 
     filter   weights of convolutions
     weight   weights of linear layers
@@ -139,7 +139,7 @@ class FlatBuffers:
 
 
 class FlatParameters:
-    """All weights in one contiguous array, all gradients in a second: an optimiser step is one pass.
+    """All weights in one contiguous array, all gradients in a second: an optimizer step is one pass.
 
     Segments are ordered by group, so each group is one slice, and aligned to ``ALIGNMENT`` elements; the
     gaps are zero and stay so.

@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules, averages of the weights, and the loss scale of mixed precision."""
+"""Optimizers, learning-rate schedules, averages of the weights, and the loss scale of mixed precision."""
 
 from gpucnn.optim.muon import Muon, muon_update, newton_schulz
 from gpucnn.optim.optimizer import (

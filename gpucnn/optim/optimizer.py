@@ -1,6 +1,6 @@
-"""Optimisers: one pass over the flat parameters for each group.
+"""Optimizers: one pass over the flat parameters for each group.
 
-The update functions work in place on 1-D arrays: w and the optimiser's state change, g does not.
+The update functions work in place on 1-D arrays: w and the optimizer's state change, g does not.
 
     (L21)      w <- w - lr g                                             plain gradient descent
     momentum   v <- mu v + g;   w <- w - lr v                            (Nesterov: w <- w - lr (g + mu v))
@@ -24,7 +24,7 @@ from gpucnn.settings import Checked, Settings, setting
 from gpucnn.types import Array
 
 TRAINED = tuple(group for group in GROUPS if group != "frozen")
-"""The groups that an optimiser updates."""
+"""The groups that an optimizer updates."""
 
 MOST_EPOCHS = 10**9  # more than any run has; times the steps of an epoch it is still finite
 
@@ -83,12 +83,12 @@ class GroupRule(Settings):
 
     Args:
         lr: factor of the learning rate.
-        weight_decay: of this group; None takes the optimiser's for filters and weights, and 0 for the others.
-        momentum: of this group; None takes the optimiser's.
+        weight_decay: of this group; None takes the optimizer's for filters and weights, and 0 for the others.
+        momentum: of this group; None takes the optimizer's.
         steps: the group is trained for so many steps and frozen after them; 0 trains it to the end.
-        fade: until it is frozen its rate falls on a straight line from ``lr`` times the optimiser's to 0, whatever
+        fade: until it is frozen its rate falls on a straight line from ``lr`` times the optimizer's to 0, whatever
             the schedule says.
-        epochs: in place of ``steps`` in a run's settings; an optimiser takes steps only (``in_steps``).
+        epochs: in place of ``steps`` in a run's settings; an optimizer takes steps only (``in_steps``).
 
     Raises:
         UsageError: a number out of its range.
@@ -110,7 +110,7 @@ class Optimizer(Checked):
     """Updates flat parameters from their gradients, and owns the state for that, flat arrays too.
 
     Args:
-        groups: group -> its rule; groups without one follow the optimiser.
+        groups: group -> its rule; groups without one follow the optimizer.
 
     Attributes:
         lr: the learning rate that a schedule scales or replaces.
@@ -137,7 +137,7 @@ class Optimizer(Checked):
                 raise UsageError(f"there is no parameter group {group!r} to train{closest(group, self.rules)}")
             if rule.epochs:
                 raise UsageError(
-                    f"group {group!r}: epochs = {rule.epochs}: an optimiser takes steps (GroupRule.in_steps)"
+                    f"group {group!r}: epochs = {rule.epochs}: an optimizer takes steps (GroupRule.in_steps)"
                 )
             if rule.fade and not rule.steps:
                 raise UsageError(
@@ -209,7 +209,7 @@ class SGD(Optimizer):
 
     Args:
         decoupled: weight decay is the fraction of w that one step at the full learning rate takes off w, whatever
-            that rate is.  The gradient gets (weight_decay / lr) w, with the optimiser's lr times the group's factor, so
+            that rate is.  The gradient gets (weight_decay / lr) w, with the optimizer's lr times the group's factor, so
             the schedule and momentum act on it as on the gradient (the decay of arXiv 2404.00498).  Without it,
             the gradient gets weight_decay w, and a step takes lr weight_decay w off w.
     """

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import UsageError
+from gpucnn.terminal import harmless
 from gpucnn.types import Array
 
 LIMIT = 64  # tiles on a grid
 TALLEST = 600  # pixels of a tile
+NAME = 40  # characters of a class name
 DPI = 100
 SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
 INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
@@ -120,6 +122,7 @@ def save_units(path: Path, stage: Stage) -> None:
 
 def save_bars(path: Path, stage: Stage, names: Sequence[str], probabilities: Array, limit: int = 20) -> None:
     """The last layer: a bar per class with its probability (softmax); of many classes the ``limit`` most probable."""
+    names = [harmless(name, NAME) for name in names]
     order = range(len(names)) if len(names) <= limit else np.argsort(-probabilities)[:limit]
     gap, top, row, bar = 12, 74, 22, 300
     label = 10 + 8 * max(map(len, names))

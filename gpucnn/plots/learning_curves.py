@@ -11,12 +11,14 @@ from gpucnn.checkpoint import open_checkpoint
 from gpucnn.errors import UsageError
 from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet
 from gpucnn.runs.log import read_rows
+from gpucnn.terminal import harmless
 from gpucnn.training.lr_finder import LRFinderResult
 
 COLORS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#57606a", "#0a3069")
 GRID = "#eaeef2"
 AXES = {"loss": "loss, mean per image", "accuracy": "error, 1 - accuracy"}
 STYLES = {"train": ":", "test": "-"}
+NAME = 60  # characters of a run's name
 PLAIN = "{x:.3g}"  # labels without powers of ten
 
 
@@ -48,7 +50,7 @@ def read_curves(path: Path) -> Curves:
         raise UsageError(f"{path} has no epoch in its log yet: wait for the first one to end")
     if missing := sorted({f"{part}_{kind}" for part in STYLES for kind in AXES} - columns.keys()):
         raise UsageError(f"{path} has no column {missing[0]!r}: give a run folder, its metrics.jsonl or a checkpoint")
-    return Curves(name, columns)
+    return Curves(harmless(name, NAME), columns)
 
 
 def _number(value: Any) -> float:
@@ -81,7 +83,9 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
     for part, style in STYLES.items():
         axes.plot([], [], style, color=PALE, label=part)
     look = {"ncols": min(len(runs) + len(STYLES), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
-    figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
+    legend = figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
+    for label in legend.get_texts():
+        label.set_parse_math(False)  # a name may have a $
     figure.savefig(path, dpi=DPI)
 
 

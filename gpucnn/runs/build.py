@@ -51,13 +51,43 @@ def made(kind: Callable[..., T], settings: Mapping[str, Any]) -> T:
     return kind(**{name: value for name, value in settings.items() if name in known})
 
 
+NEEDS = {
+    "data.augmentation.crop_mode": ("crop",),
+    "data.augmentation.flip_mode": ("flip",),
+    "data.augmentation.cutout_mode": ("cutout",),
+    "data.augmentation.elastic_sigma": ("elastic",),
+    "data.augmentation.mixup_prob": ("mixup", "cutmix"),
+    "train.lookahead_decay": ("lookahead",),
+}
+"""Setting -> others in its table; without any of them it changes nothing."""
+
+
+KINDS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+"""Table -> what its name chooses."""
+
+
+def without_effect(config: Config, name: str) -> str:
+    """Why a setting of this dotted name changes nothing in this config; "" where it does, as far as is known."""
+    table, _, key = name.rpartition(".")
+    values = config.flat()
+    if (needs := NEEDS.get(name)) and not any(values[f"{table}.{other}"] for other in needs):
+        return f"add {' or '.join(f'{table}.{other}' for other in needs)}"
+    kinds = KINDS.get(table, {})
+    key = {"newton_schulz_steps": "steps"}.get(key, key)
+    users = sorted(kind for kind, made in kinds.items() if key in signature(made).parameters)
+    chosen = values.get(f"{table}.name")
+    if users and chosen not in users and key != "decoupled":
+        return f"{table}.name is {chosen!r}, and it is for {' and '.join(users)}: leave it out"
+    return ""
+
+
 def build_model(config: Config) -> Layer:
     """The model of a resolved config, not initialised yet."""
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
-    """The optimiser, its groups' rules in steps; raises UsageError for settings that contradict each other."""
+    """The optimizer, its groups' rules in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
     if o.decoupled and o.name not in ("sgd", "muon"):
         raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")

@@ -16,7 +16,7 @@ from gpucnn.data.augment.settings import Augmentation
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices import NAMES
 from gpucnn.devices.gpu_memory import memory_limit
-from gpucnn.errors import UsageError, nearest
+from gpucnn.errors import UsageError, near, nearest
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
 from gpucnn.optim import OPTIMIZERS
@@ -75,9 +75,9 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):
-    """The optimiser, with a rule for each group of parameters that differs."""
+    """The optimizer, with a rule for each group of parameters that differs."""
 
-    name: str = setting("sgd", "the optimiser", "--opt", choices=OPTIMIZERS)
+    name: str = setting("sgd", "the optimizer", "--opt", choices=OPTIMIZERS)
     lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
     momentum: float = setting(0.9, "momentum of sgd and muon; sgd is plain with 0", "--momentum", at_least=0, below=1)
     nesterov: bool = setting(True, "for sgd and muon")
@@ -154,7 +154,8 @@ class Config:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the config {path}: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot read the config {path}: {reason}{near(path)}") from None
         return cls.from_toml(text, str(path))
 
     def updated(self, tables: Mapping[str, Any]) -> Self:

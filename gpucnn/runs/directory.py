@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn import terminal
 from gpucnn.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from gpucnn.checkpoint.durable import clean_leftovers, replace_file
 from gpucnn.errors import CheckpointError, GpucnnError, UsageError
@@ -153,7 +153,7 @@ def find_latest(root: str | Path, tell: Callable[[str], None] | None = None) -> 
         CheckpointError: there are checkpoints, and all are damaged.
     """
     root = Path(root)
-    tell = tell or (lambda line: print(f"gpucnn: WARNING: {line}", file=sys.stderr))
+    tell = tell or (lambda line: terminal.tell(f"WARNING: {line}"))
     runs = [root]
     if not checkpoints(root) and root.is_dir():
         saved = {run: [path.stat().st_mtime_ns for path in checkpoints(run)] for run in root.iterdir() if run.is_dir()}

@@ -47,16 +47,8 @@ class RunLog:
             self.events.flush()
 
     def open_events(self, epoch: int) -> None:
-        """Write TensorBoard events as well, from ``epoch`` on; those of later epochs no longer count.
-
-        Raises:
-            UsageError: tensorboardX is not installed.
-        """
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise UsageError(f"--tensorboard needs tensorboardX ({error}): pip install 'gpucnn[tensorboard]'") from None
-        self.events = SummaryWriter(str(self.jsonl.parent / "tensorboard"), purge_step=epoch + 1)
+        """Write TensorBoard events as well, from ``epoch`` on; those of later epochs no longer count."""
+        self.events = event_writer()(str(self.jsonl.parent / "tensorboard"), purge_step=epoch + 1)
 
     def close(self) -> None:
         """End the events' file."""
@@ -72,6 +64,15 @@ class RunLog:
             writer.writerow(self.columns)
         writer.writerows([row.get(column, "") for column in self.columns] for row in rows)
         return text.getvalue().encode()
+
+
+def event_writer() -> Any:
+    """The class that writes TensorBoard's events; raises UsageError where tensorboardX is not installed."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UsageError(f"--tensorboard needs tensorboardX ({error}): pip install 'gpucnn[tensorboard]'") from None
+    return SummaryWriter
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

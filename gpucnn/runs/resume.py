@@ -1,6 +1,7 @@
 """Resume a run: find its checkpoint, and refuse settings or data that would make it a different run."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from gpucnn.checkpoint import Checkpoint, load_checkpoint
@@ -30,6 +31,8 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
     """
     if resume is None:
         return None
+    if resume != "auto" and not Path(resume).exists() and get_close_matches(resume, ["auto"]):
+        raise UsageError(f"--resume {resume}: there is no such file: did you mean auto?")
     path = find_latest(output or root) if resume == "auto" else Path(resume)
     if path is None:
         return None

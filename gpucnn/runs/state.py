@@ -47,7 +47,7 @@ def restore(checkpoint: Checkpoint, trainer: Trainer) -> None:
         CheckpointError: tensors, averages or numbers are missing, unknown or of another shape.
     """
     trainer.model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers})
-    check_names("the optimiser state", checkpoint.optimizer, trainer.optimizer.state_names)
+    check_names("the optimizer state", checkpoint.optimizer, trainer.optimizer.state_names)
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
     check_names("the averages", checkpoint.averages, [average.name for average in trainer.averages])
     for average in trainer.averages:

@@ -2,7 +2,7 @@
 
 A small step is hundreds of launches that cost the host some microseconds each; a graph is one launch.  What is captured
 is ``Trainer.descend``, all that a step does with its batch: forward, loss, backward, running metrics, clipping,
-optimiser and averages.  It reads the batch, the step, the learning rates and the weights of averages from arrays at
+optimizer and averages.  It reads the batch, the step, the learning rates and the weights of averages from arrays at
 fixed addresses, and changes weights, state and sums in place.  So every replay sees new values, and the results are
 bit for bit those of eager steps.  Steps that do other things, such as one in which Lookahead resets the weights or a
 group of parameters is frozen, are graphs of their own.
@@ -12,7 +12,6 @@ addresses that nobody else may be given.  Graphs share the pool, and cuDNN's wor
 other and none reads what another has left there.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from gpucnn.backend import Backend
 from gpucnn.errors import DeviceError, UsageError
 from gpucnn.random import Clock
+from gpucnn.terminal import tell
 from gpucnn.training.step_inputs import StepInputs
 from gpucnn.types import Array
 
@@ -131,7 +131,7 @@ class GraphRunner:
         """Run all further steps eagerly."""
         if self.strict:
             raise DeviceError(f"no CUDA graph: {reason}; leave out --cuda-graph on")
-        print(f"gpucnn: no CUDA graph: {reason}", file=sys.stderr)
+        tell(f"no CUDA graph: {reason}")
         self.disabled = True
         self.steps.clear()
         self.scalars.clear()
@@ -154,4 +154,4 @@ class GraphRunner:
         try:
             self.stream.end_capture()
         except Exception as error:  # CuPy's own exception classes exist only where CuPy does
-            print(f"gpucnn: {error}", file=sys.stderr)
+            tell(str(error))

@@ -94,7 +94,7 @@ class SinglePrecision:
         model.backward(dlogits)
 
     def update(self, optimizer: Optimizer, rates: Mapping[str, Any], step: Any) -> None:
-        """A step of the optimiser, as ``Optimizer.apply``."""
+        """A step of the optimizer, as ``Optimizer.apply``."""
         optimizer.apply(rates, step)
 
     def exhausted(self) -> bool:

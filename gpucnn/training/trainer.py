@@ -242,7 +242,7 @@ class Trainer(Checked):
         training set gives mean and std if the options do not.
 
         Raises:
-            UsageError: another thread trains or evaluates with this trainer, its model or optimiser now belongs to
+            UsageError: another thread trains or evaluates with this trainer, its model or optimizer now belongs to
                 another one, or a second Ctrl-C has left a step half done.
             ShapeError: the images do not fit the model, or its outputs the classes.
             NotANumberError: NaN or infinity, before an update by it; on a GPU, at the next reading of the metrics.

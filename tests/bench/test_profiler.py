@@ -51,7 +51,7 @@ def test_all_ops_of_a_step_are_there(device, mode) -> None:
     fractions = [row.share for row in found]
     assert sum(fractions) == pytest.approx(1)
     assert fractions[:-1] == sorted(fractions[:-1], reverse=True)
-    assert len({len(line) for line in table(found).splitlines()}) == 1
+    assert len({len(line) for line in table(found)}) == 1
 
 
 def test_convolutions_say_which_way_they_take() -> None:

@@ -89,7 +89,7 @@ def test_mixed_precision_is_asked_for_by_name(capsys, monkeypatch) -> None:
     monkeypatch.setattr(race, "find_spec", lambda name: None)
     seen = []
     monkeypatch.setattr(gpucnn.cli.benchmark, "race", lambda racers, rounds: seen.extend(racers))
-    monkeypatch.setattr(gpucnn.cli.benchmark, "table", lambda result, rounds: "")
+    monkeypatch.setattr(gpucnn.cli.benchmark, "table", lambda result, rounds: [])
     assert main([*WORDS, "--amp", "fp16"]) == 0
     assert main(WORDS) == 0
     assert [racer.task.precision for racer in seen] == ["float16", "float32"]
@@ -128,7 +128,7 @@ def test_benchmark_shows_page_faults_and_starts(capsys, monkeypatch) -> None:
     assert main([*WORDS, "--rounds", "1"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert "page faults a step" in line
-    assert "s from start to first step" in line
+    assert "s to the first step" in line
 
 
 def test_benchmark_shows_cold_and_warm(capsys) -> None:

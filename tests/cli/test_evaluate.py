@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucnn.cli.evaluate import as_text, confusions
+from gpucnn.cli.evaluate import as_lines, confusions
 from gpucnn.cli.main import main
 from gpucnn.runs.state import load_trained
 
@@ -85,7 +85,7 @@ def test_the_text_fits_80_columns_and_names_every_class(trained, capsys) -> None
     many = {f"class {i} with a long name": report["per_class"]["0"] for i in range(100)}
     matrix = (np.eye(100, dtype=int) * 100).tolist()
     matrix[3][70] = 8
-    text = as_text({**report, "per_class": many, "confusion_matrix": matrix}, "mlp")
+    text = "\n".join(as_lines({**report, "per_class": many, "confusion_matrix": matrix}, "mlp"))
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -65,7 +65,7 @@ def test_a_run_cannot_be_resumed_from_it(trained, tmp_path: Path, capsys) -> Non
     assert main(["export", "--checkpoint", str(trained.path), "--out", str(out)]) == 0
     assert main(["train", "--resume", str(out), "--epochs", "3", "--output", str(tmp_path / "run")]) == 4
     said = capsys.readouterr().err
-    assert "optimiser state" in said
+    assert "optimizer state" in said
     assert "resume from last.h5 of a run with the same settings" in said
 
 

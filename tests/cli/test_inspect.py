@@ -83,5 +83,5 @@ def test_escape_codes_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.C
     save_checkpoint(tmp_path / "x.h5", checkpoint)
     assert main(["inspect", str(tmp_path / "x.h5")]) == 0
     out = capsys.readouterr().out
-    assert "?[2J?" in out
+    assert "\\x1b[2J\\x07" in out
     assert "\x1b" not in out

@@ -30,7 +30,7 @@ def test_equal_backends_differ_by_nothing(capsys) -> None:
     ]  # fmt: skip
     assert {number for row in rows for number in row[2:]} == {"0.0", "0"}
     assert "loss curve, 2 steps" in out
-    assert out.endswith("21 layers, losses and optimisers alone, all within their tolerance\n")
+    assert out.endswith("21 layers, losses and optimizers alone, all within their tolerance\n")
 
 
 def test_a_wrong_kernel_is_named_and_the_exit_code_is_1(capsys, monkeypatch) -> None:

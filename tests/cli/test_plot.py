@@ -78,3 +78,24 @@ def test_a_name_of_no_picture_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     run = write_log(tmp_path / "run", [row(1)])
     assert main(["plot", str(run), "--out", str(tmp_path / "x.txt")]) == 2
     assert "must end in .png" in capsys.readouterr().err
+
+
+def test_folders_without_an_epoch_are_left_out_beside_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``plot runs/*`` finds them: a run that has just begun, or one that was ended before."""
+    good, started = write_log(tmp_path / "good", [row(1)]), write_log(tmp_path / "started", [])
+    (tmp_path / "empty").mkdir()
+    words = ["plot", str(tmp_path / "empty"), str(good), str(started), "--out", str(tmp_path / "x.png")]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("good   1 epoch   train loss")
+    left_out, other = shown.err.splitlines()
+    assert left_out.startswith(f"gpucnn: left out: {tmp_path / 'empty'} is no run")
+    assert other.startswith(f"gpucnn: left out: {started} has no epoch in its log yet")
+    assert main(["plot", str(good), str(tmp_path / "typo"), "--out", str(tmp_path / "x.png")]) == 2
+
+
+def test_a_name_with_a_dollar_is_no_formula(tmp_path: Path) -> None:
+    run = write_log(tmp_path / r"$\bad{$", [row(1)])
+    assert main(["plot", str(run), "--out", str(tmp_path / "x.svg")]) == 0

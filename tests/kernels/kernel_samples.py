@@ -237,7 +237,7 @@ def _rows(shapes: list[tuple[int, ...]]) -> Iterator[Sample]:
 
 
 def _elements(sizes: list[int]) -> Iterator[Sample]:
-    """Activations, sums, dropout, optimisers."""
+    """Activations, sums, dropout, optimizers."""
     for n in sizes:
         label = str(n)
         yield Sample(activations.relu, label, lambda s, n=n: (s(n),))

@@ -1,4 +1,4 @@
-"""Optimisers against PyTorch, step by step; weight decay spares biases and batch norm; clipping."""
+"""Optimizers against PyTorch, step by step; weight decay spares biases and batch norm; clipping."""
 
 import re
 from dataclasses import replace
@@ -203,7 +203,7 @@ def test_decoupled_decay_takes_its_fraction_off_w_whatever_the_rate(backend) -> 
         (lambda: GroupRule(steps=-1), "steps = -1: give a number >= 0"),
         (lambda: GroupRule(momentum=1.0), "momentum = 1.0: give a number >= 0 and < 1"),
         (lambda: SGD(0.1, groups={"bias": GroupRule(fade=True)}), "optimizer.groups.bias.fade needs steps"),
-        (lambda: SGD(0.1, groups={"bias": GroupRule(epochs=2.0)}), "epochs = 2.0: an optimiser takes steps"),
+        (lambda: SGD(0.1, groups={"bias": GroupRule(epochs=2.0)}), "epochs = 2.0: an optimizer takes steps"),
         (lambda: Adam(groups={"norm": GroupRule(momentum=0.5)}), "Adam has none"),
         (lambda: Adam(beta1=1.0), "beta1=1.0"),
         (lambda: Adam(beta2=-0.1), "beta2=-0.1"),

@@ -5,7 +5,7 @@ Three views, because each hides what another one shows:
     layerwise   every layer alone, on inputs from the reference: errors do not add up, so a wrong kernel is named
     whole       one forward and backward pass of the net, where errors do add up; a third run in float64 shows how much
                 of the distance between two float32 backends is rounding that both have
-    training    several steps with an optimiser: loss curves and weights
+    training    several steps with an optimizer: loss curves and weights
 
 The measure of distance is in ``distance``, the tolerances are in ``layerwise``.
 """

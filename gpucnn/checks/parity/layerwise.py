@@ -181,7 +181,7 @@ def loss_alone(candidate: Backend, step: Step) -> Iterator[Difference]:
 
 
 def optimizers_alone(reference: Layer, candidate: Layer, step: Step) -> Iterator[Difference]:
-    """Two updates by each optimiser, from the reference's gradient.
+    """Two updates by each optimizer, from the reference's gradient.
 
     The gradient is stretched until its largest element is 1, so that updates are as large as the weights and an
     error in them shows.
@@ -203,4 +203,4 @@ def optimizers_alone(reference: Layer, candidate: Layer, step: Step) -> Iterator
     for kind, make in OPTIMIZERS.items():
         wanted, got = updated(reference, make()), updated(candidate, make())
         for array, b in wanted.items():
-            yield difference(("(optimiser)", kind, "backward", array), got[array], b)
+            yield difference(("(optimizer)", kind, "backward", array), got[array], b)

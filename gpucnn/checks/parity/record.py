@@ -27,7 +27,7 @@ class Step:
     dy: Named
     dx: Named
     gradients: Named  # of the parameters
-    flat_grad: Array  # the same in one array, as the optimiser gets them, (total,)
+    flat_grad: Array  # the same in one array, as the optimizer gets them, (total,)
     statistics: Named  # the buffers after the pass
     labels: Array
     logits: Array

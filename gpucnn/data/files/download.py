@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from gpucnn.data.files.sources import RemoteFile
 from gpucnn.errors import DataError
+from gpucnn.terminal import is_terminal, tell
 
 CHUNK = 256 * 1024  # bytes
 AHEAD = 4  # chunks received before they are asked for
@@ -77,7 +78,7 @@ def download(file: RemoteFile, folder: Path, *, progress: bool = True, patience:
         except MirrorError as error:
             reasons.append(f"{urlsplit(url).netloc}: {error}")
             if progress:
-                print(f"{target.name}: {reasons[-1]}", file=sys.stderr)
+                tell(f"{target.name}: {reasons[-1]}")
         except OSError as error:
             why = error.strerror or error
             raise DataError(f"cannot write {target}: {why}; name a folder with room with --data-dir") from None
@@ -234,7 +235,7 @@ def progress_bar(file: RemoteFile, url: str, progress: bool) -> Any:
     """A progress bar in bytes on a terminal, one line elsewhere."""
     from tqdm import tqdm
 
-    name, terminal = Path(file.path).name, sys.stderr.isatty()
+    name, terminal = Path(file.path).name, is_terminal(sys.stderr)
     if progress and not terminal:
-        print(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}", file=sys.stderr)
+        tell(f"downloading {name} ({file.size / 1e6:,.1f} MB) from {urlsplit(url).netloc}")
     return tqdm(total=file.size, desc=name, unit="B", unit_scale=True, disable=not (progress and terminal))

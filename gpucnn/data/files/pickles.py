@@ -54,6 +54,9 @@ def read_pickle(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged, is no dictionary, or asks for anything but plain values and arrays.
     """
+    if content.startswith(b"\x80\x05"):
+        remedy = "write it anew by pickle.dump(..., protocol=4), or take the publisher's file"
+        raise ValueError(f"it was pickled by protocol 5, but CIFAR's files have protocols 2 to 4: {remedy}")
     try:
         check_program(content)
         found = InertUnpickler(io.BytesIO(content), encoding="bytes").load()

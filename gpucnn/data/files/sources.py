@@ -48,6 +48,7 @@ class Source:
         about: a one-line description.
         load: the place found -> (train, test); built-in sets ignore the place.
         find: a data directory -> the folder or archive in it, or None where it has neither; None for built-in sets.
+        lacks: a data directory -> the files that are missing from a folder in it that has some of them.
         files: the place found -> the files that ``load`` reads.
         remote: what to download; empty for built-in sets.
         known: other files of the publisher, which are read but not downloaded.
@@ -57,6 +58,7 @@ class Source:
     about: str
     load: Callable[[Path], tuple[Dataset, Dataset]]
     find: Callable[[Path], Path | None] | None = None
+    lacks: Callable[[Path], list[Path]] = lambda data_dir: []
     files: Callable[[Path], list[Path]] = lambda place: []
     remote: tuple[RemoteFile, ...] = ()
     known: tuple[RemoteFile, ...] = ()
@@ -105,6 +107,13 @@ def locate(source: Source, data_dir: str | os.PathLike[str] | None = None) -> Pa
     """The first place that has the data set, or None."""
     found = map(source.find, search_places(data_dir)) if source.find else ()
     return next(filter(None, found), None)
+
+
+def gap(source: Source, data_dir: str | os.PathLike[str] | None = None) -> str:
+    """Which files a folder with a part of the data set lacks, in words; "" where there is no such folder."""
+    missing = next(filter(None, map(source.lacks, search_places(data_dir))), [])
+    names = ", ".join(path.name for path in missing)
+    return f"{names} {'is' if len(missing) == 1 else 'are'} missing from {missing[0].parent}" if missing else ""
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:

@@ -1,4 +1,4 @@
-"""Optimiser steps and averages over the flat buffers: one pass each, in place."""
+"""Optimizer steps and averages over the flat buffers: one pass each, in place."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-// Optimiser steps and averages over flat float32 buffers, in place: one pass, 16 bytes a load where the buffers are aligned to them.
+// Optimizer steps and averages over flat float32 buffers, in place: one pass, 16 bytes a load where the buffers are aligned to them.
 //
 // Grid: one thread a vector, up to a limit of blocks that stride over the rest.
 // The learning rate, the fraction and the step may live on the device, so that a CUDA graph reads them anew at every replay; where

@@ -1,4 +1,4 @@
-"""Optimiser steps and averages over the flat float32 buffers: one kernel each, in place.
+"""Optimizer steps and averages over the flat float32 buffers: one kernel each, in place.
 
 The learning rate, the weight of an average and Adam's step are numbers, or 0-d arrays on the device (float64 and int64)
 that the kernel reads when it runs; so a captured step can be replayed with other values, and the host never waits.

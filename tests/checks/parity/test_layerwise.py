@@ -207,12 +207,12 @@ def test_every_kernel_of_the_cpu_can_be_found_wrong() -> None:
 
 @pytest.mark.parametrize(("op", "kind"), [(optim.sgd_update, "SGD"), (optim.momentum_update, "momentum"),
                                           (optim.adam_update, "AdamW")])  # fmt: skip
-def test_a_wrong_optimiser_is_found(op, kind) -> None:
+def test_a_wrong_optimizer_is_found(op, kind) -> None:
     def kernel(w, g, *rest):
         op(w, g * np.float32(1.001), *rest)
 
     wrong = [row for row in layers_of("zoo", Backend("broken", np, {op: kernel})) if not row.passed]
-    assert {(row.layer, row.kind) for row in wrong} == {("(optimiser)", kind)}
+    assert {(row.layer, row.kind) for row in wrong} == {("(optimizer)", kind)}
 
 
 @pytest.mark.parametrize("seed", range(3))

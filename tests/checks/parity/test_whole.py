@@ -90,7 +90,7 @@ def test_the_curve_is_that_of_the_trainer() -> None:
     np.testing.assert_allclose(parity.training.float64, losses, rtol=1e-5)
 
 
-def test_a_wrong_optimiser_parts_the_curves() -> None:
+def test_a_wrong_optimizer_parts_the_curves() -> None:
     def kernel(w, g, *rest):
         momentum_update(w, g * np.float32(1.01), *rest)
 

@@ -487,7 +487,7 @@ def test_without_a_terminal_progress_is_one_line(
 ) -> None:
     download(published(server, "good"), tmp_path)
     lines = capsys.readouterr()
-    assert lines.err.startswith("downloading file.bin (0.7 MB) from 127.0.0.1:")
+    assert lines.err.startswith("gpucnn: downloading file.bin (0.7 MB) from 127.0.0.1:")
     assert lines.err.count("\n") == 1
     assert lines.out == ""
 

@@ -64,7 +64,7 @@ STORED: dict[Op, tuple[int, ...]] = {
     losses.softmax_cross_entropy: (0,),
     metrics.count_correct: (0,),
 }
-"""Op -> which arguments may be float16; parameters and optimiser state stay float32."""
+"""Op -> which arguments may be float16; parameters and optimizer state stay float32."""
 
 SMALL_RESULTS = {conv2d.bias_grad: (0,), losses.softmax_cross_entropy: (0,), metrics.count_correct: (0,)}
 """Op -> results that are not stored as its arguments are; of all others the first one is, and what belongs to channels

@@ -1,4 +1,4 @@
-"""Whole training steps on the GPU's table, run on the CPU: what layers, loader and optimisers hand to the kernels."""
+"""Whole training steps on the GPU's table, run on the CPU: what layers, loader and optimizers hand to the kernels."""
 
 import numpy as np
 import pytest

@@ -22,6 +22,8 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from gpucnn import terminal
+
 DIGEST = hashlib.sha256().digest_size
 _told: set[str] = set()
 
@@ -30,8 +32,7 @@ def tell(line: str) -> None:
     """One line on standard error, once a process."""
     if line not in _told:
         _told.add(line)
-        with suppress(OSError, ValueError, AttributeError):  # it may be closed, or not be there
-            print(f"gpucnn: {line}", file=sys.stderr, flush=True)
+        terminal.tell(line)
 
 
 def sources_digest() -> str:

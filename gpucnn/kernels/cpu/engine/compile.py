@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 
+from gpucnn import terminal
 from gpucnn.kernels.cpu.engine.cache import SealedCache, cache_folder
 
 FAST_MATH = {"contract"}
@@ -24,16 +26,37 @@ def compiled() -> list[Path]:
     return sorted(CACHE.glob("**/*.nbc")) if CACHE else []
 
 
-def notice() -> bool:
-    """One line where the kernels have never been compiled on this machine; they are, each at its first call."""
-    first = not compiled()
-    if first:
-        print(
-            "gpucnn: compiling CPU kernels, once: the first step takes about fifteen seconds",
-            file=sys.stderr,
-            flush=True,
-        )
-    return first
+class Notice(event.Listener):
+    """Says that kernels are being compiled: on a terminal for as long as it lasts, elsewhere by a line a process."""
+
+    def __init__(self) -> None:
+        self.depth = self.count = 0
+        self.told = False
+        self.before = ""
+
+    def on_start(self, event: Any) -> None:
+        place = place_of(event)
+        if place and self.depth == 0:  # else it is a function that a kernel calls
+            self.count += 1
+            self.before = terminal.show(f"compiling CPU kernels, once ({self.count} so far); up to half a minute")
+            if not (self.told or "engine" in place or terminal.is_terminal(sys.stderr)):  # the engine takes a second
+                self.told = True
+                terminal.tell("compiling CPU kernels, once; up to half a minute")
+        self.depth += bool(place)
+
+    def on_end(self, event: Any) -> None:
+        self.depth -= bool(place_of(event))
+        if self.depth == 0:
+            terminal.show(self.before)
+
+
+def place_of(event: Any) -> str:
+    """Where in this package the function lies that is compiled; "" for one of somebody else."""
+    module = str(event.data["dispatcher"].py_func.__module__)
+    return module if module.startswith("gpucnn.") else ""
+
+
+event.register("numba:compile", Notice())
 
 
 def compile_ahead() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 from gpucnn.errors import DeviceError
 from gpucnn.kernels.gpu.cudnn.geometry import Geometry
 from gpucnn.kernels.gpu.cudnn.options import Options
-from gpucnn.kernels.gpu.cudnn.plan_cache import Environment, PlanCache, notice
+from gpucnn.kernels.gpu.cudnn.plan_cache import Environment, PlanCache
 from gpucnn.kernels.gpu.cudnn.plans import Context, Plans
+from gpucnn.terminal import tell
 from gpucnn.types import Array
 
 REMEDY = "pip install 'gpucnn[cuda13]' or 'gpucnn[cuda12]'"
@@ -78,7 +79,7 @@ def opened(cupy: Any, device: int) -> Context | str:
     if found is None:
         found = _opened[device] = open_cudnn(cupy, device)
         if isinstance(found, str):
-            notice(f"convolutions run on the reference implementation, without cuDNN: {found}")
+            tell(f"convolutions run on the reference implementation, without cuDNN: {found}")
     return found
 
 

@@ -11,12 +11,13 @@ a file.
 import json
 import os
 import re
-import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+
+from gpucnn.terminal import tell
 
 FORMAT = 2  # 1 had engines that were not compared with others
 
@@ -60,11 +61,6 @@ def default_folder() -> Path | None:
     return None
 
 
-def notice(message: str) -> None:
-    """One line for the user."""
-    print(f"gpucnn: {message}", file=sys.stderr, flush=True)
-
-
 class PlanCache:
     """Choices by a convolution's description, read once and written after each new one."""
 
@@ -74,7 +70,7 @@ class PlanCache:
         folder = folder or default_folder()
         self.writable = folder is not None
         if folder is None:
-            notice("the choice of cuDNN engines is not kept: this user has no home folder: set XDG_CACHE_HOME")
+            tell("the choice of cuDNN engines is not kept: this user has no home folder: set XDG_CACHE_HOME")
         self.path = (folder or Path(os.devnull)) / f"{re.sub(r'[^A-Za-z0-9._]+', '-', name)}.json"
         self.choices = self.read() if folder else {}
 
@@ -103,7 +99,7 @@ class PlanCache:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             self.writable = False
-            notice(f"the choice of cuDNN engines cannot be kept in {self.path} ({error.strerror or error})")
+            tell(f"the choice of cuDNN engines cannot be kept in {self.path} ({error.strerror or error})")
 
     def read(self) -> dict[str, Choice]:
         """What is on disk; nothing where there is no file, or one that is not to be trusted."""
@@ -113,7 +109,7 @@ class PlanCache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            notice(f"ignoring {self.path}, which will be written anew: {' '.join(str(error).split())}")
+            tell(f"ignoring {self.path}, which will be written anew: {' '.join(str(error).split())}")
             return {}
 
 

@@ -13,8 +13,9 @@ from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
 from gpucnn.kernels.gpu.cudnn.autotune import agreeing, fastest
 from gpucnn.kernels.gpu.cudnn.geometry import Geometry
 from gpucnn.kernels.gpu.cudnn.options import Options
-from gpucnn.kernels.gpu.cudnn.plan_cache import Choice, PlanCache, notice
+from gpucnn.kernels.gpu.cudnn.plan_cache import Choice, PlanCache
 from gpucnn.kernels.gpu.cudnn.workspace import Workspace
+from gpucnn.terminal import tell
 from gpucnn.types import Array
 
 AGREEMENT = {"float32": 1e-3, "TF32": 2e-2, "float16": 2e-2}
@@ -126,7 +127,7 @@ class Plans:
             with self.lock:
                 plan = self.plans[geometry] = Plan(self.cudnn, geometry, self.options, handle=self.handle)
             if plan.refusal and not geometry.problem():
-                notice(f"cuDNN does not compute {geometry}: {plan.refusal}")
+                tell(f"cuDNN does not compute {geometry}: {plan.refusal}")
         return plan
 
     def run(self, geometry: Geometry, pointers: list[int], result: Array) -> None:
@@ -183,7 +184,7 @@ class Plans:
             MemoryError: CuPy's, where none can be and one would have, had there been room for its scratch memory.
         """
         if not self.context.told:
-            notice(f"timing cuDNN's engines, once per shape; what is found is kept in {self.cache.path}")
+            tell(f"timing cuDNN's engines, once per shape; what is found is kept in {self.cache.path}")
             self.context.told = True
         graph = plan.graph
         candidates = [i for i in range(len(names)) if cudnn_graph.buildable(self.cudnn, graph, i)]
@@ -231,7 +232,7 @@ class Plans:
         kind = "TF32" if self.options.tf32 and geometry.dtype.name == "float32" else geometry.dtype.name
         found, others = agreeing(candidates, compute, AGREEMENT[kind])
         if others:
-            notice(
+            tell(
                 f"not used for {geometry}: {', '.join(names[index] for index in others)}; {len(found)} other engines "
                 "of cuDNN agree on another result"
             )
