@@ -1,5 +1,7 @@
 """Philox: the published vectors, independence of streams, and the distributions made of it."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,23 @@ def test_normal_has_the_moments_of_a_normal() -> None:
     assert abs((z**3).mean()) < 0.04
     assert abs((z**4).mean() - 3) < 0.1
     assert np.isfinite(z).all()
+
+
+def test_normal_is_the_equation_of_box_and_muller() -> None:
+    """From words that Philox gives, with Python's own functions: the half of a circle has the same distribution."""
+    words = random.bits((2, 3, 5), seed=3, stream=4, step=9).reshape(2, -1).tolist()
+    drawn = random.normal((3, 5), seed=3, stream=4, step=9).reshape(-1)
+    assert drawn.dtype == np.float64
+    for z, first, second in zip(drawn, *words, strict=True):
+        u1, u2 = 1.0 - first / 2**32, second / 2**32
+        assert z == pytest.approx(math.sqrt(-2.0 * math.log(u1)) * math.cos(math.tau * u2), rel=1e-12)
+
+
+def test_normal_is_distributed_as_it_says() -> None:
+    stats = pytest.importorskip("scipy.stats")  # comes with scikit-learn
+    z = random.normal((50_000,), seed=5, stream=6)
+    assert stats.kstest(z, stats.norm.cdf).statistic < 0.0085  # one in a thousand is larger
+    assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 0.02
 
 
 def test_integers_reach_all_values_below_the_bound() -> None:

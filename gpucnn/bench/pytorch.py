@@ -61,12 +61,14 @@ def to_torch(layer: ours.Layer) -> nn.Module:
     """
     module = _module(layer)
     with torch.no_grad():
-        for name, parameter in ({} if layer.children() else layer.parameters()).items():
-            value = torch.from_numpy(layer.backend.to_host(parameter.data).copy())
+        parameters = {} if layer.children() else layer.parameters()
+        buffers = {} if layer.children() else layer.buffers()
+        for name, entry in {**parameters, **buffers}.items():
+            value = torch.from_numpy(layer.backend.to_host(entry.data).copy())
             holder = module[0] if isinstance(module, nn.Sequential) else module
             target = getattr(holder, {"scale": "weight", "shift": "bias"}.get(name, name))
             target.copy_(value.permute(0, 3, 1, 2) if value.ndim == 4 else value)
-            target.requires_grad_(parameter.trainable)
+            target.requires_grad_(name in parameters and parameters[name].trainable)
     return module
 
 

@@ -304,6 +304,48 @@ def test_an_epoch_reports_its_own_steps_alone() -> None:
     assert reports[0].train_loss == reports[1].train_loss
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_the_test_set_is_evaluated_whole(count: int, drop_last: bool) -> None:
+    """Whatever the batches: by a forward pass of all images at once."""
+    trainer = tiny_trainer(drop_last=drop_last)
+    test = images(count, seed=3)
+    (report,) = trainer.fit(images(), test, epochs=1)
+    x = (test.images / 255.0 - np.array(images().mean)) / np.array(images().std)
+    logits = trainer.model.eval()(x.astype(np.float32)).astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(count), test.labels]
+    assert report.test_loss == pytest.approx(losses.mean(), rel=1e-4)
+    assert report.test_accuracy == pytest.approx((logits.argmax(axis=1) == test.labels).mean(), abs=1e-12)
+    np.testing.assert_array_equal(trainer.evaluate(test).predictions, logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize("max_steps", [0, 6])
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(max_steps: int) -> None:
+    used = []
+
+    def schedule(step: int) -> float:
+        return 0.01 / (step + 1)
+
+    trainer = tiny_trainer(schedule=schedule, max_steps=max_steps)
+    update = trainer.precision.update
+    trainer.precision.update = lambda optimizer, rates, step: used.append(rates) or update(optimizer, rates, step)
+    reports = list(trainer.fit(images(), images(), epochs=2))  # 4 batches an epoch
+    last = [3, 7] if not max_steps else [3, 5]
+    assert [report.learning_rate for report in reports] == [0.01 / (step + 1) for step in last]
+    assert [row["learning_rate"] for row in trainer.progress.history] == [0.01 / (step + 1) for step in last]
+    assert [set(rates.values()) for rates in used] == [{0.01 / (step + 1)} for step in range(last[-1] + 1)]
+
+
+def test_of_equal_epochs_the_first_is_the_best() -> None:
+    trainer = tiny_trainer(schedule=schedules.constant(0.0), averages=[])
+    for parameter in trainer.model.parameters().values():
+        parameter.data[...] = 0.0  # all logits are equal, whatever batch norm has seen
+    reports = list(trainer.fit(images(), images(), epochs=3))
+    assert len({report.test_accuracy for report in reports}) == 1
+    assert trainer.progress.best_epoch == 1
+    assert trainer.progress.best_accuracy == reports[0].test_accuracy
+
+
 @pytest.mark.parametrize("outputs", [2, 5])
 def test_a_net_with_another_number_of_outputs_is_refused_before_the_first_step(outputs: int) -> None:
     net = Sequential(Flatten(), Linear(36, outputs))
