@@ -110,7 +110,7 @@ class Worker:
         with (self.base / "output.txt").open("w+") as output:
             child = subprocess.Popen(
                 command, cwd=self.code, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=limit_memory,
+                start_new_session=True, preexec_fn=before_exec,
             )  # fmt: skip
             try:
                 code = child.wait(timeout=3600.0)
@@ -160,9 +160,11 @@ class Worker:
         return {"passed": "survived", "failed": "killed"}.get(found, found), by
 
 
-def limit_memory() -> None:
+def before_exec() -> None:
+    """Little memory for a mutant that asks for all of it, and the signals of a terminal, whoever started this run."""
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def kernels_digest(root: Path) -> str:
