@@ -176,9 +176,9 @@ def rules() -> list[dict[str, str]]:
     return tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))["equivalent"]
 
 
-def is_equivalent(mutant: Mutant) -> bool:
-    """Whether ``mutants.toml`` says so: all that an entry names must match, ``change`` and ``function`` as a whole."""
-    for rule in rules():
+def is_equivalent(mutant: Mutant, exceptions: list[dict[str, str]]) -> bool:
+    """Whether one of the exceptions says so: all that it names must match, ``change`` and ``function`` as a whole."""
+    for rule in exceptions:
         if (
             mutant.file.startswith(rule["file"])
             and rule.get("function", mutant.function) == mutant.function
@@ -196,7 +196,7 @@ def draw(root: Path, places: Collection[str], seed: int) -> list[Mutant]:
         file = str(path.relative_to(root))
         if any(file.startswith(place) for place in places):
             for mutant in mutants_of(root, file):
-                if not is_equivalent(mutant):
+                if not is_equivalent(mutant, rules()):
                     by_line.setdefault((file, mutant.line), []).append(mutant)
     drawn = [min(found, key=lambda m: m.rank(seed, whole=True)) for found in by_line.values()]
     return sorted(drawn, key=lambda m: (m.rank(seed, whole=False), m.line))
