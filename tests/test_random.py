@@ -55,6 +55,15 @@ def test_seeds_streams_and_steps_give_different_numbers() -> None:
     assert random.stream_id("shuffle") != random.stream_id("flip")
 
 
+def test_what_is_made_of_words_by_python_integers() -> None:
+    words = random.bits((24,), seed=5, stream=6, step=7).tolist()
+    assert random.uniform((24,), seed=5, stream=6, step=7).tolist() == [(word >> 8) / 2**24 for word in words]
+    assert random.integers((24,), 7, seed=5, stream=6, step=7).tolist() == [word * 7 // 2**32 for word in words]
+    high, low = random.bits((2, 24), seed=5, stream=6, step=7).tolist()
+    keys = [h * 2**32 + part for h, part in zip(high, low, strict=True)]
+    assert random.permutation(24, seed=5, stream=6, step=7).tolist() == sorted(range(24), key=keys.__getitem__)
+
+
 def test_uniform_is_uniform_and_below_one() -> None:
     u = random.uniform((100_000,), seed=1, stream=2)
     assert u.dtype == np.float32

@@ -55,7 +55,7 @@ def test_each_shard_is_done_once(count) -> None:
         assert marks.tolist() == [who] * threads.SHARDS
     team.dismiss()
     for worker in team.workers:
-        worker.join(timeout=10)
+        worker.join(timeout=60)
         assert not worker.is_alive()
 
 
@@ -112,7 +112,7 @@ def test_resizing_lets_the_old_workers_go() -> None:
     old = list(team.workers)
     team.resize(2)
     for worker in old:
-        worker.join(timeout=10)
+        worker.join(timeout=60)
         assert not worker.is_alive()
     assert len(team.workers) == 1
     team.dismiss()
