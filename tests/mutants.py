@@ -20,7 +20,8 @@ SWAPS = {
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr, ast.MatMult: ast.Mult,
 }  # fmt: skip
 TEXT = {"Raise", "JoinedStr", "Import", "ImportFrom", "Assert"}  # messages, and what fails at once
-UNCALLED = {"tell", "print", "isinstance", "cast", "TypeVar", "super"}  # messages, types
+UNCALLED = {"tell", "print", "isinstance", "cast", "TypeVar", "super", "streams"}  # messages, types, speed
+SPEED = {"work"}  # keyword arguments that choose between ways to the same result
 
 Point = tuple[ast.AST, str]
 
@@ -96,7 +97,7 @@ def expression_points(node: ast.AST) -> Iterator[Point]:
                 if ast.dump(pair[0]) != ast.dump(pair[1]) and not any(isinstance(a, ast.Starred) for a in pair):
                     yield node, changed(node, args=[*args[:i], *pair[::-1], *args[i + 2 :]])
             for i, keyword in enumerate(keywords):
-                if keyword.arg:
+                if keyword.arg and keyword.arg not in SPEED:
                     yield node, changed(node, keywords=without(keywords, i))
         case ast.Slice(lower=lower, upper=upper):
             for bound, sign in ((lower, "+"), (upper, "-")):
@@ -139,7 +140,7 @@ def points(node: ast.AST, function: str = "") -> Iterator[tuple[ast.AST, str, st
         if isinstance(called, ast.Name) and called.id in UNCALLED:
             return
     yield from ((old, new, function) for old, new in (*expression_points(node), *statement_points(node)))
-    if type(node).__name__ in TEXT or is_type(node):
+    if type(node).__name__ in TEXT or is_type(node) or (isinstance(node, ast.keyword) and node.arg in SPEED):
         return
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         function = f"{function}.{node.name}".strip(".")

@@ -82,7 +82,7 @@ def test_the_text_fits_80_columns_and_names_every_class(trained, capsys, monkeyp
     assert max(map(len, text.splitlines())) <= 80
     assert f"accuracy  {trained.report.test_accuracy:.4f}" in text
     assert "confusion matrix" in text
-    report = evaluate(capsys, "--checkpoint", trained.path)
+    report = evaluate(capsys, "--checkpoint", trained.path.name)
     many = {f"class {i} with a long name": report["per_class"]["0"] for i in range(100)}
     matrix = (np.eye(100, dtype=int) * 100).tolist()
     matrix[3][70] = 8

@@ -13,6 +13,8 @@ from kernel_samples import convolution_calls
 from gpucnn.devices import cpu
 from gpucnn.kernels.cpu.conv import direct, winograd
 from gpucnn.kernels.cpu.conv.conv2d import DIRECT, WINOGRAD, plan
+from gpucnn.kernels.cpu.engine.microkernel import FULL, HALVES, NARROW
+from gpucnn.kernels.cpu.engine.simd import LANES
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.layers.windows import output_size
 
@@ -84,6 +86,18 @@ def test_parity_with_the_op_in_float64(case) -> None:
             got, wanted = WAYS[way][op](*args), exact(op, args)
             assert got.dtype == np.float32
             assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max(), (op.__name__, way)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_blocks_for_wide_and_for_narrow_registers(case, wide, monkeypatch) -> None:
+    """Whichever this machine has."""
+    monkeypatch.setattr(direct, "kind_of", lambda f: HALVES if f <= LANES // 2 else FULL if wide else NARROW)
+    monkeypatch.setattr(winograd, "WIDE", wide)
+    for op, args in convolution_calls(*arrays(case)):
+        wanted = exact(op, args)
+        for way in {case[5], DIRECT}:
+            assert np.abs(WAYS[way][op](*args) - wanted).max() <= 2e-5 * np.abs(wanted).max(), (op.__name__, way)
 
 
 @pytest.mark.torch
