@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.machinery import SourceFileLoader
@@ -38,44 +38,52 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS = "gpucnn/kernels/cpu/"
 
 TESTS = {
-    "gpucnn/layers/": "layers checks models test_lecture.py optim training kernels/cpu/test_parity.py runs "
-    "bench/test_steps.py kernels/gpu/test_float16_ops.py devices",
-    "gpucnn/losses.py": "test_losses.py test_lecture.py training checks kernels/cpu/test_parity.py",
-    "gpucnn/metrics.py": "test_metrics.py inference training runs",
-    "gpucnn/random.py": "test_random.py test_same_draws.py layers data/augment",
-    "gpucnn/optim/": "optim checks training runs devices kernels/cpu/test_parity.py kernels/gpu/test_muon_kernel.py",
-    "gpucnn/data/loader.py": "data/test_loader.py data/augment training test_same_draws.py devices",
-    "gpucnn/data/dataset.py": "data training",
-    "gpucnn/checkpoint/": "checkpoint runs cli/test_inspect.py cli/test_train.py",
-    "gpucnn/runs/resume.py": "runs cli/test_train.py",
-    "gpucnn/runs/state.py": "runs cli/test_train.py cli/test_evaluate.py",
-    "gpucnn/inference/evaluate.py": "inference training",
-    "gpucnn/training/": "training runs devices cli/test_train.py kernels/gpu/test_emulated_steps.py",
-    "gpucnn/kernels/cpu/conv/": "layers/test_conv2d.py kernels/cpu checks devices",
-    "gpucnn/kernels/cpu/engine/": "kernels/cpu checks devices",
-    "gpucnn/kernels/cpu/": "layers optim test_losses.py data/augment kernels/cpu checks devices",
+    "gpucnn/layers/": "layers/test_fusion.py checks/test_gradcheck.py | layers checks/test_gradcheck.py models "
+    "test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py kernels/gpu/test_float16_ops.py",
+    "gpucnn/losses.py": "| test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py",
+    "gpucnn/metrics.py": "| inference training/test_trainer.py runs/test_state.py",
+    "gpucnn/random.py": "| test_same_draws.py layers/test_dropout.py layers/test_initializers.py data/augment",
+    "gpucnn/optim/": "| optim training/test_trainer.py training/test_precision.py runs/test_state.py",
+    "gpucnn/data/loader.py": "| data/augment training/test_trainer.py test_same_draws.py",
+    "gpucnn/data/dataset.py": "| data/test_synthetic.py data/test_digits.py training/test_trainer.py",
+    "gpucnn/checkpoint/": "checkpoint/test_checkpoint_round_trip.py | checkpoint runs cli/test_inspect.py",
+    "gpucnn/runs/resume.py": "| runs cli/test_train.py",
+    "gpucnn/runs/state.py": "| runs cli/test_train.py cli/test_evaluate.py",
+    "gpucnn/inference/evaluate.py": "| inference training/test_trainer.py",
+    "gpucnn/training/": "training/test_trainer.py | training runs/test_state.py devices/test_strict_epochs.py",
+    "gpucnn/kernels/cpu/conv/": "layers/test_conv2d.py kernels/cpu/test_convolution_kernels.py | kernels/cpu",
+    "gpucnn/kernels/cpu/engine/": "kernels/cpu/test_paths.py | kernels/cpu devices/test_strict.py",
+    "gpucnn/kernels/cpu/": "kernels/cpu/test_parity.py | kernels/cpu layers/test_batchnorm.py layers/test_pooling.py "
+    "layers/test_activations.py layers/test_dropout.py optim/test_optimizer.py test_losses.py test_metrics.py",
 }
-"""Which files are mutated, and the tests of each, the likeliest to fail first; the longest match counts."""
+"""Which files are mutated, and their tests besides those of the same name: in a first run | in a second one.
 
-SLOW = ("test_guard_pages", "test_whole_steps", "test_threads", "test_loss_curves", "test_cache", "test_layerwise")
-"""Tests that come last, but for their own file."""
+The longest match counts.
+"""
 
 
-def tests_of(root: Path, file: str) -> list[str]:
-    """The test files for a file of the package: its mirror images first, then those of ``TESTS``."""
+def tests_of(root: Path, file: str) -> tuple[list[str], list[str]]:
+    """The test files for a file of the package: those of the same name and of the first run, and the others."""
     stem, place = Path(file).stem, max((place for place in TESTS if file.startswith(place)), key=len)
-    found: list[Path] = []
-    for name in TESTS[place].split():
+    first, second = (part.split() for part in TESTS[place].split("|"))
+    mirrors = [path for path in sorted(root.glob("tests/**/test_*.py")) if path.stem == f"test_{stem}"]
+    near = list(dict.fromkeys([*mirrors, *files_of(root, first)]))
+    far = [path for path in files_of(root, second) if path not in near]
+    far.sort(key=lambda path: stem not in path.stem)
+    return [str(path.relative_to(root)) for path in near], [str(path.relative_to(root)) for path in far]
+
+
+def files_of(root: Path, names: list[str]) -> Iterator[Path]:
+    for name in names:
         path = root / "tests" / name
-        found += sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
-    found.sort(key=lambda path: (path.stem != f"test_{stem}", path.stem in SLOW, stem not in path.stem))
-    return list(dict.fromkeys(str(path.relative_to(root)) for path in found))
+        yield from sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
 
 
 class Worker:
     """A copy of the repository with a home, a temporary folder and compiled kernels of its own."""
 
-    def __init__(self, number: int, allowance: float) -> None:
+    def __init__(self, number: int, allowance: float, *, near: bool = False) -> None:
+        self.near = near
         self.base = Path(tempfile.gettempdir()) / f"gpucnn-mutants-{os.getuid()}" / str(number)
         self.code, self.temporary, self.allowance = self.base / "code", self.base / "tmp", allowance
         self.kernels = self.base / "home" / "gpucnn"
@@ -133,7 +141,7 @@ class Worker:
         if stamp.exists() and stamp.read_text() == digest.hexdigest():
             return
         self.durations.unlink(missing_ok=True)
-        files = sorted({test for place in TESTS for test in tests_of(self.code, place)})
+        files = sorted({test for place in TESTS for part in tests_of(self.code, place) for test in part})
         found, failed = self.pytest(files)
         if found != "passed":
             raise RuntimeError(f"a test fails without a mutant: {failed}")
@@ -150,10 +158,8 @@ class Worker:
             new_cache = self.kernels / f"kernels-{kernels_digest(self.code)}"
             if new_cache != old_cache:
                 link_cache(old_cache, new_cache, importers(self.code, mutant.file))
-            tests, stem = tests_of(self.code, mutant.file), path.stem
-            near = [test for test in tests if stem in Path(test).stem] or tests[:1]
-            for files in (near, [test for test in tests if test not in near]):  # importing all of them takes a while
-                found, by = self.pytest(files, "-x", "--tb=no")
+            for files in tests_of(self.code, mutant.file)[: 1 if self.near else 2]:  # importing them all takes a while
+                found, by = self.pytest(files, "-x", "--tb=no") if files else ("passed", "")
                 if found != "passed":
                     break
         finally:
@@ -274,6 +280,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", metavar="TEXT", help="files whose path contains this")
     parser.add_argument("--again", action="store_true", help="try the survivors of an earlier run again")
+    parser.add_argument("--near", action="store_true", help="a quick run: the first tests of each file alone")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument("--allowance", type=float, default=60.0, help="seconds added to ten times a test's own")
     chosen = parser.parse_args()
@@ -289,7 +296,7 @@ def main() -> None:
             waiting.put(mutant)
 
     def work(number: int) -> None:
-        worker = Worker(number, chosen.allowance)
+        worker = Worker(number, chosen.allowance, near=chosen.near)
         worker.baseline()
         with suppress(queue.Empty):
             while True:
