@@ -29,6 +29,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -106,32 +107,24 @@ class Worker:
         """Run tests; returns "passed", "failed" or "timeout", and the first test that failed."""
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
-        env = {name: value for name, value in os.environ.items() if not name.startswith("GPUCNN")}
-        env |= {
+        env = {
             "PYTHONPATH": f"{self.code}{os.pathsep}{self.code / 'tests'}",
             "XDG_CACHE_HOME": str(self.base / "home"),
             "TMPDIR": str(self.temporary),
             "PYTHONDONTWRITEBYTECODE": "1",
             "GPUCNN_MUTATE": f"{self.durations}{os.pathsep}{self.allowance}",
         }
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "mutate", "-p", "no:cacheprovider", *options, *files]
-        with (self.base / "output.txt").open("w+") as output:
-            child = subprocess.Popen(
-                command, cwd=self.code, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=before_exec,
-            )  # fmt: skip
-            try:
-                code = child.wait(timeout=3600.0)
-            finally:
-                with suppress(ProcessLookupError):  # what a test has left
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-            output.seek(0)
-            lines = output.read().splitlines()
-        if code == 0:
+        output = self.base / "output.txt"
+        child = FORKS.Process(target=run_pytest, args=(self.code, env, output, [*options, *files]))
+        child.start()
+        child.join()
+        with suppress(ProcessLookupError):  # what a test has left
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.exitcode == 0:
             return "passed", ""
+        lines = output.read_text(errors="replace").splitlines()
         failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
-        return ("failed", failed[:160]) if failed or code != 1 else ("timeout", "")
+        return ("failed", failed[:160]) if failed or child.exitcode != 1 else ("timeout", "")
 
     def baseline(self) -> None:
         """Run all tests on the package as it is: they must pass, compile the kernels and show how long they take."""
@@ -171,11 +164,32 @@ class Worker:
         return {"passed": "survived", "failed": "killed"}.get(found, found), by
 
 
-def before_exec() -> None:
-    """Little memory for a mutant that asks for all of it, and the signals of a terminal, whoever started this run."""
-    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-    for number in (signal.SIGINT, signal.SIGHUP):
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["pytest", "hypothesis", "numpy", "numba", "h5py", "sklearn", "torch"])  # but not gpucnn
+
+
+def run_pytest(code: Path, env: dict[str, str], output: Path, arguments: list[str]) -> None:
+    """Run tests in this process, a fork of one that has imported the libraries."""
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))  # a mutant may ask for all memory
+    for number in (signal.SIGINT, signal.SIGHUP):  # whoever started this run may ignore them
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    null, file = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for old, new in ((null, 0), (file, 1), (file, 2)):
+        os.dup2(old, new)
+    os.chdir(code)
+    for name in [name for name in os.environ if name.startswith("GPUCNN")]:
+        del os.environ[name]
+    os.environ.update(env)
+    sys.dont_write_bytecode, tempfile.tempdir = True, None
+    here = str(ROOT / "tests")
+    sys.path[:] = [*env["PYTHONPATH"].split(os.pathsep), *(p for p in sys.path if p not in (here, str(ROOT), ""))]
+    for name in ("mutate", "mutants", "__main__", "__mp_main__"):  # this copy's are the checkout's
+        sys.modules.pop(name, None)
+    code_ = pytest.main(["-q", "-p", "mutate", "-p", "no:cacheprovider", *arguments])
+    sys.stdout.flush()
+    os._exit(int(code_))
 
 
 def kernels_digest(root: Path) -> str:

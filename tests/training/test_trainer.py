@@ -5,48 +5,23 @@ from inspect import signature
 
 import numpy as np
 import pytest
-from trainer_settings import arguments, copy_state
+from trainer_settings import CLASSES, copy_state, images, tiny_net, tiny_trainer
 
 from gpucnn import optim
 from gpucnn.backend import REFERENCE
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.errors import NotANumberError, ShapeError
-from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, ReLU, Sequential
+from gpucnn.layers import BatchNorm, Conv2D, Flatten, Linear, ReLU, Sequential
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.optim import schedules
 from gpucnn.optim.averages import EMA
 from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.trainer import Progress, Trainer
 
-CLASSES = ("dark", "middle", "bright")
-
-
-def images(count: int = 50, seed: int = 0) -> Dataset:
-    """Noise of three brightnesses: a task that a tiny net learns in a few steps."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, count).astype(np.uint8)
-    pixels = rng.integers(0, 80, (count, 6, 6, 1)) + 80 * labels[:, None, None, None]
-    return Dataset("noise", pixels.astype(np.uint8), labels, CLASSES)
-
-
 EVERYTHING = Augmentation(
     flip=True, crop=1, cutout=2, flip_mode="alternating", mixup=0.4, cutmix=1.0, mixup_prob=0.8,
     rotation=10.0, scale=0.1, elastic=5.0, elastic_sigma=1.5, brightness=0.1, contrast=0.2,
 )  # fmt: skip
-
-
-def tiny_net() -> Layer:
-    return Sequential(Conv2D(1, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
-
-
-def tiny_trainer(**changes: object) -> Trainer:
-    settings = {
-        "batch_size": 16,
-        "schedule": schedules.cosine(0.1, 16),
-        "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2, mixup=0.2, mixup_prob=0.5),
-        "seed": 7,
-    }
-    return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **arguments({**settings, **changes}))
 
 
 def everything(trainer: Trainer) -> dict[str, np.ndarray]:
@@ -302,48 +277,6 @@ def test_an_epoch_reports_its_own_steps_alone() -> None:
         reports += trainer.fit(images(), images(), epochs=1)
         assert trainer.metrics.sums() == (0.0, 0, 0)  # as a checkpoint between two epochs has them
     assert reports[0].train_loss == reports[1].train_loss
-
-
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
-def test_the_test_set_is_evaluated_whole(count: int, drop_last: bool) -> None:
-    """Whatever the batches: by a forward pass of all images at once."""
-    trainer = tiny_trainer(drop_last=drop_last)
-    test = images(count, seed=3)
-    (report,) = trainer.fit(images(), test, epochs=1)
-    x = (test.images / 255.0 - np.array(images().mean)) / np.array(images().std)
-    logits = trainer.model.eval()(x.astype(np.float32)).astype(np.float64)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(count), test.labels]
-    assert report.test_loss == pytest.approx(losses.mean(), rel=1e-4)
-    assert report.test_accuracy == pytest.approx((logits.argmax(axis=1) == test.labels).mean(), abs=1e-12)
-    np.testing.assert_array_equal(trainer.evaluate(test).predictions, logits.argmax(axis=1))
-
-
-@pytest.mark.parametrize("max_steps", [0, 6])
-def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(max_steps: int) -> None:
-    used = []
-
-    def schedule(step: int) -> float:
-        return 0.01 / (step + 1)
-
-    trainer = tiny_trainer(schedule=schedule, max_steps=max_steps)
-    update = trainer.precision.update
-    trainer.precision.update = lambda optimizer, rates, step: used.append(rates) or update(optimizer, rates, step)
-    reports = list(trainer.fit(images(), images(), epochs=2))  # 4 batches an epoch
-    last = [3, 7] if not max_steps else [3, 5]
-    assert [report.learning_rate for report in reports] == [0.01 / (step + 1) for step in last]
-    assert [row["learning_rate"] for row in trainer.progress.history] == [0.01 / (step + 1) for step in last]
-    assert [set(rates.values()) for rates in used] == [{0.01 / (step + 1)} for step in range(last[-1] + 1)]
-
-
-def test_of_equal_epochs_the_first_is_the_best() -> None:
-    trainer = tiny_trainer(schedule=schedules.constant(0.0), averages=[])
-    for parameter in trainer.model.parameters().values():
-        parameter.data[...] = 0.0  # all logits are equal, whatever batch norm has seen
-    reports = list(trainer.fit(images(), images(), epochs=3))
-    assert len({report.test_accuracy for report in reports}) == 1
-    assert trainer.progress.best_epoch == 1
-    assert trainer.progress.best_accuracy == reports[0].test_accuracy
 
 
 @pytest.mark.parametrize("outputs", [2, 5])
