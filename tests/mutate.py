@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import resource
 import shutil
 import signal
@@ -67,7 +68,8 @@ def tests_of(root: Path, file: str) -> tuple[list[str], list[str]]:
     """The test files for a file of the package: those of the same name and of the first run, and the others."""
     stem, place = Path(file).stem, max((place for place in TESTS if file.startswith(place)), key=len)
     first, second = (part.split() for part in TESTS[place].split("|"))
-    mirrors = [path for path in sorted(root.glob("tests/**/test_*.py")) if path.stem == f"test_{stem}"]
+    pattern = re.compile(f"test_(checkpoint_)?{stem}(s|es|_kernels)?")
+    mirrors = [path for path in sorted(root.glob("tests/**/test_*.py")) if pattern.fullmatch(path.stem)]
     near = list(dict.fromkeys([*mirrors, *files_of(root, first)]))
     far = [path for path in files_of(root, second) if path not in near]
     far.sort(key=lambda path: stem not in path.stem)
@@ -88,7 +90,7 @@ class Worker:
         self.base = Path(tempfile.gettempdir()) / f"gpucnn-mutants-{os.getuid()}" / str(number)
         self.code, self.temporary, self.allowance = self.base / "code", self.base / "tmp", allowance
         self.kernels = self.base / "home" / "gpucnn"
-        self.durations = self.base / "durations.json"
+        self.durations, self.watch = self.base / "durations.json", self.base / "timeout.txt"
         for folder in (self.code, self.kernels):
             folder.mkdir(parents=True, exist_ok=True)
         listed = subprocess.run(
@@ -112,7 +114,7 @@ class Worker:
             "XDG_CACHE_HOME": str(self.base / "home"),
             "TMPDIR": str(self.temporary),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "GPUCNN_MUTATE": f"{self.durations}{os.pathsep}{self.allowance}",
+            "GPUCNN_MUTATE": os.pathsep.join([str(self.durations), str(self.watch), str(self.allowance)]),
         }
         output = self.base / "output.txt"
         child = FORKS.Process(target=run_pytest, args=(self.code, env, output, [*options, *files]))
@@ -122,9 +124,16 @@ class Worker:
             os.killpg(child.pid, signal.SIGKILL)
         if child.exitcode == 0:
             return "passed", ""
-        lines = output.read_text(errors="replace").splitlines()
-        failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
-        return ("failed", failed[:160]) if failed or child.exitcode != 1 else ("timeout", "")
+        if self.watch.read_text():
+            return "timeout", ""
+        text = output.read_text(errors="replace")
+        found = (
+            line for line in text.splitlines() if line.startswith(("FAILED", "ERROR", "ImportError while loading"))
+        )
+        failed = next(found, f"signal {-child.exitcode}" if child.exitcode < 0 else "")
+        if not failed:
+            raise RuntimeError(f"pytest ended with code {child.exitcode}:\n{text[-2000:]}")
+        return "failed", failed[:160]
 
     def baseline(self) -> None:
         """Run all tests on the package as it is: they must pass, compile the kernels and show how long they take."""
@@ -165,7 +174,7 @@ class Worker:
 
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["pytest", "hypothesis", "numpy", "numba", "h5py", "sklearn", "torch"])  # but not gpucnn
+FORKS.set_forkserver_preload(["pytest", "numpy", "numba", "h5py", "sklearn", "torch"])  # but not gpucnn
 
 
 def run_pytest(code: Path, env: dict[str, str], output: Path, arguments: list[str]) -> None:
@@ -220,6 +229,7 @@ def importers(root: Path, file: str) -> set[str]:
 
 def link_cache(old: Path, new: Path, stale: set[str]) -> None:
     """A cache with the compiled kernels of another, without those of some modules."""
+    shutil.rmtree(new, ignore_errors=True)  # of a run that was stopped
     for path in old.rglob("*"):
         if path.is_file() and not any(path.name.startswith(f"{name.rpartition('.')[2]}.") for name in stale):
             there = new / path.relative_to(old)
@@ -260,15 +270,15 @@ class Results:
 class TimeLimit:
     """A plugin of pytest: notes the seconds of each test, or ends the process if a test takes ten times as long."""
 
-    def __init__(self, path: Path, allowance: float) -> None:
-        self.path, self.allowance = path, allowance
+    def __init__(self, path: Path, watch: Path, allowance: float) -> None:
+        self.path, self.allowance, self.watch = path, allowance, watch.open("w")
         self.known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         self.found: dict[str, float] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         limit = self.allowance + 10 * self.known.get(item.nodeid, 60.0)
-        faulthandler.dump_traceback_later(limit, exit=True)  # whoever holds Python's lock
+        faulthandler.dump_traceback_later(limit, exit=True, file=self.watch)  # whoever holds Python's lock
         start = time.monotonic()
         try:
             return (yield)
@@ -283,8 +293,8 @@ class TimeLimit:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Called where pytest loads this file as a plugin."""
-    path, allowance = os.environ["GPUCNN_MUTATE"].split(os.pathsep)
-    config.pluginmanager.register(TimeLimit(Path(path), float(allowance)))
+    durations, watch, allowance = os.environ["GPUCNN_MUTATE"].split(os.pathsep)
+    config.pluginmanager.register(TimeLimit(Path(durations), Path(watch), float(allowance)))
 
 
 def main() -> None:
