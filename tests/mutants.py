@@ -190,14 +190,17 @@ def is_equivalent(mutant: Mutant, exceptions: list[dict[str, str]]) -> bool:
     return False
 
 
+def all_mutants(root: Path, places: Collection[str]) -> list[Mutant]:
+    """All mutants of the files below some places."""
+    files = [str(path.relative_to(root)) for path in sorted((root / "gpucnn").rglob("*.py"))]
+    return [m for file in files if any(file.startswith(place) for place in places) for m in mutants_of(root, file)]
+
+
 def draw(root: Path, places: Collection[str], seed: int) -> list[Mutant]:
     """One mutant for each line below some places that has any, in random order."""
     by_line: dict[tuple[str, int], list[Mutant]] = {}
-    for path in sorted((root / "gpucnn").rglob("*.py")):
-        file = str(path.relative_to(root))
-        if any(file.startswith(place) for place in places):
-            for mutant in mutants_of(root, file):
-                if not is_equivalent(mutant, rules()):
-                    by_line.setdefault((file, mutant.line), []).append(mutant)
+    for mutant in all_mutants(root, places):
+        if not is_equivalent(mutant, rules()):
+            by_line.setdefault((mutant.file, mutant.line), []).append(mutant)
     drawn = [min(found, key=lambda m: m.rank(seed, whole=True)) for found in by_line.values()]
     return sorted(drawn, key=lambda m: (m.rank(seed, whole=False), m.line))

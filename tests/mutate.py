@@ -34,7 +34,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from mutants import Mutant, draw
+from mutants import Mutant, all_mutants, draw, is_equivalent, rules
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = "gpucnn/kernels/cpu/"
@@ -333,6 +333,10 @@ def main() -> None:
     for thread in threads:
         thread.join()
     results.report(mutants)
+    everything = all_mutants(ROOT, TESTS)
+    for rule in rules():
+        if not any(is_equivalent(mutant, [rule]) for mutant in everything):
+            print(f"mutants.toml has an exception for what is not there any more: {rule}")
 
 
 if __name__ == "__main__":
