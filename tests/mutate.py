@@ -53,9 +53,9 @@ TESTS = {
     "gpucnn/runs/state.py": "| runs cli/test_train.py cli/test_evaluate.py",
     "gpucnn/inference/evaluate.py": "| inference training/test_trainer.py",
     "gpucnn/training/": "training/test_trainer.py | training runs/test_state.py devices/test_strict_epochs.py",
-    "gpucnn/kernels/cpu/conv/": "layers/test_conv2d.py kernels/cpu/test_convolution_kernels.py | kernels/cpu",
+    "gpucnn/kernels/cpu/conv/": "layers/test_conv2d.py kernels/cpu/test_convolution_kernels.py kernels/cpu/test_paths.py | kernels/cpu",
     "gpucnn/kernels/cpu/engine/": "kernels/cpu/test_paths.py | kernels/cpu devices/test_strict.py",
-    "gpucnn/kernels/cpu/": "kernels/cpu/test_parity.py | kernels/cpu layers/test_batchnorm.py layers/test_pooling.py "
+    "gpucnn/kernels/cpu/": "kernels/cpu/test_parity.py kernels/cpu/test_paths.py | kernels/cpu layers/test_batchnorm.py layers/test_pooling.py "
     "layers/test_activations.py layers/test_dropout.py optim/test_optimizer.py test_losses.py test_metrics.py",
 }
 """Which files are mutated, and their tests besides those of the same name: in a first run | in a second one.

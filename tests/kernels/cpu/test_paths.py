@@ -1,5 +1,7 @@
 """Every way through a kernel gives the same bits: past the caches or not, by one thread or several; and it is taken."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ if reason := cpu.problem():
     pytest.skip(reason, allow_module_level=True)
 
 TABLE = cpu.table()
+real_empty = allocator.empty
 
 
 @pytest.mark.parametrize("sample", SMALL + BIG, ids=str)
@@ -34,6 +37,21 @@ def test_a_kernel_takes_float32_and_no_other(sample) -> None:
                     assert not accepts(TABLE, sample.op, *args[:place], other, *args[place + 1 :]), place
 
 
+def dirty(shape, dtype="float32") -> np.ndarray:
+    """Memory as the allocator gives it, with what no kernel may leave there."""
+    array = real_empty(shape, dtype)
+    array.fill(np.nan if array.dtype.kind == "f" else 0xAB)
+    return array
+
+
+@pytest.fixture
+def dirty_memory(monkeypatch) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("gpucnn.kernels.cpu.") and getattr(module, "empty", None) is real_empty:
+            monkeypatch.setattr(module, "empty", dirty)
+
+
+@pytest.mark.usefixtures("dirty_memory")
 @pytest.mark.parametrize("sample", SMALL + BIG, ids=str)
 def test_every_way_gives_the_same_bits(sample, monkeypatch) -> None:
     args = sample.arguments()
@@ -49,6 +67,8 @@ def test_every_way_gives_the_same_bits(sample, monkeypatch) -> None:
     finally:
         threads.TEAM.resize(2)
     assert ways[0] == ways[1] == ways[2] == ways[3]
+    floats = (part for part in outcome(sample.op, TABLE[sample.op].run, args) if part.dtype.kind == "f")
+    assert all(np.isfinite(part).all() for part in floats)
 
 
 WINDOWS = [  # (H, W, C), kernel, stride, padding, whether they are the usual ones, whether channels fill vectors
@@ -110,6 +130,7 @@ def test_convolutions_go_the_way_of_their_plan(channels, way, monkeypatch) -> No
     conv2d.conv2d_weight_grad(dy, x, w.shape, *how)
     assert calls == [(way, "forward"), (way, "input_grad"), (way, "weight_grad")]
     assert conv2d.resize(x, channels) is x
+    monkeypatch.setattr(conv2d, "empty", dirty)
     wider = conv2d.resize(x, channels + 3)
     assert wider.shape == (4, 16, 16, channels + 3)
     assert (wider[..., :channels] == 1).all()
