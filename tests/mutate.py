@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS = "gpucnn/kernels/cpu/"
 
 TESTS = {
-    "gpucnn/layers/": "layers/test_base.py checks/test_gradcheck.py | layers checks/test_gradcheck.py models "
+    "gpucnn/layers/": "layers/test_base.py layers/test_containers.py checks/test_gradcheck.py | layers checks/test_gradcheck.py models "
     "test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py kernels/gpu/test_float16_ops.py",
     "gpucnn/losses.py": "| test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py",
     "gpucnn/metrics.py": "| inference training/test_trainer.py runs/test_state.py",
@@ -54,12 +54,12 @@ TESTS = {
     "gpucnn/inference/evaluate.py": "| inference training/test_trainer.py",
     "gpucnn/training/": "training/test_epochs.py training/test_trainer.py | training runs/test_state.py "
     "devices/test_strict_epochs.py",
-    "gpucnn/kernels/cpu/conv/": "layers/test_conv2d.py kernels/cpu/test_convolution_kernels.py kernels/cpu/test_paths.py "
-    "| kernels/cpu",
+    "gpucnn/kernels/cpu/conv/": "layers/test_conv2d.py kernels/cpu/test_convolution_kernels.py "
+    "kernels/cpu/test_paths.py | kernels/cpu",
     "gpucnn/kernels/cpu/engine/": "kernels/cpu/test_paths.py | kernels/cpu devices/test_strict.py",
-    "gpucnn/kernels/cpu/": "kernels/cpu/test_parity.py kernels/cpu/test_paths.py | kernels/cpu layers/test_batchnorm.py "
-    "layers/test_pooling.py layers/test_activations.py layers/test_dropout.py optim/test_optimizer.py test_losses.py "
-    "test_metrics.py",
+    "gpucnn/kernels/cpu/": "kernels/cpu/test_parity.py kernels/cpu/test_paths.py | kernels/cpu "
+    "layers/test_batchnorm.py layers/test_pooling.py layers/test_activations.py layers/test_dropout.py "
+    "optim/test_optimizer.py test_losses.py test_metrics.py",
 }
 """Which files are mutated, and their tests besides those of the same name: in a first run | in a second one.
 
