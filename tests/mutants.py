@@ -21,7 +21,7 @@ SWAPS = {
 }  # fmt: skip
 TEXT = {"Raise", "JoinedStr", "Import", "ImportFrom", "Assert"}  # messages, and what fails at once
 UNCALLED = {"tell", "print", "isinstance", "cast", "TypeVar", "super", "streams"}  # messages, types, speed
-SPEED = {"work"}  # keyword arguments that choose between ways to the same result
+SPEED = {"work", "copy"}  # keyword arguments that choose between ways to the same result
 
 Point = tuple[ast.AST, str]
 

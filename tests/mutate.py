@@ -40,8 +40,9 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS = "gpucnn/kernels/cpu/"
 
 TESTS = {
-    "gpucnn/layers/": "layers/test_base.py layers/test_containers.py checks/test_gradcheck.py | layers checks/test_gradcheck.py models "
-    "test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py kernels/gpu/test_float16_ops.py",
+    "gpucnn/layers/": "layers/test_base.py layers/test_containers.py layers/test_activations.py "
+    "checks/test_gradcheck.py | layers models test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py "
+    "kernels/gpu/test_float16_ops.py",
     "gpucnn/losses.py": "| test_lecture.py training/test_trainer.py kernels/cpu/test_parity.py",
     "gpucnn/metrics.py": "| inference training/test_trainer.py runs/test_state.py",
     "gpucnn/random.py": "| test_same_draws.py layers/test_dropout.py layers/test_initializers.py data/augment",
