@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from gpucnn.errors import ShapeError
 from gpucnn.layers import AvgPool2D, Conv2D, MaxPool2D
-from gpucnn.layers.windows import as_padding, crop, pad
+from gpucnn.layers.windows import as_padding, as_pair, crop, pad
 
 RNG = np.random.default_rng(4)
 KERNELS = [(1, 1), (2, 2), (3, 3), (4, 4), (2, 3), (5, 2), (6, 1)]
@@ -31,6 +32,28 @@ def test_padding_goes_where_it_says() -> None:
     np.testing.assert_array_equal(padded[:, 1:3, 3:6], x)
     assert np.count_nonzero(padded) == np.count_nonzero(x)
     np.testing.assert_array_equal(crop(padded, ((1, 2), (3, 0))), x)
+
+
+def test_each_side_is_padded_by_itself() -> None:
+    x = RNG.standard_normal((1, 2, 3, 1)) + 9.0
+    assert pad(x, ((0, 0), (0, 0))) is x
+    for sides in (((1, 0), (0, 0)), ((0, 1), (0, 0)), ((0, 0), (1, 0)), ((0, 0), (0, 1))):
+        padded = pad(x, sides, -5.0)
+        np.testing.assert_array_equal(padded, np.pad(x, ((0, 0), *sides, (0, 0)), constant_values=-5.0))
+        assert padded.size == x.size + (3 if sides[0] != (0, 0) else 2)
+        np.testing.assert_array_equal(crop(padded, sides), x)
+
+
+@pytest.mark.parametrize(
+    ("value", "pair"),
+    [(1, (1, 1)), ((2, 3), (2, 3)), ([4, 1], (4, 1)), (0, None), ((1, 0), None), ((1,), None), (1.5, None)],
+)
+def test_a_number_stands_for_two(value, pair) -> None:
+    if pair:
+        assert as_pair(value, "stride", 1) == pair
+    else:
+        with pytest.raises(ShapeError, match="stride="):
+            as_pair(value, "stride", 1)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

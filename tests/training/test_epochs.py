@@ -42,6 +42,12 @@ def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(max_steps: int) 
     assert [set(rates.values()) for rates in used] == [{0.01 / (step + 1)} for step in range(last[-1] + 1)]
 
 
+def test_an_epoch_of_one_step_has_the_rate_of_that_step() -> None:
+    trainer = tiny_trainer(schedule=lambda step: 0.01 / (step + 1), batch_size=50)
+    reports = list(trainer.fit(images(), images(), epochs=3))
+    assert [report.learning_rate for report in reports] == [0.01, 0.005, 0.01 / 3]
+
+
 def test_times_are_of_the_epoch_and_rates_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that goes on by 2 in a step and by 5 in an evaluation."""
     now = 100.0
