@@ -5,6 +5,7 @@ import pytest
 from trainer_settings import copy_state, images, tiny_net, tiny_trainer
 
 from gpucnn import optim
+from gpucnn.layers import Flatten, Linear, Sequential, Whitening
 from gpucnn.optim import schedules
 from gpucnn.training import trainer as trainer_module
 from gpucnn.training.trainer import Trainer, TrainerOptions
@@ -89,6 +90,25 @@ def test_times_are_of_the_epoch_and_rates_of_its_steps(monkeypatch: pytest.Monke
     (report,) = rest.fit(images(), images(), epochs=1)  # three of its four batches
     assert report.images_per_second == 34 / 6.0
     assert report.seconds == 3 * 2.0 + 5.0
+
+
+def test_filters_are_whitened_before_the_first_step_and_never_again() -> None:
+    net = Sequential(Whitening(1), Flatten(), Linear(8 * 25, 3))
+    trainer = Trainer(net, optim.SGD(0.1), batch_size=16)
+    random = net.state_dict()["0.weight"]
+    trainer.prepare(images())
+    fitted = net.state_dict()["0.weight"]
+    p = (images().images / 255.0 - images().mean) / images().std
+    p = np.stack([p[:, i : i + 5, j : j + 5, 0] for i in (0, 1) for j in (0, 1)], axis=-1).reshape(-1, 4)
+    responses = p @ fitted.reshape(8, 4)[:4].T.astype(np.float64)
+    covariance = responses.T @ responses / len(p)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-4)
+    assert 0.9 < np.diag(covariance).min() <= np.diag(covariance).max() < 1.0
+    for step in (1, 2):  # as a resumed run
+        trainer.clock.step = step
+        net.layers["0"].weight.data[...] = random
+        trainer.prepare(images())
+        np.testing.assert_array_equal(net.state_dict()["0.weight"], random)
 
 
 def test_by_default_nothing_is_clipped_left_out_or_ended_early() -> None:
