@@ -114,6 +114,7 @@ class Worker:
         """Run tests; returns "passed", "failed" or "timeout", and the first test that failed."""
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
+        self.watch.write_text("")
         env = {
             "PYTHONPATH": f"{self.code}{os.pathsep}{self.code / 'tests'}",
             "XDG_CACHE_HOME": str(self.base / "home"),
@@ -196,9 +197,9 @@ def run_pytest(code: Path, env: dict[str, str], output: Path, arguments: list[st
     sys.path[:] = [*env["PYTHONPATH"].split(os.pathsep), *(p for p in sys.path if p not in (here, str(ROOT), ""))]
     for name in ("mutate", "mutants", "__main__", "__mp_main__"):  # this copy's are the checkout's
         sys.modules.pop(name, None)
-    code_ = pytest.main(["-q", "-p", "mutate", "-p", "no:cacheprovider", *arguments])
+    status = pytest.main(["-q", "-p", "mutate", "-p", "no:cacheprovider", *arguments])
     sys.stdout.flush()
-    os._exit(int(code_))
+    os._exit(int(status))
 
 
 def kernels_digest(root: Path) -> str:
