@@ -47,7 +47,6 @@ TESTS = {
     "gpucnn/metrics.py": "| inference training/test_trainer.py runs/test_state.py",
     "gpucnn/random.py": "| test_same_draws.py layers/test_dropout.py layers/test_initializers.py data/augment",
     "gpucnn/optim/": "| optim training/test_trainer.py training/test_precision.py runs/test_state.py",
-    "gpucnn/optim/loss_scale.py": "training/test_precision.py | training/test_trainer.py runs/test_state.py",
     "gpucnn/data/loader.py": "| data/augment training/test_trainer.py test_same_draws.py",
     "gpucnn/data/dataset.py": "| data/test_synthetic.py data/test_digits.py training/test_trainer.py",
     "gpucnn/checkpoint/": "checkpoint/test_checkpoint_round_trip.py | checkpoint runs cli/test_inspect.py",
