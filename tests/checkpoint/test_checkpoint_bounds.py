@@ -139,3 +139,15 @@ def test_texts_of_any_length(text: str, path: Path) -> None:
     made = replace(sample(), config=text, environment=text, dataset_digest=text)
     save_checkpoint(path, made)
     assert_equal(load_checkpoint(path), made)
+
+
+def test_half_precision_is_for_the_disk_alone(path: Path) -> None:
+    halved = {name: array.astype(np.float16) for name, array in sample().parameters.items()}
+    save_checkpoint(path, replace(sample(), parameters=halved, optimizer={}))
+    loaded = load_checkpoint(path, lambda text: {
+        "parameters": {name: (array.shape, "float32") for name, array in halved.items()},
+        "buffers": {"features.1.running_mean": ((4,), "float32")},
+    })  # fmt: skip
+    for name, array in loaded.parameters.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, halved[name].astype(np.float32))
