@@ -21,6 +21,7 @@ SWAPS = {
 }  # fmt: skip
 TEXT = {"Raise", "JoinedStr", "Import", "ImportFrom", "Assert"}  # messages, and what fails at once
 UNCALLED = {"tell", "print", "isinstance", "cast", "TypeVar", "super", "streams"}  # messages, types, speed
+COMMUTATIVE = {"maximum", "minimum", "max", "min"}
 SPEED = {"work", "copy"}  # keyword arguments that choose between ways to the same result
 
 Point = tuple[ast.AST, str]
@@ -91,10 +92,12 @@ def expression_points(node: ast.AST) -> Iterator[Point]:
         case ast.IfExp(test=test):
             yield test, "True"
             yield test, "False"
-        case ast.Call(args=args, keywords=keywords):
+        case ast.Call(func=func, args=args, keywords=keywords):
+            name = getattr(func, "attr", getattr(func, "id", ""))
             for i in range(len(args) - 1):
                 pair = args[i : i + 2]
-                if ast.dump(pair[0]) != ast.dump(pair[1]) and not any(isinstance(a, ast.Starred) for a in pair):
+                starred = any(isinstance(a, ast.Starred) for a in pair)
+                if not starred and name not in COMMUTATIVE and ast.dump(pair[0]) != ast.dump(pair[1]):
                     yield node, changed(node, args=[*args[:i], *pair[::-1], *args[i + 2 :]])
             for i, keyword in enumerate(keywords):
                 if keyword.arg and keyword.arg not in SPEED:

@@ -1,14 +1,17 @@
 """Bounds of checkpoints: what just fits is read, and one more is refused."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from checkpoint_samples import assert_equal, image_of, sample
+from checkpoint_samples import assert_equal, edited, image_of, sample
 
 import gpucnn.checkpoint
-from gpucnn.checkpoint import envelope, load_checkpoint, save_checkpoint, structure
+from gpucnn.checkpoint import durable, envelope, load_checkpoint, save_checkpoint, structure
 from gpucnn.checkpoint.structure import Tree
 from gpucnn.errors import CheckpointError, UsageError
 
@@ -151,3 +154,30 @@ def test_half_precision_is_for_the_disk_alone(path: Path) -> None:
     for name, array in loaded.parameters.items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, halved[name].astype(np.float32))
+
+
+@pytest.mark.parametrize("group", ["model", "buffers", "optimizer/velocity"])
+def test_a_text_is_no_tensor(group: str, path: Path) -> None:
+    kind = h5py.string_dtype("utf-8", 3)
+    edited(
+        path, lambda file: file.create_dataset(f"{group}/odd", data=np.bytes_(b"abc"), dtype=kind, track_times=False)
+    )
+    with pytest.raises(CheckpointError, match=f"tensor '{group}/odd' is a text"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(("code", "known"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_folder_that_cannot_be_synced(
+    code: int, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems cannot; on all others it is an error like any other."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(durable.os, "fsync", refuse)
+    if known:
+        durable.sync_directory(tmp_path)
+    else:
+        with pytest.raises(OSError, match="Input/output"):
+            durable.sync_directory(tmp_path)
