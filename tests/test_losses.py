@@ -156,3 +156,13 @@ def test_labels_of_any_integer_type_count(kind: str) -> None:
     expected, _ = softmax_cross_entropy(Z, LABELS)
     loss, _ = get_backend("cpu").run(softmax_cross_entropy, Z.astype(np.float32), LABELS.astype(kind))
     assert loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_labels_on_a_device_are_not_waited_for() -> None:
+    import strict_cupy
+
+    on = strict_cupy.STRICT.to_device
+    scores, labels = on(Z.astype(np.float32)), on(LABELS)
+    strict_cupy.reset()
+    strict_cupy.STRICT.run(softmax_cross_entropy, scores, labels)
+    assert strict_cupy.syncs == 0
