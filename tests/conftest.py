@@ -12,6 +12,12 @@ from strict_cupy import STRICT
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.devices import get_backend, gpu_problem
 
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    settings.register_profile("suite", deadline=None)  # an example may take as long as a busy machine needs
+    settings.load_profile("suite")
+
 
 @pytest.fixture(params=["reference", "cpu", "strict", pytest.param("gpu", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest) -> Backend:

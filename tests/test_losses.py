@@ -96,6 +96,17 @@ def test_extremes_do_not_overflow(backend) -> None:
         assert np.isfinite(binary_cross_entropy(np.array([0.0, 1.0]), np.array([1, 0]))[0])
 
 
+def test_a_probability_of_0_counts_as_the_smallest() -> None:
+    """log 0 is minus infinity; 1e-30 is small enough to change no other value in float32."""
+    p = np.array([[0.0, 1.0], [0.25, 0.75]])
+    loss, dp = categorical_cross_entropy(p, np.array([0, 0]))
+    assert loss == pytest.approx((30 * math.log(10) - math.log(0.25)) / 2)
+    np.testing.assert_allclose(dp, [[-0.5e30, 0], [-2.0, 0]], rtol=1e-12)
+    loss, dp = binary_cross_entropy(np.array([0.0, 1.0, 0.25]), np.array([1, 0, 1]))
+    assert loss == pytest.approx((60 * math.log(10) - math.log(0.25)) / 3)
+    np.testing.assert_allclose(dp, [-1e30 / 3, 1e30 / 3, -4 / 3], rtol=1e-12)
+
+
 def test_float32_on_every_backend(backend) -> None:
     on = backend.to_device
     loss, dz = backend.run(softmax_cross_entropy, on(Z.astype(np.float32)), on(LABELS), 0.1)
@@ -145,3 +156,13 @@ def test_labels_of_any_integer_type_count(kind: str) -> None:
     expected, _ = softmax_cross_entropy(Z, LABELS)
     loss, _ = get_backend("cpu").run(softmax_cross_entropy, Z.astype(np.float32), LABELS.astype(kind))
     assert loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_labels_on_a_device_are_not_waited_for() -> None:
+    import strict_cupy
+
+    on = strict_cupy.STRICT.to_device
+    scores, labels = on(Z.astype(np.float32)), on(LABELS)
+    strict_cupy.reset()
+    strict_cupy.STRICT.run(softmax_cross_entropy, scores, labels)
+    assert strict_cupy.syncs == 0

@@ -1,5 +1,7 @@
 """Philox: the published vectors, independence of streams, and the distributions made of it."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,15 @@ def test_seeds_streams_and_steps_give_different_numbers() -> None:
     assert random.stream_id("shuffle") != random.stream_id("flip")
 
 
+def test_what_is_made_of_words_by_python_integers() -> None:
+    words = random.bits((24,), seed=5, stream=6, step=7).tolist()
+    assert random.uniform((24,), seed=5, stream=6, step=7).tolist() == [(word >> 8) / 2**24 for word in words]
+    assert random.integers((24,), 7, seed=5, stream=6, step=7).tolist() == [word * 7 // 2**32 for word in words]
+    high, low = random.bits((2, 24), seed=5, stream=6, step=7).tolist()
+    keys = [h * 2**32 + part for h, part in zip(high, low, strict=True)]
+    assert random.permutation(24, seed=5, stream=6, step=7).tolist() == sorted(range(24), key=keys.__getitem__)
+
+
 def test_uniform_is_uniform_and_below_one() -> None:
     u = random.uniform((100_000,), seed=1, stream=2)
     assert u.dtype == np.float32
@@ -69,6 +80,23 @@ def test_normal_has_the_moments_of_a_normal() -> None:
     assert abs((z**3).mean()) < 0.04
     assert abs((z**4).mean() - 3) < 0.1
     assert np.isfinite(z).all()
+
+
+def test_normal_is_the_equation_of_box_and_muller() -> None:
+    """From words that Philox gives, with Python's own functions: the half of a circle has the same distribution."""
+    words = random.bits((2, 3, 5), seed=3, stream=4, step=9).reshape(2, -1).tolist()
+    drawn = random.normal((3, 5), seed=3, stream=4, step=9).reshape(-1)
+    assert drawn.dtype == np.float64
+    for z, first, second in zip(drawn, *words, strict=True):
+        u1, u2 = 1.0 - first / 2**32, second / 2**32
+        assert z == pytest.approx(math.sqrt(-2.0 * math.log(u1)) * math.cos(math.tau * u2), rel=1e-12)
+
+
+def test_normal_is_distributed_as_it_says() -> None:
+    stats = pytest.importorskip("scipy.stats")  # comes with scikit-learn
+    z = random.normal((50_000,), seed=5, stream=6)
+    assert stats.kstest(z, stats.norm.cdf).statistic < 0.0085  # one in a thousand is larger
+    assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 0.02
 
 
 def test_integers_reach_all_values_below_the_bound() -> None:

@@ -61,12 +61,13 @@ def to_torch(layer: ours.Layer) -> nn.Module:
     """
     module = _module(layer)
     with torch.no_grad():
-        for name, parameter in ({} if layer.children() else layer.parameters()).items():
-            value = torch.from_numpy(layer.backend.to_host(parameter.data).copy())
+        state, parameters = ({}, {}) if layer.children() else (layer.state_dict(), layer.parameters())
+        for name, array in state.items():
+            value = torch.from_numpy(array)
             holder = module[0] if isinstance(module, nn.Sequential) else module
             target = getattr(holder, {"scale": "weight", "shift": "bias"}.get(name, name))
             target.copy_(value.permute(0, 3, 1, 2) if value.ndim == 4 else value)
-            target.requires_grad_(parameter.trainable)
+            target.requires_grad_(name in parameters and parameters[name].trainable)
     return module
 
 

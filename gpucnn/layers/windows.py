@@ -4,7 +4,7 @@
 that belong to windows back to the pixels they came from.  <view(x), v> = <x, add(v)> for all x and v.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gpucnn.backend import array_module
 from gpucnn.errors import ShapeError
@@ -13,7 +13,7 @@ from gpucnn.types import Array, Padding, Pair, Shape
 
 def as_pair(value: int | Pair, what: str, minimum: int) -> Pair:
     """An int or a (height, width) pair -> a pair; raises ShapeError below the minimum."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(v, int) and v >= minimum for v in pair):
         raise ShapeError(f"{what}={value!r}: give an int >= {minimum} or a (height, width) pair of them")
     return pair[0], pair[1]

@@ -17,6 +17,7 @@ from gpucnn.backend import REFERENCE
 from gpucnn.checkpoint import load_checkpoint, save_checkpoint
 from gpucnn.cli.main import main
 from gpucnn.cli.train import about_precision
+from gpucnn.data import Dataset, registry
 from gpucnn.errors import GpucnnError
 from gpucnn.runs import directory
 from gpucnn.runs.config import Config
@@ -213,6 +214,32 @@ def test_resuming_as_another_run_is_refused(
     assert "optimizer.lr = 0.05, not 0.5" in capsys.readouterr().err
     assert main([*words, "--lr", "0.5", "--epochs", "5", "--force"]) == 0
     assert len((tmp_path / "new" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", ["order of the images", "one label"])
+def test_resuming_on_other_data_is_refused(
+    change: str, four_epochs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data of the same shape, classes, mean and std: nothing but the digest tells them apart."""
+    source = registry.DATASETS["digits"]
+
+    def load(place: Path) -> tuple[Dataset, Dataset]:
+        train, test = source.load(place)
+        labels = train.labels.copy()
+        labels[5] = (labels[5] + 1) % 10
+        changes = {"labels": labels} if change == "one label" else {"images": train.images[::-1].copy()}
+        return replace(train, **changes), test
+
+    words = ["train", "--resume", str(four_epochs / "last.h5"), "--epochs", "5", "--output", str(tmp_path / "new")]
+    with monkeypatch.context() as patch:
+        patch.setitem(registry.DATASETS, "digits", replace(source, load=load))
+        assert main(words) == 2
+        assert "trained on other images" in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
+        assert main([*words, "--force"]) == 0
+    resumed = ["train", "--resume", str(tmp_path / "new"), "--epochs", "6"]  # the new state is of the other data
+    assert main(resumed) == 2
+    assert main([*words[:-1], str(tmp_path / "same")]) == 0
 
 
 def test_an_output_folder_with_a_run_in_it_is_not_overwritten(

@@ -6,7 +6,14 @@ import pytest
 
 from gpucnn.errors import ShapeError
 from gpucnn.layers import BatchNorm, BatchNormReLU, ReLU, Sequential
-from gpucnn.layers.batchnorm import batchnorm, batchnorm_grad
+from gpucnn.layers.batchnorm import (
+    batchnorm,
+    batchnorm_eval,
+    batchnorm_grad,
+    batchnorm_relu,
+    batchnorm_relu_eval,
+    batchnorm_relu_grad,
+)
 
 RNG = np.random.default_rng(3)
 SHAPES = [(4, 3, 5, 2), (6, 4), (2, 1, 1, 3), (1, 4, 4, 1)]
@@ -106,6 +113,35 @@ def test_the_mean_may_be_far_from_zero(backend) -> None:
     ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)
     _, _, var = backend.run(batchnorm, on(x), on(ones), on(zeros), 1e-5)
     np.testing.assert_allclose(backend.to_host(var), x.astype(np.float64).var(axis=(0, 1, 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-9, 1e-12])
+@pytest.mark.parametrize("std", [1e-2, 1e-4, 1e-6])
+def test_a_small_variance_counts_as_it_is(std, eps, backend) -> None:
+    """Without a floor: against float64, in training and in evaluation, forward and back."""
+    rng = np.random.default_rng(5)
+    x, dy = (std * rng.standard_normal((16, 3, 3, 2))).astype(np.float32), rng.standard_normal((16, 3, 3, 2))
+    dy = dy.astype(np.float32)
+    scale, shift = np.array([1.5, -0.5], np.float32), np.array([0.25, 1.0], np.float32)
+    on, off, run = backend.to_device, backend.to_host, backend.run
+    wanted, means, variances = naive.batchnorm(x.astype(np.float64), scale, shift, eps)
+    means, variances = np.array(means), np.array(variances)
+    y, mean, var = run(batchnorm, on(x), on(scale), on(shift), eps)
+    np.testing.assert_allclose(off(y), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(off(var), variances, rtol=1e-4)
+    np.testing.assert_allclose(off(run(batchnorm_eval, on(x), on(scale), on(shift), mean, var, eps)), wanted, atol=1e-4)
+    y, _, _ = run(batchnorm_relu, on(x), on(scale), on(shift), eps)
+    np.testing.assert_allclose(off(y), np.maximum(wanted, 0), rtol=1e-4, atol=1e-4)
+    y = run(batchnorm_relu_eval, on(x), on(scale), on(shift), mean, var, eps)
+    np.testing.assert_allclose(off(y), np.maximum(wanted, 0), rtol=1e-4, atol=1e-4)
+    s = np.sqrt(variances + eps)
+    xhat = (x - means) / s
+    for op, slope, extra in ((batchnorm_grad, 1.0, ()), (batchnorm_relu_grad, wanted > 0, (on(shift),))):
+        g = dy * slope
+        dx = scale / s * (g - g.mean(axis=(0, 1, 2)) - xhat * (g * xhat).mean(axis=(0, 1, 2)))
+        got = run(op, on(dy), on(x), on(scale), *extra, mean, var, eps)
+        for part, exact in zip(got, (dx, (g * xhat).sum(axis=(0, 1, 2)), g.sum(axis=(0, 1, 2))), strict=True):
+            np.testing.assert_allclose(off(part), exact, atol=1e-4 * abs(exact).max())
 
 
 def test_channels_that_do_not_fit_are_named() -> None:

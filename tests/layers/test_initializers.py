@@ -31,6 +31,16 @@ def test_variance(name) -> None:
     assert (w != getattr(init, name)(SHAPE, 1, 3)).any()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_distribution(name) -> None:
+    stats = pytest.importorskip("scipy.stats")  # comes with scikit-learn
+    w = getattr(init, name)(SHAPE, 1, 2).reshape(-1)  # 30,720 values
+    a = np.sqrt(3 * CASES[name])
+    exact = stats.uniform(-a, 2 * a) if name.endswith("uniform") else stats.norm(0, np.sqrt(CASES[name]))
+    assert stats.kstest(w, exact.cdf).statistic < 0.0112  # one in a thousand is larger
+    assert len(np.unique(w)) > 0.99 * w.size
+
+
 def test_fans_are_what_an_output_sums_over_not_the_image_height() -> None:
     # the slides' sixth erratum
     assert init.fans((8, 3, 3, 2)) == (18, 72)

@@ -132,6 +132,29 @@ def test_forward_and_backward_are_pytorchs(name, shape, options) -> None:
             np.testing.assert_allclose(parameter.grad, grad, atol=1e-9 * abs(grad).max())
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["mnist_cnn", "resnet20", "speedrun94"])
+def test_a_trained_model_evaluates_as_in_pytorch(name) -> None:
+    """With running statistics that are far from their first values, 0 and 1."""
+    import torch
+
+    from gpucnn.bench.pytorch import to_torch
+
+    shape = MNIST if name == "mnist_cnn" else (16, 16, 3)
+    ours = models.build(name, shape).initialize(5)
+    rng = np.random.default_rng(1)
+    for label, buffer in ours.buffers().items():
+        low, high = (0.2, 3.0) if label.endswith("var") else (-1.0, 1.0)
+        buffer.data[...] = rng.uniform(low, high, buffer.shape)
+    theirs = to_torch(ours).eval()
+    assert any(label.endswith("running_var") for label in ours.buffers())
+    x = rng.standard_normal((3, *shape)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    found = ours.eval()(x)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
+
+
 def test_the_page_of_models_lists_them_all_as_they_are() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     listed = {}

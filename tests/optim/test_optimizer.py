@@ -239,6 +239,47 @@ def test_clipping_scales_a_long_gradient(largest, length, backend) -> None:
     np.testing.assert_allclose(clipped / np.linalg.norm(clipped), [0.6, 0, 0.8], rtol=1e-6)
 
 
+def test_a_gradient_of_zeros_stays_one(backend) -> None:
+    g = backend.to_device(np.zeros(3, np.float32))
+    backend.run(clip_by_norm, g, 1.0)
+    assert not backend.to_host(g).any()
+
+
+@pytest.mark.torch
+def test_defaults_are_pytorchs() -> None:
+    import torch
+
+    parameter = [torch.zeros(1, requires_grad=True)]
+    for ours, theirs in ((Adam(), torch.optim.Adam(parameter)), (AdamW(), torch.optim.AdamW(parameter))):
+        known = theirs.defaults
+        assert (ours.lr, (ours.beta1, ours.beta2), ours.eps) == (known["lr"], known["betas"], known["eps"])
+        assert ours.weight_decay == 0.0  # PyTorch's AdamW has 0.01
+    plain, known = SGD(0.1), torch.optim.SGD(parameter, 0.1).defaults
+    assert (plain.momentum, plain.nesterov, plain.weight_decay) == (0, known["nesterov"], known["weight_decay"])
+    assert not plain.decoupled
+    assert plain.state_names == ()
+    assert GroupRule() == GroupRule(lr=1.0, weight_decay=None, momentum=None, steps=0, fade=False, epochs=0.0)
+
+
+def test_the_ends_of_the_ranges_are_in_them() -> None:
+    assert SGD(0.0, momentum=0.0, weight_decay=0.0).lr == 0.0
+    assert SGD(0.1, groups={"norm": GroupRule(momentum=0.0)}).momenta["norm"] == 0.0
+    assert Adam(0.0, beta1=0.0, beta2=0.0, weight_decay=0.0).beta1 == 0.0
+    for wrong in (float("nan"), -1e-30):
+        with pytest.raises(UsageError, match="lr="):
+            SGD(wrong)
+        with pytest.raises(UsageError, match="weight_decay="):
+            SGD(0.1, weight_decay=wrong)
+        with pytest.raises(UsageError, match="momentum="):
+            SGD(0.1, momentum=wrong)
+
+
+def test_epochs_become_steps_rounded_up_unless_there_are_steps() -> None:
+    assert GroupRule(epochs=1.5).in_steps(3) == GroupRule(steps=5)
+    assert GroupRule(epochs=2.0).in_steps(3) == GroupRule(steps=6)
+    assert GroupRule(lr=2.0, steps=4, epochs=2.0).in_steps(3) == GroupRule(lr=2.0, steps=4)
+
+
 def test_invalid_numbers_are_named() -> None:
     with pytest.raises(UsageError, match="lr=-1"):
         SGD(-1)

@@ -1,10 +1,39 @@
 """Schedules at the points where their formulas are known."""
 
+import inspect
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucnn.optim.schedules import constant, cosine, one_cycle, piecewise_linear, step_decay, triangular, warmup
+
+
+@pytest.mark.torch
+def test_defaults_are_pytorchs() -> None:
+    """The start of one cycle is 1/25 of its top; all end at 0."""
+    import torch
+
+    known = inspect.signature(torch.optim.lr_scheduler.OneCycleLR).parameters
+    assert one_cycle(1.0, 1000)(0) == pytest.approx(1 / known["div_factor"].default)
+    top = round(1000 * known["pct_start"].default)
+    assert one_cycle(1.0, 1000)(top) == 1.0
+    assert one_cycle(1.0, 1000)(top - 1) < 1.0 > one_cycle(1.0, 1000)(top + 1)
+    assert one_cycle(1.0, 1000)(1000) == cosine(1.0, 1000)(1000) == 0.0
+    gamma = inspect.signature(torch.optim.lr_scheduler.MultiStepLR).parameters["gamma"].default
+    assert step_decay(1.0, [3])(3) == gamma
+
+
+def test_runs_of_a_step_or_none() -> None:
+    assert cosine(2.0, 1)(0) == cosine(2.0, 0)(0) == 2.0
+    assert cosine(2.0, 0)(1) == 0.0
+    assert one_cycle(2.0, 1, start=0.5)(0) == 1.0
+    assert [one_cycle(2.0, 2, peak=1.0)(step) for step in (2, 3)] == [2.0, 0.0]
+    rates = [one_cycle(1.0, 4, peak=0.75, start=0.25, final=0.5)(step) for step in range(6)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.5, 0.5])
+    assert triangular(1.0, 3)(0) == 1.0  # a peak before the first step
+    assert triangular(1.0, 100)(0) == 0.2
+    assert triangular(1.0, 100)(100) == 0.07
 
 
 def test_constant_and_steps() -> None:

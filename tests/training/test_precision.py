@@ -1,5 +1,6 @@
 """Mixed precision: it follows float32, skips what is not finite without asking, and adapts its scale."""
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -133,6 +134,21 @@ def test_the_gradient_is_that_of_the_loss_whatever_the_scale() -> None:
     single.train_step(*batch())
     for gradient in gradients:
         assert np.linalg.norm(gradient - single.model.flat.grad) < 1e-2 * np.linalg.norm(gradient)
+
+
+@pytest.mark.torch
+def test_defaults_are_pytorchs() -> None:
+    import torch
+
+    known = inspect.signature(torch.amp.GradScaler).parameters
+    assert known["init_scale"].default == FIRST_SCALE
+    assert known["growth_interval"].default == Policy().interval == FLOAT16.interval
+    scale, good = np.array(8.0, np.float32), np.zeros((), np.int64)
+    adapt(scale, good, np.array(True), 1)
+    assert scale == 8.0 * known["growth_factor"].default
+    adapt(scale, good, np.array(False), 1)
+    assert scale == 8.0 * known["growth_factor"].default * known["backoff_factor"].default
+    assert (SMALLEST, LARGEST) == (1.0, 2.0**24)
 
 
 def test_the_scale_stays_within_its_bounds() -> None:

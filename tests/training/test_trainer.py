@@ -5,48 +5,23 @@ from inspect import signature
 
 import numpy as np
 import pytest
-from trainer_settings import arguments, copy_state
+from trainer_settings import CLASSES, copy_state, images, tiny_net, tiny_trainer
 
 from gpucnn import optim
 from gpucnn.backend import REFERENCE
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.errors import NotANumberError, ShapeError
-from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, ReLU, Sequential
+from gpucnn.layers import BatchNorm, Conv2D, Flatten, Linear, ReLU, Sequential
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.optim import schedules
 from gpucnn.optim.averages import EMA
 from gpucnn.training.precision import FLOAT32, Policy
 from gpucnn.training.trainer import Progress, Trainer
 
-CLASSES = ("dark", "middle", "bright")
-
-
-def images(count: int = 50, seed: int = 0) -> Dataset:
-    """Noise of three brightnesses: a task that a tiny net learns in a few steps."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, count).astype(np.uint8)
-    pixels = rng.integers(0, 80, (count, 6, 6, 1)) + 80 * labels[:, None, None, None]
-    return Dataset("noise", pixels.astype(np.uint8), labels, CLASSES)
-
-
 EVERYTHING = Augmentation(
     flip=True, crop=1, cutout=2, flip_mode="alternating", mixup=0.4, cutmix=1.0, mixup_prob=0.8,
     rotation=10.0, scale=0.1, elastic=5.0, elastic_sigma=1.5, brightness=0.1, contrast=0.2,
 )  # fmt: skip
-
-
-def tiny_net() -> Layer:
-    return Sequential(Conv2D(1, 4, 3, padding=1), BatchNorm(4), ReLU(), Flatten(), Dropout(0.3), Linear(144, 3))
-
-
-def tiny_trainer(**changes: object) -> Trainer:
-    settings = {
-        "batch_size": 16,
-        "schedule": schedules.cosine(0.1, 16),
-        "augmentation": Augmentation(flip=True, crop=1, flip_mode="alternating", cutout=2, mixup=0.2, mixup_prob=0.5),
-        "seed": 7,
-    }
-    return Trainer(tiny_net(), optim.SGD(0.1, momentum=0.9), **arguments({**settings, **changes}))
 
 
 def everything(trainer: Trainer) -> dict[str, np.ndarray]:

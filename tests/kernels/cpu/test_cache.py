@@ -3,11 +3,12 @@
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -145,3 +146,23 @@ def test_everything_runs_where_nothing_can_be_kept(tmp_path: Path) -> None:
     assert done.stdout == "6.0\n"
     assert "compiled kernels are not kept" in done.stderr
     assert str(tmp_path / "file") in done.stderr
+
+
+def test_the_folder_is_named_after_every_source_and_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "cpu"
+    shutil.copytree(Path(cache.__file__).parents[1], copied, ignore=shutil.ignore_patterns("__pycache__"))
+    before = cache.sources_digest()
+    monkeypatch.setattr(cache, "__file__", str(copied / "engine" / "cache.py"))
+    assert cache.sources_digest() == before  # wherever it lies
+    found = [before]
+    for source in sorted(copied.rglob("*.py")):
+        source.write_bytes(source.read_bytes() + b"\n")
+        found.append(cache.sources_digest())
+    monkeypatch.setattr(cache.numba, "__version__", "0.0")
+    found.append(cache.sources_digest())
+    monkeypatch.setattr(cache, "sys", SimpleNamespace(version="4.0"))
+    found.append(cache.sources_digest())
+    assert len(set(found)) == len(found)
+    assert {len(digest) for digest in found} == {16}

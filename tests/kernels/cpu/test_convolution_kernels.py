@@ -1,6 +1,7 @@
 """Every algorithm for a convolution against the op in float64, on ordinary and odd shapes."""
 
 import inspect
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from kernel_samples import convolution_calls
 from gpucnn.devices import cpu
 from gpucnn.kernels.cpu.conv import direct, winograd
 from gpucnn.kernels.cpu.conv.conv2d import DIRECT, WINOGRAD, plan
+from gpucnn.kernels.cpu.engine.microkernel import FULL, HALVES, NARROW
+from gpucnn.kernels.cpu.engine.simd import LANES
 from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.layers.windows import output_size
 
@@ -83,6 +86,40 @@ def test_parity_with_the_op_in_float64(case) -> None:
             got, wanted = WAYS[way][op](*args), exact(op, args)
             assert got.dtype == np.float32
             assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max(), (op.__name__, way)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_blocks_for_wide_and_for_narrow_registers(case, wide, monkeypatch) -> None:
+    """Whichever this machine has."""
+    monkeypatch.setattr(direct, "kind_of", lambda f: HALVES if f <= LANES // 2 else FULL if wide else NARROW)
+    monkeypatch.setattr(winograd, "WIDE", wide)
+    for op, args in convolution_calls(*arrays(case)):
+        wanted = exact(op, args)
+        for way in {case[5], DIRECT}:
+            assert np.abs(WAYS[way][op](*args) - wanted).max() <= 2e-5 * np.abs(wanted).max(), (op.__name__, way)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("padding", [((a, b), (c, d)) for a, b, c, d in product((0, 1, 2), repeat=4) if a + b != c + d])
+def test_every_side_has_its_own_padding(padding) -> None:
+    """The two algorithms against PyTorch on an image that PyTorch pads."""
+    import torch
+
+    x, w, _, dy, stride, _ = arrays(((2, 6, 7, 16), 16, (3, 3), (1, 1), padding, WINOGRAD))
+    (top, bottom), (left, right) = padding
+    t, k, g = (torch.from_numpy(a.transpose(0, 3, 1, 2).astype(np.float64)) for a in (x, w, dy))
+    t.requires_grad_(), k.requires_grad_()
+    y = torch.nn.functional.conv2d(torch.nn.functional.pad(t, (left, right, top, bottom)), k)
+    y.backward(g)
+    for way in WAYS.values():
+        for op, args, wanted in (
+            (conv2d, (x, w, None), y.detach()),
+            (conv2d_input_grad, (dy, w, x.shape), t.grad),
+            (conv2d_weight_grad, (dy, x, w.shape), k.grad),
+        ):
+            exact = wanted.numpy().transpose(0, 2, 3, 1)
+            np.testing.assert_allclose(way[op](*args, stride, padding), exact, atol=2e-5 * abs(exact).max())
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_each_shard_is_done_once(count) -> None:
         assert marks.tolist() == [who] * threads.SHARDS
     team.dismiss()
     for worker in team.workers:
-        worker.join(timeout=10)
+        worker.join(timeout=60)
         assert not worker.is_alive()
 
 
@@ -112,7 +112,7 @@ def test_resizing_lets_the_old_workers_go() -> None:
     old = list(team.workers)
     team.resize(2)
     for worker in old:
-        worker.join(timeout=10)
+        worker.join(timeout=60)
         assert not worker.is_alive()
     assert len(team.workers) == 1
     team.dismiss()
@@ -128,6 +128,34 @@ def test_after_a_fork_the_caller_works_alone() -> None:
         assert marks.tolist() == [1] * threads.SHARDS
     assert not team.workers
     team.workers = workers
+    team.dismiss()
+
+
+def test_a_caller_that_finds_the_team_busy_does_every_shard_itself() -> None:
+    team = threads.Team()
+    team.resize(3)
+    marks = np.zeros(threads.SHARDS, np.int64)
+    with team.busy:
+        team.run(_mark, (marks, 5))
+    assert marks.tolist() == [5] * threads.SHARDS
+    assert not team.mail.any()  # nobody else was asked
+    team.run(_mark, (marks, 1))  # and it is free again
+    assert marks.tolist() == [6] * threads.SHARDS
+    team.dismiss()
+
+
+def test_there_are_no_more_threads_than_shards_and_each_has_some() -> None:
+    team = threads.Team()
+    team.resize(100)
+    assert len(team.workers) == threads.SHARDS - 1
+    for count in range(1, threads.SHARDS + 1):
+        team.resize(count)
+        for _ in range(2):  # at first the caller compiles, and does all of it
+            team.run(_mark, (np.zeros(threads.SHARDS, np.int64), 1))
+        parts = [threads.SHARDS // count, *(part[threads.LAST] - part[threads.FIRST] for part in team.mail)]
+        assert sum(parts) == threads.SHARDS
+        assert min(parts) >= 1
+        assert len(team.mail) == count - 1
     team.dismiss()
 
 
