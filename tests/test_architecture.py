@@ -32,6 +32,7 @@ ROOMS = [
     "backend",
     "random",
     "settings",
+    "files",
     "errors",
     "types",
     "version",

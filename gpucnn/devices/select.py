@@ -6,7 +6,9 @@ from gpucnn.backend import Backend
 from gpucnn.devices import get_backend, gpu_problem
 from gpucnn.devices.cores import usable_cores
 from gpucnn.devices.gpu_memory import MemoryLimit, memory_limit
-from gpucnn.errors import DeviceError, UsageError
+from gpucnn.errors import DeviceError, UsageError, shown
+
+MOST_THREADS = 1024
 
 
 def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: str = "") -> tuple[Backend, str]:
@@ -43,9 +45,10 @@ def choose_backend(device: str, strict: bool = False, threads: int = 0, limit: s
 
 
 def check_threads(threads: int) -> None:
-    """Raises UsageError for a number below 0."""
-    if threads < 0:
-        raise UsageError(f"--threads {threads}: give at least 1, or 0 for all cores it may use")
+    """Raises UsageError for a number of threads that no machine has."""
+    if not 0 <= threads <= MOST_THREADS:
+        asked = f"--threads {shown(threads)}: give at least 1, or 0 for all cores it may use"
+        raise UsageError(f"{asked}, and at most {MOST_THREADS}")
 
 
 def set_threads(threads: int) -> None:
