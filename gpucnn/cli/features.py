@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_data_options, writing
+from gpucnn.cli.options import add_data_options, number, writing
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.inference.activations import trace
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
-    parser.add_argument("--index", type=int, metavar="N", help="with --checkpoint: an image of the test set")
+    parser.add_argument(
+        "--index", type=number(int, 0, 10**9), metavar="N", help="with --checkpoint: an image of the test set"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="with --index: another data set than the model's")
     add_data_options(parser)
 

@@ -1,7 +1,8 @@
 """Flags that several commands share."""
 
 import argparse
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError, nearest
+from gpucnn.errors import UsageError, cut, nearest, shown
 from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
+
+LARGEST = 512  # pixels of a side, or channels
 
 FORMATS = (".png", ".svg", ".pdf")  # of plots
 
@@ -38,7 +41,23 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"gpucnn: error: {message}\n")
+        self.exit(2, f"gpucnn: error: {cut(message)}\n")
+
+
+def number(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], Any]:
+    """The type of a flag that is a number from ``least`` to ``most``."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            wanted = f"{'an integer' if kind is int else 'a number'} from {least:,} to {most:,}"
+            raise argparse.ArgumentTypeError(f"{shown(text)}: give {wanted}")
+        return value
+
+    return parse
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
@@ -88,8 +107,9 @@ def check_picture(out: Path) -> None:
 def shape_from(text: str) -> Shape:
     """--input-shape 28x28x1 -> (28, 28, 1)."""
     sizes = text.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise UsageError(f"--input-shape {text!r}: give height, width and channels, as in 28x28x1")
+    if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,3}", size) and 0 < int(size) <= LARGEST for size in sizes):
+        known = f"height, width and channels, each at most {LARGEST}, as in 28x28x1"
+        raise UsageError(f"--input-shape {shown(text)}: give {known}")
     return tuple(int(size) for size in sizes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_model_options, backend_from
+from gpucnn.cli.options import add_model_options, backend_from, number
 from gpucnn.inference.image_files import fit, open_image
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
@@ -22,16 +22,9 @@ BATCH = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG files")
-    parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
+    parser.add_argument("--top", type=number(int, 1, 1000), default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
     add_model_options(parser)
-
-
-def positive(text: str) -> int:
-    """An integer >= 1."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

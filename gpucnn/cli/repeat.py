@@ -12,8 +12,9 @@ from typing import Any
 from gpucnn.checkpoint.durable import replace_file
 from gpucnn.cli.columns import columns
 from gpucnn.errors import UsageError
+from gpucnn.files import read_text
 from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
-from gpucnn.runs.log import read_rows
+from gpucnn.runs.log import LONGEST, read_rows
 
 
 def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argparse.Namespace], int]) -> int:
@@ -25,8 +26,6 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
     Returns:
         0, or the exit code of the run that was stopped.
     """
-    if args.repeat < 1:
-        raise UsageError(f"--repeat {args.repeat}: give at least 1")
     if args.resume not in (None, "auto") or (args.resume and not args.output):
         raise UsageError("--repeat goes on where it was stopped with --resume auto and the same --output DIR")
     root = args.output or new_path(RUNS, f"{name}-x{args.repeat}")
@@ -63,7 +62,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{log} has no epoch: put the run's log back, or remove {folder} to train that seed again")
     found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
     found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
-    views = json.loads(result.read_text()) if result.exists() else {}
+    views = json.loads(read_text(result, LONGEST)) if result.exists() else {}
     return found | ({"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {})
 
 
