@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.backend import REFERENCE
-from gpucnn.cli.options import number, writing
+from gpucnn.cli.options import check_number, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.errors import UsageError
@@ -21,18 +21,16 @@ MOST = 40  # rows and columns
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn augmentations``: those of a recipe, and how many images and epochs to show."""
     add_recipe_arguments(parser)
-    parser.add_argument(
-        "--images", type=number(int, 1, MOST), default=8, metavar="N", help="rows: training images (default: 8)"
-    )
-    parser.add_argument(
-        "--columns", type=number(int, 1, MOST), default=7, metavar="N", help="the first epochs (default: 7)"
-    )
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="rows: training images (default: 8)")
+    parser.add_argument("--columns", type=int, default=7, metavar="N", help="the first epochs (default: 7)")
     out = Path("augmentations.png")
     parser.add_argument("--out", type=Path, default=out, metavar="PATH", help=f"a PNG file ({out})")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the contact sheet and print what it shows."""
+    check_number("--images", args.images, 1, MOST)
+    check_number("--columns", args.columns, 1, MOST)
     if args.out.suffix.lower() != ".png":
         raise UsageError(f"--out {args.out}: give the name of a PNG file, as augmentations.png")
     config = settings(args)

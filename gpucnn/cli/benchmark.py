@@ -10,10 +10,10 @@ from gpucnn.bench import profiler
 from gpucnn.bench.contender import our_trainer
 from gpucnn.bench.race import WORKLOADS, Result, cold_and_warm, contenders, race
 from gpucnn.bench.task import Task
-from gpucnn.cli.options import number, shape_from
+from gpucnn.cli.options import check_number, shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.cores import usable_cores
-from gpucnn.devices.select import MOST_THREADS, set_threads
+from gpucnn.devices.select import check_threads, set_threads
 from gpucnn.models.memory import check_memory
 from gpucnn.runs.environment import environment
 from gpucnn.types import Shape
@@ -27,14 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workload", "-w", choices=workloads, default="all", help=letters)
     parser.add_argument("--model", help="any model instead, for images of --input-shape")
     parser.add_argument("--input-shape", default="32x32x3", metavar="HxWxC")
-    parser.add_argument("--batch-size", "-b", type=number(int, 1, 10**6), default=128)
+    parser.add_argument("--batch-size", "-b", type=int, default=128)
     parser.add_argument("--mode", choices=["train", "eval"], default="train")
     parser.add_argument("--device", default="cpu", help="our backend")
     parser.add_argument("--amp", choices=list(PRECISIONS), default="off", help="float16 where that is safe, on a GPU")
-    parser.add_argument(
-        "--threads", type=number(int, 0, MOST_THREADS), default=0, help="of each contender (default: all usable cores)"
-    )
-    parser.add_argument("--rounds", type=number(int, 1, 1000), default=9, help="rounds of each contender, in turn")
+    parser.add_argument("--threads", type=int, default=0, help="of each contender (default: all usable cores)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each contender, in turn")
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
     parser.add_argument("--compiled", action="store_true", help=compiled)
     parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")
@@ -44,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Race the workloads one after the other, or time our own ops or starts."""
+    check_number("--batch-size", args.batch_size, 1, 10**6)
+    check_number("--rounds", args.rounds, 1, 1000)
+    check_threads(args.threads)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
     if args.model:
         cases = [(args.model, shape_from(args.input_shape))]

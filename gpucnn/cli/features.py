@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_data_options, number, writing
+from gpucnn.cli.options import add_data_options, writing
 from gpucnn.data import load_dataset
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.image_files import fit, grey, open_image
 from gpucnn.inference.predict import class_names, normalise, probabilities
@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", nargs="?", type=Path, help="PNG or JPEG (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
-    parser.add_argument(
-        "--index", type=number(int, 0, 10**9), metavar="N", help="with --checkpoint: an image of the test set"
-    )
+    parser.add_argument("--index", type=int, metavar="N", help="with --checkpoint: an image of the test set")
     parser.add_argument("--dataset", metavar="NAME", help="with --index: another data set than the model's")
     add_data_options(parser)
 
@@ -41,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dataset is not None and args.index is None:
         raise UsageError(f"--dataset {args.dataset} chooses where --index N looks: add --index and --checkpoint PATH")
     if args.index is not None and args.checkpoint is None:
-        raise UsageError(f"--index {args.index} chooses an image for a trained model: add --checkpoint PATH")
+        raise UsageError(f"--index {shown(args.index)} chooses an image for a trained model: add --checkpoint PATH")
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
@@ -108,7 +106,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
     _, test = load_dataset(name, args.data_dir, download=not args.no_download)
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
-        raise UsageError(f"--index {args.index}: the test set of {name} has images 0 to {len(test.images) - 1}")
+        raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")
     label = test.classes[int(test.labels[args.index])]
     return test.images[args.index], f"image {args.index} of {name}'s test set (a {label})"
 

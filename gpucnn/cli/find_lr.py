@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gpucnn.cli.options import backend_from, check_picture, number, writing
+from gpucnn.cli.options import backend_from, check_number, check_picture, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.plots.learning_curves import save_range_test
 from gpucnn.runs.build import build_trainer, resolve
@@ -13,18 +13,21 @@ from gpucnn.training.lr_finder import MIN_STEPS, find_lr
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn find-lr``: those of a recipe, and the range."""
     add_recipe_arguments(parser)
-    rate = number(float, 1e-30, 1e30)
-    parser.add_argument("--from", dest="low", type=rate, default=1e-5, metavar="RATE", help="first rate (1e-5)")
-    parser.add_argument("--to", dest="high", type=rate, default=10.0, metavar="RATE", help="last rate (10)")
-    parser.add_argument(
-        "--steps", type=number(int, MIN_STEPS, 10_000), default=200, metavar="N", help="steps between them (200)"
-    )
+    parser.add_argument("--from", dest="low", type=float, default=1e-5, metavar="RATE", help="first rate (1e-5)")
+    parser.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="last rate (10)")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps between them (200)")
     parser.add_argument("--out", type=Path, default=Path("find_lr.png"), metavar="FILE", help="PNG, SVG or PDF")
 
 
 def run(args: argparse.Namespace) -> int:
     """Raise the rate until the loss explodes, and print where it fell fastest."""
     check_picture(args.out)  # before the work starts
+    for flag, value, least, most in (
+        ("--from", args.low, 1e-30, 1e30),
+        ("--to", args.high, 1e-30, 1e30),
+        ("--steps", args.steps, MIN_STEPS, 10_000),
+    ):
+        check_number(flag, value, least, most)
     config = settings(args)
     backend, _ = backend_from(config.run)
     train, _ = load_data(args, config)

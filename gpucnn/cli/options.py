@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -44,20 +44,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"gpucnn: error: {cut(message)}\n")
 
 
-def number(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], Any]:
-    """The type of a flag that is a number from ``least`` to ``most``."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            wanted = f"{'an integer' if kind is int else 'a number'} from {least:,} to {most:,}"
-            raise argparse.ArgumentTypeError(f"{shown(text)}: give {wanted}")
-        return value
-
-    return parse
+def check_number(flag: str, value: float, least: float, most: float) -> None:
+    """Raises UsageError for the number of a flag that is out of its bounds."""
+    if not least <= value <= most:
+        raise UsageError(f"{flag} {shown(value)}: give a number from {least:,} to {most:,}")
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:

@@ -14,7 +14,7 @@ from gpucnn.checks.parity import Parity, compare
 from gpucnn.checks.parity.layerwise import Difference
 from gpucnn.checks.parity.whole import Deviation
 from gpucnn.cli.columns import columns
-from gpucnn.cli.options import number, shape_from
+from gpucnn.cli.options import check_number, shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.select import set_threads
 from gpucnn.models.memory import check_memory
@@ -31,17 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", metavar="NAME", help="what to look at: cpu (default), gpu, gpu:N")
     parser.add_argument("--model", metavar="NAME", help="one model (default: all of at most 2 million parameters)")
     parser.add_argument("--input-shape", metavar="HxWxC", help="of an image (default: as gpucnn benchmark has it)")
-    parser.add_argument("--batch-size", "-b", type=number(int, 1, 10**6), default=8, help=batch)
-    parser.add_argument(
-        "--steps", type=number(int, 0, 10**6), default=5, metavar="K", help="training steps to compare; 0 for none"
-    )
-    parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=0, help="of weights, images and labels")
+    parser.add_argument("--batch-size", "-b", type=int, default=8, help=batch)
+    parser.add_argument("--steps", type=int, default=5, metavar="K", help="training steps to compare; 0 for none")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, images and labels")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all usable cores)")
     parser.add_argument("--json", action="store_true", help="one JSON object with every array")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare model after model."""
+    check_number("--batch-size", args.batch_size, 1, 10**6)
+    check_number("--steps", args.steps, 0, 10**6)
+    check_number("--seed", args.seed, 0, 2**63 - 1)
     backend = get_backend(args.device)
     set_threads(args.threads)
     settings = {"batch_size": args.batch_size, "seed": args.seed, "steps": args.steps}

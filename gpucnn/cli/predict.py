@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.options import add_model_options, backend_from, number
+from gpucnn.cli.options import add_model_options, backend_from, check_number
 from gpucnn.inference.image_files import fit, open_image
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
@@ -22,13 +22,14 @@ BATCH = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG or JPEG files")
-    parser.add_argument("--top", type=number(int, 1, 1000), default=3, metavar="K", help="classes to show (default: 3)")
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict, then print: a bad file ends the command before any output."""
+    check_number("--top", args.top, 1, 1000)
     backend, _ = backend_from(args)
     model, config, _ = load_trained(args.checkpoint, backend)
     names = class_names(config.data.classes, config.model.num_classes)

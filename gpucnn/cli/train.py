@@ -13,7 +13,7 @@ from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
-from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, describe, flags_given, number
+from gpucnn.cli.options import add_data_options, add_setting_flags, backend_from, check_number, describe, flags_given
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset, load_dataset
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="PATH", help=resume)
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
-    parser.add_argument("--repeat", type=number(int, 1, 1000), default=1, metavar="N", help=several)
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
 def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
@@ -69,6 +69,7 @@ def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Datase
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with a run, once or several times; returns 0, or 128 and the signal that ended it."""
+    check_number("--repeat", args.repeat, 1, 1000)
     if args.repeat == 1:
         return run_once(args)
     config = settings(args)

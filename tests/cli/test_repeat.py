@@ -90,7 +90,7 @@ def test_a_loss_that_is_no_number_does_not_lose_the_summary(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--repeat", "0"], "--repeat 0: give at least 1"),
+        (["--repeat", "0"], "--repeat 0: give a number from 1 to 1,000"),
         (["--repeat", "2", "--resume", "auto"], "the same --output DIR"),
         (["--repeat", "2", "--resume", "runs/x/last.h5"], "the same --output DIR"),
     ],
