@@ -10,15 +10,12 @@ LONGEST_NAME = 60  # of a name that is compared with others, which takes its len
 
 
 class GpucnnError(Exception):
-    """Base of all errors that a user can cause or mend; commands print it as one line.
-
-    Of a line that is too long the middle is left out.
-    """
+    """Base of all errors that a user can cause or mend; its text is one line."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return cut(super().__str__())
+        return one_line(super().__str__())
 
 
 class UsageError(GpucnnError):
@@ -99,6 +96,11 @@ def closest(name: object, known: Iterable[str]) -> str:
 def cut(text: str, length: int = LONGEST_LINE) -> str:
     """The text, without its middle where it is too long."""
     return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"
+
+
+def one_line(text: str) -> str:
+    """A message on one line that is not too long."""
+    return cut(text.replace("\n", "\\n"))
 
 
 class Shown(Repr):

@@ -1,4 +1,4 @@
-"""Files that a command opens: regular ones, and no more of them than such a file can have."""
+"""Files that a command reads and writes: regular ones, and no more of them than such a file can have."""
 
 import os
 import stat
@@ -22,6 +22,12 @@ def open_regular(path: Path) -> BufferedReader:
         os.close(descriptor)
         raise OSError(EINVAL, "this is a folder" if stat.S_ISDIR(mode) else "not a regular file", str(path))
     return open(descriptor, "rb")
+
+
+def check_target(path: Path) -> None:
+    """Raises OSError for a place that has no file but a FIFO or a device, where a writer might wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(EINVAL, "not a regular file", str(path))
 
 
 def read_text(path: Path, most: int, errors: str = "strict") -> str:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from gpucnn.cli.options import Parser
 from gpucnn.devices.gpu_memory import exhausted
-from gpucnn.errors import DeviceError, GpucnnError, closest
+from gpucnn.errors import DeviceError, GpucnnError, closest, one_line
 from gpucnn.version import __version__
 
 COMMANDS = {
@@ -91,7 +91,7 @@ def fail(args: argparse.Namespace, error: BaseException, code: int, message: str
     """Print an expected failure as one line."""
     if args.debug:
         raise error
-    print(f"gpucnn: error: {message or error}", file=sys.stderr)
+    print(f"gpucnn: error: {one_line(message or str(error))}", file=sys.stderr)
     return code
 
 

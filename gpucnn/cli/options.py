@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError, cut, nearest, shown
+from gpucnn.errors import UsageError, nearest, one_line, shown
 from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.types import Shape
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"gpucnn: error: {cut(message)}\n")
+        self.exit(2, f"gpucnn: error: {one_line(message)}\n")
 
 
 def check_number(flag: str, value: float, least: float, most: float) -> None:

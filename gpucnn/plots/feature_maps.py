@@ -16,6 +16,7 @@ from warnings import catch_warnings, filterwarnings
 import numpy as np
 
 from gpucnn.errors import UsageError
+from gpucnn.files import check_target
 from gpucnn.types import Array
 
 LIMIT = 64  # tiles on a grid
@@ -275,6 +276,7 @@ class Sheet:
         """A PNG with a palette; fewer colours make a smaller file."""
         from PIL import Image, ImageDraw
 
+        check_target(path)
         with literal_text():
             self.figure.canvas.draw()
         sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpucnn.checkpoint import open_checkpoint
 from gpucnn.errors import CheckpointError, GpucnnError, UsageError, cut
+from gpucnn.files import check_target
 from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet, literal_text
 from gpucnn.runs.log import HISTORY, check_history, read_rows
 from gpucnn.training.lr_finder import LRFinderResult
@@ -85,6 +86,7 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
     for part, style in STYLES.items():
         axes.plot([], [], style, color=PALE, label=part)
     look = {"ncols": min(len(runs) + len(STYLES), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
+    check_target(path)
     with literal_text():
         figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
         figure.savefig(path, dpi=DPI)
@@ -125,5 +127,6 @@ def save_range_test(path: Path, found: LRFinderResult, title: str) -> None:
     axes.set_ylabel(AXES["loss"], fontsize=9, color=PALE)
     axes.grid(color=GRID, linewidth=0.8)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    check_target(path)
     with literal_text():
         figure.savefig(path, dpi=DPI)

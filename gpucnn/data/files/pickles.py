@@ -83,8 +83,8 @@ def check_program(content: bytes, most: int) -> None:
             raise pickle.UnpicklingError(f"it uses the instruction {name}, which no CIFAR file needs")
         if count >= most:
             raise pickle.UnpicklingError(f"it has more than {most:,} instructions")
-        if name == "LONG1" and argument.bit_length() > 64:  # longer ones can all have one hash
-            raise pickle.UnpicklingError(f"it has an integer of {argument.bit_length()} bits")
+        if name == "LONG1" and not -(2**63) <= place < 2**63:  # longer ones can all have one hash
+            raise pickle.UnpicklingError("it has an integer of more than 64 bits")
         tuples += "TUPLE" in name
         if tuples > MOST_TUPLES:
             raise pickle.UnpicklingError(f"it makes more than {MOST_TUPLES} tuples")
