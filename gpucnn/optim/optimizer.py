@@ -27,7 +27,7 @@ TRAINED = tuple(group for group in GROUPS if group != "frozen")
 """The groups that an optimiser updates."""
 
 MOST_EPOCHS, MOST_STEPS = 10**9, 10**12  # more than any run has
-MOST = 10**30  # of a rate or a factor; it has a square in float64, and itself in float32
+MOST = 1e30  # of a rate or a factor; it has a square in float64, and itself in float32
 
 
 def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:

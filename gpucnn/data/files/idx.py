@@ -19,7 +19,7 @@ from gpucnn.data.files.sources import MIB, open_bytes, read_up_to, reading
 from gpucnn.types import Array
 
 UNSIGNED_BYTE = 8
-LARGEST = 64 * MIB  # of the numbers; MNIST's training images are 45 MiB
+LARGEST = 256 * MIB  # of the numbers; MNIST's training images are 45 MiB
 
 
 def read_idx(path: Path, ndim: int) -> Array:
