@@ -12,6 +12,8 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
+import numpy as np
+
 from gpucnn.cli.options import Parser
 from gpucnn.devices.gpu_memory import exhausted
 from gpucnn.errors import DeviceError, GpucnnError, closest, one_line
@@ -54,6 +56,7 @@ def module(command: str) -> Any:
     return import_module(f"gpucnn.cli.{command.replace('-', '_')}")
 
 
+@np.errstate(all="ignore")  # NaN and infinity are looked for, and named, where they matter
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)

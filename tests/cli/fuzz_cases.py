@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from math import inf, nan, nextafter
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -113,16 +113,41 @@ def odd() -> st.SearchStrategy[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, and the text of the file ``config.toml``, which it may name."""
+    """A command line, and what the files ``config.toml`` and ``sealed.h5`` hold, which it may name.
+
+    Attributes:
+        sealed: of a sound checkpoint, settings and numbers ("progress/epoch") -> what they are replaced by.
+    """
 
     words: list[str]
     config: str = ""
+    sealed: dict[str, str] = field(default_factory=dict)
 
 
 FILES = ["absent", "folder", "fifo", "socket", "loop", "binary", "big", "empty", "denied", "pipe", "pipe/metrics.jsonl"]
 FILES += ["/dev/null", "/dev/zero", "/dev/full", "no/such/place.png", "$\\bad{$.png", "~nobody/x", "digit.png", "run"]
 FILES += ["good.h5", "config.toml", "log/metrics.jsonl", "out.png", "fifo.png", "folder.png", "new.h5", "fifo.h5"]
 FILES += ["", "a\nb", "x" * 300]
+
+
+READERS = """
+    inspect sealed.h5
+    inspect sealed.h5 --json
+    evaluate --checkpoint sealed.h5 --device reference --json
+    evaluate --checkpoint sealed.h5 --device cpu
+    predict --checkpoint sealed.h5 digit.png
+    export --checkpoint sealed.h5 --out new.h5 --half
+    features --checkpoint sealed.h5 digit.png --out pictures
+    plot sealed.h5
+    train --resume sealed.h5 --output more --device reference --max-steps 2
+    train --resume sealed.h5 --output more --force --epochs 2 --max-steps 2
+""".strip().splitlines()
+
+NUMBERS_OF_A_RUN = """
+    progress/epoch progress/batch progress/step progress/best_accuracy progress/best_epoch progress/loss_sum
+    progress/correct progress/examples progress/loss_scale progress/good_steps progress/x history/epoch history/NaN
+    history/train_loss history/train_accuracy history/test_loss history/test_accuracy history/learning_rate
+"""
 
 
 def cases() -> st.SearchStrategy[Case]:
@@ -143,7 +168,13 @@ def cases() -> st.SearchStrategy[Case]:
             line("train", ["--config", "config.toml"]), "".join(f"{name} = {value}\n" for name, value in found)
         )
     )
-    return st.one_of(by_set, by_set, by_file, with_flags, with_flags)
+    numbers = st.sampled_from(NUMBERS_OF_A_RUN.split())
+    number = st.tuples(numbers, st.one_of(fitting(int, 1, {}, []), fitting(float, 1.0, {}, [])))
+    readers = st.sampled_from([line.split() for line in READERS])
+    by_seal = st.tuples(readers, st.lists(st.one_of(assignment, number), min_size=1, max_size=2)).map(
+        lambda found: Case(found[0], sealed=dict(found[1]))
+    )
+    return st.one_of(by_set, by_set, by_file, with_flags, with_flags, by_seal, by_seal)
 
 
 def line(command: str, words: list[str]) -> list[str]:
