@@ -84,6 +84,7 @@ def look_inside(args: argparse.Namespace) -> int:
         else:
             kind = "sum with the shortcut" if isinstance(layer, Residual) else type(layer).__name__
             stages.append(Stage(name, kind, y[0]))
+    answer = probabilities(y, model.backend)[0]
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
     for path, stage in zip(paths[:-1], stages, strict=False):
         if stage.values.ndim == 1:
@@ -91,7 +92,7 @@ def look_inside(args: argparse.Namespace) -> int:
         else:
             save(path, stage, feature_maps.save_grid, "channel")
     names = class_names(config.data.classes, config.model.num_classes)
-    save(paths[-1], stages[-1], feature_maps.save_bars, names, probabilities(y, model.backend)[0])
+    save(paths[-1], stages[-1], feature_maps.save_bars, names, answer)
     if same:
         print(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0

@@ -104,6 +104,17 @@ def test_names_of_classes_are_text_and_no_formulas(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "features"])
+def test_an_answer_of_nan_is_no_success(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File("X.h5", "r+") as file:
+        for name in file["model"]:
+            file["model"][name][...] = 3e38
+    seal(Path("X.h5"), image_of(Path("X.h5")))
+    assert main(COMMANDS[command]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gpucnn: error: the ")
+
+
 def test_long_texts_are_refused_before_they_are_parsed() -> None:
     """By whoever reads the file, whether or not it is asked for a model."""
     edit("a name of 3 MB")
