@@ -14,7 +14,7 @@ from gpucnn.cli.columns import columns
 from gpucnn.errors import UsageError
 from gpucnn.files import read_text
 from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
-from gpucnn.runs.log import LONGEST, read_rows
+from gpucnn.runs.log import LONGEST, check_history, read_rows
 
 
 def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argparse.Namespace], int]) -> int:
@@ -54,16 +54,23 @@ def outcome(folder: Path) -> dict[str, Any]:
     ``tta_accuracy`` as well where it used views after that epoch.
 
     Raises:
-        UsageError: the run's log is gone.
+        UsageError: the run's log is gone, or is not one that a run has written.
     """
     log, result = folder / "metrics.jsonl", folder / RESULT
     rows = read_rows(log) if log.exists() else []
     if not rows:
         raise UsageError(f"{log} has no epoch: put the run's log back, or remove {folder} to train that seed again")
-    found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
-    found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
-    views = json.loads(read_text(result, LONGEST)) if result.exists() else {}
-    return found | ({"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {})
+    try:
+        found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
+        found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
+        views = json.loads(read_text(result, LONGEST)) if result.exists() else {}
+        found |= {"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {}
+        check_history({key: [found[key]] for key in ("epoch", "test_accuracy")}, UsageError, str(log))
+        return found
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the log in {folder} is none of a run: {error!r}; remove it to train that seed again"
+        ) from None
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
