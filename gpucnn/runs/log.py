@@ -24,9 +24,9 @@ LONGEST = 2**26  # bytes of a log; a row has 250
 
 HISTORY: dict[str, tuple[float, float, tuple[type, ...]]] = {
     "epoch": (1, MOST_EPOCHS, (int,)),
-    **dict.fromkeys(("train_loss", "test_loss"), (-1e30, 1e30, (int, float))),
+    **dict.fromkeys(("train_loss", "test_loss"), (-1e40, 1e40, (int, float))),
     **dict.fromkeys(("train_accuracy", "test_accuracy"), (0, 1, (int, float))),
-    "learning_rate": (0, 1e30, (int, float)),
+    "learning_rate": (0, 1e300, (int, float)),
 }
 """Column of a run's history -> the least and the most that a number in it is, where it is finite, and its type."""
 

@@ -24,7 +24,7 @@ PROGRESS: dict[str, tuple[type, float, float]] = {
     **dict.fromkeys(("batch", "step", "correct", "examples", "good_steps"), (int, 0, MOST_STEPS)),
     "best_accuracy": (float, -1, 1),
     "loss_sum": (float, -1e60, 1e60),
-    "loss_scale": (float, 1e-30, 1e30),
+    "loss_scale": (float, 1e-30, 1e38),
 }
 """Number of ``owners`` -> its type, the least and the most that a run has."""
 
