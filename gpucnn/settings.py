@@ -7,8 +7,9 @@ Dataclasses derived from ``Settings`` check their values; flags, ``--help`` and 
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import inf
+from numbers import Real
 from operator import ge, gt, le, lt
 from typing import Any
 
@@ -16,6 +17,7 @@ from gpucnn.errors import UsageError, closest, cut, shown
 
 BOUNDS = {"at_least": (">=", ge), "above": (">", gt), "at_most": ("<=", le), "below": ("<", lt)}
 
+REAL: Any = Real  # NumPy's numbers too
 LONGEST_TEXT, LONGEST_LIST = 100, 256
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -55,18 +57,22 @@ class Setting:
                 if (self.keys and key not in self.keys) or not is_name(key):
                     hint = closest(key, self.keys) if self.keys else ": give letters, digits and underscores"
                     raise UsageError(f"{name}.{cut(key, LONGEST_TEXT)} is unknown{hint}")
-                self.check(f"{name}.{key}", item)
+                (replace(self, bounds={}) if isinstance(item, str) else self).check(f"{name}.{key}", item)
         elif self.choices and value not in self.choices:
             raise UsageError(f"{name} = {shown(value)}{closest(value, self.choices)}")
         elif isinstance(value, str) and (len(value) > LONGEST_TEXT or CONTROL.search(value)):
             raise UsageError(f"{name} = {shown(value)}: give at most {LONGEST_TEXT} characters, none of control")
-        elif self.bounds and isinstance(value, int | float) and not self.allows(value):
+        elif self.bounds and value is not None and not self.allows(value):
             allowed = " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in self.bounds.items())
             raise UsageError(f"{name} = {shown(value)}: give a number {allowed}")
 
-    def allows(self, value: float) -> bool:
-        """Whether a number is finite and within the bounds."""
-        return abs(value) < inf and all(BOUNDS[kind][1](value, bound) for kind, bound in self.bounds.items())
+    def allows(self, value: Any) -> bool:
+        """Whether this is a finite number within the bounds."""
+        return (
+            isinstance(value, REAL)
+            and abs(value) < inf
+            and all(BOUNDS[kind][1](value, bound) for kind, bound in self.bounds.items())
+        )
 
 
 def is_name(key: str) -> bool:

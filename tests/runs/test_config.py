@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucnn.data import Augmentation
@@ -36,6 +36,7 @@ NUMBERS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     classes=st.lists(TEXTS, max_size=3),
     lr=NUMBERS,
@@ -50,7 +51,7 @@ def test_any_values_survive_the_round_trip_or_are_refused_where_they_are_set(
     plain = all(
         ord(c) > 0x1F and not 0x7F <= ord(c) <= 0x9F and not 0xD800 <= ord(c) < 0xE000 for c in "".join(classes)
     )
-    settings = {
+    wanted = {
         "data.classes": (classes, plain),
         "data.mean": (mean, True),
         "optimizer.lr": (lr, 0 <= lr <= 1e30),
@@ -58,7 +59,7 @@ def test_any_values_survive_the_round_trip_or_are_refused_where_they_are_set(
         "model.options": (options, None),
     }
     config = Config()
-    for name, (value, legal) in settings.items():
+    for name, (value, legal) in wanted.items():
         try:
             config = config.with_value(name, value)
             assert legal is not False
