@@ -25,6 +25,7 @@ def refused(child: Child, *words: str, config: str = "") -> tuple[int, str]:
     return answer["code"], answer["err"]
 
 
+@pytest.mark.slow
 def test_some_hundred_cases() -> None:
     said: list[str] = []
     assert run(200, 0, said.append) == 0, "\n".join(said)
