@@ -6,12 +6,19 @@ from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
+from reprlib import Repr
+
+LONGEST_LINE = 1500  # characters of a message
+LONGEST_NAME = 60  # of a name that is compared with others, which takes its length squared
 
 
 class GpucnnError(Exception):
-    """Base of all errors that a user can cause or mend; commands print it as one line."""
+    """Base of all errors that a user can cause or mend; its text is one line."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(GpucnnError):
@@ -79,6 +86,8 @@ MOST_NAMES = 1000  # in a folder, compared with one that is not there
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that was probably meant: a synonym, or the most similar spelling; None where there is neither."""
     names = sorted(known)
+    if len(str(name)) > LONGEST_NAME:
+        return None
     synonyms = (other for group in SYNONYMS if name in group for other in names if other in group)
     return next(chain(synonyms, get_close_matches(str(name), names, n=1)), None)
 
@@ -97,3 +106,29 @@ def closest(name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     match = nearest(name, names)
     return f": did you mean {match!r}?" if match else f": known are {', '.join(names) or 'none'}"
+
+
+def cut(text: str, length: int = LONGEST_LINE) -> str:
+    """The text, without its middle where it is too long."""
+    return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"
+
+
+def one_line(text: str) -> str:
+    """A message on one line that is not too long."""
+    return cut(text.replace("\n", "\\n"))
+
+
+class Shown(Repr):
+    """``repr`` of any value in a few words: integers of a million digits, lists in lists and long texts too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 80, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        digits = x.bit_length() * 3 // 10
+        return repr(x) if digits < self.maxlong else f"an integer of about {digits} digits"
+
+
+shown = Shown().repr
+"""A value in a message."""

@@ -2,16 +2,17 @@
 
 A setting stands once, at its dataclass field: type, default, help text, flags, and bounds or choices.
 
-    lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
+    lr: float = setting(0.05, "learning rate", "--lr", at_least=0, at_most=1e30)
 
 Dataclasses derived from ``Settings`` check their values; flags, ``--help`` and messages come from the same field.
 
 The arguments of a public function or class that is ``checked`` are compared with its annotations.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from inspect import Parameter, signature
 from math import inf
@@ -20,9 +21,13 @@ from operator import ge, gt, le, lt
 from types import NoneType, UnionType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gpucnn.errors import UsageError, closest
+from gpucnn.errors import UsageError, closest, cut, shown
 
 BOUNDS = {"at_least": (">=", ge), "above": (">", gt), "at_most": ("<=", le), "below": ("<", lt)}
+
+REAL: Any = Real  # NumPy's numbers too
+LONGEST_TEXT, LONGEST_LIST = 100, 256
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Setting:
         flags: on the command line, as ("--lr",).
         choices: the values of a string.
         keys: the keys of a table, where only some are known.
-        bounds: of a number, or of every number in a list, by the names of ``BOUNDS``; it must be finite as well.
+        bounds: of a number, or of every number in a list or table, by the names of ``BOUNDS``; it must be finite too.
     """
 
     help: str
@@ -49,21 +54,38 @@ class Setting:
         return self.flags[0].strip("-").replace("-", "_")
 
     def check(self, name: str, value: Any) -> None:
-        """Raises UsageError for a value that the field cannot have."""
+        """Raises UsageError for a value that the field cannot have, or that a TOML file could not give back."""
         if isinstance(value, tuple):
+            if len(value) > LONGEST_LIST:
+                raise UsageError(f"{name} has {len(value)} values: give at most {LONGEST_LIST}")
             for item in value:
                 self.check(name, item)
-        elif self.keys and (odd := sorted(set(value).difference(self.keys))):
-            raise UsageError(f"{name}.{odd[0]} is unknown{closest(odd[0], self.keys)}")
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if (self.keys and key not in self.keys) or not is_name(key):
+                    hint = closest(key, self.keys) if self.keys else ": give letters, digits and underscores"
+                    raise UsageError(f"{name}.{cut(key, LONGEST_TEXT)} is unknown{hint}")
+                (replace(self, bounds={}) if isinstance(item, str) else self).check(f"{name}.{key}", item)
         elif self.choices and value not in self.choices:
-            raise UsageError(f"{name} = {value!r}{closest(value, self.choices)}")
+            raise UsageError(f"{name} = {shown(value)}{closest(value, self.choices)}")
+        elif isinstance(value, str) and (len(value) > LONGEST_TEXT or CONTROL.search(value)):
+            raise UsageError(f"{name} = {shown(value)}: give at most {LONGEST_TEXT} characters, none of control")
         elif self.bounds and value is not None and not self.allows(value):
             allowed = " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in self.bounds.items())
-            raise UsageError(f"{name} = {value}: give a number {allowed}")
+            raise UsageError(f"{name} = {shown(value)}: give a number {allowed}")
 
-    def allows(self, value: float) -> bool:
-        """Whether a number is finite and within the bounds."""
-        return abs(value) < inf and all(BOUNDS[kind][1](value, bound) for kind, bound in self.bounds.items())
+    def allows(self, value: Any) -> bool:
+        """Whether this is a finite number within the bounds."""
+        return (
+            isinstance(value, REAL)
+            and abs(value) < inf
+            and all(BOUNDS[kind][1](value, bound) for kind, bound in self.bounds.items())
+        )
+
+
+def is_name(key: str) -> bool:
+    """Whether a key of a table is a plain word, which TOML takes without quotes."""
+    return key.isidentifier() and key.isascii() and len(key) <= LONGEST_TEXT
 
 
 def setting(

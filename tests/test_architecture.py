@@ -33,6 +33,7 @@ ROOMS = [
     "random",
     "settings",
     "terminal",
+    "files",
     "errors",
     "types",
     "version",

@@ -17,7 +17,8 @@ class Sample(Settings):
     seed: int = setting(0, at_least=0, at_most=2**63)
     kind: str = setting("sum", choices=("sum", "mean"))
     places: tuple[tuple[float, ...], ...] = setting((), at_least=1)
-    table: Mapping[str, int] = setting({"a": 1}, keys=("a", "b"))
+    table: Mapping[str, int | str] = setting({"a": 1}, keys=("a", "b"), at_most=9)
+    name: str = setting("x")
     free: float = 1.0
 
 
@@ -33,6 +34,13 @@ class Sample(Settings):
         ({"places": ((1.0, 2.0), (3.0, 0.5))}, "places = 0.5: give a number >= 1"),
         ({"places": ((inf,),)}, "places = inf: give a number >= 1"),
         ({"table": {"c": 1, "a": 2}}, "table.c is unknown: known are a, b"),
+        ({"table": {"a": 10}}, "table.a = 10: give a number <= 9"),
+        ({"rate": "fast"}, "rate = 'fast': give a number > 0 and < 1"),
+        ({"seed": 10**5000}, "seed = an integer of about 4983 digits: give a number"),
+        ({"places": ((2.0,) * 300,)}, "places has 300 values: give at most 256"),
+        ({"name": "a" * 101}, "give at most 100 characters, none of control"),
+        ({"name": "a\x7f"}, r"name = 'a\x7f': give at most 100 characters"),
+        ({"name": "\ud800"}, "give at most 100 characters, none of control"),
     ],
 )
 def test_what_a_field_cannot_have_is_named(values: dict[str, object], message: str) -> None:
@@ -41,7 +49,16 @@ def test_what_a_field_cannot_have_is_named(values: dict[str, object], message: s
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"rate": None}, {"seed": 2**63}, {"places": ((1.0,), ())}, {"table": {}}, {"free": nan}]
+    "values",
+    [
+        {},
+        {"rate": None},
+        {"seed": 2**63},
+        {"places": ((1.0,), ())},
+        {"table": {}},
+        {"table": {"a": "text"}},
+        {"free": nan},
+    ],
 )
 def test_what_a_field_can_have_passes(values: dict[str, object]) -> None:
     Sample(**values)

@@ -28,6 +28,7 @@ from gpucnn.version import __version__
 
 FORMAT = "gpucnn-checkpoint"
 FORMAT_VERSION = 1
+LONGEST_TEXT, LONGEST_HISTORY, MOST_COLUMNS = 2**18, 10**6, 64
 GROUPS = ("model", "buffers", "optimizer", "progress", "history")
 
 Number = int | float
@@ -152,6 +153,10 @@ def read_text(path: str, entry: Entry) -> str:
     """Entry -> str."""
     if entry.dtype != "text":
         raise CheckpointError(f"{path!r} is {entry.dtype} {entry.shape} where a text is expected")
+    if len(entry.data) > LONGEST_TEXT:
+        raise CheckpointError(
+            f"the text {path!r} has {len(entry.data):,} bytes, more than the {LONGEST_TEXT:,} allowed"
+        )
     try:
         return str(entry.data, "utf-8").rstrip("\0")
     except UnicodeDecodeError:

@@ -12,11 +12,11 @@ and compared byte for byte, so that no bit of the file can change unnoticed.
 import hashlib
 import os
 import re
-import stat
 from pathlib import Path
 
 from gpucnn.checkpoint.durable import Bytes
 from gpucnn.errors import CheckpointError, near
+from gpucnn.files import open_regular
 
 USER_BLOCK = 512
 MAGIC = b"GPUCNN-HDF5 "
@@ -46,22 +46,17 @@ def read_image(path: Path) -> bytes:
         CheckpointError: no such file, not a regular file, not a checkpoint, truncated, or damaged.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot open it: {getattr(error, 'strerror', None) or error}{near(path)}") from None
+        opened = open_regular(path)
+    except OSError as error:
+        remedy = near(path) or "; give a checkpoint such as last.h5"
+        raise CheckpointError(f"cannot open it: {error.strerror}{remedy}") from None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise CheckpointError(f"this is {kind}: give a checkpoint such as last.h5")
-        with open(descriptor, "rb", closefd=False) as file:
+        with opened as file:
             block = file.read(USER_BLOCK)
-            length = image_length(block, status.st_size)
+            length = image_length(block, os.fstat(file.fileno()).st_size)
             image = file.read(length + 1)
     except OSError as error:
         raise CheckpointError(f"cannot read it: {error.strerror}; {REMEDY}") from None
-    finally:
-        os.close(descriptor)
     if len(image) != length:
         raise CheckpointError(f"its size changed while it was read; {REMEDY}")
     if user_block(image) != block:

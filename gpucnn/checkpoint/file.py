@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gpucnn.checkpoint import contents
-from gpucnn.checkpoint.contents import FORMAT, FORMAT_VERSION, GROUPS, Checkpoint, Number
+from gpucnn.checkpoint.contents import (
+    FORMAT,
+    FORMAT_VERSION,
+    GROUPS,
+    LONGEST_HISTORY,
+    MOST_COLUMNS,
+    Checkpoint,
+    Number,
+)
 from gpucnn.checkpoint.structure import Entry, Tree
 from gpucnn.errors import CheckpointError, NotANumberError
 from gpucnn.types import Array, Shape
@@ -95,9 +103,13 @@ class CheckpointFile:
 
     def history(self) -> dict[str, list[Number]]:
         columns: dict[str, list[Number]] = {}
-        for name, entry in self.members("history").items():
+        if len(entries := self.members("history")) > MOST_COLUMNS:
+            raise CheckpointError(f"its history has {len(entries)} columns, more than the {MOST_COLUMNS} allowed")
+        for name, entry in entries.items():
             if entry.dtype not in ("int64", "float64") or len(entry.shape) != 1:
                 raise CheckpointError(f"'history/{name}' is not a column of numbers")
+            if entry.shape[0] > LONGEST_HISTORY:
+                raise CheckpointError(f"'history/{name}' has {entry.shape[0]:,} rows, {LONGEST_HISTORY:,} are allowed")
             columns[name] = contents.read_array(entry).tolist()
         if len({len(column) for column in columns.values()}) > 1:
             raise CheckpointError("the columns of its history have different lengths")

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpucnn.backend import REFERENCE
 from gpucnn.cli.columns import counted, sentence
-from gpucnn.cli.options import writing
+from gpucnn.cli.options import check_number, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.errors import UsageError
@@ -31,9 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the contact sheet and print what it shows."""
-    for flag, value in (("--images", args.images), ("--columns", args.columns)):
-        if not 1 <= value <= MOST:
-            raise UsageError(f"{flag} {value}: give a number from 1 to {MOST}")
+    check_number("--images", args.images, 1, MOST)
+    check_number("--columns", args.columns, 1, MOST)
     if args.out.suffix.lower() != ".png":
         raise UsageError(f"--out {args.out}: give the name of a PNG file, as augmentations.png")
     config = settings(args)

@@ -10,11 +10,12 @@ from gpucnn.bench.contender import our_trainer
 from gpucnn.bench.race import WORKLOADS, Result, cold_and_warm, contenders, race
 from gpucnn.bench.task import Task
 from gpucnn.cli.columns import columns, counted, sentence
-from gpucnn.cli.options import shape_from
+from gpucnn.cli.options import check_number, shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.cores import thread_count
 from gpucnn.devices.select import set_threads
 from gpucnn.errors import UsageError
+from gpucnn.models.memory import check_memory
 from gpucnn.runs.environment import environment
 from gpucnn.terminal import say, say_json
 from gpucnn.types import Shape
@@ -47,14 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Race the workloads one after the other, or time our own ops or starts."""
-    if args.batch_size < 1 or args.rounds < 1:
-        raise UsageError(f"--batch-size {args.batch_size} --rounds {args.rounds}: give at least 1 of each")
+    check_number("--batch-size", args.batch_size, 1, 10**6)
+    check_number("--rounds", args.rounds, 1, 1000)
     threads = thread_count(args.threads)
     refuse_unused(args)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
     if args.model:
         cases = [(args.model, shape_from(args.input_shape or "32x32x3"))]
-        models.build(*cases[0])  # a wrong name is said here, not by a contender's process
+        # a wrong name is said here, not by a contender's process
+        check_memory(models.build(*cases[0]), cases[0][1], args.batch_size)
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
     precision = PRECISIONS[args.amp]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from importlib import import_module
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpucnn import devices
@@ -18,6 +17,7 @@ from gpucnn.cli.options import add_data_options
 from gpucnn.data.files.sources import NO_PLACE, download_place, gap, locate, search_places
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices.cores import usable_cores
+from gpucnn.models.memory import GIB, main_memory
 from gpucnn.runs.environment import PACKAGES, cpu_model, installed
 from gpucnn.terminal import say, say_json
 from gpucnn.version import __version__
@@ -94,11 +94,7 @@ def one_line(error: BaseException) -> str:
 
 def memory() -> float:
     """GiB of main memory, or what a container may use of it."""
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text().strip()).isdecimal():
-        size = min(size, int(text))
-    return round(size / 2**30, 1)
+    return round(main_memory() / GIB, 1)
 
 
 def blas() -> list[str]:

@@ -5,6 +5,7 @@ training logged, to the last digit.
 """
 
 import argparse
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named
 from gpucnn.data import Dataset, Loader
-from gpucnn.errors import UsageError
+from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.inference.evaluate import evaluate
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     check_data(config, dataset)
     batches = Loader(dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std)
     result = evaluate(model, batches, tta=args.tta)
+    if not isfinite(result.loss):
+        raise NotANumberError(f"the loss of {args.checkpoint} on {name} is {result.loss}: use an older checkpoint")
     report = {
         "checkpoint": str(args.checkpoint),
         "dataset": name,

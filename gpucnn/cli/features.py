@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import add_data_options, load_named, writing
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.image_files import fit, grey, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data_dir is not None and args.index is None:
         raise UsageError(f"--data-dir {args.data_dir} is where --index N looks: add --index and --checkpoint PATH")
     if args.index is not None and args.checkpoint is None:
-        raise UsageError(f"--index {args.index} chooses an image for a trained model: add --checkpoint PATH")
+        raise UsageError(f"--index {shown(args.index)} chooses an image for a trained model: add --checkpoint PATH")
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
@@ -88,6 +88,7 @@ def look_inside(args: argparse.Namespace) -> int:
         else:
             kind = "sum with the shortcut" if isinstance(layer, Residual) else type(layer).__name__
             stages.append(Stage(name, kind, y[0]))
+    answer = probabilities(y, model.backend)[0]
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
     for path, stage in zip(paths[:-1], stages, strict=False):
         if stage.values.ndim == 1:
@@ -95,7 +96,7 @@ def look_inside(args: argparse.Namespace) -> int:
         else:
             save(path, stage, feature_maps.save_grid, "channel")
     names = class_names(config.data.classes, config.model.num_classes)
-    save(paths[-1], stages[-1], feature_maps.save_bars, names, probabilities(y, model.backend)[0])
+    save(paths[-1], stages[-1], feature_maps.save_bars, names, answer)
     if same:
         say(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0
@@ -111,7 +112,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
     _, test = load_named(name, args)
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
-        raise UsageError(f"--index {args.index}: the test set of {name} has images 0 to {len(test.images) - 1}")
+        raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")
     label = test.classes[int(test.labels[args.index])]
     return test.images[args.index], f"image {args.index} of {name}'s test set (a {label})"
 

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from gpucnn.cli.columns import counted, sentence
-from gpucnn.cli.options import backend_from, check_picture, writing
+from gpucnn.cli.options import backend_from, check_number, check_picture, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.plots.learning_curves import save_range_test
 from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.terminal import say
-from gpucnn.training.lr_finder import find_lr
+from gpucnn.training.lr_finder import MIN_STEPS, find_lr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Raise the rate until the loss explodes, and print where it fell fastest."""
     check_picture(args.out)  # before the work starts
+    for flag, value, least, most in (
+        ("--from", args.low, 1e-30, 1e30),
+        ("--to", args.high, 1e-30, 1e30),
+        ("--steps", args.steps, MIN_STEPS, 10_000),
+    ):
+        check_number(flag, value, least, most)
     config = settings(args)
     backend, _ = backend_from(config.run)
     train, _ = load_data(args, config)

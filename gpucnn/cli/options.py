@@ -1,6 +1,7 @@
 """Flags that several commands share."""
 
 import argparse
+import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from gpucnn.backend import Backend
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.data.registry import DATASETS, find_source
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError, closest, nearest
+from gpucnn.errors import UsageError, closest, nearest, one_line, shown
 from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.terminal import say, tell
 from gpucnn.types import Shape
+
+LARGEST = 512  # pixels of a side, or channels
 
 FORMATS = (".png", ".svg", ".pdf")  # of plots
 
@@ -46,11 +49,17 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is unknown{closest(value, action.choices)}")
 
     def error(self, message: str) -> NoReturn:
-        tell(f"error: {message}")
+        tell(f"error: {one_line(message)}")
         sys.exit(2)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         say(*message.splitlines())
+
+
+def check_number(flag: str, value: float, least: float, most: float) -> None:
+    """Raises UsageError for the number of a flag that is out of its bounds."""
+    if not least <= value <= most:
+        raise UsageError(f"{flag} {shown(value)}: give a number from {least:,} to {most:,}")
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
@@ -121,8 +130,9 @@ def check_picture(out: Path) -> None:
 def shape_from(text: str) -> Shape:
     """--input-shape 28x28x1 -> (28, 28, 1)."""
     sizes = text.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise UsageError(f"--input-shape {text!r}: give height, width and channels, as in 28x28x1")
+    if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,3}", size) and 0 < int(size) <= LARGEST for size in sizes):
+        known = f"height, width and channels, each at most {LARGEST}, as in 28x28x1"
+        raise UsageError(f"--input-shape {shown(text)}: give {known}")
     return tuple(int(size) for size in sizes)
 
 

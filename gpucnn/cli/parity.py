@@ -13,10 +13,10 @@ from gpucnn.checks.parity import Parity, compare
 from gpucnn.checks.parity.layerwise import Difference
 from gpucnn.checks.parity.whole import Deviation
 from gpucnn.cli.columns import columns, counted, sentence
-from gpucnn.cli.options import shape_from
+from gpucnn.cli.options import check_number, shape_from
 from gpucnn.devices import get_backend
 from gpucnn.devices.select import set_threads
-from gpucnn.errors import UsageError
+from gpucnn.models.memory import check_memory
 from gpucnn.runs.environment import environment
 from gpucnn.terminal import say, say_json
 from gpucnn.types import Shape
@@ -40,13 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare model after model."""
-    if args.batch_size < 1 or args.steps < 0:
-        raise UsageError(f"--batch-size {args.batch_size} --steps {args.steps}: give at least 1 and 0")
+    check_number("--batch-size", args.batch_size, 1, 10**6)
+    check_number("--steps", args.steps, 0, 10**6)
+    check_number("--seed", args.seed, 0, 2**63 - 1)
     backend = get_backend(args.device)
     set_threads(args.threads)
     settings = {"batch_size": args.batch_size, "seed": args.seed, "steps": args.steps}
     found = []
     for name, shape in cases(args.model, args.input_shape):
+        check_memory(models.build(name, shape), shape, args.batch_size)
         found.append(compare(partial(models.build, name, shape), shape, backend, name=name, **settings))
         if not args.json:
             say(*as_lines(found[-1]))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.cli.columns import columns, sentence
-from gpucnn.cli.options import add_model_options, backend_from
+from gpucnn.cli.options import add_model_options, backend_from, check_number
 from gpucnn.errors import DataError, UsageError
 from gpucnn.inference.digit_preparation import MNIST_SHAPE, prepare_digit
 from gpucnn.inference.image_files import fit, grey, open_image
@@ -28,22 +28,16 @@ DETAIL = 4096  # pixels of a photograph's longer side in which a digit is search
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, GIF, TIFF, BMP or WebP files")
-    parser.add_argument("--top", type=positive, default=3, metavar="K", help="classes to show (default: 3)")
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--invert", action="store_true", help="for dark digits on white paper")
     prepare = "find the digit in a photograph, and prepare it as MNIST's were; paper may be dark or light"
     parser.add_argument("--prepare", choices=["digit"], help=prepare)
     add_model_options(parser)
 
 
-def positive(text: str) -> int:
-    """An integer >= 1."""
-    if not text.isdecimal() or not int(text[:9]):
-        raise argparse.ArgumentTypeError(f"{text}: give an integer of at least 1")
-    return int(text[:9])
-
-
 def run(args: argparse.Namespace) -> int:
     """Predict, then print: a bad file ends the command before any output."""
+    check_number("--top", args.top, 1, 1000)
     backend, _ = backend_from(args)
     model, config, _ = load_trained(args.checkpoint, backend)
     names = class_names(config.data.classes, config.model.num_classes)

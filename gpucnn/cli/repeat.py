@@ -12,8 +12,9 @@ from typing import Any
 from gpucnn.checkpoint.durable import replace_file
 from gpucnn.cli.columns import columns, sentence
 from gpucnn.errors import UsageError
+from gpucnn.files import read_text
 from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
-from gpucnn.runs.log import read_rows
+from gpucnn.runs.log import LONGEST, check_history, read_rows
 from gpucnn.terminal import quoted, say
 
 
@@ -26,8 +27,6 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
     Returns:
         0, or the exit code of the run that was stopped.
     """
-    if args.repeat < 1:
-        raise UsageError(f"--repeat {args.repeat}: give at least 1")
     if args.resume not in (None, "auto") or (args.resume and not args.output):
         raise UsageError("--repeat goes on where it was stopped with --resume auto and the same --output DIR")
     root = args.output or new_path(RUNS, f"{name}-x{args.repeat}")
@@ -56,16 +55,23 @@ def outcome(folder: Path) -> dict[str, Any]:
     ``tta_accuracy`` as well where it used views after that epoch.
 
     Raises:
-        UsageError: the run's log is gone.
+        UsageError: the run's log is gone, or is not one that a run has written.
     """
     log, result = folder / "metrics.jsonl", folder / RESULT
     rows = read_rows(log) if log.exists() else []
     if not rows:
         raise UsageError(f"{log} has no epoch: put the run's log back, or remove {folder} to train that seed again")
-    found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
-    found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
-    views = json.loads(result.read_text()) if result.exists() else {}
-    return found | ({"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {})
+    try:
+        found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
+        found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
+        views = json.loads(read_text(result, LONGEST)) if result.exists() else {}
+        found |= {"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {}
+        check_history({key: [found[key]] for key in ("epoch", "test_accuracy")}, UsageError, str(log))
+        return found
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the log in {folder} is none of a run: {error!r}; remove it to train that seed again"
+        ) from None
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gpucnn.cli.options import (
     add_data_options,
     add_setting_flags,
     backend_from,
+    check_number,
     describe,
     flag_of,
     flags_given,
@@ -87,6 +88,7 @@ def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Datase
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with a run, once or several times; returns 0, or 128 and the signal that ended it."""
+    check_number("--repeat", args.repeat, 1, 1000)
     if args.repeat == 1:
         return run_once(args)
     config = checked(settings(args))

@@ -98,7 +98,7 @@ class Layout:
             rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, self.label_bytes + PIXELS)
             labels, planes = rows[:, self.label_bytes - 1], rows[:, self.label_bytes :]
         else:
-            found = read_pickle(content)
+            found = read_pickle(content, records)
             labels, planes = as_labels(found.get(self.label_key)), as_images(found.get("data"))
         if (len(labels), len(planes)) != (records, records):
             raise ValueError(f"it has {len(planes):,} images and {len(labels):,} labels instead of {records:,} of each")

@@ -5,8 +5,9 @@ from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 
+MOST_THREADS = 1024
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of processor time that a container has in each period, or "max", and the period."""
 
@@ -25,6 +26,7 @@ def thread_count(threads: int, name: str = "--threads") -> int:
 
     Raises UsageError for what is no such number.
     """
-    if not isinstance(threads, int) or threads < 0:
-        raise UsageError(f"{name} {threads!r}: give at least 1, or 0 for all cores it may use")
+    if not isinstance(threads, int) or not 0 <= threads <= MOST_THREADS:
+        asked = f"{name} {shown(threads)}: give at least 1, or 0 for all cores it may use"
+        raise UsageError(f"{asked}, and at most {MOST_THREADS}")
     return threads or usable_cores()

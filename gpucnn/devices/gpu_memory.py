@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpucnn.errors import DeviceError, UsageError
+from gpucnn.errors import DeviceError, UsageError, shown
 
 GIB = 2**30
-LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|GiB)?")
+LIMIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%|GiB)?")
 
 EXHAUSTED = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "_STATUS_ALLOC_FAILED")
 """What CUDA and its libraries call it; CuPy's own class is OutOfMemoryError."""
@@ -35,7 +35,9 @@ def memory_limit(text: str) -> MemoryLimit:
     number = float(match[1]) if match else 0.0
     percent = match is not None and match[2] == "%"
     if not 0.0 < number <= (100.0 if percent else float("inf")):
-        raise UsageError(f"run.memory_limit = {text!r}: give GiB as in 12, or a fraction of the GPU's memory as in 80%")
+        raise UsageError(
+            f"run.memory_limit = {shown(text)}: give GiB as in 12, or a fraction of the GPU's memory as in 80%"
+        )
     return MemoryLimit(fraction=number / 100.0) if percent else MemoryLimit(bytes=int(number * GIB))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpucnn.backend import Backend
 from gpucnn.data.augment.crop_flip import gather_normalize
-from gpucnn.errors import ShapeError
+from gpucnn.errors import NotANumberError, ShapeError
 from gpucnn.layers.softmax import softmax
 from gpucnn.types import Array
 
@@ -35,8 +35,15 @@ def class_names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
 
 
 def probabilities(logits: Array, backend: Backend) -> Array:
-    """Softmax of logits (N,K) -> (N,K) on the host.  # sync"""
-    return backend.to_host(backend.run(softmax, logits))
+    """Softmax of logits (N,K) -> (N,K) on the host.  # sync
+
+    Raises:
+        NotANumberError: one of them is NaN.
+    """
+    found = backend.to_host(backend.run(softmax, logits))
+    if not np.isfinite(found).all():
+        raise NotANumberError("the model's answer is NaN or infinity: its weights or statistics are too large; retrain")
+    return found
 
 
 def top_k(row: Array, names: Sequence[str], k: int) -> list[tuple[str, float]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-from gpucnn.errors import UsageError, closest
+from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
 from gpucnn.models.lenet import lenet5
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
@@ -47,7 +47,9 @@ def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) 
             raise UsageError(f"unknown option {option!r} of model {name!r}{closest(option, known)}")
         wanted = type(known[option])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise UsageError(f"option {option} = {value!r} of model {name!r}: give {wanted.__name__}")
+            raise UsageError(f"option {option} = {shown(value)} of model {name!r}: give {wanted.__name__}")
+    if len(input_shape) != 3 or min(*input_shape, num_classes) < 1:
+        raise ShapeError(f"{name} for images {tuple(input_shape)} in {num_classes} classes: give (H, W, C), all >= 1")
     model = builder(tuple(input_shape), num_classes, **options)
     model.output_shape(tuple(input_shape))
     return model

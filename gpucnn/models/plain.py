@@ -2,7 +2,7 @@
 
 from math import prod
 
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
 from gpucnn.layers.containers import Entry
 from gpucnn.types import Shape
@@ -19,7 +19,9 @@ def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[E
 def mlp(input_shape: Shape, num_classes: int, *, width: int = 256, depth: int = 2) -> Layer:
     """``depth`` hidden layers of ``width`` units with ReLU."""
     if not (1 <= width <= WIDEST and 0 <= depth <= DEEPEST):
-        raise UsageError(f"mlp with width = {width} and depth = {depth}: give 1 to {WIDEST} and 0 to {DEEPEST}")
+        raise UsageError(
+            f"mlp with width = {shown(width)} and depth = {shown(depth)}: give 1 to {WIDEST} and 0 to {DEEPEST}"
+        )
     layers: list[Layer] = [Flatten()]
     fan_in = prod(input_shape)
     for _ in range(depth):

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 from gpucnn.layers import BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, Layer, Linear, ReLU, Residual, Sequential
 from gpucnn.layers.containers import Entry
 from gpucnn.models.resnet import stages
@@ -38,8 +38,8 @@ def wide_resnet(
     """
     if not (10 <= depth <= DEEPEST and depth % 6 == 4 and 1 <= widen <= WIDEST):
         raise UsageError(
-            f"wide_resnet with depth = {depth} and widen = {widen}: give a depth of 10, 16, 22 ... up to {DEEPEST} "
-            f"and a widen from 1 to {WIDEST}"
+            f"wide_resnet with depth = {shown(depth)} and widen = {shown(widen)}: "
+            f"give a depth of 10, 16, 22 ... up to {DEEPEST} and a widen from 1 to {WIDEST}"
         )
     widths = (16 * widen, 32 * widen, 64 * widen)
     return Sequential(

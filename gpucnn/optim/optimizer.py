@@ -26,7 +26,8 @@ from gpucnn.types import Array
 TRAINED = tuple(group for group in GROUPS if group != "frozen")
 """The groups that an optimizer updates."""
 
-MOST_EPOCHS = 10**9  # more than any run has; times the steps of an epoch it is still finite
+MOST_EPOCHS, MOST_STEPS = 10**9, 10**12  # more than any run has
+MOST = 1e30  # of a rate or a factor; it has a square in float64, and itself in float32
 
 
 def sgd_update(w: Array, g: Array, lr: float, weight_decay: float) -> None:
@@ -94,10 +95,10 @@ class GroupRule(Settings):
         UsageError: a number out of its range.
     """
 
-    lr: float = setting(1.0, at_least=0)
-    weight_decay: float | None = setting(None, at_least=0)
+    lr: float = setting(1.0, at_least=0, at_most=MOST)
+    weight_decay: float | None = setting(None, at_least=0, at_most=MOST)
     momentum: float | None = setting(None, at_least=0, below=1)
-    steps: int = setting(0, at_least=0)
+    steps: int = setting(0, at_least=0, at_most=MOST_STEPS)
     fade: bool = False
     epochs: float = setting(0.0, at_least=0, at_most=MOST_EPOCHS)
 

@@ -6,7 +6,8 @@ Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
 import atexit
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
@@ -15,10 +16,12 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from textwrap import wrap
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
 from gpucnn.errors import UsageError
+from gpucnn.files import check_target
 from gpucnn.terminal import harmless
 from gpucnn.types import Array
 
@@ -238,6 +241,16 @@ def prepare_matplotlib() -> None:
             atexit.register(rmtree, folder, ignore_errors=True)
 
 
+@contextmanager
+def literal_text() -> Iterator[None]:
+    """Text is drawn as it is: $ begins no formula, and a letter that the font lacks is a box."""
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False, "text.usetex": False}), catch_warnings():
+        filterwarnings("ignore", "Glyph")
+        yield
+
+
 class Sheet:
     """A white page for images and text; x to the right and y downwards, in pixels."""
 
@@ -262,7 +275,8 @@ class Sheet:
 
     def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: str) -> None:
         """Text with its top at y; ``style`` as for matplotlib: weight, ha."""
-        self.axes.text(x, y, text, size=size * 72 / DPI, color=color, va="top", linespacing=1.5, **style)
+        look = {"size": size * 72 / DPI, "color": color, "va": "top", "linespacing": 1.5, "parse_math": False}
+        self.axes.text(x, y, text, **look, **style)
 
     def heading(self, title: str, about: str, scale: str = "") -> None:
         """The lines at the top of a page."""
@@ -282,7 +296,9 @@ class Sheet:
         """A PNG with a palette; fewer colours make a smaller file."""
         from PIL import Image, ImageDraw
 
-        self.figure.canvas.draw()
+        check_target(path)
+        with literal_text():
+            self.figure.canvas.draw()
         sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
         pen = ImageDraw.Draw(sheet)
         for x, y, width, height, pixels in self.tiles:

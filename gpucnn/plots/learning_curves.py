@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.checkpoint import open_checkpoint
-from gpucnn.errors import UsageError
-from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet
-from gpucnn.runs.log import read_rows
+from gpucnn.errors import CheckpointError, GpucnnError, UsageError, cut
+from gpucnn.files import check_target
+from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet, literal_text
+from gpucnn.runs.log import HISTORY, check_history, read_rows
 from gpucnn.terminal import harmless
 from gpucnn.training.lr_finder import LRFinderResult
 
@@ -38,11 +39,13 @@ def read_curves(path: Path) -> Curves:
         CheckpointError: a checkpoint that is damaged.
     """
     log = path / "metrics.jsonl" if path.is_dir() else path
-    name = path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
+    name = cut(path.name if path.is_dir() else f"{path.parent.name}/{path.name}", 60)
+    error: type[GpucnnError] = UsageError
     if path.suffix == ".h5":
         columns: Mapping[str, Sequence[float]] = open_checkpoint(path).history()
+        error = CheckpointError
     else:
-        if not log.is_file():
+        if not log.exists():
             raise UsageError(f"{path} is no run: give a run folder, its metrics.jsonl or a checkpoint")
         rows = read_rows(log)
         columns = {key: [_number(row.get(key)) for row in rows] for key in (rows[0] if rows else ())}
@@ -50,12 +53,14 @@ def read_curves(path: Path) -> Curves:
         raise UsageError(f"{path} has no epoch in its log yet: wait for the first one to end")
     if missing := sorted({f"{part}_{kind}" for part in STYLES for kind in AXES} - columns.keys()):
         raise UsageError(f"{path} has no column {missing[0]!r}: give a run folder, its metrics.jsonl or a checkpoint")
-    return Curves(harmless(name, NAME), columns)
+    wanted = {name: columns[name] for name in HISTORY if name in columns}
+    check_history(wanted, error, str(path))
+    return Curves(harmless(name, NAME), wanted)
 
 
 def _number(value: Any) -> float:
     """NaN for null, which a log has in place of NaN and infinity."""
-    return value if isinstance(value, int | float) else nan
+    return nan if value is None else value
 
 
 def save_curves(path: Path, runs: Sequence[Curves]) -> None:
@@ -83,10 +88,10 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
     for part, style in STYLES.items():
         axes.plot([], [], style, color=PALE, label=part)
     look = {"ncols": min(len(runs) + len(STYLES), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
-    legend = figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
-    for label in legend.get_texts():
-        label.set_parse_math(False)  # a name may have a $
-    figure.savefig(path, dpi=DPI)
+    check_target(path)
+    with literal_text():
+        figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
+        figure.savefig(path, dpi=DPI)
 
 
 def _dress(axes: Any, title: str, label: str) -> None:
@@ -124,4 +129,6 @@ def save_range_test(path: Path, found: LRFinderResult, title: str) -> None:
     axes.set_ylabel(AXES["loss"], fontsize=9, color=PALE)
     axes.grid(color=GRID, linewidth=0.8)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    figure.savefig(path, dpi=DPI)
+    check_target(path)
+    with literal_text():
+        figure.savefig(path, dpi=DPI)

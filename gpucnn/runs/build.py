@@ -12,6 +12,7 @@ from gpucnn.data import Dataset, split_validation
 from gpucnn.data.loader import check as check_loader
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
+from gpucnn.models.memory import check_memory
 from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
@@ -20,6 +21,8 @@ from gpucnn.training.precision import FLOAT32, POLICIES
 from gpucnn.training.trainer import Trainer, TrainerOptions
 
 T = TypeVar("T")
+
+FLATTEST = 1e-9  # standard deviation on a 0..1 scale; 1e9 images of 8 bits with one pixel that differs have more
 
 
 def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
@@ -33,6 +36,19 @@ def resolve(config: Config, train: Dataset) -> Config:
     data = replace(config.data, mean=train.mean, std=train.std, classes=train.classes)
     model = replace(config.model, input_shape=train.image_shape, num_classes=train.num_classes)
     return replace(config, data=data, model=model)
+
+
+def check_resolved(config: Config) -> None:
+    """Raises UsageError where a config lacks what ``resolve`` fills in, or has what does not fit together."""
+    d, m = config.data, config.model
+    if len(m.input_shape) != 3 or not m.num_classes:
+        raise UsageError(f"model.input_shape = {list(m.input_shape)}, num_classes = {m.num_classes}: of no data set")
+    channels = m.input_shape[2]
+    if not len(d.mean) == len(d.std) == channels or not all(std >= FLATTEST for std in d.std):
+        wanted = f"give {channels} numbers each, std at least {FLATTEST}"
+        raise UsageError(f"data.mean = {list(d.mean)}, data.std = {list(d.std)}: {wanted}")
+    if d.classes and (len(d.classes), len(set(d.classes))) != (m.num_classes, m.num_classes):
+        raise UsageError(f"data.classes has {len(set(d.classes))} names for {m.num_classes} classes")
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
@@ -133,10 +149,13 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     """
     t, d, policy = config.train, config.data, POLICIES[config.train.amp]
     check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation)
+    model = build_model(config)
+    if backend.synchronous:  # a GPU has a memory of its own, and says itself when it is full
+        check_memory(model, config.model.input_shape, min(t.batch_size, len(train)))
     count = len(train.labels) / t.batch_size
     steps_per_epoch = int(count) if t.drop_last else ceil(count)
     return Trainer(
-        build_model(config),
+        model,
         build_optimizer(config, steps_per_epoch),
         backend=backend,
         batch_size=t.batch_size,

@@ -4,6 +4,7 @@ Precedence: the defaults here < the file < ``--set section.key=value`` < flags.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -15,16 +16,25 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from gpucnn.data.augment.settings import Augmentation
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices import NAMES
+from gpucnn.devices.cores import MOST_THREADS
 from gpucnn.devices.gpu_memory import memory_limit
-from gpucnn.errors import UsageError, near, nearest
+from gpucnn.errors import UsageError, cut, near, nearest, shown
+from gpucnn.files import read_text
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
 from gpucnn.optim import OPTIMIZERS
-from gpucnn.optim.optimizer import MOST_EPOCHS, TRAINED, GroupRule
+from gpucnn.optim.optimizer import MOST, MOST_EPOCHS, MOST_STEPS, TRAINED, GroupRule
 from gpucnn.optim.schedules import SCHEDULES
-from gpucnn.settings import Setting, Settings, setting
+from gpucnn.settings import LONGEST_TEXT, Setting, Settings, setting
 from gpucnn.training.cuda_graph import MODES
 from gpucnn.training.precision import POLICIES
+
+LONGEST, DEEPEST = 2**17, 8  # characters of a config and words of a dotted key; TOML's parser takes its length squared
+
+QUOTED = re.compile(
+    r"""#[^\n]*|\"{3}(?:\\.|[^\\])*?(?:\"{3,5}|\Z)|'{3}.*?(?:'{3,5}|\Z)|"(?:\\.|[^"\\\n])*.?|'[^'\n]*.?""", re.DOTALL
+)
+"""Comments and texts of TOML, from their start to where they end or should have ended."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,13 @@ class DataConfig(Settings):
     """
 
     dataset: str = setting("digits", f"the data set: {', '.join(DATASETS)}", "--dataset")
-    validation: int = setting(0, "hold out this many training images and test on them", "--validation", at_least=0)
+    validation: int = setting(
+        0, "hold out this many training images and test on them", "--validation", at_least=0, at_most=10**9
+    )
     augmentation: Augmentation = Augmentation()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = setting((), at_least=0, at_most=1)
+    std: tuple[float, ...] = setting((), at_least=0, at_most=1)
+    classes: tuple[str, ...] = setting(())
 
 
 @dataclass(frozen=True)
@@ -47,30 +59,40 @@ class ModelConfig(Settings):
     """Which network; ``input_shape`` (H, W, C) and ``num_classes`` are filled in from the data set."""
 
     name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
-    input_shape: tuple[int, ...] = ()
-    num_classes: int = 0
-    options: dict[str, bool | int | float | str] = setting({})
+    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=512)
+    num_classes: int = setting(0, at_least=0, at_most=256)  # labels are bytes
+    options: dict[str, bool | int | float | str] = setting({}, at_least=-(10**9), at_most=10**9)
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
     """The loop."""
 
-    epochs: int = setting(12, "epochs in all, those before a resume included", "--epochs", at_least=1)
-    batch_size: int = setting(64, "images per step", "--batch-size", "-b", at_least=1)
+    epochs: int = setting(
+        12, "epochs in all, those before a resume included", "--epochs", at_least=1, at_most=MOST_EPOCHS
+    )
+    batch_size: int = setting(64, "images per step", "--batch-size", "-b", at_least=1, at_most=10**6)
     drop_last: bool = setting(False, "leave out a last batch that is not full")
     # a checkpoint has 64 bits for it
     seed: int = setting(0, "of weights, shuffles, dropout, augmentation", "--seed", at_least=0, at_most=2**63 - 1)
     smoothing: float = setting(0.0, "label smoothing, a fraction", "--smoothing", at_least=0, below=1)
     reduction: str = setting("mean", "of a batch's losses, before they are differentiated", choices=("mean", "sum"))
-    clip_grad: float = setting(0.0, "largest norm of the gradient; 0: no clipping", "--clip-grad", at_least=0)
+    clip_grad: float = setting(
+        0.0, "largest norm of the gradient; 0: no clipping", "--clip-grad", at_least=0, at_most=MOST
+    )
     ema: float = setting(0.0, "decay of the averaged weights for evaluation; 0: none", "--ema", at_least=0, below=1)
-    lookahead: int = setting(0, "steps between two returns of the weights to the slow ones; 0: none", at_least=0)
+    lookahead: int = setting(
+        0, "steps between two returns of the weights to the slow ones; 0: none", at_least=0, at_most=MOST_STEPS
+    )
     lookahead_decay: float = setting(0.95, "fraction of the slow weights a late return keeps", at_least=0, below=1)
     amp: str = setting("off", "precision on a GPU; fp16 is mixed precision", "--amp", choices=POLICIES)
-    patience: int = setting(0, "epochs without a better accuracy before it stops; 0: never", "--patience", at_least=0)
+    patience: int = setting(
+        0, "epochs without a better accuracy before it stops; 0: never", "--patience", at_least=0, at_most=MOST_EPOCHS
+    )
     tta: str = setting("none", "views per test image, averaged once more at the end", "--tta", choices=VIEWS)
-    max_steps: int = setting(0, "end the run with this step; 0: with the last epoch", "--max-steps", at_least=0)
+    max_steps: int = setting(
+        0, "end the run with this step; 0: with the last epoch", "--max-steps", at_least=0, at_most=MOST_STEPS
+    )
 
 
 @dataclass(frozen=True)
@@ -78,15 +100,17 @@ class OptimizerConfig(Settings):
     """The optimizer, with a rule for each group of parameters that differs."""
 
     name: str = setting("sgd", "the optimizer", "--opt", choices=OPTIMIZERS)
-    lr: float = setting(0.05, "learning rate", "--lr", at_least=0)
+    lr: float = setting(0.05, "learning rate", "--lr", at_least=0, at_most=MOST)
     momentum: float = setting(0.9, "momentum of sgd and muon; sgd is plain with 0", "--momentum", at_least=0, below=1)
     nesterov: bool = setting(True, "for sgd and muon")
-    weight_decay: float = setting(5e-4, "of weights; not of biases and batch norm", "--weight-decay", at_least=0)
+    weight_decay: float = setting(
+        5e-4, "of weights; not of biases and batch norm", "--weight-decay", at_least=0, at_most=MOST
+    )
     decoupled: bool = setting(False, "for sgd and muon: decay by this fraction of w in a step at the full rate")
     beta1: float = setting(0.9, "for adam and adamw", at_least=0, below=1)
     beta2: float = setting(0.999, "for adam and adamw", at_least=0, below=1)
-    eps: float = setting(1e-8, "for adam and adamw", above=0)
-    newton_schulz_steps: int = setting(3, "for muon", at_least=1)
+    eps: float = setting(1e-8, "for adam and adamw", above=0, at_most=MOST)
+    newton_schulz_steps: int = setting(3, "for muon", at_least=1, at_most=100)
     groups: dict[str, GroupRule] = setting({}, "rules for groups of parameters", keys=TRAINED)
 
 
@@ -97,11 +121,17 @@ class ScheduleConfig(Settings):
     name: str = setting("step", "the learning-rate schedule", "--sched", choices=SCHEDULES)
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up", "--warmup-epochs", at_least=0, at_most=MOST_EPOCHS)
     milestones: tuple[float, ...] = setting((8.0, 11.0), "in epochs, for step", at_least=0, at_most=MOST_EPOCHS)
-    gamma: float = setting(0.2, "factor at each milestone, for step", at_least=0)
+    gamma: float = setting(0.2, "factor at each milestone, for step", at_least=0, at_most=10)
     peak: float = setting(0.3, "fraction of the run that climbs, for one_cycle and triangular", at_least=0, at_most=1)
-    start: float = setting(0.04, "first rate as a fraction of lr, for one_cycle and triangular", at_least=0)
-    final: float = setting(0.0, "last rate as a fraction of lr, for cosine, one_cycle and triangular", at_least=0)
-    knots: tuple[tuple[float, ...], ...] = setting((), "[epoch, fraction of lr] each, for piecewise", at_least=0)
+    start: float = setting(
+        0.04, "first rate as a fraction of lr, for one_cycle and triangular", at_least=0, at_most=MOST
+    )
+    final: float = setting(
+        0.0, "last rate as a fraction of lr, for cosine, one_cycle and triangular", at_least=0, at_most=MOST
+    )
+    knots: tuple[tuple[float, ...], ...] = setting(
+        (), "[epoch, fraction of lr] each, for piecewise", at_least=0, at_most=MOST_EPOCHS
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,9 +150,11 @@ class RunConfig(Settings):
     device: str = setting("auto", f"{', '.join(NAMES)} (plain NumPy)", "--device")
     strict_device: bool = setting(False, "exit 6 where the GPU asked for is missing", "--strict-device")
     memory_limit: str = setting("", "GPU memory for arrays: GiB as in 12, or 80%; empty: all of it", "--memory-limit")
-    threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0)
+    threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0, at_most=MOST_THREADS)
     cuda_graph: str = setting("auto", "on a GPU, launch a step as one graph", "--cuda-graph", choices=MODES)
-    log_interval: int = setting(50, "steps between two readings of the running loss", "--log-interval", at_least=1)
+    log_interval: int = setting(
+        50, "steps between two readings of the running loss", "--log-interval", at_least=1, at_most=10**9
+    )
     tensorboard: bool = setting(False, "also write TensorBoard events into the run folder", "--tensorboard")
 
 
@@ -144,15 +176,14 @@ class Config:
     def from_toml(cls, text: str, origin: str = "config") -> Self:
         """Raises UsageError for bad TOML, unknown names and values that no run can have."""
         try:
-            tables = tomllib.loads(text)
+            return cls().updated(parse_toml(text))
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{origin} is not valid TOML: {error}") from None
-        return cls().updated(tables)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path, LONGEST)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"cannot read the config {path}: {reason}{near(path)}") from None
@@ -165,7 +196,7 @@ class Config:
 
     def with_value(self, name: str, value: Any) -> Self:
         """A copy with the setting of this dotted name replaced."""
-        for key in reversed(name.split(".")):
+        for key in reversed(name.split(".", DEEPEST)):
             value = {key: value}
         return self.updated(value)
 
@@ -175,10 +206,10 @@ class Config:
         if not equals or "." not in name:
             raise UsageError(f"--set {assignment}: write section.key=value, as in --set optimizer.lr=0.1")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            found = parse_toml(f"value = {text}")
         except (ValueError, RecursionError):
-            value = text.strip()
-        return self.with_value(name.strip(), value)
+            found = {}
+        return self.with_value(name.strip(), found["value"] if found.keys() == {"value"} else text.strip())
 
     def to_toml(self) -> str:
         """All sections with all keys; ``from_toml`` gives an equal config back."""
@@ -202,6 +233,15 @@ def stated_settings(kind: Any = Config, table: str = "") -> Iterator[tuple[str, 
             yield from stated_settings(types[f.name], _dotted(table, f.name))
         elif "setting" in f.metadata:
             yield _dotted(table, f.name), f.metadata["setting"], types[f.name], f.default
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text; raises ValueError, or RecursionError, where it is wrong, too long or too deep."""
+    if len(text) > LONGEST:
+        raise ValueError(f"{len(text):,} characters, more than the {LONGEST:,} of a config")
+    if any(part.count(".") > DEEPEST for part in re.split(r"[][{}=,\n]", QUOTED.sub("", text))):
+        raise ValueError(f"a dotted key of more than {DEEPEST} words")
+    return tomllib.loads(text)
 
 
 MOVED = {f"data.{f.name}": ("augmentation", f.name) for f in fields(Augmentation)}
@@ -242,15 +282,15 @@ def _convert(value: Any, wanted: Any, name: str, before: Any = None) -> Any:
     if type(value) in kinds:
         return value
     if type(value) is int and float in kinds:
-        return float(value)
+        return float(value) if abs(value) < 1e300 else value  # which is out of all bounds
     readable = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
     expected = readable.get(kinds[0]) or ("a list" if origin is tuple else "a table")
-    raise UsageError(f"config key {name} = {value!r}: expected {expected}")
+    raise UsageError(f"config key {name} = {shown(value)}: expected {expected}")
 
 
 def _unknown(table: str, key: str, known: Collection[str]) -> UsageError:
     """The error about a key that a table does not have: what could have been meant, there or elsewhere."""
-    elsewhere = {name.rpartition(".")[2]: name for name in Config().flat()}
+    elsewhere, key = {name.rpartition(".")[2]: name for name in Config().flat()}, cut(key, LONGEST_TEXT)
     if here := nearest(key, known):
         hint = f"did you mean {_dotted(table, here)}?"
     elif table and (other := nearest(key, elsewhere)):

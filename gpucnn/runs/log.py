@@ -9,14 +9,26 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from gpucnn.checkpoint.durable import replace_file
-from gpucnn.errors import GpucnnError, UsageError
+from gpucnn.errors import GpucnnError, UsageError, shown
+from gpucnn.files import read_text
+from gpucnn.optim.optimizer import MOST_EPOCHS
 
 Row = Mapping[str, Any]
+
+LONGEST = 2**26  # bytes of a log; a row has 250
+
+HISTORY: dict[str, tuple[float, float, tuple[type, ...]]] = {
+    "epoch": (1, MOST_EPOCHS, (int,)),
+    **dict.fromkeys(("train_loss", "test_loss"), (-1e40, 1e40, (int, float))),
+    **dict.fromkeys(("train_accuracy", "test_accuracy"), (0, 1, (int, float))),
+    "learning_rate": (0, 1e300, (int, float)),
+}
+"""Column of a run's history -> the least and the most that a number in it is, where it is finite, and its type."""
 
 
 class RunLog:
@@ -78,12 +90,25 @@ def event_writer() -> Any:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
+    try:
+        lines = read_text(path, LONGEST, errors="replace").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read the log {path}: {error.strerror}") from None
+    for line in lines:
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+            if isinstance(row, dict) and type(row.get("epoch")) is int:
                 rows.append(row)
     return rows
+
+
+def check_history(columns: Mapping[str, Sequence[Any]], error: type[GpucnnError], path: str) -> None:
+    """Raises the error for numbers in these columns that no run's log has; ``path`` is where they are from."""
+    for name, values in columns.items():
+        low, high, kinds = HISTORY[name]
+        for value in values:
+            if type(value) not in kinds or (abs(value) < inf and not low <= value <= high):
+                raise error(f"{path}: {name} = {shown(value)} is none of a run, which are numbers from {low} to {high}")
 
 
 def _json_line(row: Row) -> bytes:

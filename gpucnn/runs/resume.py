@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from gpucnn.checkpoint import Checkpoint, load_checkpoint
+from gpucnn.checkpoint import Checkpoint
 from gpucnn.errors import UsageError
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import find_latest
-from gpucnn.runs.state import expected_tensors
+from gpucnn.runs.state import load_run
 
 FREE = {"train.epochs", "train.patience", "train.tta"}
 """Settings that may change when a run goes on: how long it trains, and the last evaluation."""
@@ -37,8 +37,7 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
     if path is None:
         return None
     path = path / "last.h5" if path.is_dir() else path
-    checkpoint = load_checkpoint(path, expected_tensors)
-    return Resumed(path, checkpoint, Config.from_toml(checkpoint.config, str(path)))
+    return Resumed(path, *load_run(path))
 
 
 def refuse_changes(resumed: Resumed, config: Config, digest: str) -> None:

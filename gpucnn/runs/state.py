@@ -10,12 +10,23 @@ from gpucnn.checkpoint import Checkpoint, load_checkpoint
 from gpucnn.errors import CheckpointError, GpucnnError
 from gpucnn.layers import Layer
 from gpucnn.optim.averages import EMA
-from gpucnn.runs.build import build_averages, build_model
+from gpucnn.optim.optimizer import MOST_EPOCHS, MOST_STEPS
+from gpucnn.runs.build import build_averages, build_model, check_resolved
 from gpucnn.runs.config import Config
+from gpucnn.runs.log import HISTORY, check_history
 from gpucnn.training.trainer import Trainer
 from gpucnn.types import Shape
 
 REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
+
+PROGRESS: dict[str, tuple[type, float, float]] = {
+    **dict.fromkeys(("epoch", "best_epoch"), (int, 0, MOST_EPOCHS)),
+    **dict.fromkeys(("batch", "step", "correct", "examples", "good_steps"), (int, 0, MOST_STEPS)),
+    "best_accuracy": (float, -1, 1),
+    "loss_sum": (float, -1e60, 1e60),
+    "loss_scale": (float, 1e-30, 1e38),
+}
+"""Number of ``owners`` -> its type, the least and the most that a run has."""
 
 
 def owners(trainer: Trainer) -> tuple[Any, ...]:
@@ -71,6 +82,7 @@ def expected_tensors(config_text: str) -> dict[str, dict[str, tuple[Shape, str]]
     """What a checkpoint with this config must hold: names, shapes and dtypes of the model rebuilt from it."""
     try:
         config = Config.from_toml(config_text, "the config in the checkpoint")
+        check_resolved(config)
         model = build_model(config)
     except GpucnnError as error:
         raise CheckpointError(f"its config does not make a model: {error}") from None
@@ -81,13 +93,42 @@ def expected_tensors(config_text: str) -> dict[str, dict[str, tuple[Shape, str]]
     return {"parameters": parameters, "buffers": buffers, **averages}
 
 
+def check_progress(checkpoint: Checkpoint, path: str) -> None:
+    """Raises CheckpointError for numbers that no run has, each alone and all together."""
+    progress, history = checkpoint.progress, checkpoint.history
+    if missing := sorted(PROGRESS.keys() - progress.keys()):
+        raise CheckpointError(f"{path}: its number 'progress/{missing[0]}' is missing")
+    for name, (kind, low, high) in PROGRESS.items():
+        if type(progress[name]) is not kind or not low <= progress[name] <= high:
+            wanted = f"{'an integer' if kind is int else 'a number'} from {low} to {high}"
+            raise CheckpointError(f"{path}: its number 'progress/{name}' is {progress[name]}, not {wanted}")
+    if progress["best_epoch"] > progress["epoch"] or progress["correct"] > progress["examples"]:
+        raise CheckpointError(f"{path}: its progress has a best epoch, or right answers, that are still to come")
+    if history and (odd := sorted(history.keys() ^ HISTORY.keys())):
+        raise CheckpointError(f"{path}: its history differs from a run's in the column {odd[0]!r}")
+    check_history(history, CheckpointError, path)
+    epochs = history.get("epoch", [])
+    if len(epochs) != progress["epoch"] or epochs != list(range(1, len(epochs) + 1)):
+        raise CheckpointError(f"{path}: its history is not that of the {progress['epoch']} epochs of its progress")
+
+
+def load_run(path: Path) -> tuple[Checkpoint, Config]:
+    """The checkpoint of a run and its settings, all of it checked: the one way from a file to a trainer or a model.
+
+    Raises:
+        CheckpointError: it is damaged, or holds settings, numbers or tensors that no run has.
+    """
+    checkpoint = load_checkpoint(path, expected_tensors)
+    check_progress(checkpoint, str(path))
+    return checkpoint, Config.from_toml(checkpoint.config)
+
+
 def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:
     """A trained model, in evaluation mode, from its checkpoint and nothing else.
 
     Its weights are the averaged ones where evaluation used those in training as well.
     """
-    checkpoint = load_checkpoint(path, expected_tensors)
-    config = Config.from_toml(checkpoint.config)
+    checkpoint, config = load_run(path)
     model = build_model(config).initialize(config.train.seed, backend)
     model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers, **checkpoint.averages.get(EMA.name, {})})
     return model.eval(), config, checkpoint

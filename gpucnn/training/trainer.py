@@ -105,6 +105,8 @@ class TrainerOptions(Settings):
 
 DEFAULTS = TrainerOptions()
 
+LARGEST_RATE = 1e38  # float32 has no more
+
 
 @dataclass
 class Progress:
@@ -226,6 +228,8 @@ class Trainer(Checked):
         """The numbers of a step, counted from 0."""
         rates = self.optimizer.rates(self.schedule(step), step)
         used = {group: rates[group] for group in self.optimizer.parts if group in rates}
+        if not max(used.values(), default=0.0) <= LARGEST_RATE:
+            raise NotANumberError(f"the learning rate of step {step} is {max(used.values()):g}; {REMEDY}")
         return StepInputs(step, used, tuple(average.update_at(step) for average in self.averages))
 
     @checked

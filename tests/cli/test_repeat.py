@@ -82,6 +82,14 @@ def test_a_loss_that_is_no_number_does_not_lose_the_summary(tmp_path: Path) -> N
     log.write_text('{"epoch": 1, "train_loss": 1.0, "test_loss": null, "test_accuracy": 0.1, "seconds": 6.0}\n')
     rows = [{"seed": 0, **repeat.outcome(tmp_path)}]
     assert repeat.table(rows)[1].split() == ["0", "1", "none", "10.00", "%", "0.1"]
+    for result in ("{", "[]", '{"epoch": 1}', "[" * 9999):
+        (tmp_path / "result.json").write_text(result)
+        with pytest.raises(UsageError, match="is none of a run"):
+            repeat.outcome(tmp_path)
+    (tmp_path / "result.json").unlink()
+    log.write_text('{"epoch": 1, "test_accuracy": "all"}')
+    with pytest.raises(UsageError, match="is none of a run"):
+        repeat.outcome(tmp_path)
     log.unlink()
     with pytest.raises(UsageError, match="has no epoch"):
         repeat.outcome(tmp_path)
@@ -90,7 +98,7 @@ def test_a_loss_that_is_no_number_does_not_lose_the_summary(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--repeat", "0"], "--repeat 0: give at least 1"),
+        (["--repeat", "0"], "--repeat 0: give a number from 1 to 1,000"),
         (["--repeat", "2", "--resume", "auto"], "the same --output DIR"),
         (["--repeat", "2", "--resume", "runs/x/last.h5"], "the same --output DIR"),
     ],

@@ -1,16 +1,20 @@
 """Settings: precedence, checks, and the way to TOML and back."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucnn.data import Augmentation
 from gpucnn.errors import UsageError
 from gpucnn.optim.optimizer import GroupRule
 from gpucnn.runs.config import Config, OptimizerConfig, stated_settings
+from gpucnn.settings import Setting
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
 
@@ -26,21 +30,79 @@ def test_defaults_are_the_digits_recipe() -> None:
     assert Config.from_file(digits) == Config()
 
 
-@given(
-    classes=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8), max_size=3),
-    lr=st.floats(0, 1e3),
-    mean=st.lists(st.floats(0, 1), max_size=3),
-    epochs=st.integers(1, 10**6),
+TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("\x7f\x1f\0\u2028\ud800\\\"'#$[]{}=\n\t")), max_size=8)
+NUMBERS = st.one_of(
+    st.floats(), st.integers(), st.sampled_from([0.0, -0.0, 5e-324, 1e-320, 1e22, 1e30, 2**63, 10**400])
 )
-def test_any_values_survive_the_round_trip(classes: list[str], lr: float, mean: list[float], epochs: int) -> None:
-    config = Config().updated(
-        {
-            "data": {"classes": classes, "mean": mean},
-            "optimizer": {"lr": lr},
-            "train": {"epochs": epochs},
-            "model": {"options": {"dropout": 0.25}},
-        }
+
+
+@settings(deadline=None)
+@given(
+    classes=st.lists(TEXTS, max_size=3),
+    lr=NUMBERS,
+    mean=st.lists(st.floats(0, 1), max_size=3),
+    epochs=st.integers(),
+    options=st.dictionaries(st.one_of(st.just("dropout"), TEXTS), st.one_of(NUMBERS, TEXTS, st.booleans()), max_size=3),
+)
+def test_any_values_survive_the_round_trip_or_are_refused_where_they_are_set(
+    classes: list[str], lr: float, mean: list[float], epochs: int, options: dict[str, object]
+) -> None:
+    """Refused is what TOML has no way to write, and what is out of bounds; never anything else."""
+    plain = all(
+        ord(c) > 0x1F and not 0x7F <= ord(c) <= 0x9F and not 0xD800 <= ord(c) < 0xE000 for c in "".join(classes)
     )
+    wanted = {
+        "data.classes": (classes, plain),
+        "data.mean": (mean, True),
+        "optimizer.lr": (lr, 0 <= lr <= 1e30),
+        "train.epochs": (epochs, 1 <= epochs <= 10**9),
+        "model.options": (options, None),
+    }
+    config = Config()
+    for name, (value, legal) in wanted.items():
+        try:
+            config = config.with_value(name, value)
+            assert legal is not False
+        except UsageError:
+            assert not legal
+    assert Config.from_toml(config.to_toml()) == config
+
+
+def numbers(kind: type = Config, table: str = "") -> Iterator[tuple[str, Setting | None]]:
+    """(dotted name, what its field states) of all numbers and lists of them, those of rules for groups too."""
+    types = get_type_hints(kind)
+    for f in fields(kind):
+        leaves = re.findall(r"[A-Za-z]+", str(types[f.name]))
+        if is_dataclass(types[f.name]):
+            yield from numbers(types[f.name], f"{f.name}.")
+        elif "int" in leaves or "float" in leaves or types[f.name] in (int, float):
+            yield table + f.name, f.metadata.get("setting")
+    if kind is Config:
+        yield from numbers(GroupRule, "groups.")
+
+
+def test_every_number_is_bounded_on_both_sides() -> None:
+    found = dict(numbers())
+    assert {"epochs", "lr", "mean", "knots", "options"} <= {name.rpartition(".")[2] for name in found}
+    for name, stated in found.items():
+        assert stated is not None, name
+        sides = {kind in ("at_least", "above") for kind in stated.bounds}
+        assert sides == {True, False}, name
+
+
+def test_long_texts_and_deep_keys_are_refused_before_they_are_parsed() -> None:
+    chain = "a" + ".a" * 20_000
+    for text in (
+        f"{chain} = 1",
+        f"[{chain}]",
+        f"x = {{{chain} = 1}}",
+        "#" * 2**17 + "#",
+        f"x = ['''a'''', {{{chain} = 1}}]",
+    ):
+        with pytest.raises(UsageError, match=r"not valid TOML: (a dotted key|131,073 characters)"):
+            Config.from_toml(text)
+    names = [f"a.b.c.d.e.f.g.h.i.j.{n} # [x]" for n in range(256)]
+    config = Config().with_value("data.classes", names)  # dots in texts are no keys
     assert Config.from_toml(config.to_toml()) == config
 
 

@@ -50,10 +50,10 @@ class Augmentation(Settings):
     """
 
     flip: bool = False
-    crop: int = setting(0, at_least=0)
+    crop: int = setting(0, at_least=0, at_most=512)
     crop_mode: str = setting("zero", choices=CROP_MODES)
     flip_mode: str = setting("random", choices=("random", "alternating"))
-    cutout: int = setting(0, at_least=0)
+    cutout: int = setting(0, at_least=0, at_most=512)
     cutout_mode: str = setting("clipped", choices=("clipped", "inside"))
     mixup: float = setting(0.0, "alpha of mixup, which blends images; 0: none", "--mixup", at_least=0, at_most=10**6)
     cutmix: float = setting(0.0, "alpha of cutmix, which pastes boxes; 0: none", "--cutmix", at_least=0, at_most=10**6)

@@ -16,7 +16,8 @@ import numpy as np
 from gpucnn.types import Array
 
 PIXELS = 3072  # of an image: 3 planes of 32 x 32
-MOST_OPCODES = 500_000  # CIFAR-100 needs 210,000; each makes an object of 100 bytes at most, beside its content
+OPCODES_OF_A_RECORD = 8  # a label, a file name and what stores them take 4; an opcode makes 100 bytes at most
+MOST_OPCODES = 1000  # beside those of the records
 MOST_TUPLES = 64  # the publisher's have a few; nested ones take recursion to hash
 NAMES = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
 TEXTS = ("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "SHORT_BINUNICODE", "BINUNICODE")
@@ -48,8 +49,11 @@ class InertUnpickler(pickle.Unpickler):
         return Inert
 
 
-def read_pickle(content: bytes) -> dict[str, Any]:
+def read_pickle(content: bytes, records: int = 50_000) -> dict[str, Any]:
     """A dictionary with names as keys; its arrays are ``Inert`` (see ``as_images``).
+
+    Args:
+        records: images that it should hold.
 
     Raises:
         ValueError: it is damaged, is no dictionary, or asks for anything but plain values and arrays.
@@ -58,7 +62,7 @@ def read_pickle(content: bytes) -> dict[str, Any]:
         remedy = "write it anew by pickle.dump(..., protocol=4), or take the publisher's file"
         raise ValueError(f"it was pickled by protocol 5, but CIFAR's files have protocols 2 to 4: {remedy}")
     try:
-        check_program(content)
+        check_program(content, MOST_OPCODES + OPCODES_OF_A_RECORD * records)
         found = InertUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a bad pickle may raise nearly anything
         reason = " ".join(str(error).split())[:200]
@@ -72,16 +76,18 @@ def read_pickle(content: bytes) -> dict[str, Any]:
     }
 
 
-def check_program(content: bytes) -> None:
-    """Read a pickle's instructions without running them; raises where one could do harm."""
+def check_program(content: bytes, most: int) -> None:
+    """Read a pickle's instructions, ``most`` of them, without running them; raises where one could do harm."""
     tuples, before = 0, ""
     stored: dict[int, bool] = {}  # place in the memo -> whether it holds a text or a name
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name, place = opcode.name, len(stored) if argument is None else argument
         if name not in OPCODES:
             raise pickle.UnpicklingError(f"it uses the instruction {name}, which no CIFAR file needs")
-        if count >= MOST_OPCODES:
-            raise pickle.UnpicklingError(f"it has more than {MOST_OPCODES:,} instructions")
+        if count >= most:
+            raise pickle.UnpicklingError(f"it has more than {most:,} instructions")
+        if name == "LONG1" and not -(2**63) <= place < 2**63:  # longer ones can all have one hash
+            raise pickle.UnpicklingError("it has an integer of more than 64 bits")
         tuples += "TUPLE" in name
         if tuples > MOST_TUPLES:
             raise pickle.UnpicklingError(f"it makes more than {MOST_TUPLES} tuples")

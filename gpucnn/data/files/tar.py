@@ -39,8 +39,12 @@ def read_members(path: Path, wanted: Mapping[str, tuple[int, int]]) -> dict[str,
     budget = SPARE + sum(largest for _, largest in wanted.values())
     found: dict[str, bytes] = {}
     seen: set[str] = set()
+    headers = 0
     with reading(path), open_bytes(path) as archive:
         while member := read_header(archive):
+            headers += 1
+            if headers > MOST_ENTRIES:
+                raise ValueError(f"it has more than {MOST_ENTRIES} members")
             name, filled = str(PurePosixPath(member.name)), -(-member.size // BLOCK) * BLOCK
             budget -= BLOCK + filled
             check_member(name, member.type, seen, budget)
@@ -87,7 +91,5 @@ def check_member(name: str, kind: bytes, seen: set[str], budget: int) -> None:
         raise ValueError(f"its member {name!r} leads out of the archive")
     if kind not in COMMENTS and name in seen:
         raise ValueError(f"it has two members called {name!r}")
-    if len(seen) >= MOST_ENTRIES:
-        raise ValueError(f"it has more than {MOST_ENTRIES} members")
     if budget < 0:
         raise ValueError(FAR_MORE)

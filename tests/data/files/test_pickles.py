@@ -144,11 +144,53 @@ def test_a_batch_of_nothing_but_objects_is_not_made() -> None:
     """A byte of a pickle can be an object of 64 bytes: 31 MB of them would take 2 GB."""
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="more than 500,000 instructions"):
+        with pytest.raises(ValueError, match="more than 401,000 instructions"):
             read_pickle(b"\x80\x02}U\x01x(" + b"}" * 1_000_000 + b"ls.")
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_integers_that_all_have_one_hash_are_refused() -> None:
+    """A dictionary of 40,000 keys of one hash takes 800 million comparisons."""
+    keys = b"".join(pickle.dumps(n * (2**61 - 1), 2)[2:-1] + b"N" for n in range(1, 40_000))
+    with pytest.raises(ValueError, match="an integer of more than 64 bits"):
+        read_pickle(b"\x80\x02}(" + keys + b"u.")
+
+
+def test_a_batch_has_no_more_instructions_than_its_images_need() -> None:
+    assert "labels" in read_pickle(GOOD, records=3)
+    with pytest.raises(ValueError, match="more than 1,024 instructions"):
+        read_pickle(pickle.dumps({"labels": [1] * 2000}, 2), records=3)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.",  # BINBYTES8, 2^63 bytes
+        b"\x80\x04\x8e" + b"\xff" * 8 + b".",
+        b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",  # BYTEARRAY8
+        b"\x80\x05\x97\x98.",  # buffers out of band
+        b"\x80\x04\x8f(K\x01K\x02\x90.",  # a set
+        b"\x80\x04(K\x01K\x02\x91.",  # a frozenset
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",  # LONG4
+        b"\x80\x02\x8b\xff\xff\xff\xff.",
+        b"L" + b"9" * 100_000 + b"L\n.",
+        b"I" + b"9" * 100_000 + b"\n.",
+        b"F" + b"9" * 100_000 + b"\n.",
+        b"\x80\x02]q\x00" + b"h\x00h\x00e" * 100 + b".",
+        b"\x80\x02]2e.",  # DUP
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # a memo of 2^31 places
+        b"\x80\x02P1\n.",
+        b"\x80\x02U\x01xQ.",  # persistent names
+        b"\x80\x02\x82\x01.",  # the extension registry
+        b"\x80\x04\x95" + b"\xff" * 8 + b"N.",  # a frame of 2^64 bytes
+        b"\x80\xff.",
+    ],
+)
+def test_other_instructions_are_refused(program: bytes) -> None:
+    with pytest.raises(ValueError, match="not a CIFAR pickle"):
+        read_pickle(program)
 
 
 def data_of(array: bytes) -> object:

@@ -168,7 +168,7 @@ def test_endless_comments(tmp_path: Path) -> None:
     comment = with_checksum(bytearray(tar_info("x", type=tarfile.XHDTYPE).tobuf()))
     path = tmp_path / "set.tar.gz"
     path.write_bytes(gzip.compress(comment * 100_000, 1))
-    assert "far more" in refused(path)
+    assert f"more than {MOST_ENTRIES} members" in refused(path)
 
 
 @pytest.mark.parametrize("cut", [3, 50, 200, -40, -4])
