@@ -56,6 +56,12 @@ def build_model(config: Config) -> Layer:
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
+def steps_in_epoch(config: Config, train: Dataset) -> int:
+    """The steps of an epoch."""
+    count = len(train.labels) / config.train.batch_size
+    return int(count) if config.train.drop_last else ceil(count)
+
+
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     """The optimiser, its groups' rules in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
@@ -103,8 +109,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     """
     t, d, policy = config.train, config.data, POLICIES[config.train.amp]
     check_loader(train, t.batch_size, t.drop_last, d.mean, d.std, d.augmentation)
-    count = len(train.labels) / t.batch_size
-    steps_per_epoch = int(count) if t.drop_last else ceil(count)
+    steps_per_epoch = steps_in_epoch(config, train)
     return Trainer(
         build_model(config),
         build_optimizer(config, steps_per_epoch),
