@@ -6,6 +6,7 @@ training logged, to the last digit.
 
 import argparse
 import json
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from gpucnn.cli.columns import columns
 from gpucnn.cli.options import add_data_options, add_model_options, backend_from
 from gpucnn.data import Dataset, Loader, load_dataset
-from gpucnn.errors import UsageError
+from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.inference.evaluate import evaluate
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         "epoch": int(checkpoint.progress["epoch"]),
         "device": backend.name,
     }
+    if not isfinite(result.loss):
+        raise NotANumberError(f"{args.checkpoint} gives NaN or infinity: the loss on {name}, {part}, is {result.loss}")
     print(json.dumps(report) if args.json else as_text(report, config.model.name))
     return 0
 

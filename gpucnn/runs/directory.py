@@ -259,6 +259,6 @@ def position_of(progress: Mapping[str, Number]) -> Position:
     return Position(int(progress.get("step", 0)), int(progress.get("epoch", 0)))
 
 
-def held(folder: Path) -> Path | None:
-    """The first file in a folder that a run would write, checkpoints before all others; a link counts as well."""
-    return next((folder / name for name in FILES if os.path.lexists(folder / name)), None)
+def held(folder: Path, names: Sequence[str] = FILES) -> Path | None:
+    """The first of these files that a folder has, by default of those that a run writes; a link counts as well."""
+    return next((folder / name for name in names if os.path.lexists(folder / name)), None)

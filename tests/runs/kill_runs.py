@@ -168,7 +168,9 @@ class Campaign:
             code, said = self.process(words(name, folder, *resume), None if enough else moment, kinds, rng)
             if code == 0:
                 return differences(folder, reference.folder)
-            if enough or code not in {-kind for kind in kinds} | {128 + kind for kind in kinds}:
+            ended = {-kind for kind in kinds} | {128 + kind for kind in kinds}
+            ended |= {1} if "KeyboardInterrupt" in said else set()  # of Python itself, before it runs anything of ours
+            if enough or code not in ended:
                 return [f"exit code {code} after {[kind.name for kind in kinds]}: {said[-300:]}"]
             self.count(name, kinds[0])
             now, wrong = state(folder, reference.folder)
