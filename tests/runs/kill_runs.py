@@ -74,8 +74,8 @@ class Reference:
     """An uninterrupted run of a setting."""
 
     folder: Path
-    started: float  # seconds after which it was about to train
-    life: float  # seconds until it ended
+    start: float  # seconds until it was about to train
+    training: float  # seconds from then to its end
 
 
 @dataclass
@@ -103,7 +103,7 @@ def uninterrupted(name: str, folder: Path) -> Reference:
             started = time.monotonic() - start
     if child.wait():
         raise SystemExit(f"{name} does not train: {''.join(said[-3:])}")
-    return Reference(folder, started, time.monotonic() - start)
+    return Reference(folder, started, time.monotonic() - start - started)
 
 
 class Campaign:
@@ -163,9 +163,10 @@ class Campaign:
             with self.lock:
                 enough = self.kills >= self.wanted
             early = rng.random() < EARLY
-            moment = rng.uniform(*((0, reference.started) if early else (reference.started, reference.life)))
+            moment = rng.uniform(0, reference.start if early else reference.training)
             kinds = [rng.choice(SIGNALS)] + ([rng.choice(SIGNALS)] if rng.random() < TWICE else [])
-            code, said = self.process(words(name, folder, *resume), None if enough else moment, kinds, rng)
+            line = words(name, folder, *resume)
+            code, said = process(line, None if enough else moment, kinds, rng, early=early)
             if code == 0:
                 return differences(folder, reference.folder)
             ended = {-kind for kind in kinds} | {128 + kind for kind in kinds}
@@ -180,28 +181,6 @@ class Campaign:
                 return wrong
             newest = now
             resume = ["--resume", rng.choice(["auto", str(folder), str(folder / "last.h5")] if now >= 0 else ["auto"])]
-
-    def process(
-        self, line: list[str], moment: float | None, kinds: list[signal.Signals], rng: random.Random
-    ) -> tuple[int, str]:
-        """Start a process and send it the signals, the first at a moment; returns its exit code and its errors."""
-        with tempfile.TemporaryFile("w+") as errors:
-            child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=errors)
-            try:
-                child.wait(moment)
-            except subprocess.TimeoutExpired:
-                for kind in kinds:
-                    child.send_signal(kind)
-                    if len(kinds) > 1:
-                        time.sleep(rng.uniform(0, 0.02))
-                try:
-                    child.wait(HANGS)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-                    return 1, f"did not end within {HANGS:.0f} s"
-            errors.seek(0)
-            return child.returncode, errors.read()
 
     def count(self, name: str, kind: signal.Signals) -> None:
         """Count a kill, and print a line per hundred."""
@@ -222,6 +201,36 @@ class Campaign:
         ]
         total = ["all of them", *(str(sum(int(row[i]) for row in rows)) for i in range(1, len(titles)))]
         return "\n".join("".join(f"{cell:>12}" for cell in row) for row in [titles, *rows, total])
+
+
+def process(
+    line: list[str], moment: float | None, kinds: list[signal.Signals], rng: random.Random, *, early: bool
+) -> tuple[int, str]:
+    """Start a process and send it signals; returns its exit code and its errors.
+
+    The first signal comes at a moment after the start, or, where it is not ``early``, after it was about to train.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert child.stdout
+        if moment is not None and not early:
+            next((said for said in child.stdout if said.startswith("run ")), None)
+        try:
+            child.wait(moment)
+        except subprocess.TimeoutExpired:
+            for kind in kinds:
+                child.send_signal(kind)
+                if len(kinds) > 1:
+                    time.sleep(rng.uniform(0, 0.02))
+            try:
+                child.wait(HANGS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                return 1, f"did not end within {HANGS:.0f} s"
+        child.stdout.close()
+        errors.seek(0)
+        return child.returncode, errors.read()
 
 
 def state(folder: Path, whole: Path) -> tuple[int, list[str]]:
