@@ -1,6 +1,7 @@
 """``gpucnn features``: feature maps of the lecture's demo 1 (L25) or of a trained model, as grey images."""
 
 import argparse
+import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -46,14 +47,22 @@ def run(args: argparse.Namespace) -> int:
     print(title)
     print(f"8 random filters: np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1")
     kernels, stages = lecture_demo.run(photo)
-    with writing(args.out):
-        args.out.mkdir(parents=True, exist_ok=True)
-    for stage in stages:
-        save(args.out / f"{stage.name}.png", stage, feature_maps.save_grid)
-    overview = args.out / "overview.png"
+    paths, overview = [args.out / f"{stage.name}.png" for stage in stages], args.out / "overview.png"
+    make_room(args.out, [*paths, overview])
+    for path, stage in zip(paths, stages, strict=True):
+        save(path, stage, feature_maps.save_grid)
     feature_maps.save_overview(overview, photo, kernels, stages, lecture_demo.SHOWN)
     print(f"{overview}   all stages on one page")
     return 0
+
+
+def make_room(out: Path, pictures: list[Path]) -> None:
+    """Make the folder; raises UsageError where one of the pictures would replace a file that is none of ours."""
+    for path in pictures:
+        if os.path.lexists(path) and not feature_maps.drawn_here(path):
+            raise UsageError(f"{path} is there, and is no picture of gpucnn features: choose another --out")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def photograph(path: Path | None) -> tuple[Array, str]:
@@ -73,8 +82,6 @@ def look_inside(args: argparse.Namespace) -> int:
     model, config, _ = load_trained(args.checkpoint)
     image, title = chosen_image(args, config)
     print(f"{title}, through {config.model.name} of {args.checkpoint}")
-    with writing(args.out):
-        args.out.mkdir(parents=True, exist_ok=True)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     stages = [Stage("input", "normalised", x[0])]
     same = []
@@ -85,6 +92,7 @@ def look_inside(args: argparse.Namespace) -> int:
             kind = "sum with the shortcut" if isinstance(layer, Residual) else type(layer).__name__
             stages.append(Stage(name, kind, y[0]))
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
+    make_room(args.out, paths)
     for path, stage in zip(paths[:-1], stages, strict=False):
         if stage.values.ndim == 1:
             save(path, stage, feature_maps.save_units)

@@ -5,6 +5,7 @@ Everything is drawn by matplotlib without a window (Agg); lengths are in pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.checkpoint.durable import replace_atomically
 from gpucnn.errors import UsageError
 from gpucnn.types import Array
 
@@ -20,6 +22,7 @@ LIMIT = 64  # tiles on a grid
 TALLEST = 600  # pixels of a tile
 DPI = 100
 SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
+MARK = ("Software", "gpucnn")  # a text in our pictures
 INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
 
 
@@ -261,6 +264,7 @@ class Sheet:
     def save(self, path: Path, colors: int = 256) -> None:
         """A PNG with a palette; fewer colours make a smaller file."""
         from PIL import Image, ImageDraw
+        from PIL.PngImagePlugin import PngInfo
 
         self.figure.canvas.draw()
         sheet = Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy())
@@ -269,4 +273,15 @@ class Sheet:
             way = Image.Resampling.LANCZOS if pixels.shape[1] > width else Image.Resampling.NEAREST
             sheet.paste(Image.fromarray(pixels).resize((width, height), way), (x, y))
             pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
-        sheet.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
+        about, file = PngInfo(), BytesIO()
+        about.add_text(*MARK)
+        sheet.quantize(colors, dither=Image.Dither.NONE).save(file, "PNG", optimize=True, pnginfo=about)
+        replace_atomically(path, [file.getvalue()])
+
+
+def drawn_here(path: Path) -> bool:
+    """Whether a file is a picture that a ``Sheet`` has saved."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return "\0".join(MARK).encode() in file.read(256)

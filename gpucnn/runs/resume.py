@@ -46,13 +46,13 @@ class Resumed:
 def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed | None:
     """The checkpoint that ``--resume`` names: a file, a run folder, or 'auto' for the latest run.
 
-    'auto' looks into ``output`` where that is given, else for the newest run below ``root``; with nothing to
+    'auto' looks into ``output`` itself where that is given, else for the newest run below ``root``; with nothing to
     go on from it gives None, so that one command line both starts a run and restarts it.
     """
     if resume is None:
         return None
     path = find_latest(output or root) if resume == "auto" else Path(resume)
-    if path is None:
+    if path is None or (resume == "auto" and output and path.parent != output):
         return None
     path = path / "last.h5" if path.is_dir() else path
     checkpoint = load_checkpoint(path, expected_tensors)

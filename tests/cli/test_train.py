@@ -373,6 +373,8 @@ def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(tm
     assert train("--epochs", 1, "--output", path, "--resume", "auto") == 0
     assert train("--epochs", 2, "--output", path, "--resume", "auto") == 0
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert train("--epochs", 1, "--output", tmp_path, "--resume", "auto") == 0  # not from the run below it
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["last.h5", "best.h5"])
