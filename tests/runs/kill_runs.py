@@ -59,6 +59,7 @@ SETTINGS: dict[str, list[str]] = {
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 EARLY = 0.3  # fraction of kills before the first step
+SPARED = 0.15  # fraction of processes that are not killed
 TWICE = 0.1  # fraction of kills with a second signal
 HANGS = 120.0  # seconds that a process has to end after a signal
 TIMES = ("seconds", "images_per_second")
@@ -162,16 +163,16 @@ class Campaign:
         while True:
             with self.lock:
                 enough = self.kills >= self.wanted
-            early = rng.random() < EARLY
-            moment = rng.uniform(0, reference.start if early else reference.training)
+            early, spared = rng.random() < EARLY, rng.random() < SPARED
+            moment = None if enough or spared else rng.uniform(0, reference.start if early else reference.training)
             kinds = [rng.choice(SIGNALS)] + ([rng.choice(SIGNALS)] if rng.random() < TWICE else [])
             line = words(name, folder, *resume)
-            code, said = process(line, None if enough else moment, kinds, rng, early=early)
+            code, said = process(line, moment, kinds, rng, early=early)
             if code == 0:
                 return differences(folder, reference.folder)
             ended = {-kind for kind in kinds} | {128 + kind for kind in kinds}
             ended |= {1} if "KeyboardInterrupt" in said else set()  # of Python itself, before it runs anything of ours
-            if enough or code not in ended:
+            if moment is None or code not in ended:
                 return [f"exit code {code} after {[kind.name for kind in kinds]}: {said[-300:]}"]
             self.count(name, kinds[0])
             now, wrong = state(folder, reference.folder)
