@@ -6,6 +6,7 @@ runs/20250131-174500-mnist_cnn/
   result.json                      accuracy with test-time augmentation, where asked for
   not_a_number.npz  tensorboard/   the batch that led to NaN or infinity; events, where asked for
   last.h5  previous.h5  best.h5    checkpoints: the newest, the one before, the most accurate
+  damaged.h5                       a last.h5 that could not be loaded, where the run went on from another one
 """
 
 import io
@@ -32,8 +33,9 @@ CHECKPOINTS = ("last.h5", "previous.h5", "best.h5")
 """In the order in which a resumed run tries them, where several are of the same step."""
 
 LOCK, CONFIG, ABOUT, RESULT, BATCH = ".lock", "config.toml", "env.json", "result.json", "not_a_number.npz"
+DAMAGED = "damaged.h5"
 
-FILES = (*CHECKPOINTS, CONFIG, ABOUT, JSONL, CSV, RESULT, BATCH, EVENTS)
+FILES = (*CHECKPOINTS, DAMAGED, CONFIG, ABOUT, JSONL, CSV, RESULT, BATCH, EVENTS)
 """All that a run writes, next to its lock."""
 
 REMEDY = "add --resume auto to go on, or choose another --output"
@@ -167,8 +169,8 @@ class RunDirectory(ExitStack):
     def save_last(self, checkpoint: Checkpoint) -> None:
         """The newest state; the one before stays as previous.h5."""
         path = self.path / "last.h5"
-        # a damaged last.h5 must not replace a good previous.h5
-        save_checkpoint(path, checkpoint, keep=self.path / "previous.h5" if path in self.saved else None)
+        # one that cannot be loaded must not replace a good previous.h5, and may be newer
+        save_checkpoint(path, checkpoint, keep=self.path / ("previous.h5" if path in self.saved else DAMAGED))
         self.saved[path] = position_of(checkpoint.progress)
         self.log.settle()
 

@@ -234,16 +234,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
+@pytest.fixture(scope="module")
+def perceptron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four epochs whose best.h5 is of the second."""
+    folder = tmp_path_factory.mktemp("perceptron")
+    for epochs in (2, 4):
+        assert train("--model", "mlp", "--epochs", epochs, "--output", folder / str(epochs)) == 0
+    short, whole = (load_checkpoint(folder / name / "last.h5") for name in ("2", "4"))
+    save_checkpoint(folder / "4" / "best.h5", replace(short, config=whole.config))
+    return folder / "4"
+
+
 @pytest.fixture
-def older(four_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of four epochs whose best one was the second."""
+def older(perceptron: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(four_epochs, tmp_path / "run")
-    assert train("--epochs", 2, "--output", "short") == 0
-    checkpoint = load_checkpoint(tmp_path / "short" / "last.h5")
-    config = load_checkpoint(four_epochs / "last.h5").config
-    save_checkpoint(tmp_path / "run" / "best.h5", replace(checkpoint, config=config))
-    return tmp_path / "run"
+    return Path(shutil.copytree(perceptron, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("name", ["best.h5", "previous.h5", "link.h5", "copy/best.h5"])
@@ -296,14 +302,14 @@ def test_the_files_beside_a_config_are_not_replaced(tmp_path: Path, capsys: pyte
 
 
 def test_other_test_images_are_noticed(
-    four_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def changed(args: object, config: Config) -> tuple[Dataset, Dataset]:
         train, test = load_dataset("digits")
         return train, replace(test, images=test.images ^ np.uint8(1))
 
     monkeypatch.setattr(train_command, "load_data", changed)
-    words = ["train", "--resume", str(four_epochs), "--epochs", "5", "--output", str(tmp_path / "new")]
+    words = ["train", "--resume", str(older), "--epochs", "5", "--output", str(tmp_path / "new")]
     assert main(words) == 2
     assert "was tested on other images" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0
@@ -314,7 +320,7 @@ def test_more_steps_are_the_same_bits_as_all_of_them_at_once(
     first: int, then: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """23 steps are an epoch: the one that --max-steps ended goes on."""
-    words = ["--sched", "constant", "--ema", "0.9", "--epochs", 3]
+    words = ["--model", "mlp", "--sched", "constant", "--ema", "0.9", "--epochs", 3]
     one, parts = tmp_path / "one", tmp_path / "parts"
     assert train(*words, "--max-steps", then, "--output", one) == 0
     assert train(*words, "--max-steps", first, "--output", parts) == 0
@@ -358,14 +364,13 @@ def test_a_test_loss_that_is_no_number_is_no_success(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_resumed_run_whose_test_loss_is_no_number_keeps_its_checkpoints(four_epochs: Path, tmp_path: Path) -> None:
-    shutil.copytree(four_epochs, tmp_path / "run")
-    before = contents(tmp_path / "run")
-    words = ["--resume", tmp_path / "run", "--force", "--epochs", 6, "--lr", "1e30"]
+def test_a_resumed_run_whose_test_loss_is_no_number_keeps_its_checkpoints(older: Path) -> None:
+    before = contents(older)
+    words = ["--resume", older, "--force", "--epochs", 6, "--lr", "1e30"]
     with np.errstate(all="ignore"):
         assert train(*words) == 5
     for name in ("last.h5", "best.h5", "previous.h5", "metrics.jsonl", "metrics.csv"):
-        assert (tmp_path / "run" / name).read_bytes() == before[name]
+        assert (older / name).read_bytes() == before[name]
 
 
 def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(tmp_path: Path) -> None:
@@ -373,7 +378,8 @@ def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(tm
     assert train("--epochs", 1, "--output", path, "--resume", "auto") == 0
     assert train("--epochs", 2, "--output", path, "--resume", "auto") == 0
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
-    assert train("--epochs", 1, "--output", tmp_path, "--resume", "auto") == 0  # not from the run below it
+    words = ["--model", "mlp", "--epochs", 1, "--output", tmp_path, "--resume", "auto"]
+    assert train(*words) == 0  # not from the run below it
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 

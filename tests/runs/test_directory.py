@@ -262,8 +262,10 @@ def test_a_row_of_other_numbers_is_not_that_of_the_checkpoint(tmp_path: Path) ->
 def test_a_damaged_last_does_not_push_a_sound_previous_out(tmp_path: Path) -> None:
     path = a_run(tmp_path / "run", 2)
     damage(path / "last.h5")
+    damaged = (path / "last.h5").read_bytes()
     with RunDirectory(path, position=at(1)) as run:
         run.save_last(checkpoint(2))
+        assert (path / "damaged.h5").read_bytes() == damaged  # or only unreadable here and now
         assert load_checkpoint(path / "previous.h5").progress["epoch"] == 1
         run.save_last(checkpoint(3))
     assert load_checkpoint(path / "previous.h5").progress["epoch"] == 2
