@@ -36,7 +36,7 @@ class Resumed:
         """Why a run goes on from it in a new folder; "" where it is the newest state of its own."""
         name = self.path.resolve().name if self.path.is_symlink() else self.path.name
         if name not in CHECKPOINTS or not (self.folder / JSONL).exists():
-            return f"{self.path} is not in a run folder"
+            return f"{self.path} is no checkpoint of a run folder"
         for path, saved in survey(self.folder)[0].items():
             if saved.step > self.position.step:
                 return f"{path} is newer ({saved})"
