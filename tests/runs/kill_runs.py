@@ -124,7 +124,7 @@ class Campaign:
         for name in self.names:
             uninterrupted(name, self.root / f"{name}-first")  # compiles kernels that are missing
             self.references[name] = uninterrupted(name, self.root / f"{name}-whole")
-            self.tally(name, differences(self.root / f"{name}-first", self.root / f"{name}-whole"))
+            self.tally(name, differences(self.root / f"{name}-first", self.root / f"{name}-whole"), runs=0)
         workers = [threading.Thread(target=self.work) for _ in range(self.jobs)]
         for worker in workers:
             worker.start()
@@ -149,10 +149,10 @@ class Campaign:
             if not found:
                 shutil.rmtree(folder)
 
-    def tally(self, name: str, found: list[str]) -> None:
+    def tally(self, name: str, found: list[str], runs: int = 1) -> None:
         """Count a run and what is wrong with it."""
         with self.lock:
-            self.tallies[name].runs += 1
+            self.tallies[name].runs += runs
             self.tallies[name].differences += len(found)
             for line in found:
                 print(f"DIFFERENT {line}", flush=True)
