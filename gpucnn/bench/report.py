@@ -1,9 +1,10 @@
 """A page of results in Markdown, rewritten after each section, so that an interrupted run keeps its results."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from gpucnn.checkpoint.durable import replace_file
 
 
 class Page:
@@ -30,9 +31,7 @@ class Page:
         assert section in self.order
         self.sections[section] = text.strip()
         shown = (f"## {name}\n\n{self.sections[name]}\n" for name in self.order if name in self.sections)
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
-        temporary.write_text("\n".join([self.start, *shown]), encoding="utf-8")
-        os.replace(temporary, self.path)
+        replace_file(self.path, ["\n".join([self.start, *shown]).encode()])
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@
     /progress/<key>                    scalars: epoch, step and the rest of the training state
     /config, /environment              texts: TOML, JSON
     attributes of /                    format, format_version, gpucnn_version, dataset_digest,
-                                       epoch, step, seed
+                                       test_digest, epoch, step, seed
 
 Everything is written in the order of names and without timestamps, so equal contents give equal bytes.
 """
@@ -46,7 +46,7 @@ class Checkpoint:
         history: column -> one number per epoch.  No timings: equal runs give equal bytes.
         config: TOML from which the model is rebuilt.
         environment: JSON, the versions and hardware of the training; without dates, for the same reason.
-        dataset_digest: of the training set.
+        dataset_digest, test_digest: of the training set and of the images it is tested on.
         seed: of the run.
     """
 
@@ -59,6 +59,7 @@ class Checkpoint:
     config: str = ""
     environment: str = "{}"
     dataset_digest: str = ""
+    test_digest: str = ""
     seed: int = 0
 
     def tensors(self) -> dict[str, Array]:
@@ -94,6 +95,7 @@ def make_image(checkpoint: Checkpoint) -> bytes:
             "format_version": FORMAT_VERSION,
             "gpucnn_version": __version__,
             "dataset_digest": checkpoint.dataset_digest,
+            "test_digest": checkpoint.test_digest,
             "epoch": int(checkpoint.progress.get("epoch", 0)),
             "step": int(checkpoint.progress.get("step", 0)),
             "seed": checkpoint.seed,

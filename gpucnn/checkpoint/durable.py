@@ -8,6 +8,7 @@ without the last one it could bring the old file back.
 
 import errno
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -46,9 +47,13 @@ def replace_atomically(path: Path, parts: Iterable[Bytes], keep: Path | None = N
     """``replace_file``, whose failures are OSErrors; one of ``parts`` leaves the file at ``path`` unchanged too."""
     for target in (path, keep) if keep is not None else (path,):
         clean_leftovers(target)
-    descriptor, temporary = _create(path)
+    temporary, descriptor = create_temporary(path)
     try:
-        _write(descriptor, parts)
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(descriptor, rest[:CHUNK]) :]
+        os.fsync(descriptor)
         if keep is not None:
             _keep(path, keep)
         os.replace(temporary, path)
@@ -56,31 +61,24 @@ def replace_atomically(path: Path, parts: Iterable[Bytes], keep: Path | None = N
         with suppress(OSError):
             os.unlink(temporary)
         raise
+    finally:
+        os.close(descriptor)  # and with it the lock, which nobody needs once the file has its name
     sync_directory(path.parent)
 
 
-def _create(path: Path) -> tuple[int, Path]:
-    """A new file beside ``path``, locked -> (descriptor, its place)."""
+def create_temporary(path: Path) -> tuple[Path, int]:
+    """A new file beside ``path``, open and locked; it never is one that was there, nor one that a link points to.
+
+    The lock ends with the process, so an unlocked file of this kind has no writer.
+    """
     while True:
         temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with suppress(OSError):  # without locks in the file system, leftovers stay
-            flock(descriptor, LOCK_EX)  # released when the process ends: an unlocked leftover has no writer
-        if os.fstat(descriptor).st_nlink:
-            return descriptor, temporary
+            flock(descriptor, LOCK_EX)
+        if os.path.lexists(temporary):
+            return temporary, descriptor
         os.close(descriptor)  # another process took it for a leftover before it was locked
-
-
-def _write(descriptor: int, parts: Iterable[Bytes]) -> None:
-    try:
-        for part in parts:
-            rest = memoryview(part)
-            while rest:
-                rest = rest[os.write(descriptor, rest[:CHUNK]) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _keep(path: Path, keep: Path) -> None:
@@ -96,7 +94,8 @@ def _keep(path: Path, keep: Path) -> None:
             raise
         return
     try:
-        os.replace(link, keep)
+        with suppress(FileNotFoundError):  # another process that saves took the link for a leftover
+            os.replace(link, keep)
     finally:
         with suppress(FileNotFoundError):  # a rename onto a link to the same file leaves both
             os.unlink(link)
@@ -109,7 +108,8 @@ def clean_leftovers(path: Path) -> None:
             descriptor = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 flock(descriptor, LOCK_EX | LOCK_NB)
-                os.unlink(entry)
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    os.unlink(entry)
             finally:
                 os.close(descriptor)
 

@@ -24,13 +24,15 @@ Expected = Callable[[str], Mapping[str, Tensors]]
 """config text -> {"parameters": ..., "buffers": ..., "averages/ema": ...}, of the model that it builds"""
 
 ATTRIBUTES = {
-    **dict.fromkeys(("gpucnn_version", "dataset_digest"), str),
+    **dict.fromkeys(("gpucnn_version", "dataset_digest", "test_digest"), str),
     **dict.fromkeys(("format_version", "epoch", "step", "seed"), int),
 }
 TENSOR_TYPES = {"float16", "float32", "float64", "int32", "int64", "uint8"}
 WIDER = {"float16": "float32"}  # half precision is for the disk only
-ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0}
-"""Scalars that the first checkpoints lack in /progress, and their values for such a run."""
+ADDED: dict[str, Number] = {"loss_scale": 65536.0, "good_steps": 0, "cut": 0}
+"""Scalars that earlier checkpoints lack in /progress, and their values for such a run."""
+LATER: dict[str, str | int | float] = {"test_digest": ""}
+"""The same for attributes."""
 
 
 class CheckpointFile:
@@ -41,7 +43,7 @@ class CheckpointFile:
 
     Attributes:
         path, size: of the file; the size in bytes.
-        attributes: format, format_version, gpucnn_version, dataset_digest, epoch, step, seed.
+        attributes: format, format_version, gpucnn_version, dataset_digest, test_digest, epoch, step, seed.
         config, environment: the texts.
         entries, groups: all data sets by path, and the paths of all groups.
 
@@ -57,6 +59,7 @@ class CheckpointFile:
         }
         if found.get("format") != FORMAT:
             raise CheckpointError(f"its format is {found.get('format')!r}, not {FORMAT!r}")
+        found = LATER | found
         for name, kind in ATTRIBUTES.items():
             if not isinstance(found.get(name), kind):
                 raise CheckpointError(f"its attribute {name!r} is missing or no {kind.__name__}")
@@ -141,6 +144,7 @@ class CheckpointFile:
             config=self.config,
             environment=self.environment,
             dataset_digest=str(self.attributes["dataset_digest"]),
+            test_digest=str(self.attributes["test_digest"]),
             seed=int(self.attributes["seed"]),
         )
         try:

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         "epoch": int(checkpoint.progress["epoch"]),
         "device": backend.name,
     }
+    if not isfinite(result.loss):
+        raise NotANumberError(f"{args.checkpoint} gives NaN or infinity: the loss on {name}, {part}, is {result.loss}")
     if args.json:
         say_json(report)
     else:

@@ -1,6 +1,7 @@
 """``gpucnn features``: feature maps of the lecture's demo 1 (L25) or of a trained model, as grey images."""
 
 import argparse
+import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -49,14 +50,22 @@ def run(args: argparse.Namespace) -> int:
     drawn = f"np.random.seed({lecture_demo.SLIDES_SEED}), times He's sqrt(2 / fan_in), fan_in = 3*3*1"
     say(title, *sentence("", f"8 random filters: {drawn}", 0))
     kernels, stages = lecture_demo.run(photo)
-    with writing(args.out):
-        args.out.mkdir(parents=True, exist_ok=True)
-    for stage in stages:
-        save(args.out / f"{stage.name}.png", stage, feature_maps.save_grid)
-    overview = args.out / "overview.png"
+    paths, overview = [args.out / f"{stage.name}.png" for stage in stages], args.out / "overview.png"
+    make_room(args.out, [*paths, overview])
+    for path, stage in zip(paths, stages, strict=True):
+        save(path, stage, feature_maps.save_grid)
     feature_maps.save_overview(overview, photo, kernels, stages, lecture_demo.SHOWN)
     say(f"{overview}   all stages on one page")
     return 0
+
+
+def make_room(out: Path, pictures: list[Path]) -> None:
+    """Make the folder; raises UsageError where one of the pictures would replace a file that is none of ours."""
+    for path in pictures:
+        if os.path.lexists(path) and not feature_maps.drawn_here(path):
+            raise UsageError(f"{path} is there, and is no picture of gpucnn features: choose another --out")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def photograph(path: Path | None) -> tuple[Array, str]:
@@ -77,8 +86,6 @@ def look_inside(args: argparse.Namespace) -> int:
     model, config, _ = load_trained(args.checkpoint)
     image, title = chosen_image(args, config)
     say(f"{title}, through {config.model.name} of {args.checkpoint}")
-    with writing(args.out):
-        args.out.mkdir(parents=True, exist_ok=True)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     stages = [Stage("input", "normalised", x[0])]
     same = []
@@ -90,6 +97,7 @@ def look_inside(args: argparse.Namespace) -> int:
             stages.append(Stage(name, kind, y[0]))
     answer = probabilities(y, model.backend)[0]
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
+    make_room(args.out, paths)
     for path, stage in zip(paths[:-1], stages, strict=False):
         if stage.values.ndim == 1:
             save(path, stage, feature_maps.save_units)

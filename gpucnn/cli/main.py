@@ -9,12 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-import numpy as np
-
 from gpucnn.cli import signals, streams
-from gpucnn.cli.options import Parser
-from gpucnn.devices.gpu_memory import exhausted
-from gpucnn.errors import DeviceError, GpucnnError, closest
 from gpucnn.version import __version__
 
 TYPE_CHECKING = False  # what takes long to import is imported in ``main``, after ``command`` has set its handlers
@@ -43,6 +38,8 @@ COMMANDS = {
 
 def build_parser(commands: Sequence[str]) -> "ArgumentParser":
     """The parser; only the commands named get their flags, so that only their modules are imported."""
+    from gpucnn.cli.options import Parser
+
     parser = Parser(prog="gpucnn", description="Train convolutional networks that read like a lecture.")
     parser.add_argument("--version", action="version", version=f"gpucnn {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -59,9 +56,10 @@ def module(command: str) -> "Any":
     return import_module(f"gpucnn.cli.{command.replace('-', '_')}")
 
 
-@np.errstate(all="ignore")  # NaN and infinity are looked for, and named, where they matter
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    from gpucnn.devices.gpu_memory import exhausted
+    from gpucnn.errors import DeviceError, GpucnnError, closest
     from gpucnn.terminal import libraries_tamed
 
     words = list(sys.argv[1:] if argv is None else argv)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
@@ -13,9 +14,11 @@ from gpucnn.checkpoint.durable import replace_file
 from gpucnn.cli.columns import columns, sentence
 from gpucnn.errors import UsageError
 from gpucnn.files import read_text
-from gpucnn.runs.directory import RESULT, RUNS, checkpoints, new_path
+from gpucnn.runs.directory import FILES, REMEDY, RESULT, RUNS, held, new_path
 from gpucnn.runs.log import LONGEST, check_history, read_rows
 from gpucnn.terminal import quoted, say
+
+SUMMARY = "repeat.json"
 
 
 def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argparse.Namespace], int]) -> int:
@@ -30,12 +33,13 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
     if args.resume not in (None, "auto") or (args.resume and not args.output):
         raise UsageError("--repeat goes on where it was stopped with --resume auto and the same --output DIR")
     root = args.output or new_path(RUNS, f"{name}-x{args.repeat}")
+    seeds = range(seed, seed + args.repeat)
+    refuse_loss(root, seeds, going_on=bool(args.resume))
     rows: list[dict[str, Any]] = []
-    for number in range(seed, seed + args.repeat):
+    for number in seeds:
         one = copy(args)
         one.output = root / f"seed-{number}"
         one.seed = number
-        one.resume = args.resume if checkpoints(one.output) else None
         say(*[""] * bool(rows), f"seed {number}, run {number - seed + 1} of {args.repeat}")
         if code := once(one):
             others = f"       and with the other seeds by the same command with --resume auto --output {quoted(root)}"
@@ -44,9 +48,24 @@ def repeat(args: argparse.Namespace, seed: int, name: str, once: Callable[[argpa
             return code
         rows.append({"seed": number, **outcome(one.output)})
     say("", *table(rows))
-    replace_file(root / "repeat.json", [json.dumps({"runs": rows, **summary(rows)}, indent=2).encode() + b"\n"])
-    say(f"saved  {root / 'repeat.json'}")
+    replace_file(root / SUMMARY, [json.dumps({"runs": rows, **summary(rows)}, indent=2).encode() + b"\n"])
+    say(f"saved  {root / SUMMARY}")
     return 0
+
+
+def refuse_loss(root: Path, seeds: Sequence[int], *, going_on: bool) -> None:
+    """Raises UsageError, before anything is trained, where a run or the summary would replace what is there."""
+    places = [root, *(root / f"seed-{number}" for number in seeds)]
+    found = [path for place in places if (path := held(place, (SUMMARY,) if place == root else FILES))]
+    if found and not going_on:
+        raise UsageError(f"{found[0]} is there: {REMEDY}")
+    if os.path.lexists(root / SUMMARY):
+        try:
+            known = {int(row["seed"]) for row in json.loads((root / SUMMARY).read_text(encoding="utf-8"))["runs"]}
+        except (OSError, ValueError, LookupError, TypeError):
+            raise UsageError(f"{root / SUMMARY} is no summary of runs: choose another --output") from None
+        if lost := sorted(known.difference(seeds)):
+            raise UsageError(f"{root / SUMMARY} has seed {lost[0]} as well: include it, or choose another --output")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -58,11 +77,13 @@ def outcome(folder: Path) -> dict[str, Any]:
         UsageError: the run's log is gone, or is not one that a run has written.
     """
     log, result = folder / "metrics.jsonl", folder / RESULT
-    rows = read_rows(log) if log.exists() else []
+    rows = read_rows(log)
     if not rows:
         raise UsageError(f"{log} has no epoch: put the run's log back, or remove {folder} to train that seed again")
     try:
-        found: dict[str, Any] = {"minutes": sum(row["seconds"] for row in rows) / 60.0}
+        found: dict[str, Any] = {
+            "minutes": sum(row.get("seconds") or 0.0 for row in rows) / 60.0
+        }  # some rows have none
         found |= {key: rows[-1][key] for key in ("epoch", "train_loss", "test_loss", "test_accuracy")}
         views = json.loads(read_text(result, LONGEST)) if result.exists() else {}
         found |= {"tta_accuracy": views["test_accuracy"]} if views.get("epoch") == found["epoch"] else {}

@@ -2,15 +2,18 @@
 
 import argparse
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from gpucnn.backend import Backend
 from gpucnn.bench.profiler import explain, stopwatch, table
+from gpucnn.checkpoint import Checkpoint
 from gpucnn.cli import signals
 from gpucnn.cli.columns import columns, command, counted, paragraph, sentence
 from gpucnn.cli.options import (
@@ -28,11 +31,11 @@ from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
-from gpucnn.runs.build import build_trainer, resolve, split, without_effect
+from gpucnn.runs.build import build_trainer, resolve, split, steps_in_epoch, total_steps, without_effect
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
-from gpucnn.runs.log import event_writer
+from gpucnn.runs.log import JSONL, event_writer
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say
@@ -41,7 +44,7 @@ from gpucnn.training.trainer import Trainer
 from gpucnn.version import __version__
 
 FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
-HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the number of epochs
+HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,20 +108,27 @@ def run_once(args: argparse.Namespace) -> int:
     trainer = build_trainer(config, train, backend)
     if resumed:
         if not args.force:
-            refuse_changes(resumed, config, train.digest)
+            refuse_changes(resumed, config, train.digest, test.digest)
         restore(resumed.checkpoint, trainer)
-    where = args.output or (resumed.path.parent if resumed else new_path(RUNS, config_name(args, config)))
-    same = resumed is not None and resumed.path.parent.resolve() == where.resolve()
+    where, why_new = destination(args, config, resumed)
+    position = resumed.position if resumed and resumed.folder.resolve() == where.resolve() else None
     about = environment(config.run.device, backend.name, reason, tf32=config.train.amp == "tf32")
-    with RunDirectory(where, resume=same) as folder, memory_explained(config.train.batch_size, where / "last.h5"):
+    opened = RunDirectory(where, position=position, again=resumed is not None or args.resume == "auto")
+    with opened as folder, memory_explained(config.train.batch_size, where / "last.h5"):
         introduce(trainer, config, train, test, resumed, verbose=args.verbose)
+        if why_new:
+            note("", f"{why_new}: this run goes on in a new folder")
         say(f"run    {folder.path}")
         if args.explain:
             clocked = build_trainer(config, train, stopwatch(backend))
             rows = explain(clocked, config.model.input_shape, config.model.num_classes)
             say(*columns(table(rows), "<<<>"))
-        folder.begin(config.to_toml(), about, trainer.progress.epoch, tensorboard=config.run.tensorboard)
-        return train_in(folder, trainer, config, train, test, stable_part(about), where_data_lies(args))
+        progress, logs = trainer.progress, [resumed.folder / JSONL] if resumed else []
+        folder.begin(config.to_toml(), about, progress.history, *logs, tensorboard=config.run.tensorboard)
+        taken = partial(capture, trainer, config, stable_part(about), train.digest, test.digest)
+        if resumed:
+            folder.catch_up(taken(), best=0 < progress.epoch == progress.best_epoch and not progress.batch)
+        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args))
 
 
 def checked(config: Config) -> Config:
@@ -139,13 +149,13 @@ def train_in(
     config: Config,
     train: Dataset,
     test: Dataset,
-    about: dict[str, Any],
+    taken: Callable[[], Checkpoint],
     words: Sequence[str],
 ) -> int:
     """The loop, with everything that must outlive it written to the folder.
 
     Args:
-        about: goes into checkpoints.
+        taken: captures the current state.
         words: end the commands that are printed.
     """
     display = Display(config.train.epochs, config.train.max_steps)
@@ -155,10 +165,10 @@ def train_in(
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
-                checkpoint = capture(trainer, config, about, train.digest)
-                if best:  # before last.h5: a run resumed from that does not repeat this epoch
-                    folder.save_best(checkpoint)
+                checkpoint = taken()
                 folder.save_last(checkpoint)
+                if best:
+                    folder.save_best(checkpoint)
                 display.epoch(report, best=best)
     except NotANumberError as error:
         if not error.batch:
@@ -171,7 +181,7 @@ def train_in(
     finally:
         display.close()
     if received:
-        folder.save_last(capture(trainer, config, about, train.digest))
+        folder.save_last(taken())
         place = f"epoch {trainer.progress.epoch}, batch {trainer.progress.batch}"
         how = command("go on with:", "train", "--resume", quoted(folder.path), *words)
         with suppress(OSError):
@@ -180,6 +190,8 @@ def train_in(
     conclude(display, trainer, folder.path, words)
     if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
+        if not isfinite(tested.loss):
+            raise NotANumberError(f"with views {tta}, the test loss is {tested.loss}: train again with a lower rate")
         folder.write_result({"tta": tta, "epoch": epoch, "test_loss": tested.loss, "test_accuracy": tested.accuracy})
         averaged = f"test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}"
         display.line(*sentence("tta", averaged, 7))
@@ -201,6 +213,16 @@ def stopping_on_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         for kind in signals.handled():
             handlers.callback(signal.signal, kind, signal.signal(kind, stop))
         yield received
+
+
+def destination(args: argparse.Namespace, config: Config, resumed: Resumed | None) -> tuple[Path, str]:
+    """The run folder, and why it is not that of the checkpoint which the run goes on from."""
+    if args.output:
+        return args.output, ""
+    why_new = resumed.elsewhere() if resumed else ""
+    if resumed and not why_new:
+        return resumed.folder, ""
+    return new_path(RUNS, config_name(args, config)), why_new
 
 
 def config_name(args: argparse.Namespace, config: Config) -> str:
@@ -225,10 +247,15 @@ def introduce(
         say(*paragraph(f"{head:<6} ", text, max(7, len(head) + 1)))
     if resumed:
         note("resume", f"{resumed.path}: epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")
-        if trainer.progress.epoch >= config.train.epochs:
+        steps, before = (total_steps(c, steps_in_epoch(config, train)) for c in (config, resumed.config))
+        if trainer.out_of_steps():
+            note("", f"all {counted(config.train.max_steps, 'step')} are done; give a larger --max-steps to go on")
+        elif trainer.out_of_patience():
+            note("", f"no better for {counted(config.train.patience, 'epoch')}; give a larger --patience to go on")
+        elif trainer.progress.epoch >= config.train.epochs and not trainer.progress.cut:
             note("", f"nothing is left of {counted(config.train.epochs, 'epoch')}; give a larger --epochs to go on")
-        elif resumed.config.train.epochs != config.train.epochs and config.schedule.name in HORIZON:
-            spans = f"{counted(config.train.epochs, 'epoch')} instead of {resumed.config.train.epochs}"
+        elif steps != before and config.schedule.name in HORIZON:
+            spans = f"{steps} steps instead of {before}"
             note("", f"the {config.schedule.name} schedule now spans {spans}: the learning rate jumps")
 
 

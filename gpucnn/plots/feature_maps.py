@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
@@ -20,6 +21,7 @@ from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
+from gpucnn.checkpoint.durable import replace_atomically
 from gpucnn.errors import UsageError
 from gpucnn.files import check_target
 from gpucnn.terminal import harmless
@@ -30,6 +32,7 @@ TALLEST = 600  # pixels of a tile
 NAME = 40  # characters of a class name
 DPI = 100
 SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
+MARK = ("Software", "gpucnn")  # a text in our pictures
 INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
 
 
@@ -295,6 +298,7 @@ class Sheet:
     def save(self, path: Path, colors: int = 256) -> None:
         """A PNG with a palette; fewer colours make a smaller file."""
         from PIL import Image, ImageDraw
+        from PIL.PngImagePlugin import PngInfo
 
         check_target(path)
         with literal_text():
@@ -305,4 +309,15 @@ class Sheet:
             way = Image.Resampling.LANCZOS if pixels.shape[1] > width else Image.Resampling.NEAREST
             sheet.paste(Image.fromarray(pixels).resize((width, height), way), (x, y))
             pen.rectangle((x - 1, y - 1, x + width, y + height), outline=FRAME)
-        sheet.quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
+        about, file = PngInfo(), BytesIO()
+        about.add_text(*MARK)
+        sheet.quantize(colors, dither=Image.Dither.NONE).save(file, "PNG", optimize=True, pnginfo=about)
+        replace_atomically(path, [file.getvalue()])
+
+
+def drawn_here(path: Path) -> bool:
+    """Whether a file is a picture that a ``Sheet`` has saved."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return "\0".join(MARK).encode() in file.read(256)

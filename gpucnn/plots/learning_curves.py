@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import cycle
 from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 from gpucnn.checkpoint import open_checkpoint
+from gpucnn.checkpoint.durable import replace_atomically
 from gpucnn.errors import CheckpointError, GpucnnError, UsageError, cut
 from gpucnn.files import check_target
 from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet, literal_text
@@ -47,7 +49,7 @@ def read_curves(path: Path) -> Curves:
     else:
         if not log.exists():
             raise UsageError(f"{path} is no run: give a run folder, its metrics.jsonl or a checkpoint")
-        rows = read_rows(log)
+        rows = list({row["epoch"]: row for row in read_rows(log)}.values())  # a later row of an epoch stands for it
         columns = {key: [_number(row.get(key)) for row in rows] for key in (rows[0] if rows else ())}
     if not columns.get("epoch"):
         raise UsageError(f"{path} has no epoch in its log yet: wait for the first one to end")
@@ -88,10 +90,9 @@ def save_curves(path: Path, runs: Sequence[Curves]) -> None:
     for part, style in STYLES.items():
         axes.plot([], [], style, color=PALE, label=part)
     look = {"ncols": min(len(runs) + len(STYLES), 5), "frameon": False, "fontsize": 9, "labelcolor": INK}
-    check_target(path)
     with literal_text():
         figure.legend(loc="upper left", bbox_to_anchor=(0.05, 0.99), **look)
-        figure.savefig(path, dpi=DPI)
+        _save(figure, path)
 
 
 def _dress(axes: Any, title: str, label: str) -> None:
@@ -129,6 +130,13 @@ def save_range_test(path: Path, found: LRFinderResult, title: str) -> None:
     axes.set_ylabel(AXES["loss"], fontsize=9, color=PALE)
     axes.grid(color=GRID, linewidth=0.8)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """In the format of the name; what was there is replaced as a whole."""
     check_target(path)
+    file = BytesIO()
     with literal_text():
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=DPI)
+    replace_atomically(path, [file.getvalue()])

@@ -102,6 +102,12 @@ def build_model(config: Config) -> Layer:
     return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
 
 
+def steps_in_epoch(config: Config, train: Dataset) -> int:
+    """The steps of an epoch."""
+    count = len(train.labels) / config.train.batch_size
+    return int(count) if config.train.drop_last else ceil(count)
+
+
 def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     """The optimizer, its groups' rules in steps; raises UsageError for settings that contradict each other."""
     o = config.optimizer
@@ -152,8 +158,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     model = build_model(config)
     if backend.synchronous:  # a GPU has a memory of its own, and says itself when it is full
         check_memory(model, config.model.input_shape, min(t.batch_size, len(train)))
-    count = len(train.labels) / t.batch_size
-    steps_per_epoch = int(count) if t.drop_last else ceil(count)
+    steps_per_epoch = steps_in_epoch(config, train)
     return Trainer(
         model,
         build_optimizer(config, steps_per_epoch),

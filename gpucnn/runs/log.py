@@ -7,8 +7,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from gpucnn.checkpoint.durable import replace_file
 from gpucnn.errors import GpucnnError, UsageError, shown
 from gpucnn.files import read_text
 from gpucnn.optim.optimizer import MOST_EPOCHS
+from gpucnn.training.trainer import EpochReport
 
 Row = Mapping[str, Any]
+
+JSONL, CSV, EVENTS = "metrics.jsonl", "metrics.csv", "tensorboard"
+COLUMNS = [field.name for field in fields(EpochReport)]
 
 LONGEST = 2**26  # bytes of a log; a row has 250
 
@@ -32,24 +37,45 @@ HISTORY: dict[str, tuple[float, float, tuple[type, ...]]] = {
 
 
 class RunLog:
-    """``metrics.jsonl`` and ``metrics.csv`` in a folder; both hold the same rows, each with its "epoch"."""
+    """``metrics.jsonl`` and ``metrics.csv`` in a folder; both hold the same rows, each with its "epoch".
+
+    Rows only leave the files once a checkpoint that does without them is on the disk, so at any moment the log has at
+    least the epochs of the folder's newest checkpoint.
+
+    Attributes:
+        rows: of the run so far; the files may have more, of a state that was lost, until ``settle``.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self.jsonl, self.csv = folder / JSONL, folder / CSV
+        self.rows: list[Row] = []
+        self.settled = True
         self.columns: list[str] = []
         self.events: Any = None
 
-    def keep_until(self, epoch: int) -> None:
-        """Drop what comes after an epoch: a resumed run writes it again."""
-        rows = [row for row in read_rows(self.jsonl) if row["epoch"] <= epoch] if self.jsonl.exists() else []
-        self.columns = []
-        replace_file(self.jsonl, [b"".join(map(_json_line, rows))])
-        replace_file(self.csv, [self._csv_lines(rows)])
+    def restore(self, history: Sequence[Row], *others: Path) -> None:
+        """Begin with a row for each epoch of a checkpoint's history: the one in this log, or in others, with timings.
+
+        Rows of later epochs stay for now.  What a crash cut off is mended.
+        """
+        found = read_rows(self.jsonl)
+        known: dict[int, list[Row]] = {}
+        for row in (*found, *(row for path in others for row in read_rows(path))):
+            known.setdefault(row["epoch"], []).append(row)
+        order = found[0] if found else COLUMNS
+        self.rows = [_row_of(_clean(epoch), known.get(int(epoch["epoch"]), ()), order) for epoch in history]
+        last = self.rows[-1]["epoch"] if self.rows else 0
+        newer = [row for row in found if row["epoch"] > last]
+        self.settled = not newer
+        self._write([*self.rows, *newer])
 
     def append(self, row: Row) -> None:
-        """Add a row to both files; it is on disk when this returns."""
-        _append(self.jsonl, _json_line(row))
-        _append(self.csv, self._csv_lines([row]))
+        """Add a row, in place of those of its epoch and later ones, to both files; it is on disk when this returns."""
+        before = [earlier for earlier in self.rows if earlier["epoch"] < row["epoch"]]
+        self.settled = self.settled and len(before) == len(self.rows)
+        self.rows = [*before, _clean(row)]
+        _append(self.jsonl, _json_line(self.rows[-1]))
+        _append(self.csv, self._csv_lines(self.rows[-1:]))
         if self.events:
             for name, value in row.items():
                 if name != "epoch" and isfinite(value):
@@ -58,9 +84,22 @@ class RunLog:
                     self.events.add_scalar(tag, value, row["epoch"])
             self.events.flush()
 
+    def settle(self) -> None:
+        """Drop the rows that ``rows`` does without; the checkpoint that has their place is on the disk."""
+        if not self.settled:
+            self._write(self.rows)
+            self.settled = True
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        """Replace the files where they differ from these rows."""
+        self.columns = []
+        for path, text in ((self.jsonl, b"".join(map(_json_line, rows))), (self.csv, self._csv_lines(rows))):
+            if not path.is_file() or path.is_symlink() or path.read_bytes() != text:
+                replace_file(path, [text])
+
     def open_events(self, epoch: int) -> None:
         """Write TensorBoard events as well, from ``epoch`` on; those of later epochs no longer count."""
-        self.events = event_writer()(str(self.jsonl.parent / "tensorboard"), purge_step=epoch + 1)
+        self.events = event_writer()(str(self.jsonl.parent / EVENTS), purge_step=epoch + 1)
 
     def close(self) -> None:
         """End the events' file."""
@@ -72,7 +111,7 @@ class RunLog:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if rows and not self.columns:
-            self.columns = list(rows[0])
+            self.columns = list(dict.fromkeys(name for row in rows for name in row))
             writer.writerow(self.columns)
         writer.writerows([row.get(column, "") for column in self.columns] for row in rows)
         return text.getvalue().encode()
@@ -88,10 +127,10 @@ def event_writer() -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a last one that was cut off by a crash is left out."""
+    """The rows of a ``metrics.jsonl``, none where it is missing; one that was cut off by a crash is left out."""
     rows = []
     try:
-        lines = read_text(path, LONGEST, errors="replace").splitlines()
+        lines = read_text(path, LONGEST, errors="replace").splitlines() if path.exists() else []
     except OSError as error:
         raise UsageError(f"cannot read the log {path}: {error.strerror}") from None
     for line in lines:
@@ -111,10 +150,19 @@ def check_history(columns: Mapping[str, Sequence[Any]], error: type[GpucnnError]
                 raise error(f"{path}: {name} = {shown(value)} is none of a run, which are numbers from {low} to {high}")
 
 
-def _json_line(row: Row) -> bytes:
+def _row_of(epoch: Row, candidates: Sequence[Row], order: Iterable[str]) -> Row:
+    """The row that has the numbers of an epoch of the history; where there is none, a new one without timings."""
+    same = (row for row in candidates if all(row.get(name) == value for name, value in epoch.items()))
+    return next(same, {name: epoch.get(name) for name in dict.fromkeys([*order, *epoch])})
+
+
+def _clean(row: Row) -> Row:
     """JSON knows no NaN and no infinity: they become null."""
-    clean = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
-    return json.dumps(clean).encode() + b"\n"
+    return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in row.items()}
+
+
+def _json_line(row: Row) -> bytes:
+    return json.dumps(row).encode() + b"\n"
 
 
 def _append(path: Path, line: bytes) -> None:

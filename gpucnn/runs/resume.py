@@ -7,10 +7,11 @@ from pathlib import Path
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.errors import UsageError
 from gpucnn.runs.config import Config
-from gpucnn.runs.directory import find_latest
+from gpucnn.runs.directory import CHECKPOINTS, Position, find_latest, position_of, survey
+from gpucnn.runs.log import JSONL
 from gpucnn.runs.state import load_run
 
-FREE = {"train.epochs", "train.patience", "train.tta"}
+FREE = {"train.epochs", "train.max_steps", "train.patience", "train.tta"}
 """Settings that may change when a run goes on: how long it trains, and the last evaluation."""
 
 
@@ -22,11 +23,31 @@ class Resumed:
     checkpoint: Checkpoint
     config: Config
 
+    @property
+    def position(self) -> Position:
+        """Where in its run it is."""
+        return position_of(self.checkpoint.progress)
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is; behind a link, where that leads."""
+        return (self.path.resolve() if self.path.is_symlink() else self.path).parent
+
+    def elsewhere(self) -> str:
+        """Why a run goes on from it in a new folder; "" where it is the newest state of its own."""
+        name = self.path.resolve().name if self.path.is_symlink() else self.path.name
+        if name not in CHECKPOINTS or not (self.folder / JSONL).exists():
+            return f"{self.path} is no checkpoint of a run folder"
+        for path, saved in survey(self.folder)[0].items():
+            if saved.step > self.position.step:
+                return f"{path} is newer ({saved})"
+        return ""
+
 
 def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed | None:
     """The checkpoint that ``--resume`` names: a file, a run folder, or 'auto' for the latest run.
 
-    'auto' looks into ``output`` where that is given, else for the newest run below ``root``; with nothing to
+    'auto' looks into ``output`` itself where that is given, else for the newest run below ``root``; with nothing to
     go on from it gives None, so that one command line both starts a run and restarts it.
     """
     if resume is None:
@@ -34,14 +55,17 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
     if resume != "auto" and not Path(resume).exists() and get_close_matches(resume, ["auto"]):
         raise UsageError(f"--resume {resume}: there is no such file: did you mean auto?")
     path = find_latest(output or root) if resume == "auto" else Path(resume)
-    if path is None:
+    if path is None or (resume == "auto" and output and path.parent != output):
         return None
     path = path / "last.h5" if path.is_dir() else path
     return Resumed(path, *load_run(path))
 
 
-def refuse_changes(resumed: Resumed, config: Config, digest: str) -> None:
-    """Raises UsageError for a setting, but those of ``FREE`` and [run], or data that differ from the checkpoint's."""
+def refuse_changes(resumed: Resumed, config: Config, digest: str, test_digest: str) -> None:
+    """Raises UsageError for a setting, but those of ``FREE`` and [run], or data that differ from the checkpoint's.
+
+    The digests are of the training set and of the test set, which checkpoints of earlier versions lack.
+    """
     before, now = resumed.config.flat(), config.flat()
     for name in before | now:
         if before.get(name) != now.get(name) and name not in FREE and not name.startswith("run."):
@@ -49,8 +73,12 @@ def refuse_changes(resumed: Resumed, config: Config, digest: str) -> None:
                 f"{resumed.path} was trained with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
                 "keep the setting, or add --force to go on regardless"
             )
-    if resumed.checkpoint.dataset_digest != digest:
-        raise UsageError(
-            f"{resumed.path} was trained on other images (digest {resumed.checkpoint.dataset_digest[:12]}..., "
-            f"here {digest[:12]}...): use the same data set, or add --force to go on regardless"
-        )
+    checkpoint = resumed.checkpoint
+    parts = [("trained", checkpoint.dataset_digest, digest)]
+    parts += [("tested", checkpoint.test_digest, test_digest)] if checkpoint.test_digest else []
+    for verb, wanted, found in parts:
+        if wanted != found:
+            raise UsageError(
+                f"{resumed.path} was {verb} on other images (digest {wanted[:12]}..., here {found[:12]}...): "
+                "use the same data set, or add --force to go on regardless"
+            )

@@ -34,8 +34,10 @@ def owners(trainer: Trainer) -> tuple[Any, ...]:
     return trainer.progress, trainer.clock, trainer.metrics, trainer.precision
 
 
-def capture(trainer: Trainer, config: Config, environment: Mapping[str, Any], digest: str) -> Checkpoint:
-    """The state of a run after a step; ``digest`` is that of the training set.  # sync"""
+def capture(
+    trainer: Trainer, config: Config, environment: Mapping[str, Any], digest: str, test_digest: str = ""
+) -> Checkpoint:
+    """The state of a run after a step, with the digests of the training set and of the test set.  # sync"""
     state, history = trainer.model.state_dict(), trainer.progress.history
     return Checkpoint(
         parameters={name: state[name] for name in trainer.model.parameters()},
@@ -47,6 +49,7 @@ def capture(trainer: Trainer, config: Config, environment: Mapping[str, Any], di
         config=config.to_toml(),
         environment=json.dumps(environment, sort_keys=True),
         dataset_digest=digest,
+        test_digest=test_digest,
         seed=config.train.seed,
     )
 

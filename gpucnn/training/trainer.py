@@ -117,6 +117,7 @@ class Progress:
 
     epoch: int = 0  # epochs completed
     batch: int = 0  # batches done of the current epoch
+    cut: int = 0  # batches done of the last epoch, where max_steps ended it early
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch, without timings
@@ -128,6 +129,13 @@ class Progress:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a ``state_dict``."""
         vars(self).update(state)
+
+    def reopen(self) -> None:
+        """Go on within the epoch that was cut: it counts when it is complete."""
+        self.epoch, self.batch, self.cut = self.epoch - 1, self.cut, 0
+        del self.history[-1:]
+        best = max(self.history, key=lambda row: row["test_accuracy"], default=None)
+        self.best_accuracy, self.best_epoch = (best["test_accuracy"], int(best["epoch"])) if best else (-1.0, 0)
 
 
 class Trainer(Checked):
@@ -243,7 +251,8 @@ class Trainer(Checked):
         nothing had happened.
 
         Ends early by ``patience`` or ``max_steps``, or after the step during which ``stop_requested`` was set.  The
-        training set gives mean and std if the options do not.
+        training set gives mean and std if the options do not.  An epoch that ``max_steps`` ended goes on where more
+        steps are allowed now.
 
         Raises:
             UsageError: another thread trains or evaluates with this trainer, its model or optimizer now belongs to
@@ -263,6 +272,8 @@ class Trainer(Checked):
         self.prepare(train)
         batches = self.loader(train, training=True)
         test_batches = self.loader(test, training=False)
+        if self.progress.cut and not self.out_of_steps():
+            self.progress.reopen()
         while self.progress.epoch < epochs and not (
             self.out_of_patience() or self.out_of_steps() or self.stop_requested
         ):
@@ -274,8 +285,9 @@ class Trainer(Checked):
             tested = self.evaluate_batches(test_batches)
             if not isfinite(tested.loss):
                 raise NotANumberError(f"the test loss of epoch {self.progress.epoch + 1} is {tested.loss}; {REMEDY}")
+            cut = self.progress.batch if self.progress.batch < len(batches) else 0
             with self.whole_steps:
-                report = self.close_epoch(trained, tested, perf_counter() - start, rate)
+                report = self.close_epoch(trained, tested, perf_counter() - start, rate, cut)
             yield report
 
     def prepare(self, train: Dataset) -> None:
@@ -309,26 +321,28 @@ class Trainer(Checked):
                 self.train_step(x, labels)
                 progress.batch += 1
                 finished = progress.batch == len(batches) or self.out_of_steps()
-                if progress.batch % self.options.log_interval == 0 or finished:
+                stopping = finished or self.stop_requested or self.whole_steps.pressed
+                if progress.batch % self.options.log_interval == 0 or stopping:
                     loss, accuracy = self.metrics.read()  # sync
                     if not isfinite(loss) or self.precision.exhausted():  # sync
                         raise self.nonfinite_error(x, labels, self.clock.step - 1)
                     if watch:
                         rate = (self.metrics.examples - before) / (perf_counter() - start)
                         watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
-                if self.stop_requested or self.out_of_steps() or self.whole_steps.pressed:
+                if stopping:
                     break
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
         return progress.batch >= len(batches) or self.out_of_steps(), rate
 
     def close_epoch(
-        self, trained: tuple[float, float], tested: Evaluation, seconds: float, images_per_second: float
+        self, trained: tuple[float, float], tested: Evaluation, seconds: float, images_per_second: float, cut: int = 0
     ) -> EpochReport:
-        """Count the epoch, remember the best one, and report."""
+        """Count the epoch, remember the best one, and report; ``cut`` batches where it ended early, whose sums stay."""
         progress, lr = self.progress, self.schedule(max(self.clock.step - 1, 0))
-        progress.epoch, progress.batch = progress.epoch + 1, 0
-        self.metrics.reset()
+        progress.epoch, progress.batch, progress.cut = progress.epoch + 1, 0, cut
+        if not cut:
+            self.metrics.reset()
         report = EpochReport(progress.epoch, *trained, tested.loss, tested.accuracy, lr, seconds, images_per_second)
         if report.test_accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = report.test_accuracy, report.epoch

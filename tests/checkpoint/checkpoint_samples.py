@@ -42,10 +42,11 @@ def assert_equal(a: Checkpoint, b: Checkpoint) -> None:
             assert x[name].tobytes() == y[name].tobytes()
     assert (dict(a.progress), dict(a.history)) == (dict(b.progress), dict(b.history))
     assert [type(v) for _, v in sorted(a.progress.items())] == [type(v) for _, v in sorted(b.progress.items())]
-    assert (a.config, a.environment, a.dataset_digest, a.seed) == (
+    assert (a.config, a.environment, a.dataset_digest, a.test_digest, a.seed) == (
         b.config,
         b.environment,
         b.dataset_digest,
+        b.test_digest,
         b.seed,
     )
 

@@ -50,6 +50,7 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         config=draw(TEXTS),
         environment=draw(TEXTS),
         dataset_digest=draw(st.text("0123456789abcdef", max_size=64)),
+        test_digest=draw(st.text("0123456789abcdef", max_size=64)),
         seed=draw(WHOLE),
     )
 
@@ -127,7 +128,7 @@ def test_any_viewer_opens_it(tmp_path: Path) -> None:
         assert file["model/features.0.weight"].chunks is None
         assert h5py.check_string_dtype(file["config"].dtype).encoding == "utf-8"
         assert file["config"].asstr()[()] == sample().config
-        names = {"format", "format_version", "gpucnn_version", "dataset_digest", "epoch", "step", "seed"}
+        names = {"format", "format_version", "gpucnn_version", "dataset_digest", "test_digest", "epoch", "step", "seed"}
         assert set(file.attrs) == names
     assert (tmp_path / "x.h5").read_text(errors="replace").startswith("GPUCNN-HDF5 1\nlength ")
 

@@ -199,6 +199,59 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -
         os.close(descriptor)
 
 
+def test_a_temporary_file_never_is_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where somebody knows its name in advance, and has put a link there."""
+    (tmp_path / "thesis.txt").write_text("my words")
+    (tmp_path / ".last.h5.00000000.tmp").symlink_to("thesis.txt")
+    monkeypatch.setattr(durable, "token_hex", lambda count: "0" * 2 * count)
+    with pytest.raises(GpucnnError, match=r"could not save .*File exists"):
+        save_checkpoint(tmp_path / "last.h5", sample())
+    assert (tmp_path / "thesis.txt").read_text() == "my words"
+    assert sorted(os.listdir(tmp_path)) == [".last.h5.00000000.tmp", "thesis.txt"]
+
+
+def test_a_temporary_file_that_was_cleaned_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, cleaned = durable.flock, []
+
+    def flock(descriptor: int, kind: int) -> None:
+        if not cleaned:  # another process is faster
+            cleaned.extend(name for name in os.listdir(tmp_path) if name.endswith(".tmp"))
+            os.unlink(tmp_path / cleaned[0])
+        real(descriptor, kind)
+
+    monkeypatch.setattr(durable, "flock", flock)
+    save_checkpoint(tmp_path / "last.h5", sample(3))
+    assert len(cleaned) == 1
+    assert_equal(load_checkpoint(tmp_path / "last.h5"), sample(3))
+    assert os.listdir(tmp_path) == ["last.h5"]
+
+
+def test_a_temporary_file_is_locked_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or another process that saves there would take it for a leftover."""
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        durable.clean_leftovers(tmp_path / "last.h5")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        save_checkpoint(tmp_path / "last.h5", sample(3))
+    assert_equal(load_checkpoint(tmp_path / "last.h5"), sample(3))
+
+
+def test_cleaning_leaves_what_is_no_leftover(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("my words")
+    (tmp_path / ".last.h5.00000001.tmp").symlink_to("mine")
+    os.mkfifo(tmp_path / ".last.h5.00000002.tmp")
+    (tmp_path / ".last.h5.00000003.tmp").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    save_checkpoint(tmp_path / "last.h5", sample())
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "last.h5"])
+
+
 def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")

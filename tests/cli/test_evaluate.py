@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gpucnn.checkpoint import load_checkpoint, save_checkpoint
 from gpucnn.cli.evaluate import as_lines, confusions
 from gpucnn.cli.main import main
 from gpucnn.runs.state import load_trained
@@ -117,6 +119,15 @@ def test_a_damaged_checkpoint_is_one_line(trained, tmp_path: Path, capsys) -> No
     (tmp_path / "damaged.h5").write_bytes(damaged)
     assert main(["evaluate", "--checkpoint", str(tmp_path / "damaged.h5")]) == 4
     assert "damaged.h5" in one_error_line(capsys)
+
+
+def test_a_loss_that_is_no_number_is_no_success(trained, tmp_path: Path, capsys) -> None:
+    checkpoint = load_checkpoint(trained.path)
+    huge = {name: array * np.float32(1e30) for name, array in checkpoint.parameters.items()}
+    save_checkpoint(tmp_path / "huge.h5", replace(checkpoint, parameters=huge))
+    with np.errstate(all="ignore"):
+        assert main(["evaluate", "--device", "reference", "--checkpoint", str(tmp_path / "huge.h5")]) == 5
+    assert "huge.h5 gives NaN or infinity" in one_error_line(capsys)
 
 
 def test_the_script_works_from_anywhere(trained, tmp_path: Path) -> None:

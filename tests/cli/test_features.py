@@ -203,6 +203,17 @@ def test_errors_are_one_line(trained, tmp_path: Path, capsys, words, code, said)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_picture_of_somebody_else_is_not_replaced(tmp_path: Path, capsys) -> None:
+    assert main(["features", "--out", str(tmp_path)]) == 0
+    assert main(["features", "--out", str(tmp_path)]) == 0  # its own
+    Image.new("L", (9, 9)).save(tmp_path / "overview.png")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main(["features", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'overview.png'} is there, and is no picture of gpucnn features" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main(["features", "--out", str(tmp_path / "file" / "out")]) == 2

@@ -39,6 +39,11 @@ def test_runs_are_drawn_beside_each_other(
         assert drawn.issuperset(wanted)  # both runs' colours are on the page
 
 
+def test_an_epoch_that_was_done_again_counts_once(tmp_path: Path) -> None:
+    run = learning_curves.read_curves(write_log(tmp_path / "run", [row(1), row(2), row(2, test_loss=7.0)]))
+    assert run.columns["test_loss"] == [2.0, 7.0]
+
+
 def test_points_are_the_logged_numbers(tmp_path: Path) -> None:
     run = learning_curves.read_curves(
         write_log(tmp_path / "run", [row(1), row(2, test_loss=None), row(3, test_accuracy=1.0)])

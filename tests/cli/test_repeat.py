@@ -67,6 +67,30 @@ def test_a_stopped_repetition_goes_on_and_keeps_what_is_done(
     assert len(json.loads((tmp_path / "repeat.json").read_text())["runs"]) == 2
 
 
+def test_what_is_there_is_not_replaced_and_nothing_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*QUICK, "--epochs", "1", "--repeat", "2", "--output", str(tmp_path)]
+    (tmp_path / "seed-4").mkdir()
+    (tmp_path / "seed-4" / "metrics.csv").write_text("mine")
+    assert main(words) == 2
+    assert f"{tmp_path / 'seed-4' / 'metrics.csv'} is there" in capsys.readouterr().err
+    assert not (tmp_path / "seed-3").exists()
+    (tmp_path / "seed-4" / "metrics.csv").unlink()
+    assert main(words) == 0
+    before = (tmp_path / "repeat.json").read_bytes()
+    assert main([*words, "--seed", "5"]) == 2
+    assert f"{tmp_path / 'repeat.json'} is there" in capsys.readouterr().err
+    assert main([*words, "--seed", "5", "--resume", "auto"]) == 2
+    assert "has seed 3 as well" in capsys.readouterr().err
+    assert (tmp_path / "repeat.json").read_bytes() == before
+    assert main([*words, "--repeat", "3", "--resume", "auto"]) == 0
+    assert len(json.loads((tmp_path / "repeat.json").read_text())["runs"]) == 3
+    (tmp_path / "repeat.json").write_text("mine")
+    assert main([*words, "--resume", "auto"]) == 2
+    assert (tmp_path / "repeat.json").read_text() == "mine"
+
+
 def test_views_of_an_earlier_epoch_do_not_count(tmp_path: Path) -> None:
     words = [*QUICK, "--repeat", "2", "--output", str(tmp_path), "--resume", "auto"]
     assert main([*words, "--tta", "flip"]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import pytest
 
 from gpucnn.backend import REFERENCE
 from gpucnn.checkpoint import load_checkpoint, save_checkpoint
+from gpucnn.cli import train as train_command
 from gpucnn.cli.main import main
 from gpucnn.cli.train import about_precision
-from gpucnn.data import Dataset, registry
+from gpucnn.data import Dataset, load_dataset, registry
 from gpucnn.errors import GpucnnError
 from gpucnn.runs import directory
 from gpucnn.runs.config import Config
@@ -213,7 +215,9 @@ def test_resuming_as_another_run_is_refused(
     assert main([*words, "--lr", "0.5"]) == 2
     assert "optimizer.lr = 0.05, not 0.5" in capsys.readouterr().err
     assert main([*words, "--lr", "0.5", "--epochs", "5", "--force"]) == 0
-    assert len((tmp_path / "new" / "metrics.jsonl").read_text().splitlines()) == 1
+    rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert (tmp_path / "new" / "metrics.jsonl").read_text().startswith((four_epochs / "metrics.jsonl").read_text())
 
 
 @pytest.mark.parametrize("change", ["order of the images", "one label"])
@@ -251,11 +255,159 @@ def test_an_output_folder_with_a_run_in_it_is_not_overwritten(
     assert (four_epochs / "last.h5").read_bytes() == before
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a run but its lock."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def perceptron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four epochs whose best.h5 is of the second."""
+    folder = tmp_path_factory.mktemp("perceptron")
+    for epochs in (2, 4):
+        assert train("--model", "mlp", "--epochs", epochs, "--output", folder / str(epochs)) == 0
+    short, whole = (load_checkpoint(folder / name / "last.h5") for name in ("2", "4"))
+    save_checkpoint(folder / "4" / "best.h5", replace(short, config=whole.config))
+    return folder / "4"
+
+
+@pytest.fixture
+def older(perceptron: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(perceptron, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["best.h5", "previous.h5", "link.h5", "copy/best.h5"])
+def test_from_an_older_checkpoint_a_run_goes_on_in_a_new_folder(
+    name: str, older: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (older.parent / "copy").mkdir()
+    shutil.copy(older / "best.h5", older.parent / "copy" / "best.h5")
+    (older.parent / "link.h5").symlink_to(older / "best.h5")
+    before, copied = contents(older), contents(older.parent / "copy")
+    path = older / name if (older / name).exists() else older.parent / name
+    for _ in range(2):
+        assert main(["train", "--resume", str(path)]) == 0
+        said = capsys.readouterr().out
+        assert "this run goes on in a new folder" in said
+        if path.parent != older.parent / "copy":
+            assert f"{older / 'last.h5'} is newer (epoch 4, step 92)" in said
+    assert (contents(older), contents(older.parent / "copy")) == (before, copied)
+    for folder in (older.parent / "runs").iterdir():
+        assert (folder / "last.h5").read_bytes() == before["last.h5"]
+        assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_an_older_checkpoint_does_not_go_on_in_its_own_folder(older: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(older)
+    for more in ([], ["--force"]):
+        assert main(["train", "--resume", str(older / "best.h5"), "--output", str(older), *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "last.h5 is newer (epoch 4, step 92) than the checkpoint to go on from (epoch 2, step 46)" in line
+    assert contents(older) == before
+
+
+def test_a_link_to_the_newest_checkpoint_goes_on_in_its_run(older: Path) -> None:
+    (older.parent / "link.h5").symlink_to(older / "last.h5")
+    assert main(["train", "--resume", "link.h5", "--epochs", "5"]) == 0
+    assert len((older / "metrics.jsonl").read_text().splitlines()) == 5
+    assert not (older.parent / "runs").exists()
+
+
+def test_the_files_beside_a_config_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.toml").write_text("# mine\n[train]\nepochs = 1\n")
+    (tmp_path / "metrics.csv").write_text("mine")
+    before = contents(tmp_path)
+    for more in ([], ["--resume", "auto"], ["--force"]):
+        assert train("--config", tmp_path / "config.toml", "--output", tmp_path, *more) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{tmp_path / 'config.toml'} is there, and a run would replace it: choose another --output" in line
+    assert contents(tmp_path) == before
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_other_test_images_are_noticed(
+    older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def changed(args: object, config: Config) -> tuple[Dataset, Dataset]:
+        train, test = load_dataset("digits")
+        return train, replace(test, images=test.images ^ np.uint8(1))
+
+    monkeypatch.setattr(train_command, "load_data", changed)
+    words = ["train", "--resume", str(older), "--epochs", "5", "--output", str(tmp_path / "new")]
+    assert main(words) == 2
+    assert "was tested on other images" in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0
+
+
+@pytest.mark.parametrize(("first", "then"), [(30, 40), (30, 0), (46, 60), (30, 46)])
+def test_more_steps_are_the_same_bits_as_all_of_them_at_once(
+    first: int, then: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """23 steps are an epoch: the one that --max-steps ended goes on."""
+    words = ["--model", "mlp", "--sched", "constant", "--ema", "0.9", "--epochs", 3]
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    assert train(*words, "--max-steps", then, "--output", one) == 0
+    assert train(*words, "--max-steps", first, "--output", parts) == 0
+    assert main(["train", "--resume", str(parts), "--max-steps", str(then)]) == 0
+    assert (parts / "last.h5").read_bytes() == (one / "last.h5").read_bytes()
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, parts)]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"], row["images_per_second"]
+    assert rows[0] == rows[1]
+    capsys.readouterr()
+    before = (parts / "last.h5").read_bytes()
+    assert main(["train", "--resume", str(parts), "--max-steps", "5"]) == 0
+    assert "all 5 steps are done; give a larger --max-steps to go on" in capsys.readouterr().out
+    assert (parts / "last.h5").read_bytes() == before
+
+
+def test_a_schedule_that_stretches_with_the_steps_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "mlp", "--sched", "cosine", "--output", tmp_path / "run"]
+    assert train(*words, "--max-steps", 20) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--max-steps", "30"]) == 0
+    assert "the cosine schedule now spans 30 steps instead of 20: the learning rate jumps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--ema", "0.5"],
+        ["--set", "train.lookahead=1"],
+        ["--patience", "1"],
+        ["--opt", "adamw", "--lr", "1e38"],
+        ["--repeat", "2"],
+    ],
+)
+def test_a_test_loss_that_is_no_number_is_no_success(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "mlp", "--set", "model.options.width=16", "--max-steps", 2, "--lr", "1e9", *more]
+    with np.errstate(all="ignore"):
+        assert train(*words, "--output", tmp_path / "run") == 5
+    assert not [path for path in tmp_path.rglob("*.h5") if path.name == "best.h5"]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_resumed_run_whose_test_loss_is_no_number_keeps_its_checkpoints(older: Path) -> None:
+    before = contents(older)
+    words = ["--resume", older, "--force", "--epochs", 6, "--lr", "1e30"]
+    with np.errstate(all="ignore"):
+        assert train(*words) == 5
+    for name in ("last.h5", "previous.h5", "metrics.jsonl", "metrics.csv"):
+        assert (older / name).read_bytes() == before[name]
+    assert load_checkpoint(older / "best.h5").progress["epoch"] == 4
+
+
 def test_resume_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert train("--epochs", 1, "--output", path, "--resume", "auto") == 0
     assert train("--epochs", 2, "--output", path, "--resume", "auto") == 0
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 2
+    words = ["--model", "mlp", "--epochs", 1, "--output", tmp_path, "--resume", "auto"]
+    assert train(*words) == 0  # not from the run below it
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["last.h5", "best.h5"])
@@ -284,13 +436,12 @@ def test_what_is_said_to_be_saved_is_there(
     four_epochs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that goes on in another folder, first with nothing to do, then for an epoch that is worse."""
-    words = ["--resume", four_epochs / "last.h5", "--force", "--output", tmp_path / "new"]
-    for more in ([], ["--epochs", 5, "--lr", 1, "--clip-grad", 1]):
-        assert train(*words, *more) == 0
+    words = ["--resume", four_epochs / "last.h5", "--force", "--output"]
+    for name, *more in (["same"], ["new", "--epochs", 5, "--lr", 1, "--clip-grad", 1]):
+        assert train(*words, tmp_path / name, *more) == 0
         named = re.findall(rf"{re.escape(str(tmp_path))}\S+\.(?:h5|jsonl)", capsys.readouterr().out)
         assert [path for path in named if not Path(path).exists()] == []
     assert f"{tmp_path / 'new' / 'last.h5'}" in named
-    assert not (tmp_path / "new" / "best.h5").exists()
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -347,6 +498,7 @@ import sys
 from importlib.machinery import PathFinder
 whole = PathFinder.find_spec
 PathFinder.find_spec = classmethod(lambda cls, name, *rest: None if name == "numba" else whole(name, *rest))
+from gpucnn.cli import train as train_command
 from gpucnn.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,26 @@ import pytest
 
 from gpucnn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpucnn.errors import CheckpointError, GpucnnError, UsageError
-from gpucnn.runs.directory import RunDirectory, find_latest, natural_order, new_path
+from gpucnn.runs.directory import FILES, Position, RunDirectory, find_latest, natural_order, new_path
 from gpucnn.runs.log import RunLog
 
 
 def checkpoint(epoch: int) -> Checkpoint:
-    return Checkpoint({"w": np.full(3, epoch, "float32")}, {}, progress={"epoch": epoch})
+    numbers = {"epoch": epoch, "step": 10 * epoch}
+    return Checkpoint({"w": np.full(3, epoch, "float32")}, {}, progress=numbers)
+
+
+def at(epoch: int) -> Position:
+    return Position(10 * epoch, epoch)
 
 
 def row(epoch: int) -> dict[str, float]:
-    return {"epoch": epoch, "test_loss": 1.0 / epoch, "seconds": 0.5}
+    return {**history(epoch)[-1], "seconds": 0.5}
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    """As a checkpoint has it."""
+    return [{"epoch": epoch, "test_loss": 1.0 / epoch} for epoch in range(1, epochs + 1)]
 
 
 def a_run(path: Path, epochs: int) -> Path:
@@ -115,12 +126,16 @@ def test_rows_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
         file.write('{"epoch": 4, "test_l')  # killed in the middle of a row
     with (parts / "metrics.csv").open("a") as file:
         file.write("4,0.2")
-    with RunDirectory(parts, resume=True) as run:
-        run.begin("a = 1\n", {"python": "3"}, epoch=2)  # from previous.h5, say
-        assert epochs(parts) == [1, 2]
-        for epoch in (3, 4):
-            run.append_metrics(row(epoch))
-            run.save_last(checkpoint(epoch))
+    damage(parts / "last.h5")
+    with RunDirectory(parts, position=at(2)) as run:
+        run.begin("a = 1\n", {"python": "3"}, history(2))
+        assert epochs(parts) == [1, 2, 3]  # that of epoch 3 counts until a checkpoint without it is saved
+        run.append_metrics(row(3))
+        assert epochs(parts) == [1, 2, 3, 3]
+        run.save_last(checkpoint(3))
+        assert epochs(parts) == [1, 2, 3]
+        run.append_metrics(row(4))
+        run.save_last(checkpoint(4))
     for name in ("metrics.jsonl", "metrics.csv", "last.h5", "previous.h5"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
@@ -128,29 +143,129 @@ def test_rows_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
 def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path: Path) -> None:
     path = a_run(tmp_path / "run", 1)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    with pytest.raises(UsageError, match=r"already holds a run: add --resume auto to go on, or choose another"):
+    with pytest.raises(UsageError, match=r"last.h5: .* already holds a run: add --resume auto to go on, or choose"):
         RunDirectory(path)
     assert {file.name: file.read_bytes() for file in path.iterdir() if file.name != ".lock"} == {
         name: data for name, data in before.items() if name != ".lock"
     }
-    RunDirectory(path, resume=True).close()
+    with pytest.raises(UsageError, match="already holds a run"):
+        RunDirectory(path, again=True)
+    RunDirectory(path, position=at(1)).close()
 
 
-def test_a_run_that_died_before_its_first_checkpoint_can_start_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_with_a_file_that_a_run_would_write_is_refused_untouched(
+    name: str, again: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).symlink_to("nowhere") if again else (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"{name}.*choose another --output") as info:
+        RunDirectory(tmp_path, again=again)
+    assert info.value.exit_code == 2
+    assert "\n" not in str(info.value)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_folder_with_other_files_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    a_run(tmp_path, 1)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again_when_asked_to(tmp_path: Path) -> None:
     with RunDirectory(tmp_path) as run:
         run.begin("a = 1\n", {})
         run.append_metrics(row(1))
     assert find_latest(tmp_path) is None
-    with RunDirectory(tmp_path) as run:
+    with pytest.raises(UsageError, match=r"config.toml is there.*add --resume auto to start again"):
+        RunDirectory(tmp_path)
+    with RunDirectory(tmp_path, again=True) as run:
         run.begin("a = 2\n", {})
-    assert epochs(tmp_path) == []
+        assert epochs(tmp_path) == [1]
+        run.append_metrics(row(1))
+        run.save_last(checkpoint(1))
+    assert epochs(tmp_path) == [1]
+    assert (tmp_path / "config.toml").read_text() == "a = 2\n"
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_killed_while_it_begins_it_begins_again(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each of its renames, the same command with --resume auto works."""
+    real, done = os.replace, 0
+
+    def replace(*words: Path) -> None:
+        nonlocal done
+        real(*words)
+        done += 1
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        a_run(tmp_path, 2)
+    newest = find_latest(tmp_path)
+    epoch = int(load_checkpoint(newest).progress["epoch"]) if newest else 0
+    with RunDirectory(tmp_path, position=at(epoch) if newest else None, again=True) as run:
+        run.begin("a = 1\n", {}, history(epoch))
+        run.catch_up(checkpoint(epoch), best=True)
+        assert epochs(tmp_path)[:epoch] == list(range(1, epoch + 1))
+
+
+def test_a_checkpoint_that_is_newer_is_not_replaced(tmp_path: Path) -> None:
+    path = a_run(tmp_path / "run", 3)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    for epoch in (1, 2):
+        with pytest.raises(UsageError, match=rf"last.h5 is newer \(epoch 3, step 30\) .* \(epoch {epoch}, step"):
+            RunDirectory(path, position=at(epoch))
+    save_checkpoint(path / "best.h5", checkpoint(5))
+    with pytest.raises(UsageError, match=r"best.h5 is newer \(epoch 5, step 50\) .*go on from .*best.h5, or choose"):
+        RunDirectory(path, position=at(3))
+    (path / "best.h5").unlink()
+    assert {name: (path / name).read_bytes() for name in before if name != ".lock"} == {
+        name: data for name, data in before.items() if name != ".lock"
+    }
+
+
+def test_stopped_between_its_two_saves_it_has_the_best_one_all_the_same(tmp_path: Path) -> None:
+    path = a_run(tmp_path / "run", 3)
+    save_checkpoint(path / "best.h5", checkpoint(2))
+    with RunDirectory(path, position=at(3)) as run:
+        run.begin("", {}, history(3))
+        run.catch_up(checkpoint(3), best=True)
+    assert load_checkpoint(path / "best.h5").progress["epoch"] == 3
+    assert load_checkpoint(path / "previous.h5").progress["epoch"] == 2
+
+
+def test_a_run_in_a_new_folder_begins_with_its_checkpoint_and_the_rows_of_the_old_log(tmp_path: Path) -> None:
+    old = a_run(tmp_path / "old", 3)
+    (old / "metrics.jsonl").write_text("".join((old / "metrics.jsonl").read_text().splitlines(True)[1:]))
+    with RunDirectory(tmp_path / "new") as run:
+        run.begin("", {}, history(2), old / "metrics.jsonl")
+        run.catch_up(checkpoint(2), best=False)
+    assert os.listdir(tmp_path / "new").count("best.h5") == 0
+    assert load_checkpoint(tmp_path / "new" / "last.h5").progress["epoch"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["epoch"], row["test_loss"], row["seconds"]) for row in rows] == [(1, 1.0, None), (2, 0.5, 0.5)]
+    with (tmp_path / "new" / "metrics.csv").open(newline="") as file:
+        assert [row["seconds"] for row in csv.DictReader(file)] == ["", "0.5"]
+
+
+def test_a_row_of_other_numbers_is_not_that_of_the_checkpoint(tmp_path: Path) -> None:
+    path = a_run(tmp_path / "run", 2)
+    log = path / "metrics.jsonl"
+    log.write_text(log.read_text().replace("0.5, ", "0.75, "))  # the test loss of epoch 2
+    with RunDirectory(path, position=at(2)) as run:
+        run.begin("", {}, history(2))
+    assert [json.loads(line)["test_loss"] for line in log.read_text().splitlines()] == [1.0, 0.5]
 
 
 def test_a_damaged_last_does_not_push_a_sound_previous_out(tmp_path: Path) -> None:
     path = a_run(tmp_path / "run", 2)
     damage(path / "last.h5")
-    with RunDirectory(path, resume=True) as run:
+    damaged = (path / "last.h5").read_bytes()
+    with RunDirectory(path, position=at(1)) as run:
         run.save_last(checkpoint(2))
+        assert (path / "damaged.h5").read_bytes() == damaged  # or only unreadable here and now
         assert load_checkpoint(path / "previous.h5").progress["epoch"] == 1
         run.save_last(checkpoint(3))
     assert load_checkpoint(path / "previous.h5").progress["epoch"] == 2
@@ -162,7 +277,7 @@ HOLD = """
 import sys
 import time
 from gpucnn.runs.directory import RunDirectory
-with RunDirectory(sys.argv[1], resume=True):
+with RunDirectory(sys.argv[1]):
     print("inside", flush=True)
     sys.stdin.read()
 """
@@ -177,10 +292,10 @@ def test_the_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -
         assert child.stdout.readline() == "inside\n"
         assert not list(tmp_path.glob(".*.tmp"))
         with pytest.raises(GpucnnError, match=f"process {child.pid} is working in .*: wait for it"):
-            RunDirectory(tmp_path, resume=True)
+            RunDirectory(tmp_path)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        RunDirectory(tmp_path, resume=True).close()
+        RunDirectory(tmp_path).close()
     finally:
         child.kill()
         child.communicate()
@@ -193,7 +308,53 @@ def test_the_same_process_is_refused_too_and_a_failed_start_holds_nothing(tmp_pa
         run.save_last(checkpoint(1))
     with pytest.raises(UsageError):
         RunDirectory(tmp_path)
-    RunDirectory(tmp_path, resume=True).close()
+    RunDirectory(tmp_path, position=at(1)).close()
+
+
+def test_a_lock_that_is_none_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("my words\n")
+    (tmp_path / ".lock").symlink_to(tmp_path / "thesis.txt")
+    with pytest.raises(GpucnnError, match="as a run folder"):
+        RunDirectory(tmp_path)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / "thesis.txt").rename(tmp_path / ".lock")
+    with pytest.raises(UsageError, match=r"\.lock is not the lock of a run"):
+        RunDirectory(tmp_path)
+    assert (tmp_path / ".lock").read_text() == "my words\n"
+
+
+START = """
+import sys
+from gpucnn.errors import GpucnnError
+from gpucnn.runs.directory import RunDirectory
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with RunDirectory(sys.argv[1]) as run:
+        run.begin("", {})
+        print("inside", flush=True)
+        sys.stdin.read()
+except GpucnnError as error:
+    print(error, flush=True)
+"""
+
+
+def test_of_several_processes_that_start_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", START, str(tmp_path / "run")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    try:
+        assert [child.stdout.readline() for child in children] == ["ready\n"] * 4
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        said = sorted(child.stdout.readline() for child in children)
+        assert said.count("inside\n") == 1
+        assert sum("is working in" in line or "is there, and" in line for line in said) == 3
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
 
 
 def test_places_where_no_run_can_be(tmp_path: Path) -> None:
@@ -208,13 +369,13 @@ def test_places_where_no_run_can_be(tmp_path: Path) -> None:
 TRAIN = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from test_directory import checkpoint, row
+from test_directory import at, checkpoint, history, row
 from gpucnn.checkpoint import load_checkpoint
 from gpucnn.runs.directory import RunDirectory, find_latest
 path = find_latest(sys.argv[1])
 epoch = load_checkpoint(path).progress["epoch"] if path else 0
-with RunDirectory(sys.argv[1], resume=path is not None) as run:
-    run.begin("a = 1", {}, epoch)
+with RunDirectory(sys.argv[1], position=at(epoch) if path else None, again=True) as run:
+    run.begin("a = 1", {}, history(epoch))
     print(epoch, flush=True)
     while True:
         epoch += 1
@@ -242,10 +403,12 @@ def test_killed_and_resumed_again_and_again(tmp_path: Path) -> None:
         before = load_checkpoint(found).progress["epoch"] if found else 0
         assert found is None or found.name == "last.h5"
     assert before > 0
-    with RunDirectory(tmp_path, resume=True) as run:
-        run.begin("a = 1", {}, before)
-    assert epochs(tmp_path) == list(range(1, before + 1))
-    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == before + 1
+    with RunDirectory(tmp_path, position=at(before)) as run:
+        run.begin("a = 1", {}, history(before))
+        run.append_metrics(row(before + 1))
+        run.save_last(checkpoint(before + 1))
+    assert epochs(tmp_path) == list(range(1, before + 2))
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == before + 2
     assert not list(tmp_path.glob(".*.tmp"))
 
 
@@ -302,6 +465,7 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(tmp_path: Path, capsys: p
         told.clear()
         assert find_latest(tmp_path, told.append) == found
         assert str(new / "last.h5") in told[0]
+        assert len({line.partition(": ")[0] for line in told}) == len(told)
         assert "SHA-256" in told[0]
         assert told[0].endswith(f"; going on from {found}")
     damage(old / "last.h5")
@@ -312,6 +476,16 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(tmp_path: Path, capsys: p
     save_checkpoint(old / "best.h5", checkpoint(1))
     assert find_latest(old) == old / "best.h5"
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_the_newest_checkpoint_of_a_run_is_found(tmp_path: Path) -> None:
+    """With last.h5 damaged, best.h5 may be newer than previous.h5."""
+    path = a_run(tmp_path / "run", 3)
+    save_checkpoint(path / "best.h5", checkpoint(3))
+    damage(path / "last.h5")
+    told: list[str] = []
+    assert find_latest(path, told.append) == path / "best.h5"
+    assert len(told) == 1
 
 
 # -- TensorBoard --------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_every_number_of_progress_comes_from_its_owner_and_goes_back_there() -> 
     train(first, 4)  # a batch into the second epoch
     checkpoint = captured(config, first)
     assert checkpoint.progress == {
-        "epoch": 1, "batch": 1, "best_accuracy": first.progress.best_accuracy, "best_epoch": 1,
+        "epoch": 1, "batch": 1, "cut": 0, "best_accuracy": first.progress.best_accuracy, "best_epoch": 1,
         "step": first.clock.step,
         "loss_sum": first.metrics.sums()[0], "correct": first.metrics.sums()[1], "examples": 8,
         "loss_scale": 2.0**16, "good_steps": 0,
