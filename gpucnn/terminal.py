@@ -93,7 +93,7 @@ def tell_traceback(*error: Any) -> None:
 def _write(stream: TextIO | None, lines: list[str]) -> None:
     """Lines and all before them; nothing where the stream was closed before Python started."""
     before = show("")
-    if stream is not None:
+    if stream is not None and lines:
         print(*lines, sep="\n", file=stream, flush=True)
     show(before)
 

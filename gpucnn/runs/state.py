@@ -21,7 +21,7 @@ REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn 
 
 PROGRESS: dict[str, tuple[type, float, float]] = {
     **dict.fromkeys(("epoch", "best_epoch"), (int, 0, MOST_EPOCHS)),
-    **dict.fromkeys(("batch", "step", "correct", "examples", "good_steps"), (int, 0, MOST_STEPS)),
+    **dict.fromkeys(("batch", "cut", "step", "correct", "examples", "good_steps"), (int, 0, MOST_STEPS)),
     "best_accuracy": (float, -1, 1),
     "loss_sum": (float, -1e60, 1e60),
     "loss_scale": (float, 1e-30, 1e38),
