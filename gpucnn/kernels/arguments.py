@@ -13,6 +13,11 @@ def per_channel(x: Array, *values: Array) -> bool:
     return all(value.shape == x.shape[-1:] for value in values)
 
 
+def variances(x: Array, var: Array) -> bool:
+    """One variance per channel of x (..., C): a batch's are float64, running ones float32."""
+    return per_channel(x, var) and var.dtype in ("float64", "float32")
+
+
 def class_indices(scores: Array, labels: Array) -> bool:
     """The classes of the rows of scores (N,K), integers (N,)."""
     return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]

@@ -24,7 +24,7 @@ def relu(x: Array) -> Array:
 
 def relu_grad(dy: Array, x: Array) -> Array:
     """(L17)"""
-    return dy * (x > 0)
+    return array_module(x).where(x > 0, dy, 0)  # a product would turn an infinite dy at a dropped place into NaN
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
@@ -48,8 +48,10 @@ def tanh_grad(dy: Array, y: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """(L5)  as (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    return 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
+    """(L5)  as e^x / (1 + e^x) for x < 0: nothing overflows, and small values keep their digits."""
+    xp = array_module(x)
+    e = xp.exp(-abs(x))
+    return xp.where(x < 0, e, 1) / (1 + e)
 
 
 def sigmoid_grad(dy: Array, y: Array) -> Array:

@@ -45,21 +45,29 @@ from gpucnn.types import Array, Shape
 
 
 def channel_mean(x: Array) -> Array:
-    """x (..., C) -> (C,), with totals in float64: float32 over 10^5 values loses three digits."""
-    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(accumulator_dtype(x))
+    """x (..., C) -> (C,), in float64: float32 over 10^5 values loses three digits."""
+    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64")
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
-    """(L23)  x (..., C), scale and shift (C,) -> y (..., C), mean (C,), biased variance (C,)."""
+    """(L23)  x (..., C), scale and shift (C,) -> y (..., C), mean (C,), biased variance (C,).
+
+    The variance is float64: in float32 that of values beyond 1e19 is infinite.
+    """
     mean = channel_mean(x)
     centred = x - mean  # E[x^2] - E[x]^2 would cancel where |mean| >> std
-    var = channel_mean(centred * centred)
+    var, mean = channel_mean(centred * centred), mean.astype(accumulator_dtype(x))
     return batchnorm_eval(x, scale, shift, mean, var, eps), mean, var
+
+
+def inverse_deviation(x: Array, var: Array, eps: float) -> Array:
+    """(L23)  1/s (C,), in the dtype of the sums over x."""
+    return (1.0 / array_module(x).sqrt(var + eps)).astype(accumulator_dtype(x))
 
 
 def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """(L23)  y (..., C) with given statistics (C,)."""
-    y = (x - mean) * (scale / array_module(x).sqrt(var + eps)) + shift
+    y = (x - mean) * (scale * inverse_deviation(x, var, eps)) + shift
     return y.astype(x.dtype, copy=False)  # of float16 images: the statistics, and so y up to here, are float32
 
 
@@ -68,12 +76,11 @@ def batchnorm_grad(
 ) -> tuple[Array, Array, Array]:
     """(L23)  dy, x (..., C), the batch's mean and variance (C,) -> dx (..., C), dscale (C,), dshift (C,)."""
     m = prod(x.shape[:-1])
-    inv = 1.0 / array_module(x).sqrt(var + eps)  # 1/s
+    inv, wide = inverse_deviation(x, var, eps), accumulator_dtype(x)
     xhat = (x - mean) * inv
-    mean_dy = channel_mean(dy)
-    mean_dy_xhat = channel_mean(dy * xhat)
-    dx = (scale * inv) * (dy - mean_dy - xhat * mean_dy_xhat)
-    return dx.astype(x.dtype, copy=False), mean_dy_xhat * m, mean_dy * m
+    mean_dy, mean_dy_xhat = channel_mean(dy), channel_mean(dy * xhat)
+    dx = (scale * inv) * (dy - mean_dy.astype(wide) - xhat * mean_dy_xhat.astype(wide))
+    return dx.astype(x.dtype, copy=False), (mean_dy_xhat * m).astype(wide), (mean_dy * m).astype(wide)
 
 
 def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
