@@ -51,7 +51,15 @@ def _moments(first, last, x, origin, total, squares):
         for block in range(m * shard // SHARDS, stop, ROWS):
             some[:] = 0
             more[:] = 0
-            for row in range(block, min(block + ROWS, stop)):
+            end = min(block + ROWS, stop)
+            fours = block + (end - block) // 4 * 4
+            for row in range(block, fours, 4):
+                for k in range(c):
+                    d0, d1 = x[row, k] - origin[k], x[row + 1, k] - origin[k]
+                    d2, d3 = x[row + 2, k] - origin[k], x[row + 3, k] - origin[k]
+                    some[k] += (d0 + d1) + (d2 + d3)
+                    more[k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+            for row in range(fours, end):
                 for k in range(c):
                     d = x[row, k] - origin[k]
                     some[k] += d
@@ -151,7 +159,7 @@ def _finish_moments(total, squares, origin, m, mean, var):
         square /= m
         spread = square - offset * offset
         var[k] = 0.0 if spread < 0 else spread
-        near &= square <= FAR * spread  # not so for NaN and infinity
+        near &= (square <= FAR * spread) & (spread < np.inf)  # not so for NaN
     return near
 
 

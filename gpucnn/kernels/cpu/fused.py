@@ -66,10 +66,12 @@ def _pool_sums(first, last, dy, x, mean, inv, a, shift, some, total, products):
                     z0, z1 = factor * x0 + offset, factor * x1 + offset
                     z2, z3 = factor * x2 + offset, factor * x3 + offset
                     high, low = first_of(z0, z1, z0, z1), first_of(z2, z3, z2, z3)
-                    there = first_of(high, low, first_of(z0, z1, x0, x1), first_of(z2, z3, x2, x3))
+                    upper_x, lower_x = first_of(z0, z1, x0, x1), first_of(z2, z3, x2, x3)
+                    there, other = first_of(high, low, upper_x, lower_x), first_of(high, low, lower_x, upper_x)
+                    others = other + (first_of(z0, z1, x1, x0) + first_of(z2, z3, x3, x2))
                     g = above_zero(first_of(high, low, high, low), load(grad, j * c + k))
                     plain = plain + g
-                    weighted = weighted + (g * (there * unit) + none * ((x0 + x1) + (x2 + x3)))
+                    weighted = weighted + (g * (there * unit) + none * others)
                 store(sums_at, k, plain)
                 store(sums_at, c + k, weighted)
             for k in range(c):

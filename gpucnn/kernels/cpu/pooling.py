@@ -70,18 +70,17 @@ def _max_pool_grad(first, last, dy, x, kh, kw, sh, sw, top, left, dx):
 def _avg_pool(first, last, x, kh, kw, sh, sw, top, left, y):
     n, down, across, c = y.shape
     _, h, w, _ = x.shape
-    weight = np.float32(1.0 / (kh * kw))
+    weight, total = 1.0 / (kh * kw), np.empty(c)  # in float64: a window may be the whole image
     for line in range(n * down * first // SHARDS, n * down * last // SHARDS):
         one, i = line // down, line % down
         for j in range(across):
-            for k in range(c):
-                y[one, i, j, k] = 0
+            total[:] = 0
             for row in range(max(i * sh - top, 0), min(i * sh - top + kh, h)):
                 for column in range(max(j * sw - left, 0), min(j * sw - left + kw, w)):
                     for k in range(c):
-                        y[one, i, j, k] += x[one, row, column, k]
+                        total[k] += x[one, row, column, k]
             for k in range(c):
-                y[one, i, j, k] *= weight
+                y[one, i, j, k] = total[k] * weight
 
 
 @jit

@@ -75,6 +75,7 @@ struct ChunkedSums {
 };
 
 constexpr double FAR = 32;  // sums are made again where squares are so many times those around the mean
+constexpr double HUGE_SQUARE = 1e300;  // no sum of float32: infinity
 
 // x -> partial (slabs, 2, width): mean and squared deviations of each slab of rows.
 // Sums are of distances from a value of the slab itself, so digits survive |mean| >> std: from the one in the middle of
@@ -126,7 +127,8 @@ __global__ void __launch_bounds__(BLOCK, 4)
 #pragma unroll
         for (int v = 0; v < V; ++v) {
             const double offset = total[v] / count, squares = total[V + v] / count, mean = pivot[v] + offset;
-            if (!(squares <= FAR * (squares - offset * offset))) again = true;  // NaN too
+            const double spread = squares - offset * offset;
+            if (!(squares <= FAR * spread && spread < HUGE_SQUARE)) again = true;  // NaN too
             mine_about[v] = mean - mean == 0 ? mean : 0;
         }
     }

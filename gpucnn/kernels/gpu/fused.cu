@@ -94,8 +94,10 @@ __global__ void __launch_bounds__(BLOCK, 2)
                                                   : (place == 3 ? four.x(3, v) : four.x(2, v));
                     const float dz = place < 0 ? 0.0f : d[v];
                     sum[v] += dz;
-                    const float all = (four.x(0, v) + four.x(1, v)) + (four.x(2, v) + four.x(3, v));
-                    products[v] += dz * ((there - channels.mean[v]) * channels.inv[v]) + 0.0f * all;
+                    float others = 0;
+#pragma unroll
+                    for (int p = 0; p < 4; ++p) others += p == place ? 0.0f : four.x(p, v);
+                    products[v] += dz * ((there - channels.mean[v]) * channels.inv[v]) + 0.0f * others;
                 }
             }
 #pragma unroll

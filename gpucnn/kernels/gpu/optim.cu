@@ -87,7 +87,7 @@ __global__ void adam(float* __restrict__ w, const float* __restrict__ g, float* 
     }
     __syncthreads();
     const float keep = shared[0], scale = shared[1], correction = shared[2];
-    const float decay = decoupled ? 0.0f : float(weight_decay), tiny = float(eps);
+    const float decay = float(weight_decay), tiny = float(eps);
     const float b1 = float(beta1), b2 = float(beta2), rest1 = float(1.0 - beta1), rest2 = float(1.0 - beta2);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
@@ -98,7 +98,7 @@ __global__ void adam(float* __restrict__ w, const float* __restrict__ g, float* 
         load<W>(v2 + i, second);
 #pragma unroll
         for (int v = 0; v < W; ++v) {
-            const float d = grad[v] + decay * weight[v];
+            const float d = decoupled ? grad[v] : grad[v] + decay * weight[v];
             first[v] = b1 * first[v] + rest1 * d;
             second[v] = b2 * second[v] + rest2 * d * d;
             weight[v] = keep * weight[v] - scale * first[v] / (sqrtf(second[v]) * correction + tiny);
