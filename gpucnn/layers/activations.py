@@ -4,7 +4,7 @@
     (L5)   tanh(x)                                       dx = dy (1 - y^2)
     (L5)   sigmoid(x) = 1 / (1 + e^-x)                   dx = dy y (1 - y)
            leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy     (a: the slope)
-           silu(x) = x sigmoid(x)                        dx = dy s (1 + x (1 - s)),  s = sigmoid(x)
+           silu(x) = x sigmoid(x)                        dx = dy (s + x s (1 - s)),  s = sigmoid(x)
 
 Where the derivative can be computed from y, a layer saves y; elsewhere it saves x.
 """
@@ -59,15 +59,23 @@ def sigmoid_grad(dy: Array, y: Array) -> Array:
     return dy * y * (1 - y)
 
 
+def sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
+    """(L5)  y = sigmoid(x) and y (1 - y), which loses no digits where y is close to 1."""
+    xp = array_module(x)
+    e = xp.exp(-abs(x))
+    part = 1 / (1 + e)
+    return xp.where(x < 0, e, 1) * part, e * part * part
+
+
 def silu(x: Array) -> Array:
     """x sigmoid(x) (arXiv 1702.03118), also called swish."""
     return x * sigmoid(x)
 
 
 def silu_grad(dy: Array, x: Array) -> Array:
-    """dx = dy s (1 + x (1 - s)),  s = sigmoid(x)."""
-    s = sigmoid(x)
-    return dy * s * (1 + x * (1 - s))
+    """dx = dy (s + x s (1 - s)),  s = sigmoid(x)."""
+    s, slope = sigmoid_and_slope(x)
+    return dy * (s + x * slope)
 
 
 class Activation(Layer):

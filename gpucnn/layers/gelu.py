@@ -10,7 +10,7 @@ from math import pi, sqrt
 
 from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import UsageError
-from gpucnn.layers.activations import Activation, sigmoid
+from gpucnn.layers.activations import Activation, sigmoid, sigmoid_and_slope
 from gpucnn.types import Array
 
 # (1 + 2z) e^{z^2} erfc(z) for z >= 0 as a Chebyshev series in s = (z - 3.75) / (z + 3.75), interpolated at
@@ -81,9 +81,9 @@ def gelu_tanh_grad(dy: Array, x: Array) -> Array:
     """dx = dy (s + x s (1 - s) 2 du/dx),  s = sigmoid(2u),  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)."""
     wide = x.astype(accumulator_dtype(x), copy=False)
     near = array_module(x).clip(wide, -FAR, FAR)
-    s = sigmoid(2 * sqrt(2 / pi) * (near + 0.044715 * near * near * near))
+    s, slope = sigmoid_and_slope(2 * sqrt(2 / pi) * (near + 0.044715 * near * near * near))
     inner = 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 * near * near)
-    return (dy * (s + wide * (s * (1 - s) * inner))).astype(dy.dtype, copy=False)
+    return (dy * (s + wide * (slope * inner))).astype(dy.dtype, copy=False)
 
 
 class GELU(Activation):

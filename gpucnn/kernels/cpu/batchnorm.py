@@ -26,7 +26,7 @@ from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel, partial
 from gpucnn.types import Array
 
 ROWS = 64  # summed in the origin's dtype before they go into a float64 total
-FAR = 32.0  # the second pass follows where squares around the origin are so many times those around the mean
+FAR = 16.0  # the second pass follows where squares around the origin are so many times those around the mean
 
 
 @jit

@@ -74,7 +74,7 @@ struct ChunkedSums {
     }
 };
 
-constexpr double FAR = 32;  // sums are made again where squares are so many times those around the mean
+constexpr double FAR = 16;  // sums are made again where squares are so many times those around the mean
 constexpr double HUGE_SQUARE = 1e300;  // no sum of float32: infinity
 
 // x -> partial (slabs, 2, width): mean and squared deviations of each slab of rows.

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(BLOCK, 2)
                     sum[v] += dz;
                     float others = 0;
 #pragma unroll
-                    for (int p = 0; p < 4; ++p) others += p == place ? 0.0f : four.x(p, v);
+                    for (int p = 0; p < 4; ++p) others += p == place ? 0.0f : four.x(p, v) - channels.mean[v];
                     products[v] += dz * ((there - channels.mean[v]) * channels.inv[v]) + 0.0f * others;
                 }
             }
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(BLOCK, 2)
                     float value[V];
                     load<V>(x + (row * w + q) * pixel + column, value);
 #pragma unroll
-                    for (int v = 0; v < V; ++v) total[V + v] += 0.0f * value[v];
+                    for (int v = 0; v < V; ++v) total[V + v] += 0.0f * (value[v] - channels.mean[v]);
                 }
             }
         }
