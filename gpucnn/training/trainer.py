@@ -335,7 +335,8 @@ class Trainer:
         """Stop before an update by NaN or infinity; an asynchronous device is checked at the next reading."""
         if self.backend.synchronous:
             grad = self.model.flat.grad
-            if not (isfinite(loss) and (self.precision.skips_nonfinite or isfinite(grad @ grad))):
+            finite = self.precision.skips_nonfinite or isfinite(grad @ grad) or self.backend.xp.isfinite(grad).all()
+            if not (isfinite(loss) and finite):
                 raise self.nonfinite_error(x, labels, self.clock.step)
 
     def nonfinite_error(self, x: Array, labels: Array, step: int) -> NotANumberError:
