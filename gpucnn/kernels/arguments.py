@@ -13,9 +13,9 @@ def per_channel(x: Array, *values: Array) -> bool:
     return all(value.shape == x.shape[-1:] for value in values)
 
 
-def variances(x: Array, var: Array) -> bool:
-    """One variance per channel of x (..., C): a batch's are float64, running ones float32."""
-    return per_channel(x, var) and var.dtype in ("float64", "float32")
+def statistics(x: Array, mean: Array, var: Array) -> bool:
+    """One mean and variance per channel of x (..., C): a batch's are float64, running ones float32."""
+    return per_channel(x, mean, var) and mean.dtype == var.dtype and var.dtype in ("float64", "float32")
 
 
 def class_indices(scores: Array, labels: Array) -> bool:

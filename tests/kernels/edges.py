@@ -168,7 +168,7 @@ def varied(sample: Sample, seed: int) -> tuple[str, tuple[Any, ...]]:
     if "mean" in names and "dy" in names:  # a gradient is taken at the batch's own statistics
         x = made[names.index("x")]
         _, mean, var = batchnorm.batchnorm(x.astype(np.float64), 1.0, 0.0, 1.0)
-        made[names.index("mean")], made[names.index("var")] = mean.astype(np.float32), var
+        made[names.index("mean")], made[names.index("var")] = mean, var
     return profile, tuple(made)
 
 

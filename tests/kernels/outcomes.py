@@ -26,11 +26,11 @@ IN_PLACE = {
 """Op -> which arguments it changes."""
 
 WIDE_RESULTS = {
-    batchnorm.batchnorm: 2,
-    batchnorm.batchnorm_relu: 2,
-    fusion.batchnorm_relu_max_pool2d: 2,
+    batchnorm.batchnorm: (1, 2),
+    batchnorm.batchnorm_relu: (1, 2),
+    fusion.batchnorm_relu_max_pool2d: (1, 2),
 }
-"""Op -> which result is float64 whatever its arguments are: a batch's variance."""
+"""Op -> which results are float64 whatever its arguments are: a batch's mean and variance."""
 
 
 def accepts(table: Mapping[Op, Kernel], op: Op, *args: Any, **named: Any) -> bool:

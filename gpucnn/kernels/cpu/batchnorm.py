@@ -10,14 +10,15 @@ origin is the one in the middle of the channel's first, last and middle value.  
 square leaves float32's range, a second pass sums in float64 around the mean that the first one found.
 
 The mean is taken off each x, not off a sum: what cancels in a x + b is |mean| / std times as large as what is left.
-The variance is float64: in float32 that of values beyond 1e19 is infinite.
+Mean and variance are float64: in float32 that of values beyond 1e19 is infinite.  What float32 does not hold of the
+mean is taken off the shift, and in xhat = inv (x - mean) + rest it is the rest.
 """
 
 from typing import Any
 
 import numpy as np
 
-from gpucnn.kernels.arguments import per_channel, same_shape, variances
+from gpucnn.kernels.arguments import per_channel, same_shape, statistics
 from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
@@ -91,7 +92,7 @@ def _apply(first, last, x, mean, a, shift, relu, past, y):
 
 
 @jit
-def _grad_sums(first, last, dy, x, mean, inv, a, shift, relu, total, products):
+def _grad_sums(first, last, dy, x, mean, inv, a, shift, rest, relu, total, products):
     """Sums of dz and dz xhat over each shard -> total and products (SHARDS,C)."""
     m, c = x.shape
     some, more = np.empty(c, np.float32), np.empty(c, np.float32)
@@ -108,12 +109,12 @@ def _grad_sums(first, last, dy, x, mean, inv, a, shift, relu, total, products):
                         apart = x[row, k] - mean[k]
                         d = dy[row, k] if a[k] * apart + shift[k] > 0 else np.float32(0)
                         some[k] += d
-                        more[k] += d * (apart * inv[k])
+                        more[k] += d * (apart * inv[k] + rest[k])
                 else:
                     for k in range(c):
                         d = dy[row, k]
                         some[k] += d
-                        more[k] += d * ((x[row, k] - mean[k]) * inv[k])
+                        more[k] += d * ((x[row, k] - mean[k]) * inv[k] + rest[k])
             for k in range(c):
                 total[shard, k] += some[k]
                 products[shard, k] += more[k]
@@ -165,17 +166,21 @@ def _finish_moments(total, squares, origin, m, mean, var):
 
 @jit
 def _fill_line(scale, shift, mean, var, eps, made):
-    """Each channel's mean, inv = 1 / sqrt(var + eps), a = scale inv and shift -> made (4,C)."""
+    """Each channel's mean, inv = 1 / sqrt(var + eps), a = scale inv, shift and rest -> made (5,C)."""
     for k in range(scale.size):
         inv = 1.0 / np.sqrt(np.float64(var[k]) + eps)
         made[0, k] = mean[k]
+        low = np.float64(mean[k]) - made[0, k]
+        if low != low:  # of an infinite mean
+            low = 0.0
         made[1, k] = inv
         made[2, k] = scale[k] * inv
-        made[3, k] = shift[k]
+        made[3, k] = shift[k] - scale[k] * inv * low
+        made[4, k] = -inv * low
 
 
 @jit
-def _fill_back_line(inv, total, products, m, made):
+def _fill_back_line(inv, rest, total, products, m, made):
     """Sums of dz and dz xhat, (SHARDS,C) each, over m rows -> made (4,C): mean_dz, pull, dscale, dshift."""
     for k in range(inv.size):
         dshift = dscale = 0.0
@@ -183,25 +188,27 @@ def _fill_back_line(inv, total, products, m, made):
             dshift += total[shard, k]
             dscale += products[shard, k]
         made[0, k] = dshift / m
+        if np.isfinite(dscale):
+            made[0, k] = dshift / m + rest[k] * (dscale / m)
         made[1, k] = inv[k] * (dscale / m)
         made[2, k] = dscale
         made[3, k] = dshift
 
 
 def line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
-    """Batch norm as y = a (x - mean) + shift: mean, 1 / sqrt(var + eps), a and shift of each channel, (4,C)."""
-    made = np.empty((4, scale.size), np.float32)
+    """Batch norm as y = a (x - mean) + shift: each channel's mean, 1 / sqrt(var + eps), a, shift and rest, (5,C)."""
+    made = np.empty((5, scale.size), np.float32)
     _fill_line(scale, shift, mean, var, float(eps), made)
     return made
 
 
-def back_line(inv: Array, total: Array, products: Array, m: int) -> Array:
+def back_line(inv: Array, rest: Array, total: Array, products: Array, m: int) -> Array:
     """Sums of dz and dz xhat over m rows, (SHARDS,C) each -> mean_dz, pull, dscale, dshift, (4,C).
 
     mean_dz and pull are those of dx = a (dz - mean_dz - (x - mean) pull).
     """
     made = np.empty((4, inv.size), np.float32)
-    _fill_back_line(inv, total, products, m, made)
+    _fill_back_line(inv, rest, total, products, m, made)
     return made
 
 
@@ -214,7 +221,7 @@ def _sums(rows: Array, origin: Array) -> tuple[Array, Array, bool]:
 
 
 def moments(x: Array) -> tuple[Array, Array]:
-    """x (..., C), contiguous -> mean (C,), biased variance (C,) in float64."""
+    """x (..., C), contiguous -> mean (C,) and biased variance (C,), in float64."""
     rows = x.reshape(-1, x.shape[-1])
     origin = np.empty(rows.shape[1], np.float32)
     _middle(rows, origin)
@@ -224,7 +231,7 @@ def moments(x: Array) -> tuple[Array, Array]:
             mean, _, _ = _sums(rows, np.zeros(len(mean)))
         nearer, var, _ = _sums(rows, mean)
         mean = np.where(np.isfinite(mean), nearer, mean)
-    return mean.astype(np.float32), var
+    return mean, var
 
 
 def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
@@ -237,7 +244,7 @@ def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps
     x = np.ascontiguousarray(x)
     y = empty(x.shape)
     c = x.shape[-1]
-    mean, _, a, shift = line(scale, shift, mean, var, eps)
+    mean, _, a, shift, _ = line(scale, shift, mean, var, eps)
     parallel(_apply, x.reshape(-1, c), mean, a, shift, relu, streams(y), y.reshape(-1, c), work=x.size)
     return y
 
@@ -248,10 +255,10 @@ def _grad(
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     c = x.shape[-1]
     rows, drows = x.reshape(-1, c), dy.reshape(-1, c)
-    mean, inv, a, shift = line(scale, shift, mean, var, eps)
+    mean, inv, a, shift, rest = line(scale, shift, mean, var, eps)
     total, products = partial(c), partial(c)
-    parallel(_grad_sums, drows, rows, mean, inv, a, shift, relu, total, products, work=2 * x.size)
-    mean_dz, pull, dscale, dshift = back_line(inv, total, products, len(rows))
+    parallel(_grad_sums, drows, rows, mean, inv, a, shift, rest, relu, total, products, work=2 * x.size)
+    mean_dz, pull, dscale, dshift = back_line(inv, rest, total, products, len(rows))
     dx = empty(x.shape)
     how = (mean, a, shift, relu, mean_dz, pull, streams(dx))
     parallel(_grad_apply, drows, rows, *how, dx.reshape(-1, c), work=2 * x.size)
@@ -262,14 +269,14 @@ accepts_train = float32_where(per_channel)
 
 
 def accepts_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, *rest: Any) -> bool:
-    """x (..., C), float32 per channel, but float64 for the variance if that is what it is."""
-    return accepts_train(x, scale, shift, mean) and variances(x, var)
+    """x (..., C), float32 per channel, and statistics."""
+    return accepts_train(x, scale, shift) and statistics(x, mean, var)
 
 
 def accepts_grad(dy: Array, x: Array, *rest: Any) -> bool:
-    """dy and x (..., C), values per channel of which the variance is the last, and eps."""
-    *values, var, _ = rest
-    return float32_arrays(dy, x, *values) and same_shape(dy, x) and per_channel(x, *values) and variances(x, var)
+    """dy and x (..., C), float32 per channel, statistics, and eps."""
+    *values, mean, var, _ = rest
+    return float32_arrays(dy, x, *values) and same_shape(dy, x) and per_channel(x, *values) and statistics(x, mean, var)
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.kernels.arguments import per_channel, variances
+from gpucnn.kernels.arguments import per_channel, statistics
 from gpucnn.kernels.cpu import batchnorm, pooling
 from gpucnn.kernels.cpu.arguments import float32_arrays, windows_fit
 from gpucnn.kernels.cpu.batchnorm import back_line, line, moments
@@ -39,7 +39,7 @@ def _pool(first, last, x, mean, a, shift, past, y):
 
 
 @jit
-def _pool_sums(first, last, dy, x, mean, inv, a, shift, some, total, products):
+def _pool_sums(first, last, dy, x, mean, inv, a, shift, rest, some, total, products):
     """Sums of dz and dz xhat over each shard of window lines -> total and products (SHARDS,C).
 
     Pixels that pooling drops have dz = 0 and count as 0 xhat, so that one of them that is not finite shows, as it does
@@ -48,7 +48,7 @@ def _pool_sums(first, last, dy, x, mean, inv, a, shift, some, total, products):
     n, down, across, c = dy.shape
     _, h, w, _ = x.shape
     sums = some[first]
-    sums_at, mean_at, inv_at = sums.ctypes.data, mean.ctypes.data, inv.ctypes.data
+    sums_at, mean_at, inv_at, rest_at = sums.ctypes.data, mean.ctypes.data, inv.ctypes.data, rest.ctypes.data
     a_at, shift_at, none = a.ctypes.data, shift.ctypes.data, fill(np.float32(0))
     for shard in range(first, last):
         total[shard] = 0.0
@@ -58,7 +58,7 @@ def _pool_sums(first, last, dy, x, mean, inv, a, shift, some, total, products):
             upper, lower, grad = x[one, 2 * i].ctypes.data, x[one, 2 * i + 1].ctypes.data, dy[one, i].ctypes.data
             for k in range(0, c, LANES):
                 factor, offset, middle, unit = load(a_at, k), load(shift_at, k), load(mean_at, k), load(inv_at, k)
-                plain = weighted = none
+                plain, weighted, remains = none, none, load(rest_at, k)
                 for j in range(across):
                     at = 2 * j * c + k
                     x0, x1 = load(upper, at) - middle, load(upper, at + c) - middle
@@ -71,7 +71,7 @@ def _pool_sums(first, last, dy, x, mean, inv, a, shift, some, total, products):
                     others = other + (first_of(z0, z1, x1, x0) + first_of(z2, z3, x3, x2))
                     g = above_zero(first_of(high, low, high, low), load(grad, j * c + k))
                     plain = plain + g
-                    weighted = weighted + (g * (there * unit) + none * others)
+                    weighted = weighted + (g * (there * unit + remains) + none * others)
                 store(sums_at, k, plain)
                 store(sums_at, c + k, weighted)
             for k in range(c):
@@ -129,7 +129,7 @@ def _in_one_pass(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> bool
 def _pooled(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     n, h, w, c = x.shape
     y = empty((n, h // 2, w // 2, c))
-    mean, _, a, shift = line(scale, shift, mean, var, eps)
+    mean, _, a, shift, _ = line(scale, shift, mean, var, eps)
     parallel(_pool, x, mean, a, shift, streams(y), y, work=x.size)
     return y
 
@@ -139,8 +139,8 @@ accepts_train, accepts_eval = batchnorm.accepts_train, batchnorm.accepts_eval
 
 def accepts_grad(dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, *rest: Any) -> bool:
     """dy (N,H',W',C), x (N,H,W,C) and values per channel."""
-    values = (scale, shift, mean)
-    return windows_fit(dy, x) and float32_arrays(dy, x, *values) and per_channel(x, *values) and variances(x, var)
+    lines = float32_arrays(dy, x, scale, shift) and per_channel(x, scale, shift) and statistics(x, mean, var)
+    return windows_fit(dy, x) and lines
 
 
 def batchnorm_relu_max_pool2d(
@@ -177,10 +177,10 @@ def batchnorm_relu_max_pool2d_grad(
         return batchnorm.batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     c = x.shape[3]
-    mean, inv, a, shift = line(scale, shift, mean, var, eps)
+    mean, inv, a, shift, rest = line(scale, shift, mean, var, eps)
     total, products = partial(c), partial(c)
-    parallel(_pool_sums, dy, x, mean, inv, a, shift, empty((SHARDS, 2 * c)), total, products, work=x.size)
-    mean_dz, pull, dscale, dshift = back_line(inv, total, products, x.size // c)
+    parallel(_pool_sums, dy, x, mean, inv, a, shift, rest, empty((SHARDS, 2 * c)), total, products, work=x.size)
+    mean_dz, pull, dscale, dshift = back_line(inv, rest, total, products, x.size // c)
     dx = empty(x.shape)
     parallel(_pool_grad, dy, x, mean, a, shift, mean_dz, pull, streams(dx), dx, work=x.size)
     return dx, dscale, dshift

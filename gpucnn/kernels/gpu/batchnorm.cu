@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(BLOCK, 4)
 
 // partial (slabs, 2, width) -> mean, biased variance (width).
 __global__ void finish_moments(const double* __restrict__ partial, int slabs, index_t rows, int width,
-                               float* __restrict__ mean, double* __restrict__ var) {
+                               double* __restrict__ mean, double* __restrict__ var) {
     const int column = tile_column();
     Moments total = {};
     if (column < width) {
@@ -190,7 +190,7 @@ __global__ void finish_moments(const double* __restrict__ partial, int slabs, in
     total.merge_rows();
     if (threadIdx.y == 0 && column < width) {
         const double biased = total.squares / double(rows);
-        mean[column] = float(total.mean);
+        mean[column] = total.mean;
         var[column] = biased < 0 ? 0 : biased;
     }
 }
@@ -198,11 +198,11 @@ __global__ void finish_moments(const double* __restrict__ partial, int slabs, in
 template <class T, int V, bool RELU>
 __global__ void __launch_bounds__(BLOCK, 4)
     normalize(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,
-              const float* __restrict__ mean, const double* __restrict__ var,
+              const double* __restrict__ mean, const double* __restrict__ var, const float* __restrict__ running_mean,
               const float* __restrict__ running_var, float eps, index_t rows, int width, T* __restrict__ y) {
     const int column = tile_column() * V;
     if (column >= width) return;
-    const Channels<V> channels(mean, {var, running_var}, scale, shift, eps, column);
+    const Channels<V> channels({mean, var, running_mean, running_var}, scale, shift, eps, column);
     const Rows mine = interleaved_rows(rows);
     batches(mine, [&](auto whole, index_t row) {
         constexpr bool WHOLE = decltype(whole)::value;
@@ -225,13 +225,13 @@ __global__ void __launch_bounds__(BLOCK, 4)
 template <class T, int V, bool RELU>
 __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
     grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-              const float* __restrict__ shift, const float* __restrict__ mean,
+              const float* __restrict__ shift, const double* __restrict__ mean,
               const double* __restrict__ var, float eps, index_t rows, int width,
               double* __restrict__ partial) {
     const int column = tile_column() * V;
     double total[2 * V] = {};
     if (column < width) {
-        const Channels<V> channels(mean, {var, nullptr}, scale, shift, eps, column);
+        const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
         ChunkedSums<V> sums(total);
         batches(mine, [&](auto whole, index_t row) {
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
                 for (int v = 0; v < V; ++v) {
                     const float value = widen(next[k].lane[v]), d = widen(above[k].lane[v]);
                     const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : d;
-                    sums.add(v, dz, dz * ((value - channels.mean[v]) * channels.inv[v]));
+                    sums.add(v, dz, dz * channels.xhat(value, v));
                 }
             }
             sums.next();
@@ -258,17 +258,19 @@ __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
 template <class T, int V, bool RELU>
 __global__ void __launch_bounds__(BLOCK, 3)
     grad_apply(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-               const float* __restrict__ shift, const float* __restrict__ mean,
+               const float* __restrict__ shift, const double* __restrict__ mean,
                const double* __restrict__ var, const float* __restrict__ sums, float eps, index_t rows,
                int width, T* __restrict__ dx) {
     const int column = tile_column() * V;
     if (column >= width) return;
-    const Channels<V> channels(mean, {var, nullptr}, scale, shift, eps, column);
-    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat)
+    const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
+    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat), but for the rest of xhat
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-        mean_dz[v] = sums[column + v] / float(rows);
-        pull[v] = channels.inv[v] * (sums[width + column + v] / float(rows));
+        const float mean_product = sums[width + column + v] / float(rows);
+        const float low = mean_product - mean_product == 0 ? channels.rest[v] * mean_product : 0.0f;
+        mean_dz[v] = sums[column + v] / float(rows) + low;
+        pull[v] = channels.inv[v] * mean_product;
     }
     const Rows mine = interleaved_rows(rows);
     batches(mine, [&](auto whole, index_t row) {
@@ -292,10 +294,10 @@ __global__ void __launch_bounds__(BLOCK, 3)
 
 // running = keep running + weight batch; the variance has a weight of its own.
 __global__ void move_running(float* __restrict__ running_mean, float* __restrict__ running_var,
-                             const float* __restrict__ mean, const double* __restrict__ var, float keep,
+                             const double* __restrict__ mean, const double* __restrict__ var, float keep,
                              float mean_weight, float var_weight, int width) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < width; i += gridDim.x * blockDim.x) {
-        running_mean[i] = keep * running_mean[i] + mean_weight * mean[i];
+        running_mean[i] = keep * running_mean[i] + mean_weight * float(mean[i]);
         running_var[i] = keep * running_var[i] + var_weight * float(var[i]);
     }
 }

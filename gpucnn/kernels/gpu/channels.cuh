@@ -1,34 +1,40 @@
 // Batch norm's line for the channels of a thread, the same wherever it is worked out.
 
-// Variances of channels: float64 as a batch's are, whose range float32 does not have, or float32 as running ones are; the
-// other one is null.
-struct Variances {
-    const double* batch;
-    const float* running;
+// Means and variances of channels: float64 as a batch's are, or float32 as running ones are; the others are null.
+// In float32 a mean far from 0 is rounded by more than x differs from it, and variances beyond 1e38 are infinite.
+struct Statistics {
+    const double *mean, *var;
+    const float *running_mean, *running_var;
+
+    __device__ inline double mean_of(int column) const { return mean ? mean[column] : double(running_mean[column]); }
 
     // 1 / sqrt(var + eps), by float32's instruction: its argument is brought into float32's range.
     __device__ inline float inverse_deviation(int column, float eps) const {
-        const double v = (batch ? batch[column] : double(running[column])) + double(eps);
+        const double v = (var ? var[column] : double(running_var[column])) + double(eps);
         const bool large = v > 1e30;
         return rsqrtf(float(large ? v * 7.52316384526264e-37 : v)) * (large ? 8.67361737988404e-19f : 1.0f);
     }
 };
 
-// What V channels need: y = (x - mean) * slope + shift.
+// What V channels need: y = (x - mean) * slope + shift and xhat = (x - mean) * inv + rest.  What float32 does not hold of
+// the mean is in shift and rest.
 template <int V>
 struct Channels {
-    float mean[V], inv[V], slope[V], shift[V];
+    float mean[V], inv[V], slope[V], shift[V], rest[V];
 
-    __device__ inline Channels(const float* means, const Variances& vars, const float* scales, const float* shifts,
-                               float eps, int column) {
+    __device__ inline Channels(const Statistics& given, const float* scales, const float* shifts, float eps, int column) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            mean[v] = means[column + v];
-            inv[v] = vars.inverse_deviation(column + v, eps);
+            const double exact = given.mean_of(column + v);
+            mean[v] = float(exact);
+            const float low = mean[v] - mean[v] == 0 ? float(exact - double(mean[v])) : 0.0f;
+            inv[v] = given.inverse_deviation(column + v, eps);
             slope[v] = scales[column + v] * inv[v];
-            shift[v] = shifts ? shifts[column + v] : 0.0f;
+            shift[v] = (shifts ? shifts[column + v] : 0.0f) - slope[v] * low;
+            rest[v] = -inv[v] * low;
         }
     }
 
     __device__ inline float value(float x, int v) const { return fmaf(x - mean[v], slope[v], shift[v]); }
+    __device__ inline float xhat(float x, int v) const { return fmaf(x - mean[v], inv[v], rest[v]); }
 };

@@ -37,13 +37,14 @@ struct Four {
 // Rows are lines of the output (n h/2), columns its pixels times vectors of channels.
 template <class T, int V>
 __global__ void pool_normalized(const T* __restrict__ x, const float* __restrict__ scale,
-                                const float* __restrict__ shift, const float* __restrict__ mean,
-                                const double* __restrict__ var, const float* __restrict__ running_var, float eps,
-                                index_t rows, int columns, int vectors, int h, int w, T* __restrict__ y) {
+                                const float* __restrict__ shift, const double* __restrict__ mean,
+                                const double* __restrict__ var, const float* __restrict__ running_mean,
+                                const float* __restrict__ running_var, float eps, index_t rows, int columns,
+                                int vectors, int h, int w, T* __restrict__ y) {
     const int column = tile_column();
     if (column >= columns) return;
     const int j = column / vectors, channel = column % vectors * V;
-    const Channels<V> channels(mean, {var, running_var}, scale, shift, eps, channel);
+    const Channels<V> channels({mean, var, running_mean, running_var}, scale, shift, eps, channel);
     const index_t pixel = index_t(vectors) * V, line = w * pixel;
     const Rows mine = interleaved_rows(rows);
     for (index_t row = mine.first; row < mine.stop; row += mine.step) {
@@ -69,12 +70,12 @@ __global__ void pool_normalized(const T* __restrict__ x, const float* __restrict
 template <class T, int V>
 __global__ void __launch_bounds__(BLOCK, 2)
     pool_grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-                   const float* __restrict__ shift, const float* __restrict__ mean, const double* __restrict__ var,
+                   const float* __restrict__ shift, const double* __restrict__ mean, const double* __restrict__ var,
                    float eps, index_t rows, int width, int h, int w, double* __restrict__ partial) {
     const int column = tile_column() * V;
     double total[2 * V] = {};
     if (column < width) {
-        const Channels<V> channels(mean, {var, nullptr}, scale, shift, eps, column);
+        const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
         const index_t pixel = width, line = w * pixel;
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
         index_t left = count_rows(mine);
@@ -97,7 +98,7 @@ __global__ void __launch_bounds__(BLOCK, 2)
                     float others = 0;
 #pragma unroll
                     for (int p = 0; p < 4; ++p) others += p == place ? 0.0f : four.x(p, v) - channels.mean[v];
-                    products[v] += dz * ((there - channels.mean[v]) * channels.inv[v]) + 0.0f * others;
+                    products[v] += dz * channels.xhat(there, v) + 0.0f * others;
                 }
             }
 #pragma unroll
@@ -124,14 +125,14 @@ __global__ void __launch_bounds__(BLOCK, 2)
 // Rows are lines of windows, with the half windows at the edge, whose pixels no gradient reaches but through the means.
 template <class T, int V>
 __global__ void pool_grad_apply(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-                                const float* __restrict__ shift, const float* __restrict__ mean,
+                                const float* __restrict__ shift, const double* __restrict__ mean,
                                 const double* __restrict__ var, const float* __restrict__ sums, float eps,
                                 index_t values, index_t rows, int columns, int vectors, int h, int w,
                                 T* __restrict__ dx) {
     const int column = tile_column();
     if (column >= columns) return;
     const int j = column / vectors, channel = column % vectors * V, lines = (h + 1) / 2;
-    const Channels<V> channels(mean, {var, nullptr}, scale, shift, eps, channel);
+    const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, channel);
     const index_t pixel = index_t(vectors) * V, line = w * pixel;
     float mean_dz[V], mean_product[V];
 #pragma unroll
@@ -158,8 +159,7 @@ __global__ void pool_grad_apply(const T* __restrict__ dy, const T* __restrict__ 
 #pragma unroll
             for (int v = 0; v < V; ++v) {
                 const float dz = place[v] == k ? d[v] : 0.0f;
-                const float xhat = (four.x(k, v) - channels.mean[v]) * channels.inv[v];
-                out[v] = channels.slope[v] * (dz - mean_dz[v] - xhat * mean_product[v]);
+                out[v] = channels.slope[v] * (dz - mean_dz[v] - channels.xhat(four.x(k, v), v) * mean_product[v]);
             }
             store<V>(dx + at + k % 2 * pixel + k / 2 * line, out);
         }

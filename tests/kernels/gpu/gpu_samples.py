@@ -311,9 +311,7 @@ def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
     stored = args[STORED[op][0]].dtype
     small = SMALL_RESULTS.get(op, tuple(range(1, count)))
     types = [single if i in small else stored for i in range(count)]
-    if op in WIDE_RESULTS:
-        types[WIDE_RESULTS[op]] = np.dtype("float64")
-    return types
+    return [np.dtype("float64") if i in WIDE_RESULTS.get(op, ()) else kind for i, kind in enumerate(types)]
 
 
 def stored_between(op: Op, args: tuple[Any, ...]) -> bool:
