@@ -124,9 +124,7 @@ def images(shape: Any) -> torch.Tensor:
 
 TORCH: dict[Op, Op] = {
     conv2d.conv2d: convolved,
-    conv2d.conv2d_input_grad: lambda dy, w, shape, *how: back(
-        lambda x: convolved(x, w, None, *how), dy, images(shape)
-    ),
+    conv2d.conv2d_input_grad: lambda dy, w, shape, *how: back(lambda x: convolved(x, w, None, *how), dy, images(shape)),
     conv2d.conv2d_weight_grad: lambda dy, x, shape, *how: back(
         lambda w: convolved(x, w, None, *how), dy, images(shape)
     ),
