@@ -175,7 +175,8 @@ def _fill_line(scale, shift, mean, var, eps, made):
             low = 0.0
         made[1, k] = inv
         made[2, k] = scale[k] * inv
-        made[3, k] = shift[k] - scale[k] * inv * low
+        taken = scale[k] * inv * low
+        made[3, k] = shift[k] - taken if np.isfinite(taken) else shift[k]
         made[4, k] = -inv * low
 
 

@@ -30,7 +30,8 @@ struct Channels {
             const float low = mean[v] - mean[v] == 0 ? float(exact - double(mean[v])) : 0.0f;
             inv[v] = given.inverse_deviation(column + v, eps);
             slope[v] = scales[column + v] * inv[v];
-            shift[v] = (shifts ? shifts[column + v] : 0.0f) - slope[v] * low;
+            const float taken = slope[v] * low;
+            shift[v] = (shifts ? shifts[column + v] : 0.0f) - (taken - taken == 0 ? taken : 0.0f);
             rest[v] = -inv[v] * low;
         }
     }
