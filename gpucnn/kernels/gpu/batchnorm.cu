@@ -244,12 +244,15 @@ __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
                 for (int v = 0; v < V; ++v) {
                     const float value = widen(next[k].lane[v]), d = widen(above[k].lane[v]);
                     const float dz = RELU && !(channels.value(value, v) > 0) ? 0.0f : d;
-                    sums.add(v, dz, dz * channels.xhat(value, v));
+                    sums.add(v, dz, dz * ((value - channels.mean[v]) * channels.inv[v]));
                 }
             }
             sums.next();
         });
         sums.flush();
+        const Statistics given = {mean, var, nullptr, nullptr};
+#pragma unroll
+        for (int v = 0; v < V; ++v) total[V + v] = given.corrected(total[V + v], total[v], column + v, channels.inv[v]);
     }
     write_pairs<V>(total, column, width, partial);
 }
@@ -264,13 +267,14 @@ __global__ void __launch_bounds__(BLOCK, 3)
     const int column = tile_column() * V;
     if (column >= width) return;
     const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
-    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat), but for the rest of xhat
+    const Statistics given = {mean, var, nullptr, nullptr};
+    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat), but for the low digits of the mean
 #pragma unroll
     for (int v = 0; v < V; ++v) {
         const float mean_product = sums[width + column + v] / float(rows);
-        const float low = mean_product - mean_product == 0 ? channels.rest[v] * mean_product : 0.0f;
-        mean_dz[v] = sums[column + v] / float(rows) + low;
         pull[v] = channels.inv[v] * mean_product;
+        const float low = pull[v] - pull[v] == 0 ? pull[v] * given.low_of(column + v) : 0.0f;
+        mean_dz[v] = sums[column + v] / float(rows) - low;
     }
     const Rows mine = interleaved_rows(rows);
     batches(mine, [&](auto whole, index_t row) {

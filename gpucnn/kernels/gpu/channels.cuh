@@ -8,6 +8,19 @@ struct Statistics {
 
     __device__ inline double mean_of(int column) const { return mean ? mean[column] : double(running_mean[column]); }
 
+    // What float32 does not hold of the mean.
+    __device__ inline float low_of(int column) const {
+        const double exact = mean_of(column);
+        const float high = float(exact);
+        return high - high == 0 ? float(exact - double(high)) : 0.0f;
+    }
+
+    // A sum of dz xhat from those of dz and of dz inv (x - mean).
+    __device__ inline double corrected(double products, double sum, int column, float inv) const {
+        const float low = low_of(column);
+        return low == 0 ? products : products - double(inv * low) * sum;
+    }
+
     // 1 / sqrt(var + eps), by float32's instruction: its argument is brought into float32's range.
     __device__ inline float inverse_deviation(int column, float eps) const {
         const double v = (var ? var[column] : double(running_var[column])) + double(eps);
@@ -16,26 +29,21 @@ struct Statistics {
     }
 };
 
-// What V channels need: y = (x - mean) * slope + shift and xhat = (x - mean) * inv + rest.  What float32 does not hold of
-// the mean is in shift and rest.
+// What V channels need: y = (x - mean) * slope + shift.  What float32 does not hold of the mean is in shift.
 template <int V>
 struct Channels {
-    float mean[V], inv[V], slope[V], shift[V], rest[V];
+    float mean[V], inv[V], slope[V], shift[V];
 
     __device__ inline Channels(const Statistics& given, const float* scales, const float* shifts, float eps, int column) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            const double exact = given.mean_of(column + v);
-            mean[v] = float(exact);
-            const float low = mean[v] - mean[v] == 0 ? float(exact - double(mean[v])) : 0.0f;
+            mean[v] = float(given.mean_of(column + v));
             inv[v] = given.inverse_deviation(column + v, eps);
             slope[v] = scales[column + v] * inv[v];
-            const float taken = slope[v] * low;
+            const float taken = slope[v] * given.low_of(column + v);
             shift[v] = (shifts ? shifts[column + v] : 0.0f) - (taken - taken == 0 ? taken : 0.0f);
-            rest[v] = -inv[v] * low;
         }
     }
 
     __device__ inline float value(float x, int v) const { return fmaf(x - mean[v], slope[v], shift[v]); }
-    __device__ inline float xhat(float x, int v) const { return fmaf(x - mean[v], inv[v], rest[v]); }
 };

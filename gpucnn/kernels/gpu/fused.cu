@@ -91,14 +91,12 @@ __global__ void __launch_bounds__(BLOCK, 2)
 #pragma unroll
                 for (int v = 0; v < V; ++v) {
                     const int place = four.taken(channels, v);
-                    const float there = place < 2 ? (place == 1 ? four.x(1, v) : four.x(0, v))
-                                                  : (place == 3 ? four.x(3, v) : four.x(2, v));
-                    const float dz = place < 0 ? 0.0f : d[v];
-                    sum[v] += dz;
-                    float others = 0;
+                    sum[v] += place < 0 ? 0.0f : d[v];
 #pragma unroll
-                    for (int p = 0; p < 4; ++p) others += p == place ? 0.0f : four.x(p, v) - channels.mean[v];
-                    products[v] += dz * channels.xhat(there, v) + 0.0f * others;
+                    for (int p = 0; p < 4; ++p) {
+                        const float dz = p == place ? d[v] : 0.0f;
+                        products[v] += dz * ((four.x(p, v) - channels.mean[v]) * channels.inv[v]);
+                    }
                 }
             }
 #pragma unroll
@@ -107,6 +105,9 @@ __global__ void __launch_bounds__(BLOCK, 2)
                 total[V + v] += products[v];
             }
         }
+        const Statistics given = {mean, var, nullptr, nullptr};
+#pragma unroll
+        for (int v = 0; v < V; ++v) total[V + v] = given.corrected(total[V + v], total[v], column + v, channels.inv[v]);
         if (h % 2 || w % 2) {  // pixels in no window
             const Rows lines = segment_rows(rows / (index_t(h / 2) * (w / 2)) * h, gridDim.y, blockIdx.y);
             for (index_t row = lines.first; row < lines.stop; row += lines.step) {
@@ -134,11 +135,13 @@ __global__ void pool_grad_apply(const T* __restrict__ dy, const T* __restrict__ 
     const int j = column / vectors, channel = column % vectors * V, lines = (h + 1) / 2;
     const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, channel);
     const index_t pixel = index_t(vectors) * V, line = w * pixel;
-    float mean_dz[V], mean_product[V];
+    const Statistics given = {mean, var, nullptr, nullptr};
+    float mean_dz[V], pull[V];  // as in batchnorm.cu
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-        mean_dz[v] = sums[channel + v] / float(values);
-        mean_product[v] = sums[pixel + channel + v] / float(values);
+        pull[v] = channels.inv[v] * (sums[pixel + channel + v] / float(values));
+        const float low = pull[v] - pull[v] == 0 ? pull[v] * given.low_of(channel + v) : 0.0f;
+        mean_dz[v] = sums[channel + v] / float(values) - low;
     }
     const Rows mine = interleaved_rows(rows);
     for (index_t row = mine.first; row < mine.stop; row += mine.step) {
@@ -159,7 +162,7 @@ __global__ void pool_grad_apply(const T* __restrict__ dy, const T* __restrict__ 
 #pragma unroll
             for (int v = 0; v < V; ++v) {
                 const float dz = place[v] == k ? d[v] : 0.0f;
-                out[v] = channels.slope[v] * (dz - mean_dz[v] - channels.xhat(four.x(k, v), v) * mean_product[v]);
+                out[v] = channels.slope[v] * (dz - mean_dz[v] - (four.x(k, v) - channels.mean[v]) * pull[v]);
             }
             store<V>(dx + at + k % 2 * pixel + k / 2 * line, out);
         }
