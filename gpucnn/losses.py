@@ -73,7 +73,8 @@ def softmax_cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) 
     total = e.sum(axis=1, keepdims=True)
     log_p = shifted - xp.log(total)
     n = logits.shape[0]
-    return -(targets * log_p).sum() / n, ((e / total - targets) / n).astype(logits.dtype, copy=False)
+    wanted = xp.where(targets > 0, log_p, 0)  # a logit of minus infinity costs nothing where it is not asked for
+    return -(targets * wanted).sum() / n, ((e / total - targets) / n).astype(logits.dtype, copy=False)
 
 
 def categorical_cross_entropy(p: Array, labels: Array) -> tuple[Array, Array]:
@@ -91,14 +92,14 @@ CLASS_LOSSES = (softmax_cross_entropy, categorical_cross_entropy)
 def sigmoid_binary_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     """(L10)  logits (N,) or (N,K), targets 0..1 of the same shape -> loss (), dlogits.
 
-    log p = min(z, 0) - log(1 + e^-|z|), and log(1 - p) = log p - z.
+    -log p = max(z, 0) - z + log(1 + e^-|z|), and -log(1 - p) is the same without - z.
     """
     check_targets(targets, logits)
     xp = array_module(logits)
     targets = targets.astype(logits.dtype)
-    log_p = xp.minimum(logits, 0) - xp.log1p(xp.exp(-abs(logits)))
+    losses = xp.maximum(logits, 0) - targets * logits + xp.log1p(xp.exp(-abs(logits)))
     n = logits.shape[0]
-    return -(log_p - (1 - targets) * logits).sum() / n, (sigmoid(logits) - targets) / n
+    return losses.sum() / n, (sigmoid(logits) - targets) / n
 
 
 def binary_cross_entropy(p: Array, targets: Array) -> tuple[Array, Array]:

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, array_module
 from gpucnn.types import Array
 
 
 def count_correct(logits: Array, labels: Array) -> Array:
     """How many rows of logits (N,K) have their maximum at the label, integer (N,) -> 0-d integer.
 
-    Labels may be rows of probabilities (N,K), as mixed images have them; the most probable class counts.
+    Labels may be rows of probabilities (N,K), as mixed images have them; the most probable class counts.  A row with
+    NaN has no maximum and is never right.
     """
+    xp = array_module(logits)
     if labels.ndim == 2:
         labels = labels.argmax(axis=1)
-    return (logits.argmax(axis=1) == labels).sum()
+    return ((logits.argmax(axis=1) == labels) & ~xp.isnan(logits).any(axis=1)).sum()
 
 
 class RunningMetrics:

@@ -36,11 +36,11 @@ def table() -> dict[Op, Kernel]:
         linear.linear_input_grad: Kernel(products.linear_input_grad, products.accepts_input_grad),
         linear.linear_weight_grad: Kernel(products.linear_weight_grad, products.accepts_weight_grad),
         # batch norm, alone and with ReLU
-        batchnorm.batchnorm: Kernel(norm.batchnorm, norm.accepts_forward),
-        batchnorm.batchnorm_eval: Kernel(norm.batchnorm_eval, norm.accepts_forward),
+        batchnorm.batchnorm: Kernel(norm.batchnorm, norm.accepts_train),
+        batchnorm.batchnorm_eval: Kernel(norm.batchnorm_eval, norm.accepts_eval),
         batchnorm.batchnorm_grad: Kernel(norm.batchnorm_grad, norm.accepts_grad),
-        batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_forward),
-        batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_forward),
+        batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_train),
+        batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_eval),
         batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
         # activations and sums
         activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
@@ -62,8 +62,8 @@ def table() -> dict[Op, Kernel]:
         # fused layers
         fusion.relu_max_pool2d: Kernel(pools.relu_max_pool2d, pools.accepts),
         fusion.relu_max_pool2d_grad: Kernel(pools.relu_max_pool2d_grad, pools.accepts_max_grad),
-        fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_forward),
-        fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_forward),
+        fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_train),
+        fusion.batchnorm_relu_max_pool2d_eval: Kernel(fused.batchnorm_relu_max_pool2d_eval, fused.accepts_eval),
         fusion.batchnorm_relu_max_pool2d_grad: Kernel(fused.batchnorm_relu_max_pool2d_grad, fused.accepts_grad),
         # loss, metrics, optimizers
         losses.softmax_cross_entropy: Kernel(loss.softmax_cross_entropy, loss.accepts),

@@ -13,6 +13,11 @@ def per_channel(x: Array, *values: Array) -> bool:
     return all(value.shape == x.shape[-1:] for value in values)
 
 
+def statistics(x: Array, mean: Array, var: Array) -> bool:
+    """One mean and variance per channel of x (..., C): a batch's are float64, running ones float32."""
+    return per_channel(x, mean, var) and mean.dtype == var.dtype and var.dtype in ("float64", "float32")
+
+
 def class_indices(scores: Array, labels: Array) -> bool:
     """The classes of the rows of scores (N,K), integers (N,)."""
     return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]

@@ -4,7 +4,7 @@
     (L5)   tanh(x)                                       dx = dy (1 - y^2)
     (L5)   sigmoid(x) = 1 / (1 + e^-x)                   dx = dy y (1 - y)
            leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy     (a: the slope)
-           silu(x) = x sigmoid(x)                        dx = dy s (1 + x (1 - s)),  s = sigmoid(x)
+           silu(x) = x sigmoid(x)                        dx = dy (s + x s (1 - s)),  s = sigmoid(x)
 
 Where the derivative can be computed from y, a layer saves y; elsewhere it saves x.
 """
@@ -24,7 +24,7 @@ def relu(x: Array) -> Array:
 
 def relu_grad(dy: Array, x: Array) -> Array:
     """(L17)"""
-    return dy * (x > 0)
+    return array_module(x).where(x > 0, dy, 0)  # a product would turn an infinite dy at a dropped place into NaN
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
@@ -48,13 +48,23 @@ def tanh_grad(dy: Array, y: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """(L5)  as (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    return 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
+    """(L5)  as e^x / (1 + e^x) for x < 0: nothing overflows, and small values keep their digits."""
+    xp = array_module(x)
+    e = xp.exp(-abs(x))
+    return xp.where(x < 0, e, 1) / (1 + e)
 
 
 def sigmoid_grad(dy: Array, y: Array) -> Array:
     """(L5)  y = sigmoid(x)."""
     return dy * y * (1 - y)
+
+
+def sigmoid_and_slope(x: Array) -> tuple[Array, Array]:
+    """(L5)  y = sigmoid(x) and y (1 - y), which loses no digits where y is close to 1."""
+    xp = array_module(x)
+    e = xp.exp(-abs(x))
+    part = 1 / (1 + e)
+    return xp.where(x < 0, e, 1) * part, e * part * part
 
 
 def silu(x: Array) -> Array:
@@ -63,9 +73,9 @@ def silu(x: Array) -> Array:
 
 
 def silu_grad(dy: Array, x: Array) -> Array:
-    """dx = dy s (1 + x (1 - s)),  s = sigmoid(x)."""
-    s = sigmoid(x)
-    return dy * s * (1 + x * (1 - s))
+    """dx = dy (s + x s (1 - s)),  s = sigmoid(x)."""
+    s, slope = sigmoid_and_slope(x)
+    return dy * (s + x * slope)
 
 
 class Activation(Layer):

@@ -45,21 +45,32 @@ from gpucnn.types import Array, Shape
 
 
 def channel_mean(x: Array) -> Array:
-    """x (..., C) -> (C,), with totals in float64: float32 over 10^5 values loses three digits."""
-    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64").astype(accumulator_dtype(x))
+    """x (..., C) -> (C,), in float64: float32 over 10^5 values loses three digits."""
+    return x.reshape(-1, x.shape[-1]).mean(axis=0, dtype="float64")
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
-    """(L23)  x (..., C), scale and shift (C,) -> y (..., C), mean (C,), biased variance (C,)."""
+    """(L23)  x (..., C), scale and shift (C,) -> y (..., C), mean (C,), biased variance (C,).
+
+    Mean and variance are float64: in float32 a mean far from 0 is rounded by more than x differs from it, and the
+    variance of values beyond 1e19 is infinite.
+    """
     mean = channel_mean(x)
     centred = x - mean  # E[x^2] - E[x]^2 would cancel where |mean| >> std
     var = channel_mean(centred * centred)
     return batchnorm_eval(x, scale, shift, mean, var, eps), mean, var
 
 
+def normalised(x: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
+    """(L23)  xhat (..., C) and 1/s (C,), in the dtype of the sums over x."""
+    wide = accumulator_dtype(x)
+    inv = (1.0 / array_module(x).sqrt(var + eps)).astype(wide)
+    return (x - mean).astype(wide, copy=False) * inv, inv
+
+
 def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """(L23)  y (..., C) with given statistics (C,)."""
-    y = (x - mean) * (scale / array_module(x).sqrt(var + eps)) + shift
+    y = normalised(x, mean, var, eps)[0] * scale + shift
     return y.astype(x.dtype, copy=False)  # of float16 images: the statistics, and so y up to here, are float32
 
 
@@ -68,12 +79,11 @@ def batchnorm_grad(
 ) -> tuple[Array, Array, Array]:
     """(L23)  dy, x (..., C), the batch's mean and variance (C,) -> dx (..., C), dscale (C,), dshift (C,)."""
     m = prod(x.shape[:-1])
-    inv = 1.0 / array_module(x).sqrt(var + eps)  # 1/s
-    xhat = (x - mean) * inv
-    mean_dy = channel_mean(dy)
-    mean_dy_xhat = channel_mean(dy * xhat)
-    dx = (scale * inv) * (dy - mean_dy - xhat * mean_dy_xhat)
-    return dx.astype(x.dtype, copy=False), mean_dy_xhat * m, mean_dy * m
+    wide = accumulator_dtype(x)
+    xhat, inv = normalised(x, mean, var, eps)
+    mean_dy, mean_dy_xhat = channel_mean(dy), channel_mean(dy * xhat)
+    dx = (scale * inv) * (dy - mean_dy.astype(wide) - xhat * mean_dy_xhat.astype(wide))
+    return dx.astype(x.dtype, copy=False), (mean_dy_xhat * m).astype(wide), (mean_dy * m).astype(wide)
 
 
 def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:

@@ -20,7 +20,7 @@ def dropout(x: Array, rate: float, seed: int, stream: int, step: int) -> Array:
     """(L24)  x of any shape -> x keep / (1 - rate)."""
     xp = array_module(x)
     keep = random.uniform(x.shape, seed=seed, stream=stream, step=step, xp=xp) >= rate
-    return x * (keep.astype(x.dtype) * (1.0 / (1.0 - rate)))
+    return xp.where(keep, x * (1.0 / (1.0 - rate)), 0)
 
 
 class Dropout(Layer):

@@ -1,7 +1,7 @@
 """GELU (Hendrycks and Gimpel, arXiv 1606.08415): x times the probability that a standard normal is below x.
 
     gelu(x) = x P(x),            P(x) = erfc(-x / sqrt 2) / 2        dx = dy (P(x) + x p(x))
-    gelu_tanh(x) = x (1 + t) / 2,   t = tanh(sqrt(2/pi) (x + 0.044715 x^3))
+    gelu_tanh(x) = x (1 + tanh u) / 2 = x sigmoid(2u),   u = sqrt(2/pi) (x + 0.044715 x^3)
 
 with p the normal density.  NumPy has no erfc, so P is computed here by array code that runs on any backend.
 """
@@ -10,12 +10,13 @@ from math import pi, sqrt
 
 from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import UsageError
-from gpucnn.layers.activations import Activation
+from gpucnn.layers.activations import Activation, sigmoid, sigmoid_and_slope
 from gpucnn.types import Array
 
 # (1 + 2z) e^{z^2} erfc(z) for z >= 0 as a Chebyshev series in s = (z - 3.75) / (z + 3.75), interpolated at
 # the Chebyshev nodes of degree 20; 4e-15 relative to SciPy's erfcx over the whole range.
 ERFCX_CENTRE = 3.75
+FAR = 60.0  # P is 0 or 1 and p is 0 to the last bit beyond, and a square or a cube does not overflow up to there
 ERFCX_SERIES = (
     1.1775789345674017,
     -0.004590054580646492,
@@ -45,7 +46,7 @@ def normal_cdf(x: Array) -> Array:
     """P(x) of the standard normal, by Clenshaw's recurrence; accurate in both tails, relative to their size."""
     xp = array_module(x)
     x = x.astype(accumulator_dtype(x), copy=False)  # the recurrence needs more digits than float16 has
-    z = abs(x) * sqrt(0.5)
+    z = xp.minimum(abs(x), FAR) * sqrt(0.5)
     s = (z - ERFCX_CENTRE) / (z + ERFCX_CENTRE)
     newer, older = xp.zeros_like(s), xp.zeros_like(s)
     for coefficient in reversed(ERFCX_SERIES[1:]):
@@ -63,23 +64,26 @@ def gelu(x: Array) -> Array:
 def gelu_grad(dy: Array, x: Array) -> Array:
     """dx = dy (P(x) + x p(x))."""
     wide = x.astype(accumulator_dtype(x), copy=False)
-    density = array_module(x).exp(-0.5 * wide * wide) * (1 / sqrt(2 * pi))
+    near = array_module(x).clip(wide, -FAR, FAR)
+    density = array_module(x).exp(-0.5 * near * near) * (1 / sqrt(2 * pi))
     return (dy * (normal_cdf(x) + wide * density)).astype(dy.dtype, copy=False)
 
 
 def gelu_tanh(x: Array) -> Array:
     """GELU by its tanh approximation, at most 5e-4 from the exact one."""
     wide = x.astype(accumulator_dtype(x), copy=False)  # in float16 a cube overflows from 41 on
-    y = 0.5 * wide * (1 + array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide)))
+    near = array_module(x).clip(wide, -FAR, FAR)
+    y = wide * sigmoid(2 * sqrt(2 / pi) * (near + 0.044715 * near * near * near))
     return y.astype(x.dtype, copy=False)
 
 
 def gelu_tanh_grad(dy: Array, x: Array) -> Array:
-    """dx = dy ((1 + t) / 2 + x/2 dt/dx),  dt/dx = (1 - t^2) sqrt(2/pi) (1 + 3 * 0.044715 x^2)."""
+    """dx = dy (s + x s (1 - s) 2 du/dx),  s = sigmoid(2u),  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)."""
     wide = x.astype(accumulator_dtype(x), copy=False)
-    t = array_module(x).tanh(sqrt(2 / pi) * (wide + 0.044715 * wide * wide * wide))
-    inner = sqrt(2 / pi) * (1 + 3 * 0.044715 * wide * wide)
-    return (dy * 0.5 * (1 + t + wide * (1 - t * t) * inner)).astype(dy.dtype, copy=False)
+    near = array_module(x).clip(wide, -FAR, FAR)
+    s, slope = sigmoid_and_slope(2 * sqrt(2 / pi) * (near + 0.044715 * near * near * near))
+    inner = 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 * near * near)
+    return (dy * (s + wide * (slope * inner))).astype(dy.dtype, copy=False)
 
 
 class GELU(Activation):

@@ -1,7 +1,8 @@
 """Max pooling and average pooling, with kernel, stride and padding (usual: 2, 2, 0).
 
     (L6)   y = the maximum, or the mean, of each window
-    (L15)  max: the gradient goes to the maximum of each window, the first one in row-major order on a tie
+    (L15)  max: the gradient goes to the maximum of each window, the first one in row-major order on a tie;
+                 NaN is larger than any number
     (L16)  average: dy / (k k) to each element of the window
 
 Max pooling pads with minus infinity; average pooling includes the zeros of its border.
@@ -29,12 +30,13 @@ def max_pool2d_grad(dy: Array, x: Array, kernel: Pair, stride: Pair, padding: Pa
     xp = array_module(x)
     size = (dy.shape[1], dy.shape[2])
     y = max_pool2d(x, kernel, stride, padding)
+    image = xp.pad(xp.ones(x.shape, dtype=bool), ((0, 0), *padding, (0, 0)))  # not the border, minus infinity as it is
     x = pad(x, padding, -float("inf"))
     dx = xp.zeros_like(x)
     searching = xp.ones(dy.shape, dtype=bool)  # windows whose first maximum is not found yet
-    for pixels, dpixels in zip(view_taps(x, kernel, size, stride), view_taps(dx, kernel, size, stride), strict=True):
-        found = searching & (pixels == y)
-        dpixels += dy * found
+    for pixels, inside, dpixels in zip(*(view_taps(a, kernel, size, stride) for a in (x, image, dx)), strict=True):
+        found = searching & inside & ((pixels == y) | (pixels != pixels))  # NaN is the largest, as it is forward
+        dpixels += xp.where(found, dy, 0)
         searching &= ~found
     return crop(dx, padding)
 

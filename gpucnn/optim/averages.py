@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gpucnn.backend import array_module
 from gpucnn.errors import UsageError
 from gpucnn.layers import Layer
 from gpucnn.settings import Checked
@@ -25,8 +26,10 @@ from gpucnn.types import Array
 
 
 def lerp(a: Array, w: Array, weight: float) -> None:
-    """Linear interpolation in place: a <- a + weight (w - a), both (n,)."""
-    a += weight * (w - a)
+    """Linear interpolation in place: a <- a + weight (w - a) = w - (1 - weight) (w - a), both (n,)."""
+    xp, apart = array_module(a), w - a
+    near = xp.zeros((), dtype=bool) | (weight < 0.5)  # from the nearer end: of two sizes the larger one loses no digits
+    a[...] = xp.where(near, a + weight * apart, w - (1 - weight) * apart)
 
 
 @dataclass(frozen=True)

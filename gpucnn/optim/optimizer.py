@@ -66,15 +66,15 @@ def adam_update(
     m *= beta1
     m += (1.0 - beta1) * g
     v *= beta2
-    v += (1.0 - beta2) * (g * g)
+    v += (1.0 - beta2) * g * g
     scale = lr / (1.0 - beta1**step)
-    w -= scale * m / (array_module(v).sqrt(v / (1.0 - beta2**step)) + eps)
+    w -= scale * m / (array_module(v).sqrt(v) * (1.0 - beta2**step) ** -0.5 + eps)
 
 
 def clip_by_norm(g: Array, max_norm: float) -> None:
     """Scale g (total,) in place so that its Euclidean norm is at most ``max_norm``."""
     xp = array_module(g)
-    norm = xp.sqrt((g * g).sum(dtype="float64"))
+    norm = xp.sqrt(xp.square(g, dtype="float64").sum())  # a square of 1e20 is infinite in float32
     g *= xp.minimum(1.0, max_norm / (norm + 1e-12)).astype(g.dtype)
 
 

@@ -23,5 +23,5 @@ def parts(model: Layer, x: Array) -> Iterator[tuple[Array, str]]:
         yield parameter.data, f"weights {name!r} have NaN or infinity"
     for name, layer, y in trace(model, x):
         yield y, f"layer {name!r} ({type(layer).__name__}) is the first whose output has NaN or infinity"
-    for name, parameter in model.parameters().items():
+    for name, parameter in reversed(list(model.parameters().items())):  # backward reaches the last layer first
         yield parameter.grad, f"the gradient of {name!r} has NaN or infinity"

@@ -16,6 +16,8 @@ from math import isfinite
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.errors import NotANumberError, ShapeError, UsageError
@@ -399,7 +401,9 @@ class Trainer(Checked):
         """Stop before an update by NaN or infinity; an asynchronous device is checked at the next reading."""
         if self.backend.synchronous:
             grad = self.model.flat.grad
-            if not (isfinite(loss) and (self.precision.skips_nonfinite or isfinite(grad @ grad))):
+            with np.errstate(over="ignore"):  # of a sum of squares: then the slower question decides
+                finite = self.precision.skips_nonfinite or isfinite(grad @ grad) or np.isfinite(grad).all()
+            if not (isfinite(loss) and finite):
                 raise self.nonfinite_error(x, labels, self.clock.step)
 
     def nonfinite_error(self, x: Array, labels: Array, step: int) -> NotANumberError:

@@ -10,7 +10,7 @@ from gpucnn.kernels.arguments import same_shape
 from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
-from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, fill, load, positive, put
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, by_sign, fill, load, positive, put
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.types import Array
 
@@ -24,28 +24,27 @@ def _bounds(size, first, last):
 
 
 @jit
-def _relu(first, last, x, slope, past, y):
+def _relu(first, last, x, leaky, slope, past, y):
     start, stop = _bounds(x.size, first, last)
     source, target, factor = x.ctypes.data, y.ctypes.data, fill(slope)
     for i in range(start, stop - LANES + 1, LANES):
         v = load(source, i)
-        v = positive(v) if slope == 0 else above_zero(v, v - factor * v) + factor * v
-        put(target, i, v, past)
+        put(target, i, by_sign(v, v, factor * v) if leaky else positive(v), past)
     for i in range(stop - (stop - start) % LANES, stop):
-        below = slope * x[i] if slope else np.float32(0)
+        below = slope * x[i] if leaky else np.float32(0)
         y[i] = below if x[i] < 0 else x[i]
 
 
 @jit
-def _relu_grad(first, last, dy, x, slope, past, dx):
+def _relu_grad(first, last, dy, x, leaky, slope, past, dx):
     start, stop = _bounds(x.size, first, last)
     source, grad, target, factor = x.ctypes.data, dy.ctypes.data, dx.ctypes.data, fill(slope)
     for i in range(start, stop - LANES + 1, LANES):
-        d = load(grad, i)
-        d = above_zero(load(source, i), d - factor * d) + factor * d
-        put(target, i, d, past)
+        d, v = load(grad, i), load(source, i)
+        put(target, i, by_sign(v, d, factor * d) if leaky else above_zero(v, d), past)
     for i in range(stop - (stop - start) % LANES, stop):
-        dx[i] = dy[i] if x[i] > 0 else slope * dy[i]
+        below = slope * dy[i] if leaky else np.float32(0)
+        dx[i] = dy[i] if x[i] > 0 else below
 
 
 @jit
@@ -66,29 +65,38 @@ accepts_one = float32_arrays
 accepts_two = float32_where(same_shape)
 
 
-def leaky_relu(x: Array, slope: float) -> Array:
-    """x where x > 0, else slope x."""
+def _forward(x: Array, slope: float | None) -> Array:
     y = empty(x.shape)
-    parallel(_relu, np.ravel(x), np.float32(slope), streams(y), y.reshape(-1), work=x.size)
+    how = (slope is not None, np.float32(slope or 0), streams(y))
+    parallel(_relu, np.ravel(x), *how, y.reshape(-1), work=x.size)
     return y
 
 
-def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
-    """dy where x > 0, else slope dy."""
+def _backward(dy: Array, x: Array, slope: float | None) -> Array:
     dx = empty(x.shape)
-    arrays = (np.ravel(dy), np.ravel(x), np.float32(slope))
-    parallel(_relu_grad, *arrays, streams(dx), dx.reshape(-1), work=x.size)
+    how = (slope is not None, np.float32(slope or 0), streams(dx))
+    parallel(_relu_grad, np.ravel(dy), np.ravel(x), *how, dx.reshape(-1), work=x.size)
     return dx
 
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return leaky_relu(x, 0.0)
+    return _forward(x, None)
 
 
 def relu_grad(dy: Array, x: Array) -> Array:
     """dy where x > 0, else 0."""
-    return leaky_relu_grad(dy, x, 0.0)
+    return _backward(dy, x, None)
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    """x where x > 0, else slope x."""
+    return _forward(x, slope)
+
+
+def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
+    """dy where x > 0, else slope dy."""
+    return _backward(dy, x, slope)
 
 
 def _sum(a: Array, b: Array, relu: bool) -> Array:

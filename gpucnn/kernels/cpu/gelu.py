@@ -24,7 +24,7 @@ from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.kernels.cpu.engine.simd import (
     LANES,
     VECTOR,
-    at_least,
+    by_sign,
     fill,
     float32x16,
     load,
@@ -43,7 +43,7 @@ _EXP2 = (1.000000071660208, 0.6931469669858221, 0.24022119684212379, 0.055507134
 _TAIL = (0.18636611474576334, 0.18283717253729004, 0.2019242247731069, 0.0450094140434536, 0.412543783992696,
          -0.35544116991011165, 0.46268945591708643, -0.13592907776632046)  # fmt: skip
 _SLOPE = np.float32(0.33 * sqrt(0.5))
-_HALF, _ONE = np.float32(0.5), np.float32(1)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _DENSITY = np.float32(1 / sqrt(2 * pi))
 
 
@@ -57,7 +57,7 @@ def _polynomial(builder, x, coefficients):
 
 @intrinsic
 def _exponential(typingctx, x):
-    """e^x for x <= 0; below -87 it stays at e^-87, and NaN becomes that too."""
+    """e^x for x <= 0; below -87, and for NaN, it is 0."""
 
     def generate(context, builder, signature, args):
         integers = ir.VectorType(ir.IntType(32), LANES)
@@ -65,13 +65,14 @@ def _exponential(typingctx, x):
         def constant(value):
             return ir.Constant(VECTOR, [value] * LANES)
 
-        x = builder.select(builder.fcmp_ordered(">", args[0], constant(_LEAST)), args[0], constant(_LEAST))
+        counts = builder.fcmp_ordered(">", args[0], constant(_LEAST))
+        x = builder.select(counts, args[0], constant(_LEAST))
         scaled = builder.fmul(x, constant(np.float32(log2(np.e)).item()), flags=_FLAGS)
         shifted = builder.fadd(scaled, constant(_MAGIC), flags=_FLAGS)
         rest = builder.fsub(scaled, builder.fsub(shifted, constant(_MAGIC), flags=_FLAGS), flags=_FLAGS)
         power = builder.bitcast(_polynomial(builder, rest, _EXP2), integers)
         whole = builder.shl(builder.bitcast(shifted, integers), ir.Constant(integers, [23] * LANES))
-        return builder.bitcast(builder.add(power, whole), VECTOR)
+        return builder.select(counts, builder.bitcast(builder.add(power, whole), VECTOR), constant(0.0))
 
     return float32x16(float32x16), generate
 
@@ -94,11 +95,10 @@ def _tail(typingctx, v, exponential):
 @jit
 def _parts(x):
     """P(x) and e^{-x^2/2}."""
-    none = x - x
-    v = at_least(x, none, x, none - x)
+    zero = fill(_ZERO)
     exponential = _exponential(fill(-_HALF) * x * x)
-    tail = _tail(v, exponential)
-    return at_least(x, none, fill(_ONE) - tail, tail), exponential
+    tail = _tail(by_sign(x, x, zero - x), exponential)
+    return by_sign(x, fill(_ONE) - tail, tail), exponential
 
 
 @jit

@@ -27,7 +27,8 @@ def _softmax_cross_entropy(logits, labels, smoothing, dlogits):
             total += e
         log_total = np.log(total)
         label = labels[i]
-        loss -= base * (plain - classes * log_total)
+        if base > 0:  # else a logit of minus infinity costs nothing where it is not asked for
+            loss -= base * (plain - classes * log_total)
         if 0 <= label < classes:
             loss -= (1.0 - smoothing) * (logits[i, label] - top - log_total)
         for k in range(classes):
@@ -41,11 +42,12 @@ def _count_correct(logits, labels):
     n, classes = logits.shape
     right = 0
     for i in range(n):
-        best = 0
-        for k in range(1, classes):
+        best, numbers = 0, True
+        for k in range(classes):
+            numbers &= logits[i, k] == logits[i, k]
             if logits[i, k] > logits[i, best]:
                 best = k
-        right += best == labels[i]
+        right += numbers & (best == labels[i])
     return right
 
 

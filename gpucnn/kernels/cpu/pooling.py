@@ -1,6 +1,7 @@
 """Pooling: channels are the vector, windows are loops, and nothing is laid out.
 
 The maximum's place is found again in backward instead of being stored; on a tie it is the first one, by a strict >.
+NaN is larger than any number, forward and backward.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where, windows_
 from gpucnn.kernels.cpu.elementwise import relu, relu_grad
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
-from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, at_least, larger, load, positive, put, store
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, fill, first_of, larger, load, positive, put, store
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.types import Array, Padding, Pair, Shape
 
@@ -55,7 +56,7 @@ def _max_pool_grad(first, last, dy, x, kh, kw, sh, sw, top, left, dx):
                         here = np.int32(row * w + column)
                         for k in range(c):
                             v = x[one, row, column, k]
-                            more = (v > best[k]) | (place[k] < 0)
+                            more = (v > best[k]) | (place[k] < 0) | ((v != v) & (best[k] == best[k]))
                             best[k] = v if more else best[k]
                             place[k] = here if more else place[k]
                 for row in range(max(i * sh - top, 0), min(i * sh - top + kh, h)):
@@ -69,18 +70,17 @@ def _max_pool_grad(first, last, dy, x, kh, kw, sh, sw, top, left, dx):
 def _avg_pool(first, last, x, kh, kw, sh, sw, top, left, y):
     n, down, across, c = y.shape
     _, h, w, _ = x.shape
-    weight = np.float32(1.0 / (kh * kw))
+    weight, total = 1.0 / (kh * kw), np.empty(c)  # in float64: a window may be the whole image
     for line in range(n * down * first // SHARDS, n * down * last // SHARDS):
         one, i = line // down, line % down
         for j in range(across):
-            for k in range(c):
-                y[one, i, j, k] = 0
+            total[:] = 0
             for row in range(max(i * sh - top, 0), min(i * sh - top + kh, h)):
                 for column in range(max(j * sw - left, 0), min(j * sw - left + kw, w)):
                     for k in range(c):
-                        y[one, i, j, k] += x[one, row, column, k]
+                        total[k] += x[one, row, column, k]
             for k in range(c):
-                y[one, i, j, k] *= weight
+                y[one, i, j, k] = total[k] * weight
 
 
 @jit
@@ -143,16 +143,16 @@ def _window_gradients(upper, lower, grad, k, c, at, relu):
     a, b = load(upper, k), load(upper, k + c)
     d, e = load(lower, k), load(lower, k + c)
     g = load(grad, at)
-    none = g - g
-    high, low = at_least(a, b, a, b), at_least(d, e, d, e)
+    none = fill(np.float32(0))
+    high, low = first_of(a, b, a, b), first_of(d, e, d, e)
     if relu:
-        g = above_zero(at_least(high, low, high, low), g)
-    above, below = at_least(high, low, g, none), at_least(high, low, none, g)
+        g = above_zero(first_of(high, low, high, low), g)
+    above, below = first_of(high, low, g, none), first_of(high, low, none, g)
     return (
-        at_least(a, b, above, none),
-        at_least(a, b, none, above),
-        at_least(d, e, below, none),
-        at_least(d, e, none, below),
+        first_of(a, b, above, none),
+        first_of(a, b, none, above),
+        first_of(d, e, below, none),
+        first_of(d, e, none, below),
     )
 
 
@@ -207,14 +207,14 @@ def _max_pool_2x2_grad(first, last, dy, x, relu, past, dx):
                 for k in range(c):
                     a, b = upper[p + k], upper[p + c + k]
                     d, e = lower[p + k], lower[p + c + k]
-                    g = grad[at + k] if not relu or max(a, b, d, e) > 0 else none
-                    in_a = (a >= b) & (a >= d) & (a >= e)
-                    in_b = (b > a) & (b >= d) & (b >= e)
-                    in_d = (d > a) & (d > b) & (d >= e)
-                    dupper[p + k] = g if in_a else none
-                    dupper[p + c + k] = g if in_b else none
-                    dlower[p + k] = g if in_d else none
-                    dlower[p + c + k] = none if in_a | in_b | in_d else g
+                    left, above = (a >= b) | (a != a), (d >= e) | (d != d)
+                    high, low = a if left else b, d if above else e
+                    first = (high >= low) | (high != high)
+                    g = grad[at + k] if not relu or (high if first else low) > 0 else none
+                    dupper[p + k] = g if first & left else none
+                    dupper[p + c + k] = none if left | (not first) else g
+                    dlower[p + k] = none if first | (not above) else g
+                    dlower[p + c + k] = none if first | above else g
         if h % 2:
             dx[one, h - 1] = 0
         if w % 2:

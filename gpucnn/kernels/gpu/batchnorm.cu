@@ -17,7 +17,7 @@ struct Moments {
     __device__ inline void merge(const Moments& other) {
         if (other.count == 0) return;
         const double all = count + other.count, weight = other.count / all, apart = other.mean - mean;
-        mean += apart * weight;
+        mean = mean * (count / all) + other.mean * weight;  // infinity among numbers stays infinity
         squares += other.squares + apart * apart * count * weight;
         count = all;
     }
@@ -74,16 +74,23 @@ struct ChunkedSums {
     }
 };
 
+constexpr double FAR = 16;  // sums are made again where squares are so many times those around the mean
+constexpr double HUGE_SQUARE = 1e300;  // no sum of float32: infinity
+
 // x -> partial (slabs, 2, width): mean and squared deviations of each slab of rows.
 // Sums are of distances from a value of the slab itself, so digits survive |mean| >> std: from the one in the middle of
-// its first, its last and one between, so that one value far out is not what all others are far from.
+// its first, its last and one between, so that one value far out is not what all others are far from.  Where that one
+// is far out all the same, or a square leaves float32's range, the block sums once more, in float64 around the mean.
 template <class T, int V>
 __global__ void __launch_bounds__(BLOCK, 4)
     moments(const T* __restrict__ x, index_t rows, int width, double* __restrict__ partial) {
     const int column = tile_column() * V;
     const index_t start = rows * blockIdx.y / gridDim.y, stop = rows * (blockIdx.y + 1) / gridDim.y;
+    __shared__ double about[BLOCK];  // of a tile's columns, in vectors of at most four
+    __shared__ bool again;
     double total[2 * V] = {};
     float pivot[V];
+    if (threadIdx.x == 0 && threadIdx.y == 0) again = false;
     if (column < width) {
         float last[V], between[V];
         load<V>(x + start * width + column, pivot);
@@ -114,12 +121,42 @@ __global__ void __launch_bounds__(BLOCK, 4)
         sums.flush();
     }
     sum_rows(total);
+    const double count = double(stop - start);
+    double* mine_about = about + threadIdx.x * V;
+    if (threadIdx.y == 0 && column < width) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+            const double offset = total[v] / count, squares = total[V + v] / count, mean = pivot[v] + offset;
+            const double spread = squares - offset * offset;
+            if (!(squares <= FAR * spread && spread < HUGE_SQUARE)) again = true;  // NaN too
+            mine_about[v] = mean - mean == 0 ? mean : 0;
+        }
+    }
+    __syncthreads();
+    if (again) {
+#pragma unroll
+        for (int v = 0; v < 2 * V; ++v) total[v] = 0;
+        if (column < width) {
+            const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
+            for (index_t row = mine.first; row < mine.stop; row += mine.step) {
+                float value[V];
+                load<V>(x + row * width + column, value);
+#pragma unroll
+                for (int v = 0; v < V; ++v) {
+                    const double d = double(value[v]) - mine_about[v];
+                    total[v] += d;
+                    total[V + v] += d * d;
+                }
+            }
+        }
+        sum_rows(total);
+    }
     if (threadIdx.y == 0 && column < width) {
         double* out = partial + index_t(blockIdx.y) * 2 * width + column;
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            const double offset = total[v] / double(stop - start);
-            out[v] = pivot[v] + offset;
+            const double offset = total[v] / count;
+            out[v] = (again ? mine_about[v] : double(pivot[v])) + offset;
             out[width + v] = total[V + v] - total[v] * offset;
         }
     }
@@ -127,7 +164,7 @@ __global__ void __launch_bounds__(BLOCK, 4)
 
 // partial (slabs, 2, width) -> mean, biased variance (width).
 __global__ void finish_moments(const double* __restrict__ partial, int slabs, index_t rows, int width,
-                               float* __restrict__ mean, float* __restrict__ var) {
+                               double* __restrict__ mean, double* __restrict__ var) {
     const int column = tile_column();
     Moments total = {};
     if (column < width) {
@@ -153,19 +190,19 @@ __global__ void finish_moments(const double* __restrict__ partial, int slabs, in
     total.merge_rows();
     if (threadIdx.y == 0 && column < width) {
         const double biased = total.squares / double(rows);
-        mean[column] = float(total.mean);
-        var[column] = float(biased < 0 ? 0 : biased);
+        mean[column] = total.mean;
+        var[column] = biased < 0 ? 0 : biased;
     }
 }
 
 template <class T, int V, bool RELU>
 __global__ void __launch_bounds__(BLOCK, 4)
     normalize(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,
-              const float* __restrict__ mean, const float* __restrict__ var, float eps, index_t rows,
-              int width, T* __restrict__ y) {
+              const double* __restrict__ mean, const double* __restrict__ var, const float* __restrict__ running_mean,
+              const float* __restrict__ running_var, float eps, index_t rows, int width, T* __restrict__ y) {
     const int column = tile_column() * V;
     if (column >= width) return;
-    const Channels<V> channels(mean, var, scale, shift, eps, column);
+    const Channels<V> channels({mean, var, running_mean, running_var}, scale, shift, eps, column);
     const Rows mine = interleaved_rows(rows);
     batches(mine, [&](auto whole, index_t row) {
         constexpr bool WHOLE = decltype(whole)::value;
@@ -188,13 +225,13 @@ __global__ void __launch_bounds__(BLOCK, 4)
 template <class T, int V, bool RELU>
 __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
     grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-              const float* __restrict__ shift, const float* __restrict__ mean,
-              const float* __restrict__ var, float eps, index_t rows, int width,
+              const float* __restrict__ shift, const double* __restrict__ mean,
+              const double* __restrict__ var, float eps, index_t rows, int width,
               double* __restrict__ partial) {
     const int column = tile_column() * V;
     double total[2 * V] = {};
     if (column < width) {
-        const Channels<V> channels(mean, var, scale, shift, eps, column);
+        const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
         ChunkedSums<V> sums(total);
         batches(mine, [&](auto whole, index_t row) {
@@ -213,6 +250,9 @@ __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
             sums.next();
         });
         sums.flush();
+        const Statistics given = {mean, var, nullptr, nullptr};
+#pragma unroll
+        for (int v = 0; v < V; ++v) total[V + v] = given.corrected(total[V + v], total[v], column + v, channels.inv[v]);
     }
     write_pairs<V>(total, column, width, partial);
 }
@@ -221,17 +261,20 @@ __global__ void __launch_bounds__(BLOCK, sizeof(T) == 2 ? 3 : 2)
 template <class T, int V, bool RELU>
 __global__ void __launch_bounds__(BLOCK, 3)
     grad_apply(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-               const float* __restrict__ shift, const float* __restrict__ mean,
-               const float* __restrict__ var, const float* __restrict__ sums, float eps, index_t rows,
+               const float* __restrict__ shift, const double* __restrict__ mean,
+               const double* __restrict__ var, const float* __restrict__ sums, float eps, index_t rows,
                int width, T* __restrict__ dx) {
     const int column = tile_column() * V;
     if (column >= width) return;
-    const Channels<V> channels(mean, var, scale, shift, eps, column);
-    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat)
+    const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
+    const Statistics given = {mean, var, nullptr, nullptr};
+    float mean_dz[V], pull[V];  // pull (x - mean) is xhat mean(dz xhat), but for the low digits of the mean
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-        mean_dz[v] = sums[column + v] / float(rows);
-        pull[v] = channels.inv[v] * (sums[width + column + v] / float(rows));
+        const float mean_product = sums[width + column + v] / float(rows);
+        pull[v] = channels.inv[v] * mean_product;
+        const float low = pull[v] - pull[v] == 0 ? pull[v] * given.low_of(column + v) : 0.0f;
+        mean_dz[v] = sums[column + v] / float(rows) - low;
     }
     const Rows mine = interleaved_rows(rows);
     batches(mine, [&](auto whole, index_t row) {
@@ -255,10 +298,10 @@ __global__ void __launch_bounds__(BLOCK, 3)
 
 // running = keep running + weight batch; the variance has a weight of its own.
 __global__ void move_running(float* __restrict__ running_mean, float* __restrict__ running_var,
-                             const float* __restrict__ mean, const float* __restrict__ var, float keep,
+                             const double* __restrict__ mean, const double* __restrict__ var, float keep,
                              float mean_weight, float var_weight, int width) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < width; i += gridDim.x * blockDim.x) {
-        running_mean[i] = keep * running_mean[i] + mean_weight * mean[i];
-        running_var[i] = keep * running_var[i] + var_weight * var[i];
+        running_mean[i] = keep * running_mean[i] + mean_weight * float(mean[i]);
+        running_var[i] = keep * running_var[i] + var_weight * float(var[i]);
     }
 }

@@ -1,13 +1,15 @@
 """Batch norm, with and without ReLU: two passes over the image forward, two back, and a short one between them.
 
-What belongs to a channel is float32 (statistics, scale, shift and their gradients); x, y and their gradients are
-float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellation, in an order that the shape fixes.
+What belongs to a channel is float32 (scale, shift and their gradients), but a batch's statistics are float64; x, y and
+their gradients are float32 or float16.  Sums are float64 beyond 64 rows, merged without cancellation, in an order that
+the shape fixes.
 """
 
 from typing import Any
 
 import numpy as np
 
+from gpucnn.kernels.arguments import statistics as statistics_of
 from gpucnn.kernels.gpu.arguments import alike, channel_values, flat, on_host, storage
 from gpucnn.kernels.gpu.compile import QUADS, Module, instances
 from gpucnn.kernels.gpu.launch import NULL, ROWS_EACH, contiguous, empty, launch, line_of, outer, quads, table_of, tall
@@ -35,24 +37,34 @@ MODULE = Module(
 
 
 def statistics(x: Array) -> tuple[Array, Array]:
-    """x (..., C), contiguous -> mean and biased variance (C,)."""
+    """x (..., C), contiguous -> mean and biased variance (C,), in float64."""
     rows, width = outer(x.shape), x.shape[-1]
     storage, wide = quads(width, x)
     grid = table_of(rows, width // wide, ROWS_EACH, most=MOMENT_SLABS)
     slabs = grid.blocks[1]
     partial = empty((slabs, 2, width), "float64")
     launch(MODULE, f"moments<{storage}>", grid, x, np.int64(rows), np.int32(width), partial)
-    mean, var = empty((width,), "float32"), empty((width,), "float32")
+    mean, var = empty((width,), "float64"), empty((width,), "float64")
     numbers = (np.int32(slabs), np.int64(rows), np.int32(width))
     launch(MODULE, "finish_moments", tall(slabs, width), partial, *numbers, mean, var)
     return mean, var
+
+
+def either(mean: Array, var: Array) -> tuple[Any, ...]:
+    """Statistics (C,) as the kernels take them: a batch's in float64, or running ones in float32."""
+    return (mean, var, NULL, NULL) if var.dtype == np.float64 else (NULL, NULL, mean, var)
+
+
+def in_float64(mean: Array, var: Array) -> list[Array]:
+    """Statistics (C,) as gradients take them."""
+    return [contiguous(values).astype("float64", copy=False) for values in (mean, var)]
 
 
 def _normalize(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
     rows, width = outer(x.shape), x.shape[-1]
     y = empty(x.shape, x.dtype)
     storage, wide = quads(width, x, y)
-    channels = (scale, shift, mean, var)
+    channels = (scale, shift, *either(mean, var))
     numbers = (np.float32(eps), np.int64(rows), np.int32(width))
     grid = table_of(rows, width // wide)
     launch(MODULE, f"normalize<{storage}, {WITH_RELU[relu]}>", grid, x, *channels, *numbers, y)
@@ -74,7 +86,8 @@ def _grad(
     dy: Array, x: Array, scale: Array, shift: Array | None, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """Through ReLU too where there is a shift."""
-    dy, x, scale, mean, var = map(contiguous, (dy, x, scale, mean, var))
+    dy, x, scale = map(contiguous, (dy, x, scale))
+    mean, var = in_float64(mean, var)
     relu = shift is not None
     rows, width = outer(x.shape), x.shape[-1]
     dx = empty(x.shape, x.dtype)
@@ -99,17 +112,18 @@ def accepts_train(x: Array, scale: Array, shift: Array, eps: Any) -> bool:
 
 def accepts_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: Any) -> bool:
     """The same with statistics."""
-    return storage(x) and channel_values(x, scale, shift, mean, var) and on_host(eps)
+    return storage(x) and channel_values(x, scale, shift) and statistics_of(x, mean, var) and on_host(eps)
 
 
 def accepts_grad(dy: Array, x: Array, *rest: Any) -> bool:
-    """dy and x (..., C); the rest are float32 values per channel, and eps."""
-    return alike(dy, x) and channel_values(x, *rest[:-1]) and on_host(rest[-1])
+    """dy and x (..., C); the rest are float32 values per channel, statistics, and eps."""
+    *values, mean, var, eps = rest
+    return alike(dy, x) and channel_values(x, *values) and statistics_of(x, mean, var) and on_host(eps)
 
 
 def accepts_running(running_mean: Array, running_var: Array, mean: Array, var: Array, *numbers: Any) -> bool:
-    """Float32 (C,) each."""
-    return flat(running_mean, mean, var) and flat(running_var, mean, var) and on_host(*numbers)
+    """Float32 (C,) each, and statistics of as many channels."""
+    return flat(running_mean, running_var) and statistics_of(running_mean, mean, var) and on_host(*numbers)
 
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -150,7 +164,7 @@ def move_running(
     running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float, correction: float
 ) -> None:
     """The running statistics (C,), in place: one launch in place of eight."""
-    mean, var = contiguous(mean), contiguous(var)
+    mean, var = in_float64(mean, var)
     weights = (np.float32(1 - momentum), np.float32(momentum), np.float32(momentum * correction))
     width = mean.size
     launch(MODULE, "move_running", line_of(width), running_mean, running_var, mean, var, *weights, np.int32(width))

@@ -13,24 +13,24 @@ __global__ void dropout(const T* __restrict__ x, index_t n, float rate, float sc
     const index_t threads = index_t(gridDim.x) * blockDim.x;
     for (index_t block = index_t(blockIdx.x) * blockDim.x + threadIdx.x; 4 * block < n; block += threads) {
         const Words drawn = philox(unsigned(block), stream, unsigned(now), unsigned(now >> 32), key0, key1);
-        float factor[4];
+        bool kept[4];
 #pragma unroll
         for (int v = 0; v < 4; ++v) {
             // 24 bits: every value is exact in float32, as in gpucnn.random.uniform
             const float u = float(drawn.word[v] >> 8) * (1.0f / 16777216.0f);
-            factor[v] = u >= rate ? scale : 0.0f;
+            kept[v] = u >= rate;
         }
         const index_t i = 4 * block;
         if (V == 4 && i + 4 <= n) {
             float value[4];
             load<4>(x + i, value);
 #pragma unroll
-            for (int v = 0; v < 4; ++v) value[v] *= factor[v];  // a product, so that NaN is not dropped
+            for (int v = 0; v < 4; ++v) value[v] = kept[v] ? value[v] * scale : 0.0f;
             store<4>(y + i, value);
         } else {
 #pragma unroll
             for (int v = 0; v < 4; ++v) {
-                if (i + v < n) narrow(widen(x[i + v]) * factor[v], y[i + v]);
+                if (i + v < n) narrow(kept[v] ? widen(x[i + v]) * scale : 0.0f, y[i + v]);
             }
         }
     }

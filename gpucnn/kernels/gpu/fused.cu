@@ -26,24 +26,25 @@ struct Four {
 
     // Which one ReLU lets through and pooling takes, or -1.
     __device__ inline int taken(const Channels<V>& channels, int v) const {
-        float z[4];
+        float z[4], most;
 #pragma unroll
         for (int k = 0; k < 4; ++k) z[k] = channels.value(x(k, v), v);
-        const int place = first_maximum(z[0], z[1], z[2], z[3]);
-        return fmaxf(fmaxf(z[0], z[1]), fmaxf(z[2], z[3])) > 0 ? place : -1;
+        const int place = first_maximum(z[0], z[1], z[2], z[3], most);
+        return most > 0 ? place : -1;
     }
 };
 
 // Rows are lines of the output (n h/2), columns its pixels times vectors of channels.
 template <class T, int V>
 __global__ void pool_normalized(const T* __restrict__ x, const float* __restrict__ scale,
-                                const float* __restrict__ shift, const float* __restrict__ mean,
-                                const float* __restrict__ var, float eps, index_t rows, int columns, int vectors,
-                                int h, int w, T* __restrict__ y) {
+                                const float* __restrict__ shift, const double* __restrict__ mean,
+                                const double* __restrict__ var, const float* __restrict__ running_mean,
+                                const float* __restrict__ running_var, float eps, index_t rows, int columns,
+                                int vectors, int h, int w, T* __restrict__ y) {
     const int column = tile_column();
     if (column >= columns) return;
     const int j = column / vectors, channel = column % vectors * V;
-    const Channels<V> channels(mean, var, scale, shift, eps, channel);
+    const Channels<V> channels({mean, var, running_mean, running_var}, scale, shift, eps, channel);
     const index_t pixel = index_t(vectors) * V, line = w * pixel;
     const Rows mine = interleaved_rows(rows);
     for (index_t row = mine.first; row < mine.stop; row += mine.step) {
@@ -64,15 +65,17 @@ __global__ void pool_normalized(const T* __restrict__ x, const float* __restrict
 }
 
 // Rows are windows (n h/2 w/2), columns vectors of channels -> partial (slabs, 2, width): sums of dz and of dz xhat.
+// Pixels that pooling drops have dz = 0 and count as 0 xhat, so that one of them that is not finite shows, as it does
+// where the passes are taken one by one.
 template <class T, int V>
-__global__ void __launch_bounds__(BLOCK, 2) pool_grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-                               const float* __restrict__ shift, const float* __restrict__ mean,
-                               const float* __restrict__ var, float eps, index_t rows, int width, int h, int w,
-                               double* __restrict__ partial) {
+__global__ void __launch_bounds__(BLOCK, 2)
+    pool_grad_sums(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
+                   const float* __restrict__ shift, const double* __restrict__ mean, const double* __restrict__ var,
+                   float eps, index_t rows, int width, int h, int w, double* __restrict__ partial) {
     const int column = tile_column() * V;
     double total[2 * V] = {};
     if (column < width) {
-        const Channels<V> channels(mean, var, scale, shift, eps, column);
+        const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, column);
         const index_t pixel = width, line = w * pixel;
         const Rows mine = segment_rows(rows, gridDim.y, blockIdx.y);
         index_t left = count_rows(mine);
@@ -88,17 +91,32 @@ __global__ void __launch_bounds__(BLOCK, 2) pool_grad_sums(const T* __restrict__
 #pragma unroll
                 for (int v = 0; v < V; ++v) {
                     const int place = four.taken(channels, v);
-                    const float there = place < 2 ? (place == 1 ? four.x(1, v) : four.x(0, v))
-                                                  : (place == 3 ? four.x(3, v) : four.x(2, v));
-                    const float dz = place < 0 ? 0.0f : d[v];
-                    sum[v] += dz;
-                    products[v] += dz * ((there - channels.mean[v]) * channels.inv[v]);
+                    sum[v] += place < 0 ? 0.0f : d[v];
+#pragma unroll
+                    for (int p = 0; p < 4; ++p) {
+                        const float dz = p == place ? d[v] : 0.0f;
+                        products[v] += dz * ((four.x(p, v) - channels.mean[v]) * channels.inv[v]);
+                    }
                 }
             }
 #pragma unroll
             for (int v = 0; v < V; ++v) {
                 total[v] += sum[v];
                 total[V + v] += products[v];
+            }
+        }
+        const Statistics given = {mean, var, nullptr, nullptr};
+#pragma unroll
+        for (int v = 0; v < V; ++v) total[V + v] = given.corrected(total[V + v], total[v], column + v, channels.inv[v]);
+        if (h % 2 || w % 2) {  // pixels in no window
+            const Rows lines = segment_rows(rows / (index_t(h / 2) * (w / 2)) * h, gridDim.y, blockIdx.y);
+            for (index_t row = lines.first; row < lines.stop; row += lines.step) {
+                for (int q = row % h < h / 2 * 2 ? w / 2 * 2 : 0; q < w; ++q) {
+                    float value[V];
+                    load<V>(x + (row * w + q) * pixel + column, value);
+#pragma unroll
+                    for (int v = 0; v < V; ++v) total[V + v] += 0.0f * (value[v] - channels.mean[v]);
+                }
             }
         }
     }
@@ -108,20 +126,22 @@ __global__ void __launch_bounds__(BLOCK, 2) pool_grad_sums(const T* __restrict__
 // Rows are lines of windows, with the half windows at the edge, whose pixels no gradient reaches but through the means.
 template <class T, int V>
 __global__ void pool_grad_apply(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
-                                const float* __restrict__ shift, const float* __restrict__ mean,
-                                const float* __restrict__ var, const float* __restrict__ sums, float eps,
+                                const float* __restrict__ shift, const double* __restrict__ mean,
+                                const double* __restrict__ var, const float* __restrict__ sums, float eps,
                                 index_t values, index_t rows, int columns, int vectors, int h, int w,
                                 T* __restrict__ dx) {
     const int column = tile_column();
     if (column >= columns) return;
     const int j = column / vectors, channel = column % vectors * V, lines = (h + 1) / 2;
-    const Channels<V> channels(mean, var, scale, shift, eps, channel);
+    const Channels<V> channels({mean, var, nullptr, nullptr}, scale, shift, eps, channel);
     const index_t pixel = index_t(vectors) * V, line = w * pixel;
-    float mean_dz[V], mean_product[V];
+    const Statistics given = {mean, var, nullptr, nullptr};
+    float mean_dz[V], pull[V];  // as in batchnorm.cu
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-        mean_dz[v] = sums[channel + v] / float(values);
-        mean_product[v] = sums[pixel + channel + v] / float(values);
+        pull[v] = channels.inv[v] * (sums[pixel + channel + v] / float(values));
+        const float low = pull[v] - pull[v] == 0 ? pull[v] * given.low_of(channel + v) : 0.0f;
+        mean_dz[v] = sums[channel + v] / float(values) - low;
     }
     const Rows mine = interleaved_rows(rows);
     for (index_t row = mine.first; row < mine.stop; row += mine.step) {
@@ -142,8 +162,7 @@ __global__ void pool_grad_apply(const T* __restrict__ dy, const T* __restrict__ 
 #pragma unroll
             for (int v = 0; v < V; ++v) {
                 const float dz = place[v] == k ? d[v] : 0.0f;
-                const float xhat = (four.x(k, v) - channels.mean[v]) * channels.inv[v];
-                out[v] = channels.slope[v] * (dz - mean_dz[v] - xhat * mean_product[v]);
+                out[v] = channels.slope[v] * (dz - mean_dz[v] - (four.x(k, v) - channels.mean[v]) * pull[v]);
             }
             store<V>(dx + at + k % 2 * pixel + k / 2 * line, out);
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.kernels.arguments import statistics
 from gpucnn.kernels.gpu import batchnorm, pooling
 from gpucnn.kernels.gpu.arguments import channel_values, on_host
 from gpucnn.kernels.gpu.compile import Module, instances
@@ -30,7 +31,7 @@ def _pooled(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: 
     storage, wide = vectors(c, x, y)
     rows, columns, count = n * (h // 2), w // 2 * (c // wide), c // wide
     sizes = (np.int64(rows), np.int32(columns), np.int32(count), np.int32(h), np.int32(w))
-    channels = (scale, shift, mean, var, np.float32(eps))
+    channels = (scale, shift, *batchnorm.either(mean, var), np.float32(eps))
     launch(MODULE, f"pool_normalized<{storage}>", table_of(rows, columns), x, *channels, *sizes, y)
     return y
 
@@ -42,14 +43,15 @@ def accepts_train(x: Array, scale: Array, shift: Array, eps: Any, *window: Any) 
 
 def accepts_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: Any, *window: Any) -> bool:
     """The same with statistics."""
-    return pooling.accepts(x, *window) and channel_values(x, scale, shift, mean, var) and on_host(eps)
+    return accepts_train(x, scale, shift, eps, *window) and statistics(x, mean, var)
 
 
 def accepts_grad(
     dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: Any, *window: Any
 ) -> bool:
-    """What the gradient of pooling accepts, and float32 per channel."""
-    return pooling.accepts_max_grad(dy, x, *window) and channel_values(x, scale, shift, mean, var) and on_host(eps)
+    """What the gradient of pooling accepts, float32 per channel, and variances."""
+    values = channel_values(x, scale, shift) and statistics(x, mean, var) and on_host(eps)
+    return pooling.accepts_max_grad(dy, x, *window) and values
 
 
 def relu_max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Padding) -> Array:
@@ -95,7 +97,8 @@ def batchnorm_relu_max_pool2d_grad(
         y = batchnorm.batchnorm_relu_eval(x, scale, shift, mean, var, eps)
         dz = pooling.max_pool2d_grad(dy, y, kernel, stride, padding)
         return batchnorm.batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)
-    dy, x, scale, shift, mean, var = map(contiguous, (dy, x, scale, shift, mean, var))
+    dy, x, scale, shift = map(contiguous, (dy, x, scale, shift))
+    mean, var = batchnorm.in_float64(mean, var)
     n, h, w, c = x.shape
     dx = empty(x.shape, x.dtype)
     storage, wide = vectors(c, dy, x, dx)

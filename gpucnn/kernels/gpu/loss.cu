@@ -45,7 +45,8 @@ __global__ void softmax_rows(const T* __restrict__ logits, const index_t* __rest
         }
         if (lane == 0) {
             const float log_total = logf(total);
-            double loss = -double(base) * (double(plain) - double(classes) * log_total);
+            // without smoothing a logit of minus infinity costs nothing where it is not asked for
+            double loss = base > 0 ? -double(base) * (double(plain) - double(classes) * log_total) : 0.0;
             if (label >= 0 && label < classes) loss -= double(sure) * ((widen(z[label]) - top) - log_total);
             losses[row] = loss;
         }
@@ -59,7 +60,7 @@ __device__ inline bool beats(float value, int k, float best, int best_k) {
     return value > best || ((nan || value == best) && k < best_k);
 }
 
-// logits, labels -> hits (n): 1 where the row has its first maximum at the label.
+// logits, labels -> hits (n): 1 where the row has its first maximum at the label, and no NaN.
 template <class T>
 __global__ void correct_rows(const T* __restrict__ logits, const index_t* __restrict__ labels, index_t n, int classes,
                              float* __restrict__ hits) {
@@ -82,6 +83,6 @@ __global__ void correct_rows(const T* __restrict__ logits, const index_t* __rest
                 place = k;
             }
         }
-        if (lane == 0) hits[row] = place == labels[row] ? 1.0f : 0.0f;
+        if (lane == 0) hits[row] = place == labels[row] && best == best ? 1.0f : 0.0f;
     }
 }

@@ -3,7 +3,7 @@
 // Rows of the grid are lines of the output (for gradients: of the input), columns are pixels times vectors of channels.
 // Gradients gather: a thread owns a pixel and asks every window over it, so no two threads write to one place and the
 // sum has one order.  The usual windows, 2x2 that tile the image, have kernels of their own, four pixels to a thread.
-// The border counts as minus infinity.  NaN wins forward, and then nobody does backward.
+// The border is in no window.  NaN is larger than any number, forward and backward.
 // RELU: of max(x, 0), which commutes with the maximum; backward the maximum has to be above 0.
 
 #include "vector.cuh"
@@ -105,26 +105,24 @@ __global__ void __launch_bounds__(BLOCK, 8)
     }
 }
 
-// Whether the value at tap (m0, n0) is its window's first maximum, lane by lane: above all before, not below any after.
+// Whether the value at tap (m0, n0) is its window's first maximum, lane by lane: it beats all before, and none after
+// beats it.
 template <int V, bool RELU, class T>
 __device__ inline void wins(const T* image, const Windows& s, int channels, int channel, int i, int j, int m0,
                             int n0, const float (&value)[V], bool (&won)[V]) {
 #pragma unroll
-    for (int v = 0; v < V; ++v) won[v] = RELU ? value[v] > 0 : value[v] == value[v];
+    for (int v = 0; v < V; ++v) won[v] = !RELU || value[v] > 0;
     for (int m = 0; m < s.kh; ++m) {
         for (int n = 0; n < s.kw; ++n) {
-            if (m == m0 && n == n0) continue;
-            const bool earlier = m < m0 || (m == m0 && n < n0);
             const int p = i * s.sh - s.top + m, q = j * s.sw - s.left + n;
+            if ((m == m0 && n == n0) || p < 0 || p >= s.h || q < 0 || q >= s.w) continue;
+            const bool earlier = m < m0 || (m == m0 && n < n0);
             float other[V];
-            if (p >= 0 && p < s.h && q >= 0 && q < s.w) {
-                load<V>(image + ((index_t(p) * s.w + q) * channels + channel) * V, other);
-            } else {
+            load<V>(image + ((index_t(p) * s.w + q) * channels + channel) * V, other);
 #pragma unroll
-                for (int v = 0; v < V; ++v) other[v] = LOWEST;
+            for (int v = 0; v < V; ++v) {
+                won[v] = won[v] && (earlier ? beats(value[v], other[v]) : !beats(other[v], value[v]));
             }
-#pragma unroll
-            for (int v = 0; v < V; ++v) won[v] = won[v] && (earlier ? other[v] < value[v] : other[v] <= value[v]);
         }
     }
 }
@@ -184,8 +182,9 @@ __global__ void max_pool_2x2_grad(const T* __restrict__ dy, const T* __restrict_
             load<V>(dy + (((image * (h / 2) + i) * (w / 2) + j) * channels + channel) * V, gradient);
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                const float most = fmaxf(fmaxf(a[v], b[v]), fmaxf(c[v], d[v]));
-                const int place = RELU && !(most > 0) ? -1 : first_maximum(a[v], b[v], c[v], d[v]);
+                float most;
+                int place = first_maximum(a[v], b[v], c[v], d[v], most);
+                if (RELU && !(most > 0)) place = -1;
                 a[v] = place == 0 ? gradient[v] : 0.0f;
                 b[v] = place == 1 ? gradient[v] : 0.0f;
                 c[v] = place == 2 ? gradient[v] : 0.0f;

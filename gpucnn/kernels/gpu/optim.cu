@@ -45,14 +45,19 @@ __global__ void momentum(float* __restrict__ w, const float* __restrict__ g, flo
 template <int V>
 __global__ void lerp(float* __restrict__ a, const float* __restrict__ w, index_t n, double fraction,
                      const double* __restrict__ fraction_at) {
-    const float part = float(fraction_at ? *fraction_at : fraction);
+    const double whole = fraction_at ? *fraction_at : fraction;
+    const bool near = whole < 0.5;  // computed from the nearer end
+    const float part = float(near ? whole : 1.0 - whole);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
         float average[W], weight[W];
         load<W>(a + i, average);
         load<W>(w + i, weight);
 #pragma unroll
-        for (int v = 0; v < W; ++v) average[v] += part * (weight[v] - average[v]);
+        for (int v = 0; v < W; ++v) {
+            const float apart = weight[v] - average[v];
+            average[v] = near ? average[v] + part * apart : weight[v] - part * apart;
+        }
         store<W>(a + i, average);
     });
 }
@@ -78,11 +83,11 @@ __global__ void adam(float* __restrict__ w, const float* __restrict__ g, float* 
         const index_t t = step_at ? *step_at : step;
         shared[0] = float(decoupled ? 1.0 - rate * weight_decay : 1.0);
         shared[1] = float(rate / (1.0 - power(beta1, t)));
-        shared[2] = float(1.0 / (1.0 - power(beta2, t)));
+        shared[2] = float(1.0 / sqrt(1.0 - power(beta2, t)));
     }
     __syncthreads();
     const float keep = shared[0], scale = shared[1], correction = shared[2];
-    const float decay = decoupled ? 0.0f : float(weight_decay), tiny = float(eps);
+    const float decay = float(weight_decay), tiny = float(eps);
     const float b1 = float(beta1), b2 = float(beta2), rest1 = float(1.0 - beta1), rest2 = float(1.0 - beta2);
     each<V>(n, [=](auto width, index_t i) {
         constexpr int W = decltype(width)::value;
@@ -93,10 +98,10 @@ __global__ void adam(float* __restrict__ w, const float* __restrict__ g, float* 
         load<W>(v2 + i, second);
 #pragma unroll
         for (int v = 0; v < W; ++v) {
-            const float d = grad[v] + decay * weight[v];
+            const float d = decoupled ? grad[v] : grad[v] + decay * weight[v];
             first[v] = b1 * first[v] + rest1 * d;
-            second[v] = b2 * second[v] + rest2 * (d * d);
-            weight[v] = keep * weight[v] - scale * first[v] / (sqrtf(second[v] * correction) + tiny);
+            second[v] = b2 * second[v] + rest2 * d * d;
+            weight[v] = keep * weight[v] - scale * first[v] / (sqrtf(second[v]) * correction + tiny);
         }
         store<W>(m + i, first);
         store<W>(v2 + i, second);

@@ -75,6 +75,6 @@ __global__ void adapt(float* __restrict__ scale, index_t* __restrict__ good, con
     const index_t counted = *finite ? *good + 1 : 0;
     const bool enough = counted >= interval;
     const float next = *scale * (*finite ? (enough ? 2.0f : 1.0f) : 0.5f);
-    *scale = fminf(fmaxf(next, smallest), largest);
+    *scale = next < smallest ? smallest : next > largest ? largest : next;
     *good = enough ? 0 : counted;
 }

@@ -21,13 +21,15 @@ __device__ inline Span windows_over(int pixel, int before, int kernel, int strid
     return {past < 0 ? 0 : past / stride, last < windows ? last : windows - 1};
 }
 
-// Which of a 2x2 window's values, row by row, is its first maximum; -1 where one of them is NaN.
-__device__ inline int first_maximum(float a, float b, float c, float d) {
-    if (a != a || b != b || c != c || d != d) return -1;
+// Whether a value is larger than the best so far; NaN is larger than any number.
+__device__ inline bool beats(float value, float best) { return value > best || (value != value && best == best); }
+
+// Which of a 2x2 window's values, row by row, is its first maximum, and what that is.
+__device__ inline int first_maximum(float a, float b, float c, float d, float& best) {
     int place = 0;
-    float best = a;
-    if (b > best) best = b, place = 1;
-    if (c > best) best = c, place = 2;
-    if (d > best) place = 3;
+    best = a;
+    if (beats(b, best)) best = b, place = 1;
+    if (beats(c, best)) best = c, place = 2;
+    if (beats(d, best)) best = d, place = 3;
     return place;
 }

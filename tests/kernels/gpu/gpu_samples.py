@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from kernel_samples import BIG, SMALL, Op, Sample
-from outcomes import is_float
+from outcomes import WIDE_RESULTS, is_float
 
 from gpucnn import losses, metrics
 from gpucnn.data.augment import colour, crop_flip, warp
@@ -310,7 +310,8 @@ def result_types(op: Op, args: tuple[Any, ...], count: int) -> list[np.dtype]:
         return [single] * count
     stored = args[STORED[op][0]].dtype
     small = SMALL_RESULTS.get(op, tuple(range(1, count)))
-    return [single if i in small else stored for i in range(count)]
+    types = [single if i in small else stored for i in range(count)]
+    return [np.dtype("float64") if i in WIDE_RESULTS.get(op, ()) else kind for i, kind in enumerate(types)]
 
 
 def stored_between(op: Op, args: tuple[Any, ...]) -> bool:
@@ -321,7 +322,9 @@ def stored_between(op: Op, args: tuple[Any, ...]) -> bool:
     return normalised and args[0].dtype == np.float16 and args[-3:] != ((2, 2), (2, 2), ((0, 0), (0, 0)))
 
 
-TOLERANCES = {np.dtype("float16"): 1e-3, np.dtype("float32"): 2e-5, np.dtype("uint8"): 5e-3}
+TOLERANCES = {
+    np.dtype("float16"): 1e-3, np.dtype("float32"): 2e-5, np.dtype("float64"): 2e-5, np.dtype("uint8"): 5e-3,
+}  # fmt: skip
 
 
 def close(got: np.ndarray, wanted: np.ndarray, tolerance: float = 0.0) -> None:

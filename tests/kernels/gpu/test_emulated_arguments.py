@@ -187,7 +187,9 @@ def test_relu_hides_nothing(shape, value, emulator) -> None:
         for joint in (fusion.relu_max_pool2d, fusion.batchnorm_relu_max_pool2d_eval):
             lines = args[1:] if joint is fusion.batchnorm_relu_max_pool2d_eval else ()
             assert np.isnan(KERNELS[joint](image, *lines, *TILES)).all()
-    assert np.isnan(KERNELS[dropout.dropout](np.full(9, np.nan, np.float32), 0.5, 1, 2, 3)).all()
+    dropped = KERNELS[dropout.dropout](np.full(9, value, np.float32), 0.5, 1, 2, 3)
+    kept = dropout.dropout(np.ones(9, np.float32), 0.5, 1, 2, 3) != 0
+    np.testing.assert_array_equal(dropped, np.where(kept, value, 0))
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])
@@ -241,14 +243,13 @@ def test_labels_and_indices_of_every_kind(kind, emulator) -> None:
     assert len(emulator.launched) == 5  # rows, their sum, rows, their sum, gather
 
 
-def test_nan_wins_as_in_argmax(emulator) -> None:
+def test_a_row_with_nan_is_never_right(emulator) -> None:
     scores = RNG.standard_normal((40, 37)).astype(np.float32)
-    scores[np.arange(40), RNG.integers(0, 37, 40)] = np.nan
-    scores[:20, 35] = np.nan
-    scores[3] = -np.inf
-    for shift in range(5):
-        labels = (scores.argmax(axis=1) + (np.arange(40) % 5 == shift)) % 37
-        assert KERNELS[metrics.count_correct](scores, labels) == 32
+    scores[np.arange(30), RNG.integers(0, 37, 30)] = np.nan
+    scores[3] = np.nan
+    scores[33], scores[34, 5] = -np.inf, np.inf
+    labels = scores.argmax(axis=1)
+    assert KERNELS[metrics.count_correct](scores, labels) == metrics.count_correct(scores, labels) == 10
 
 
 def test_an_index_from_the_end(emulator) -> None:

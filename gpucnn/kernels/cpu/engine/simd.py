@@ -12,9 +12,11 @@ LLVM splits the vectors; the code stays right.
     spread(address, i)               the float at i in all lanes
     transpose(a, step, b, step)      sixteen rows of sixteen floats become columns
     above_zero(a, b)                 b where a > 0, else 0
+    by_sign(a, x, y)                 x where a > 0, else y
     positive(a)                      max(a, 0), and NaN stays NaN
     larger(a, b)                     max(a, b), and NaN where either is
     at_least(a, b, x, y)             x where a >= b, else y
+    first_of(a, b, x, y)             x where a >= b or a is NaN, else y: NaN is the largest
 """
 
 import operator
@@ -146,6 +148,17 @@ def above_zero(typingctx, a, b):
 
 
 @intrinsic
+def by_sign(typingctx, a, x, y):
+    """x where a > 0, else y."""
+
+    def generate(context, builder, signature, args):
+        zero = ir.Constant(VECTOR, [0.0] * LANES)
+        return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], args[2])
+
+    return float32x16(float32x16, float32x16, float32x16), generate
+
+
+@intrinsic
 def positive(typingctx, a):
     """max(a, 0) in one instruction; NaN stays NaN."""
 
@@ -174,6 +187,18 @@ def at_least(typingctx, a, b, x, y):
 
     def generate(context, builder, signature, args):
         return builder.select(builder.fcmp_ordered(">=", args[0], args[1]), args[2], args[3])
+
+    return float32x16(float32x16, float32x16, float32x16, float32x16), generate
+
+
+@intrinsic
+def first_of(typingctx, a, b, x, y):
+    """x where a >= b or a is NaN, else y."""
+
+    def generate(context, builder, signature, args):
+        a, b, x, y = args
+        larger = builder.or_(builder.fcmp_ordered(">=", a, b), builder.fcmp_unordered("uno", a, a))
+        return builder.select(larger, x, y)
 
     return float32x16(float32x16, float32x16, float32x16, float32x16), generate
 
