@@ -5,9 +5,9 @@ An equation stands beside its layer, in Python's syntax:
     y[e,i,j,f] = sum[m,n,c](x[e, i*sh + m - top, j*sw + n - left, c] * w[f,m,n,c]) + b[f]     # (L1, L3) conv2d
 
 Indices count from 0 and ``e`` is the example in the batch.  ``sum[m,n](...)`` runs over all values that the indices
-have in the arrays they stand alone in, or up to ``sum[m:kh](...)``; ``mean``, ``max`` and ``argmax`` likewise.  An index outside
-of an array leaves the term out.  ``...`` stands for all leading axes.  A left side that is none of the layer's arrays
-defines a name for the other equations.
+have in the arrays they stand alone in, or up to ``sum[m:kh](...)``; ``mean``, ``max`` and ``argmax`` likewise.
+An index outside of an array leaves the term out.  ``...`` stands for all leading axes.  A left side that is none of
+the layer's arrays defines a name for the other equations.
 """
 
 import ast
@@ -53,7 +53,8 @@ def read(text: str, numbers: Mapping[str, float], shapes: Mapping[str, Shape]) -
         (assignment,) = ast.parse(equation.strip()).body
         assert isinstance(assignment, ast.Assign)
         left = assignment.targets[0]
-        assert isinstance(left, ast.Subscript) and isinstance(left.value, ast.Name)
+        assert isinstance(left, ast.Subscript)
+        assert isinstance(left.value, ast.Name)
         name = left.value.id
         if name[0] == "d" and name[1:] in shapes and name not in shapes:
             return None
@@ -111,7 +112,8 @@ class Reader:
         ranges: list[Tree] = []
         for index in indices:
             if isinstance(index, ast.Slice):
-                assert isinstance(index.lower, ast.Name) and isinstance(index.upper, ast.Name)
+                assert isinstance(index.lower, ast.Name)
+                assert isinstance(index.upper, ast.Name)
                 ranges.append([index.lower.id, int(self.numbers[index.upper.id])])
             else:
                 name = ast.unparse(index)
@@ -123,13 +125,11 @@ class Reader:
         wanted = ["rest"] if index == "..." else ["index", index]
         for _, name, indices in (part for part in walk(tree) if part[0] == "array" and part[1] in self.shapes):
             if wanted in indices:
-                shape = self.shapes[name]
-                return list(shape[: len(shape) - len(indices) + 1]) if index == "..." else self.axis(name, indices, wanted)
+                shape, behind = self.shapes[name], len(indices) - 1
+                return (
+                    list(shape[: len(shape) - behind]) if index == "..." else shape[indices.index(wanted) - behind - 1]
+                )
         raise ValueError(f"{index} indexes no array alone")
-
-    def axis(self, name: str, indices: list[Tree], wanted: Tree) -> int:
-        """The size of the axis that an index stands alone in, counted from the end where ``...`` comes first."""
-        return int(self.shapes[name][indices.index(wanted) - len(indices)])
 
     def combine(self, operator: str, left: Tree | None, right: Tree | None) -> Tree | None:
         """An operation, done where both sides are numbers and left out where it changes nothing."""

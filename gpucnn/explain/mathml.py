@@ -65,7 +65,9 @@ class Writer:
         if operator == "-" and left == ["number", 0]:
             return f"<mrow><mo>−</mo>{self.write(right, 2)}</mrow>"
         sign = {"*": "·", "-": "−", "%": " mod "}.get(operator, operator)
-        return f"<mrow>{self.write(left, binding)}<mo>{sign}</mo>{self.write(right, binding + (operator != '+'))}</mrow>"
+        return (
+            f"<mrow>{self.write(left, binding)}<mo>{sign}</mo>{self.write(right, binding + (operator != '+'))}</mrow>"
+        )
 
     def loop(self, kind: str, names: list[str], body: Tree) -> str:
         """A sum, a mean or the largest, over indices."""

@@ -128,18 +128,28 @@ class Net { // the numbers of one recorded step; `changed` replaces some of its 
       return (env) => { const left = a(env), right = b(env); return left === undefined || right === undefined ? undefined : f(left, right); };
     }
     if (kind === "array") return this.reference(layer, first, second);
-    const body = this.compile(layer, third);
-    return (env) => {
-      let sum = 0, best = -Infinity, place = 0, winner = 0;
-      for (const inner of this.cases(second, env)) {
-        const value = body(inner);
+    const body = this.compile(layer, third), ranges = second, last = second.length - 1;
+    let sum, best, place, winner;
+    const vary = (depth, env) => {
+      const [name, size] = ranges[depth], all = Array.isArray(size) ? indicesOf(size) : null, count = all ? all.length : size;
+      for (let i = 0; i < count; i++) {
+        env[name] = all ? all[i] : i;
+        if (depth < last) { vary(depth + 1, env); continue; }
+        const value = body(env);
         if (value !== undefined) {
           sum += value;
           if (value > best) { best = value; winner = place; }
         }
         place++;
       }
-      return first === "sum" ? sum : first === "mean" ? sum / place : first === "max" ? best : winner;
+    };
+    return (env) => {
+      const outer = [sum, best, place, winner]; // a definition may call this loop for another index
+      sum = 0; best = -Infinity; place = 0; winner = 0;
+      vary(0, env);
+      const found = first === "sum" ? sum : first === "mean" ? sum / place : first === "max" ? best : winner;
+      [sum, best, place, winner] = outer;
+      return found;
     };
   }
 
@@ -681,10 +691,10 @@ function lens(tensor, symbol, index) { // the neighbourhood as a table, for keys
       button.textContent = show(value, 3);
       const colour = mix(value, limit);
       button.style.background = `rgb(${colour.map(Math.round)})`;
-      button.style.color = luminance(colour) > 0.36 ? "#111" : "#fff";
+      button.style.color = luminance(colour) > 0.179 ? "#000" : "#fff";
       button.tabIndex = chosen ? 0 : -1;
       button.setAttribute("aria-pressed", String(chosen));
-      button.setAttribute("aria-label", `${cellName(state.net, tour[state.at].layer, symbol, at)} is ${show(value, 4)}`);
+      button.setAttribute("aria-label", `${show(value, 3)}, ${cellName(state.net, tour[state.at].layer, symbol, at)}`);
       button.onclick = () => { select(symbol, at); focusLens(); };
       cell.append(button);
     }
@@ -707,7 +717,8 @@ function range(middle, size, reach) {
   return Array.from({ length: Math.min(size, 2 * reach + 1) }, (_, i) => first + i);
 }
 function heading(text, scope = "col") {
-  const cell = document.createElement("th");
+  const cell = document.createElement(text === "" ? "td" : "th");
+  if (text === "") return cell;
   cell.textContent = text;
   cell.scope = scope;
   return cell;

@@ -111,7 +111,9 @@ def packed(content: bytes) -> str:
 
 def build(recordings: Sequence[Recording], subject: Subject) -> str:
     """The page of these steps, which follow each other."""
-    numbers = sum(array.size for step in recordings for layer in step.layers.values() for array in layer.arrays.values())
+    numbers = sum(
+        array.size for step in recordings for layer in step.layers.values() for array in layer.arrays.values()
+    )
     store = Store("float32" if numbers <= 2 * EXACT_UP_TO else "float16")  # x and y of neighbours are the same
     first = recordings[0]
     facts = {

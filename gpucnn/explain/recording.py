@@ -79,7 +79,7 @@ def record(
     x: Array,
     labels: Array,
     *,
-    lr: float = 0.01,
+    lr: float = 0.001,
     steps: int = 1,
     loss: Callable[..., tuple[Array, Array]] = softmax_cross_entropy,
 ) -> list[Recording]:
@@ -187,7 +187,8 @@ def complete(found: LayerRecord, layer: Layer, layers: dict[str, LayerRecord]) -
     for symbol, value in layer.symbols().items():
         if isinstance(value, Parameter):
             found.arrays[symbol] = to_host(value.data).copy()
-            found.paths[symbol] = next(name for name, own in layer.parameters().items() if own is value)
+            local = next(name for name, own in layer.parameters().items() if own is value)
+            found.paths[symbol] = f"{found.name}.{local}".lstrip(".")
             if value.trainable:
                 found.arrays[f"d{symbol}"] = to_host(value.grad).copy()
         elif isinstance(value, Layer):
@@ -224,4 +225,3 @@ def loss_record(
     found = LayerRecord("loss", loss.__name__, arrays, numbers={"images": len(scores), "size": scores.size})
     read_all(found, EQUATIONS.get(loss, ()), {symbol: array.shape for symbol, array in arrays.items()})
     return found
-

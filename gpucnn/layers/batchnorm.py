@@ -114,7 +114,7 @@ class BatchNorm(Layer):
         scale_group, shift_group: their parameter groups (``parameter.GROUPS``); "frozen" keeps the scale at 1.
     """
 
-    equations = (
+    equations: tuple[str, ...] = (
         "mean[c] = mean[...](x[...,c])  # (L23) batchnorm",
         "var[c] = mean[...]((x[...,c] - mean[c])**2)  # (L23) batchnorm",
         "s[c] = sqrt(var[c] + eps)  # (L23) batchnorm",

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from evaluator import Evaluator, elements
 
-from gpucnn import losses
-from gpucnn.checks.gradcheck import LAYERS, LOSSES, spaced
+from gpucnn.checks.gradcheck import LAYERS, spaced
 from gpucnn.explain import record
 from gpucnn.explain.recording import LayerRecord, Recording
 from gpucnn.layers import Layer
