@@ -17,11 +17,10 @@ async function unpack(id) { // text of the page -> its bytes
 
 async function readTensors() {
   const planes = await unpack("blob");
-  const size = facts.dtype === "float16" ? 2 : 4, count = facts.total;
-  const bytes = new Uint8Array(size * count);
-  for (let place = 0; place < size; place++)
-    for (let i = 0, from = place * count; i < count; i++) bytes[i * size + place] = planes[from + i];
-  masks = planes.subarray(size * count);
+  const { width, total } = facts, size = width === 2 ? 2 : 4, bytes = new Uint8Array(size * total);
+  for (let place = 0; place < width; place++)
+    for (let i = 0, from = place * total; i < total; i++) bytes[i * size + place + size - width] = planes[from + i];
+  masks = planes.subarray(width * total);
   if (size === 4) return new Float32Array(bytes.buffer);
   return Float32Array.from(new Uint16Array(bytes.buffer), fromHalf);
 }
@@ -375,6 +374,7 @@ function namesIn(tree) {
 }
 function tensorsOf(stop) { // [symbol, made here]
   const equations = equationsOf(stop), names = new Set();
+  if (!equations.length) return Object.keys(steps[0].tensors[stop.layer]).map((name) => [name, false]); // an unknown loss
   const made = equations.filter((e) => !defines(stop.layer, e.name)).map((e) => e.name);
   equations.forEach((e) => namesIn(e.tree).forEach((name) => { if (!defines(stop.layer, name)) names.add(name); }));
   made.forEach((name) => names.delete(name));
@@ -728,6 +728,7 @@ function luminance([r, g, b]) {
   return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
 }
 
+const PRECISION = { 2: " A page of so many numbers keeps three digits of each.", 3: " A page of so many numbers keeps five digits of each.", 4: "" }[facts.width];
 const FIRST = 60; // terms listed before one asks for all
 function termTable(layer, symbol, index, recorded) {
   const { net } = state, found = termsOf(net, layer, symbol, index), holder = document.createElement("div");
@@ -776,7 +777,7 @@ function termTable(layer, symbol, index, recorded) {
   const off = Math.abs(found.total - recorded) > 1e-3 * scale;
   const check = Object.assign(document.createElement("div"), { className: `check${off ? " off" : ""}` });
   check.textContent = symbol in steps[state.step].tensors[layer]
-    ? `The trainer computed ${show(recorded, 6)}. This page adds up to ${show(found.total, 6)}: a difference of ${show(Math.abs(found.total - recorded), 2)}.`
+    ? `The trainer computed ${show(recorded, 6)}. This page adds up to ${show(found.total, 6)}: a difference of ${show(Math.abs(found.total - recorded), 2)}.${PRECISION}`
     : `This page computes ${show(found.total, 6)}.`;
   holder.append(check);
   const actions = document.createElement("div");
@@ -906,6 +907,7 @@ function header() {
   $("title").textContent = `${model} learns from one image`;
   $("subtitle").textContent = `${subject.image}. One step of training, number by number: forward, loss, backward, update. Click any number.`;
   const logits = open(steps[state.step].tensors[LOSS].x), n = logits.shape[1];
+  if (logits.shape.length !== 2 || n !== classes.length) return; // no scores of classes
   const row = logits.data.subarray(state.example * n, (state.example + 1) * n), top = Math.max(...row);
   const e = Array.from(row, (z) => Math.exp(z - top)), total = e.reduce((a, b) => a + b, 0);
   const order = e.map((v, i) => [v / total, i]).sort((a, b) => b[0] - a[0]).slice(0, 3);

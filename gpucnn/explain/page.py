@@ -1,7 +1,8 @@
 """A recording as one HTML file that asks for nothing else: the tensors, the equations, and a script that adds up.
 
-Tensors lie one after the other, as float32 where that is little and as float16 elsewhere, in units of a power of two
-for each tensor; their bytes are sorted by place, compressed (zlib) and written in base64.
+Tensors lie one after the other, each number in as many bytes as the page has room for: float32, float32 without its
+last byte, or float16 in units of a power of two for each tensor.  Bytes are sorted by place, compressed (zlib) and
+written in base64.
 """
 
 import base64
@@ -20,7 +21,7 @@ from gpucnn.explain.mathml import equation_to_mathml
 from gpucnn.explain.recording import UPDATE, LayerRecord, Recording
 from gpucnn.types import Array
 
-EXACT_UP_TO = 400_000  # numbers of a page that are kept as float32
+ROOM = {4: 400_000, 3: 1_600_000}  # bytes of a number -> how many numbers a page may have for that; of more, 2
 DERIVED = {"y": "x", "dx": "dy"}  # a tensor that may equal another one where it is not zero
 CHECKABLE = 2_000_000  # multiply-adds of a forward pass that the page repeats for a finite difference
 
@@ -51,13 +52,13 @@ class Store:
     """Tensors in one string of bytes; the same values are kept once.
 
     Attributes:
-        dtype: float32 or float16.
+        width: bytes of a number: 4, 3 or 2.
         tensors: each with its shape, and either where its values start and the power of two they are multiplied by, or
             the tensor that it equals where it is not zero and where its bits for that start, as of ReLU's y in its x.
     """
 
-    def __init__(self, dtype: str) -> None:
-        self.dtype, self.end, self.bits = dtype, 0, 0
+    def __init__(self, width: int) -> None:
+        self.width, self.end, self.bits = width, 0, 0
         self.chunks: list[Array] = []
         self.masks: list[Array] = []
         self.known: dict[bytes, dict[str, Any]] = {}
@@ -91,8 +92,9 @@ class Store:
     def add_values(self, array: Array) -> dict[str, Any]:
         """The values of a tensor; in float16 the largest is near 1."""
         largest = float(np.abs(array).max(initial=0.0))
-        exponent = int(np.frexp(largest)[1]) if self.dtype == "float16" and np.isfinite(largest) else 0
-        self.chunks.append(np.ldexp(array.astype(np.float64), -exponent).astype(self.dtype).ravel())
+        exponent = int(np.frexp(largest)[1]) if self.width == 2 and np.isfinite(largest) else 0
+        values = np.ldexp(array.astype(np.float64), -exponent).astype(np.float16 if self.width == 2 else np.float32)
+        self.chunks.append(shortened(values.ravel()) if self.width == 3 else values.ravel())
         self.end += array.size
         return {"start": self.end - array.size, "exponent": exponent}
 
@@ -101,7 +103,14 @@ class Store:
         values = np.concatenate(self.chunks)
         planes = values.view(np.uint8).reshape(-1, values.itemsize).T  # first all lowest bytes, at last all highest
         masks = b"".join(mask.tobytes() for mask in self.masks)
-        return packed(planes.tobytes() + masks)
+        return packed(planes[-self.width :].tobytes() + masks)
+
+
+def shortened(values: Array) -> Array:
+    """float32 rounded to 15 bits of mantissa, so that the last byte is zero."""
+    bits = values.view(np.uint32)
+    rounded = (bits + (0x7F + ((bits >> 8) & 1)).astype(np.uint32)) & np.uint32(0xFFFFFF00)  # ties to even
+    return np.where(np.isfinite(values), rounded, bits & np.uint32(0xFFFFFF00)).view(np.float32)
 
 
 def packed(content: bytes) -> str:
@@ -111,10 +120,9 @@ def packed(content: bytes) -> str:
 
 def build(recordings: Sequence[Recording], subject: Subject) -> str:
     """The page of these steps, which follow each other."""
-    numbers = sum(
-        array.size for step in recordings for layer in step.layers.values() for array in layer.arrays.values()
-    )
-    store = Store("float32" if numbers <= 2 * EXACT_UP_TO else "float16")  # x and y of neighbours are the same
+    arrays = (item for step in recordings for layer in step.layers.values() for item in layer.arrays.items())
+    numbers = sum(array.size for symbol, array in arrays if symbol not in ("x", "dy"))  # these are a neighbour's
+    store = Store(next((width for width, most in ROOM.items() if numbers <= most), 2))
     first = recordings[0]
     facts = {
         "subject": vars(subject),
@@ -128,7 +136,7 @@ def build(recordings: Sequence[Recording], subject: Subject) -> str:
             for step in recordings
         ],
         "checkable": subject.flops <= 2 * CHECKABLE,
-        "dtype": store.dtype,
+        "width": store.width,
     }
     facts["store"], facts["total"] = store.tensors, store.end
     place = files("gpucnn.explain")

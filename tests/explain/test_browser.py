@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from layer_recordings import recorded
 
+from gpucnn.checks.gradcheck import LAYERS
 from gpucnn.cli.main import main
+from gpucnn.explain.page import Subject, build
 
 pytestmark = pytest.mark.browser
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -127,6 +130,20 @@ def test_keys_step_through_and_move_within_a_tensor(chromium: Any, address: str)
     assert opened.page.evaluate("gpucnn.state.index")[3] == index[3] - 1
 
 
+@pytest.mark.parametrize("case", LAYERS)
+def test_whatever_gradcheck_knows_can_be_shown(chromium: Any, tmp_path: Path, case: str) -> None:
+    make, shape = LAYERS[case]
+    out = tmp_path / "layer.html"
+    out.write_text(build([recorded(make(), shape)], Subject(case, "numbers", (0.0,), (1.0,), (), 0)), encoding="utf-8")
+    opened = Opened(chromium, out.as_uri())
+    for step in range(opened.page.evaluate("gpucnn.tour.length")):
+        opened.page.evaluate(f"gpucnn.go({step})")
+        assert opened.page.locator("#tensors figure").count() >= 1
+    for kind, number, total in opened.page.evaluate(SUMS, 40):
+        assert total == pytest.approx(number, rel=1e-3, abs=1e-5), kind
+    assert opened.complaints == []
+
+
 def test_is_that_true_runs_the_network_again(chromium: Any, address: str) -> None:
     opened = Opened(chromium, address)
     opened.page.evaluate("gpucnn.follow(0, 'dw', [0, 2, 2, 0])")
@@ -137,8 +154,8 @@ def test_is_that_true_runs_the_network_again(chromium: Any, address: str) -> Non
 def test_every_sum_is_its_number(chromium: Any, address: str) -> None:
     found = Opened(chromium, address).page.evaluate(SUMS, 1000)
     assert len(found) >= 16_000
-    for kind, recorded, total in found:
-        assert total == pytest.approx(recorded, rel=1e-3, abs=1e-30), kind
+    for kind, number, total in found:
+        assert total == pytest.approx(number, rel=1e-3, abs=1e-30), kind
 
 
 def test_finite_differences_agree_with_the_gradients(chromium: Any, address: str) -> None:

@@ -47,9 +47,12 @@ class Reader:
 
     def __init__(self, page: str) -> None:
         self.facts = json.loads(bytes_of(page, "facts"))
-        content, dtype = bytes_of(page, "blob"), np.dtype(self.facts["dtype"])
-        planes = np.frombuffer(content, np.uint8, dtype.itemsize * self.facts["total"])
-        self.values = planes.reshape(dtype.itemsize, -1).T.copy().view(dtype).ravel().astype(np.float64)
+        content, width, total = bytes_of(page, "blob"), self.facts["width"], self.facts["total"]
+        planes = np.frombuffer(content, np.uint8, width * total)
+        dtype = np.dtype(np.float16 if width == 2 else np.float32)
+        whole = np.zeros((total, dtype.itemsize), np.uint8)
+        whole[:, dtype.itemsize - width :] = planes.reshape(width, -1).T
+        self.values = whole.view(dtype).ravel().astype(np.float64)
         self.masks = np.frombuffer(content, np.uint8, offset=planes.size)
 
     def tensor(self, number: int) -> Any:
