@@ -6,16 +6,22 @@ training logged, to the last digit.
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from gpucnn.cli.columns import columns
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, writing
 from gpucnn.data import Dataset, Loader, load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.inference.evaluate import evaluate
+from gpucnn.inference.predict import probabilities
+from gpucnn.layers import Layer
+from gpucnn.losses import softmax_cross_entropy
+from gpucnn.plots.report import save_report
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
@@ -28,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "which images (default: those that training tested on: validation where held out, else test)"
     parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
     parser.add_argument("--split", choices=("test", "train", "validation"), help=which)
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write pictures and an index.html into this folder")
     add_model_options(parser)
     add_data_options(parser)
 
@@ -39,7 +46,14 @@ def run(args: argparse.Namespace) -> int:
     part, dataset = chosen_images(args, config, name)
     check_data(config, dataset)
     batches = Loader(dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std)
-    result = evaluate(model, batches, tta=args.tta)
+    answers: list[Array] = []  # probabilities, where a report wants them
+
+    def loss(logits: Array, labels: Array) -> Any:
+        if args.report:
+            answers.append(probabilities(logits, backend))
+        return backend.run(softmax_cross_entropy, logits, labels)
+
+    result = evaluate(model, batches, loss, args.tta)
     report = {
         "checkpoint": str(args.checkpoint),
         "dataset": name,
@@ -53,7 +67,21 @@ def run(args: argparse.Namespace) -> int:
         "device": backend.name,
     }
     print(json.dumps(report) if args.json else as_text(report, config.model.name))
+    if args.report:
+        write_report(args.report, model, config, dataset, np.concatenate(answers), report)
     return 0
+
+
+def write_report(
+    folder: Path, model: Layer, config: Config, dataset: Dataset, answers: Array, report: dict[str, Any]
+) -> None:
+    """The pictures of ``--report``, and a line that says where they are."""
+    with writing(folder, "--report"):
+        folder.mkdir(parents=True, exist_ok=True)
+    title = f"{config.model.name} on {report['dataset']}, {report['split']}"
+    with writing(folder, "--report"):
+        index = save_report(folder, title, model, config.data, dataset, answers, report)
+    print(f"report: {index}", file=sys.stderr)  # standard output may be JSON
 
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:

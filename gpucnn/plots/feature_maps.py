@@ -240,9 +240,10 @@ class Sheet:
         """Pixels, uint8 (H,W) or (H,W,3), in a thin frame; where they are enlarged they stay squares."""
         self.tiles.append((round(x), round(y), round(width), round(height), pixels))
 
-    def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: str) -> None:
-        """Text with its top at y; ``style`` as for matplotlib: weight, ha."""
-        self.axes.text(x, y, text, size=size * 72 / DPI, color=color, va="top", linespacing=1.5, **style)
+    def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: Any) -> None:
+        """Text with its top at y; ``style`` as for matplotlib: weight, ha, rotation."""
+        style = {"va": "top", "linespacing": 1.5, "parse_math": False, **style}
+        self.axes.text(x, y, text, size=size * 72 / DPI, color=color, **style)
 
     def heading(self, title: str, about: str, scale: str = "") -> None:
         """The lines at the top of a page."""
@@ -250,7 +251,11 @@ class Sheet:
         self.text(12, 38, about, 11)
         self.text(12, 55, scale, 9, PALE)
 
-    def box(self, x: float, y: float, width: float, height: float, color: str) -> None:
+    def line(self, xs: tuple[float, float], ys: tuple[float, float], color: str) -> None:
+        """A dashed line."""
+        self.axes.plot(xs, ys, color=color, linewidth=1, linestyle="--")
+
+    def box(self, x: float, y: float, width: float, height: float, color: Any) -> None:
         self.axes.broken_barh([(x, width)], (y, height), color=color, linewidth=0)
 
     def arrow(self, x: float, y: float) -> None:
