@@ -16,7 +16,7 @@ from gpucnn.layers import BatchNorm, BatchNormReLU, Dropout, Layer, MaxPool2D, R
 from gpucnn.layers.activations import Activation
 from gpucnn.types import Array
 
-SMALLEST_MAP = 7  # pixels on the short side of the map that Grad-CAM takes
+SMALLEST_MAP = 3  # pixels on the short side of the map that Grad-CAM takes
 
 MAPS = Activation, BatchNormReLU, MaxPool2D, Residual  # layers whose output Grad-CAM may take
 
@@ -74,7 +74,7 @@ def frozen_grad(layer: Layer, kept: dict[str, Array], dy: Array) -> Array:
 def attribute(model: Layer, x: Array, classes: Array) -> tuple[Array, Array | None, str]:
     """Saliency (N,H,W) and Grad-CAM (N,h,w) of images x (N,H,W,C) for classes (N,), on the host; and Grad-CAM's layer.
 
-    Grad-CAM takes the last activation that is at least 7 pixels high and wide, and is None where there is none.
+    Grad-CAM takes the last activation that is at least 3 pixels high and wide, and is None where there is none.
     """
     backend, grad = model.backend, model.flat.grad.copy()
     layers = dict(model.named_layers())
