@@ -128,10 +128,9 @@ def handler(view: LiveView, token: str) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             _, _, rest = self.path.partition("/")
             given, _, name = rest.partition("/")
-            host = self.headers.get("Host", "")
-            if host != f"127.0.0.1:{self.server.server_address[1]}" or not compare_digest(
-                given.encode(), token.encode()
-            ):
+            assert isinstance(self.server, ThreadingHTTPServer)
+            here = self.headers.get("Host", "") == f"127.0.0.1:{self.server.server_port}"
+            if not (here and compare_digest(given.encode(), token.encode())):
                 self.send_error(404)
             elif name == "":
                 page = files("gpucnn.explain").joinpath("live.html").read_bytes()
