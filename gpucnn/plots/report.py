@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from gpucnn.data import Dataset
 from gpucnn.inference.attribution import attribute
 from gpucnn.inference.predict import normalise
 from gpucnn.layers import Layer
-from gpucnn.plots.feature_maps import FRAME, INK, PALE, Sheet
+from gpucnn.plots.feature_maps import INK, PALE, RED, Sheet, signed
+from gpucnn.plots.index import write_index
 from gpucnn.types import Array
 
-ORANGE, BLUE, GREEN = (179, 38, 30), (28, 95, 184), "#1a7f37"  # positive, negative; what is right
+GREEN = "#1a7f37"  # what is right
 NUMBERED = 20  # classes of the largest confusion matrix whose cells have room for a number
 BINS = 10  # of the calibration
 TILE, GAP = 112, 14
@@ -29,13 +29,6 @@ class Example:
     true: str
     answer: str
     probability: float
-
-
-def signed(values: Array, limit: float) -> Array:
-    """Values -> uint8 colours (..., 3): white is 0, red is ``limit``, blue is minus it."""
-    part = np.clip(np.nan_to_num(values / (limit or 1.0)), -1.0, 1.0)[..., np.newaxis]
-    end = np.where(part < 0, BLUE, ORANGE)
-    return np.rint(255 + (end - 255) * abs(part)).astype(np.uint8)
 
 
 def save_confusion(path: Path, matrix: Array, names: Sequence[str]) -> None:
@@ -56,7 +49,7 @@ def save_confusion(path: Path, matrix: Array, names: Sequence[str]) -> None:
             sheet.text(label + i * cell + cell / 2, top - 10, name, 10, ha="left", rotation=45, va="bottom")
         for j in range(count):
             shade = float(fractions[i, j]) ** 0.5  # so that one image in a thousand is seen
-            base = np.array((26, 127, 55) if i == j else ORANGE)
+            base = np.array((26, 127, 55) if i == j else RED)
             colour = (255 + (base - 255) * shade) / 255
             sheet.box(label + j * cell, top + i * cell, cell - 1, cell - 1, tuple(colour))
             if count <= NUMBERED and matrix[i, j]:
@@ -147,16 +140,14 @@ def save_filters(path: Path, weight: Array, name: str) -> None:
     columns = min(count, 8 if count > 6 else count)
     tile, step = 64, 64 + 30
     sheet = Sheet(GAP + columns * step, 80 + -(-count // columns) * (tile + 30), minimum=560)
-    largest = float(np.abs(weight).max()) or 1.0
+    limit = float(np.abs(weight).max()) or 1.0
     colour = weight.shape[3] == 3
     how = "grey is 0" if colour else "white is 0, red positive, blue negative"
-    sheet.heading(
-        f"filters of {name}", " x ".join(map(str, weight.shape)), f"{how}; the largest weight is {largest:.3g}"
-    )
+    sheet.heading(f"filters of {name}", " x ".join(map(str, weight.shape)), f"{how}; the largest weight is {limit:.3g}")
     for f, values in enumerate(weight[:count]):
-        shades = np.rint(127.5 + 127.5 * values / largest).astype(np.uint8)
+        shades = np.rint(127.5 + 127.5 * values / limit).astype(np.uint8)
         x, y = GAP + f % columns * step, 80 + f // columns * (tile + 30)
-        sheet.picture(x, y, tile, tile, shades if colour else signed(values[:, :, 0], largest))
+        sheet.picture(x, y, tile, tile, shades if colour else signed(values[:, :, 0], limit))
         sheet.text(x, y + tile + 3, f"{f}", 9, PALE)
     sheet.save(path)
 
@@ -184,21 +175,6 @@ def pixels(image: Array) -> Array:
 def shorten(name: str) -> str:
     """A class name of at most 14 characters."""
     return name if len(name) <= 14 else f"{name[:13]}…"
-
-
-def write_index(
-    folder: Path, title: str, facts: Sequence[tuple[str, str]], pictures: Sequence[tuple[str, str]]
-) -> Path:
-    """``index.html`` with these facts (name, value) and pictures (file, what it shows)."""
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    figures = "".join(
-        f'<figure><img src="{escape(file)}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
-        for file, text in pictures
-    )
-    page = PAGE.replace("TITLE", escape(title)).replace("FACTS", rows).replace("FIGURES", figures)
-    path = folder / "index.html"
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def save_report(
@@ -248,19 +224,3 @@ def save_report(
         ("checkpoint", str(report["checkpoint"])),
     ]
     return write_index(folder, title, facts, pictures)
-
-
-PAGE = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title><style>
-body {{ margin: 0 auto; max-width: 82rem; padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; }}
-body {{ color: {INK}; background: #fbfaf6; }}
-h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.2rem; margin: 0 0 1.5rem; }}
-dt {{ color: #565e68; }} dd {{ margin: 0; font-variant-numeric: tabular-nums; }}
-main {{ display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; }}
-figure {{ margin: 0; padding: .6rem; max-width: 100%; background: #fff; border: 1px solid {FRAME}; }}
-img {{ max-width: 100%; height: auto; display: block; }}
-figcaption {{ color: #565e68; font-size: .85rem; padding-top: .4rem; }}
-</style></head><body><h1>TITLE</h1><dl>FACTS</dl><main>FIGURES</main></body></html>
-"""

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from gpucnn.cli.main import main
-from gpucnn.plots.report import heat, save_calibration, save_confusion, save_filters, signed
+from gpucnn.plots.feature_maps import signed
+from gpucnn.plots.report import heat, save_calibration, save_confusion, save_filters
 
 
 def test_signed_colours_have_white_for_zero_and_red_and_blue_for_the_ends() -> None:
