@@ -6,6 +6,8 @@ from pathlib import Path
 
 from gpucnn.plots.feature_maps import FRAME, INK
 
+MANY = 8  # pictures; more are shown smaller, each a link to itself
+
 
 def write_index(
     folder: Path, title: str, facts: Sequence[tuple[str, str]], pictures: Sequence[tuple[str, str]]
@@ -13,10 +15,12 @@ def write_index(
     """``index.html`` with these facts (name, value) and pictures (file, what it shows)."""
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     figures = "".join(
-        f'<figure><img src="{escape(file)}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
+        f'<figure><a href="{escape(file)}"><img src="{escape(file)}" alt="{escape(text)}"></a>'
+        f"<figcaption>{escape(text)}</figcaption></figure>"
         for file, text in pictures
     )
     page = PAGE.replace("TITLE", escape(title)).replace("FACTS", rows).replace("FIGURES", figures)
+    page = page.replace("<main>", '<main class="many">' if len(pictures) > MANY else "<main>")
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -32,6 +36,7 @@ dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.2rem; 
 dt {{ color: #565e68; }} dd {{ margin: 0; font-variant-numeric: tabular-nums; }}
 main {{ display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; }}
 figure {{ margin: 0; padding: .6rem; max-width: 100%; background: #fff; border: 1px solid {FRAME}; }}
+.many figure {{ max-width: 25rem; }}
 img {{ max-width: 100%; height: auto; display: block; }}
 figcaption {{ color: #565e68; font-size: .85rem; padding-top: .4rem; }}
 </style></head><body><h1>TITLE</h1><dl>FACTS</dl><main>FIGURES</main></body></html>
