@@ -9,6 +9,8 @@ The lecture takes two steps: Softmax (or Sigmoid), then the loss of probabilitie
 never take the logarithm of a probability that was rounded to 0.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gpucnn.backend import accumulator_dtype, array_module
@@ -118,3 +120,36 @@ def mean_squared_error(y: Array, targets: Array) -> tuple[Array, Array]:
     check_targets(targets, y)
     difference = y - targets
     return (difference * difference).mean(), difference * (2.0 / difference.size)
+
+
+EQUATIONS: dict[Callable[..., tuple[Array, Array]], tuple[str, ...]] = {
+    softmax_cross_entropy: (
+        "top[e] = max[j](x[e,j])  # softmax_cross_entropy",
+        "total[e] = sum[j](exp(x[e,j] - top[e]))  # (L9) softmax_cross_entropy",
+        "p[e,k] = exp(x[e,k] - top[e]) / total[e]  # (L9) softmax_cross_entropy",
+        "nll[e,k] = log(total[e]) + top[e] - x[e,k]  # -log p",
+        "y[z] = sum[e,k](t[e,k] * nll[e,k] / images)  # (L11) softmax_cross_entropy",
+        "dx[e,k] = p[e,k] / images - t[e,k] / images  # (L12) softmax_cross_entropy",
+    ),
+    categorical_cross_entropy: (
+        "nll[e,k] = -log(x[e,k])  # categorical_cross_entropy",
+        "y[z] = sum[e,k](t[e,k] * nll[e,k] / images)  # (L11) categorical_cross_entropy",
+        "dx[e,k] = -t[e,k] / x[e,k] / images  # (L11) categorical_cross_entropy",
+    ),
+    sigmoid_binary_cross_entropy: (
+        "p[...] = 1 / (1 + exp(-x[...]))  # (L5) sigmoid",
+        "y[z] = sum[...]((-t[...] * log(p[...]) - (1 - t[...]) * log(1 - p[...])) / images)"
+        "  # (L10) sigmoid_binary_cross_entropy",
+        "dx[...] = p[...] / images - t[...] / images  # (L12) sigmoid_binary_cross_entropy",
+    ),
+    binary_cross_entropy: (
+        "y[z] = sum[...]((-t[...] * log(x[...]) - (1 - t[...]) * log(1 - x[...])) / images)"
+        "  # (L10) binary_cross_entropy",
+        "dx[...] = ((1 - t[...]) / (1 - x[...]) - t[...] / x[...]) / images  # (L10) binary_cross_entropy",
+    ),
+    mean_squared_error: (
+        "y[z] = mean[...]((x[...] - t[...])**2)  # mean_squared_error",
+        "dx[...] = 2 * (x[...] - t[...]) / size  # mean_squared_error",
+    ),
+}
+"""A loss -> its equations (``explain/equations.py``), with x its input, t the targets and y the loss."""

@@ -16,6 +16,7 @@ ROOMS = [
     "cli",
     "plots",
     "bench",
+    "explain",
     "runs",
     "training",
     "devices",

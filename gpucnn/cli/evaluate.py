@@ -6,20 +6,26 @@ training logged, to the last digit.
 
 import argparse
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from gpucnn.cli.columns import columns, counted, sentence
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named
+from gpucnn.cli.features import make_room
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named, writing
 from gpucnn.data import Dataset, Loader
 from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.inference.evaluate import evaluate
+from gpucnn.inference.predict import probabilities
+from gpucnn.layers import Layer
+from gpucnn.losses import softmax_cross_entropy
+from gpucnn.plots.report import PICTURES, save_report
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
-from gpucnn.terminal import harmless, say, say_json
+from gpucnn.terminal import say, say_json, tell
 from gpucnn.types import Array
 
 WIDE = 12  # classes of the largest confusion matrix that is printed
@@ -30,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "which images (default: those that training tested on: validation where held out, else test)"
     parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
     parser.add_argument("--split", choices=("test", "train", "validation"), help=which)
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write pictures and an index.html into this folder")
     add_model_options(parser)
     add_data_options(parser)
 
@@ -41,9 +48,16 @@ def run(args: argparse.Namespace) -> int:
     part, dataset = chosen_images(args, config, name)
     check_data(config, dataset)
     batches = Loader(dataset, config.train.batch_size, backend=backend, mean=config.data.mean, std=config.data.std)
-    result = evaluate(model, batches, tta=args.tta)
+    answers: list[Array] = []  # probabilities, where a report wants them
+
+    def loss(logits: Array, labels: Array) -> Any:
+        if args.report:
+            answers.append(probabilities(logits, backend))
+        return backend.run(softmax_cross_entropy, logits, labels)
+
+    result = evaluate(model, batches, loss, args.tta)
     if not isfinite(result.loss):
-        raise NotANumberError(f"the loss of {args.checkpoint} on {name} is {result.loss}: use an older checkpoint")
+        raise NotANumberError(f"{args.checkpoint} gives NaN or infinity: the loss on {name}, {part}, is {result.loss}")
     report = {
         "checkpoint": str(args.checkpoint),
         "dataset": name,
@@ -56,13 +70,24 @@ def run(args: argparse.Namespace) -> int:
         "epoch": int(checkpoint.progress["epoch"]),
         "device": backend.name,
     }
-    if not isfinite(result.loss):
-        raise NotANumberError(f"{args.checkpoint} gives NaN or infinity: the loss on {name}, {part}, is {result.loss}")
     if args.json:
         say_json(report)
     else:
         say(*as_lines(report, config.model.name))
+    if args.report:
+        write_report(args.report, model, config, dataset, np.concatenate(answers), report)
     return 0
+
+
+def write_report(
+    folder: Path, model: Layer, config: Config, dataset: Dataset, answers: Array, report: dict[str, Any]
+) -> None:
+    """The pictures of ``--report``, and a line that says where they are."""
+    make_room(folder, [folder / name for name in (*PICTURES, "index.html")], "--report")
+    title = f"{config.model.name} on {report['dataset']}, {report['split']}"
+    with writing(folder, "--report"):
+        index = save_report(folder, title, model, config.data, dataset, answers, report)
+    tell(f"report: {index}")  # standard output may be JSON
 
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
+from gpucnn.plots.index import write_index
 from gpucnn.runs.build import check_data
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
@@ -59,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_room(out: Path, pictures: list[Path]) -> None:
+def make_room(out: Path, pictures: list[Path], flag: str = "--out") -> None:
     """Make the folder; raises UsageError where one of the pictures would replace a file that is none of ours."""
     for path in pictures:
         if os.path.lexists(path) and not feature_maps.drawn_here(path):
-            raise UsageError(f"{path} is there, and is no picture of gpucnn features: choose another --out")
-    with writing(out):
+            raise UsageError(f"{path} is there, and is no picture of gpucnn: choose another {flag}")
+    with writing(out, flag):
         out.mkdir(parents=True, exist_ok=True)
 
 
@@ -97,14 +99,21 @@ def look_inside(args: argparse.Namespace) -> int:
             stages.append(Stage(name, kind, y[0]))
     answer = probabilities(y, model.backend)[0]
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
-    make_room(args.out, paths)
-    for path, stage in zip(paths[:-1], stages, strict=False):
-        if stage.values.ndim == 1:
+    make_room(args.out, [*paths, args.out / "index.html"])
+    save(paths[0], stages[0], feature_maps.save_image, image)
+    for path, stage in zip(paths[1:-1], stages[1:-1], strict=True):
+        if max(stage.values.shape[:-1], default=1) == 1:
             save(path, stage, feature_maps.save_units)
         else:
-            save(path, stage, feature_maps.save_grid, "channel")
+            save(path, stage, partial(feature_maps.save_grid, one_scale=True), "channel")
     names = class_names(config.data.classes, config.model.num_classes)
     save(paths[-1], stages[-1], feature_maps.save_bars, names, answer)
+    pictures = [
+        (path.name, f"{stage.name}: {stage.kind}, {stage.shape}") for path, stage in zip(paths, stages, strict=True)
+    ]
+    with writing(args.out):
+        index = write_index(args.out, f"{title}, through {config.model.name}", [], pictures)
+    say(f"{index}   all of them on one page")
     if same:
         say(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "what a checkpoint holds",
     "export": "a trained model to hand on, without its optimizer's state",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
+    "explain": "a page on which every number of forward and backward can be clicked",
     "augmentations": "a picture of what training does to images, epoch by epoch",
     "data": "download, verify and list data sets",
     "doctor": "what this machine has, what is used, and why not",

@@ -137,12 +137,12 @@ def shape_from(text: str) -> Shape:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
+def writing(out: Path, flag: str = "--out") -> Iterator[None]:
     """Raises UsageError where the system refuses what is written to this path."""
     try:
         yield
     except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror or error}") from None
+        raise UsageError(f"{flag} {out}: {error.strerror or error}") from None
 
 
 def backend_from(asked: Any) -> tuple[Backend, str]:

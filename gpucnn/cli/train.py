@@ -31,6 +31,7 @@ from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
+from gpucnn.explain.live import LiveView
 from gpucnn.runs.build import build_trainer, resolve, split, steps_in_epoch, total_steps, without_effect
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
@@ -40,7 +41,7 @@ from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say
 from gpucnn.training.precision import POLICIES
-from gpucnn.training.trainer import Trainer
+from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
 FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--explain", action="store_true", help="first show which op takes how much of a step")
     parser.add_argument("--force", action="store_true", help="resume even where settings or data have changed")
     parser.add_argument("--verbose", "-v", action="store_true", help="show all settings, the defaults too")
+    parser.add_argument("--live", action="store_true", help="show curves, filters and gradients in a browser here")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
@@ -128,7 +130,12 @@ def run_once(args: argparse.Namespace) -> int:
         taken = partial(capture, trainer, config, stable_part(about), train.digest, test.digest)
         if resumed:
             folder.catch_up(taken(), best=0 < progress.epoch == progress.best_epoch and not progress.batch)
-        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args))
+        live = (
+            LiveView(trainer.model, f"{folder.path.name}: {config.model.name} on {train.name}") if args.live else None
+        )
+        if live:
+            note("live", folder.enter_context(live.serve()))
+        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args), live)
 
 
 def checked(config: Config) -> Config:
@@ -151,18 +158,21 @@ def train_in(
     test: Dataset,
     taken: Callable[[], Checkpoint],
     words: Sequence[str],
+    live: LiveView | None = None,
 ) -> int:
     """The loop, with everything that must outlive it written to the folder.
 
     Args:
         taken: captures the current state.
         words: end the commands that are printed.
+        live: shows the run in a browser.
     """
     display = Display(config.train.epochs, config.train.max_steps)
     display.begin(trainer.progress.epoch + 1)
+    watch = display.interval if live is None else both(display.interval, live.at_interval)
     try:
         with stopping_on_signals(trainer) as received:
-            for report in trainer.fit(train, test, epochs=config.train.epochs, watch=display.interval):
+            for report in trainer.fit(train, test, epochs=config.train.epochs, watch=watch):
                 best = report.epoch == trainer.progress.best_epoch
                 folder.append_metrics(asdict(report))
                 checkpoint = taken()
@@ -170,6 +180,8 @@ def train_in(
                 if best:
                     folder.save_best(checkpoint)
                 display.epoch(report, best=best)
+                if live:
+                    live.at_epoch(report)
     except NotANumberError as error:
         if not error.batch:
             raise
@@ -196,6 +208,16 @@ def train_in(
         averaged = f"test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}"
         display.line(*sentence("tta", averaged, 7))
     return 0
+
+
+def both(*watchers: Callable[[IntervalReport], None]) -> Callable[[IntervalReport], None]:
+    """One watcher that tells them all."""
+
+    def watch(report: IntervalReport) -> None:
+        for watcher in watchers:
+            watcher(report)
+
+    return watch
 
 
 @contextmanager

@@ -11,6 +11,7 @@ Where the derivative can be computed from y, a layer saves y; elsewhere it saves
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 from gpucnn.backend import array_module
 from gpucnn.layers.base import Layer
@@ -104,30 +105,48 @@ class ReLU(Activation):
     """(L4, L17)"""
 
     op, grad_op = staticmethod(relu), staticmethod(relu_grad)
+    equations = "y[...] = max(0, x[...])  # (L4) relu", "dx[...] = dy[...] * (x[...] > 0)  # (L17) relu_grad"
 
 
 class LeakyReLU(Activation):
     """x where x > 0, else ``slope`` times x."""
 
     op, grad_op, cost = staticmethod(leaky_relu), staticmethod(leaky_relu_grad), 2
+    equations = (
+        "y[...] = where(x[...] > 0, x[...], slope * x[...])  # (L4) leaky_relu",
+        "dx[...] = dy[...] * where(x[...] > 0, 1, slope)  # (L17) leaky_relu_grad",
+    )
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope, self.numbers = slope, (slope,)
+
+    def symbols(self) -> dict[str, Any]:
+        return {"slope": self.slope}
 
 
 class Tanh(Activation):
     """(L5)"""
 
     op, grad_op, keeps_output = staticmethod(tanh), staticmethod(tanh_grad), True
+    equations = "y[...] = tanh(x[...])  # (L5) tanh", "dx[...] = dy[...] * (1 - y[...]**2)  # (L5) tanh_grad"
 
 
 class Sigmoid(Activation):
     """(L5)"""
 
     op, grad_op, keeps_output, cost = staticmethod(sigmoid), staticmethod(sigmoid_grad), True, 4
+    equations = (
+        "y[...] = 1 / (1 + exp(-x[...]))  # (L5) sigmoid",
+        "dx[...] = dy[...] * y[...] * (1 - y[...])  # (L5) sigmoid_grad",
+    )
 
 
 class SiLU(Activation):
     """x sigmoid(x)."""
 
     op, grad_op, cost = staticmethod(silu), staticmethod(silu_grad), 5
+    equations = (
+        "s[...] = 1 / (1 + exp(-x[...]))  # sigmoid",
+        "y[...] = x[...] * s[...]  # silu",
+        "dx[...] = dy[...] * s[...] * (1 + x[...] * (1 - s[...]))  # silu_grad",
+    )

@@ -25,6 +25,9 @@ class Layer(Checked):
     training: bool = True
     needs_input_grad: bool = True
     name: str = ""
+    equations: tuple[str, ...] = ()
+    """What it computes, forward and backward, number by number: the text that ``explain/equations.py`` reads."""
+
     _saved: tuple[Any, ...] | None = None
 
     # -- the maths ------------------------------------------------------------------------------------
@@ -73,6 +76,14 @@ class Layer(Checked):
             raise UsageError(f"backward of {where} without a forward in training mode before it: call train()")
         values, self._saved = self._saved, None
         return values
+
+    def symbols(self) -> dict[str, Any]:
+        """What ``equations`` calls by name besides x, y, dx and dy.
+
+        Values are parameters (w, with dw for its gradient), numbers, inner layers (their output, and with d the
+        gradient they return), functions of x that give an array, or None for what this layer lacks.
+        """
+        return {}
 
     # -- shapes and costs -----------------------------------------------------------------------------
 

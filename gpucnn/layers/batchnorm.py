@@ -34,6 +34,7 @@ then the sum of the three ways:
 """
 
 from math import prod
+from typing import Any
 
 from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import ShapeError
@@ -123,6 +124,20 @@ class BatchNorm(Layer):
         scale_group, shift_group: their parameter groups (``parameter.GROUPS``); "frozen" keeps the scale at 1.
     """
 
+    equations: tuple[str, ...] = (
+        "mean[c] = mean[...](x[...,c])  # (L23) batchnorm",
+        "var[c] = mean[...]((x[...,c] - mean[c])**2)  # (L23) batchnorm",
+        "s[c] = sqrt(var[c] + eps)  # (L23) batchnorm",
+        "xhat[...,c] = (x[...,c] - mean[c]) / s[c]  # (L23) batchnorm",
+        "y[...,c] = scale[c] * xhat[...,c] + shift[c]  # (L23) batchnorm",
+        "mean_dy[c] = mean[...](dy[...,c])  # (L23) batchnorm_grad",
+        "mean_dy_xhat[c] = mean[...](dy[...,c] * xhat[...,c])  # (L23) batchnorm_grad",
+        "dx[...,c] = (scale[c] / s[c]) * dy[...,c] - (scale[c] / s[c]) * mean_dy[c]"
+        " - (scale[c] / s[c]) * xhat[...,c] * mean_dy_xhat[c]  # (L23) batchnorm_grad",
+        "dscale[c] = sum[...](dy[...,c] * xhat[...,c])  # (L23) batchnorm_grad",
+        "dshift[c] = sum[...](dy[...,c])  # (L23) batchnorm_grad",
+    )
+
     def __init__(
         self,
         channels: int,
@@ -163,6 +178,9 @@ class BatchNorm(Layer):
             )
         running = self.running_mean.data, self.running_var.data
         self.run(move_running, *running, mean, var, self.momentum, m / (m - 1))
+
+    def symbols(self) -> dict[str, Any]:
+        return {"scale": self.scale, "shift": self.shift, "eps": self.eps}
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape[-1] != self.channels:

@@ -5,7 +5,7 @@ A sum passes its gradient to both branches, and a fork adds the gradients of its
 """
 
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gpucnn.backend import Backend
 from gpucnn.errors import ShapeError, UsageError
@@ -113,6 +113,13 @@ class Residual(Layer):
 
     def __init__(self, body: Layer, shortcut: Layer | None = None, *, relu: bool = False) -> None:
         self.body, self.shortcut, self.relu = body, shortcut, relu
+        other, back = ("shortcut[...]", "dshortcut[...]") if shortcut else ("x[...]", "dz[...]")
+        self.equations = (
+            f"z[...] = body[...] + {other}  # add",
+            f"y[...] = {'max(0, z[...])' if relu else 'z[...]'}  # {'add_relu' if relu else 'add'}",
+            f"dz[...] = dy[...]{' * (z[...] > 0)' if relu else ''}  # {'relu_grad' if relu else 'add'}",
+            f"dx[...] = dbody[...] + {back}  # add",
+        )
 
     def forward(self, x: Array) -> Array:
         through_shortcut = self.shortcut.forward(x) if self.shortcut else x
@@ -129,6 +136,9 @@ class Residual(Layer):
         if not self.needs_input_grad:
             return None
         return self.run(add, through_body, through_shortcut)
+
+    def symbols(self) -> dict[str, Any]:
+        return dict(self.children())
 
     def skip_input_grad(self) -> None:
         super().skip_input_grad()

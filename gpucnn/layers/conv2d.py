@@ -25,6 +25,8 @@ With all windows of X as the rows of one matrix ("im2col"), Z = cols W^T + b is 
 dW = dZ^T cols and dcols = dZ W.  Adding each row of dcols back to the pixels of its window is the sum in (L18).
 """
 
+from typing import Any
+
 from gpucnn.backend import accumulator_dtype
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
@@ -84,6 +86,13 @@ class Conv2D(Layer):
         weight_group, bias_group: their parameter groups (``parameter.GROUPS``).
     """
 
+    equations = (
+        "y[e,i,j,f] = sum[m,n,c](x[e, i*sh+m-top, j*sw+n-left, c] * w[f,m,n,c]) + b[f]  # (L1, L3) conv2d",
+        "dx[e,p,q,c] = sum[i,j,f](dy[e,i,j,f] * w[f, p+top-i*sh, q+left-j*sw, c])  # (L18) conv2d_input_grad",
+        "dw[f,m,n,c] = sum[e,i,j](dy[e,i,j,f] * x[e, i*sh+m-top, j*sw+n-left, c])  # (L19) conv2d_weight_grad",
+        "db[f] = sum[e,i,j](dy[e,i,j,f])  # (L20) bias_grad",
+    )
+
     def __init__(
         self,
         in_channels: int,
@@ -119,6 +128,10 @@ class Conv2D(Layer):
         if not self.needs_input_grad:
             return None
         return self.run(conv2d_input_grad, dy, w.value, x.shape, self.stride, self.padding)  # (L18)
+
+    def symbols(self) -> dict[str, Any]:
+        (sh, sw), ((top, _), (left, _)) = self.stride, self.padding
+        return {"w": self.weight, "b": self.bias, "sh": sh, "sw": sw, "top": top, "left": left}
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or shape[2] != self.in_channels:

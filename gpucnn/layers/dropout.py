@@ -8,6 +8,7 @@ Dropout is linear in x: the same function maps x to y and dy to dx.
 """
 
 from math import prod
+from typing import Any
 
 from gpucnn import random
 from gpucnn.backend import array_module
@@ -30,6 +31,11 @@ class Dropout(Layer):
         UsageError: a rate outside [0, 1).
     """
 
+    equations = (
+        "y[...] = x[...] * keep[...]  # (L24) dropout",
+        "dx[...] = dy[...] * keep[...]  # (L24) dropout",
+    )
+
     def __init__(self, rate: float = 0.5) -> None:
         if not 0.0 <= rate < 1.0:
             raise UsageError(f"Dropout(rate={rate}): give a probability in [0, 1)")
@@ -38,13 +44,20 @@ class Dropout(Layer):
     def forward(self, x: Array) -> Array:
         if not self.training:
             return x
-        mask = (self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.now)  # which mask it is
+        mask = self.mask()
         self.save(mask)
         return self.run(dropout, x, self.rate, *mask)
 
     def backward(self, dy: Array) -> Array | None:
         (mask,) = self.saved()
         return self.run(dropout, dy, self.rate, *mask)
+
+    def mask(self) -> tuple[int, int, Any]:
+        """Which mask it is: seed, stream and step."""
+        return self.clock.seed, random.stream_id(f"dropout {self.name}"), self.clock.now
+
+    def symbols(self) -> dict[str, Any]:
+        return {"keep": lambda x: self.run(dropout, self.backend.xp.ones_like(x), self.rate, *self.mask())}
 
     def flops(self, shape: Shape) -> int:
         return 2 * prod(shape)

@@ -5,6 +5,7 @@
 """
 
 from math import prod
+from typing import Any
 
 from gpucnn.layers.base import Layer
 from gpucnn.types import Array, Shape
@@ -13,6 +14,11 @@ from gpucnn.types import Array, Shape
 class Flatten(Layer):
     """(L7, L14)"""
 
+    equations = (
+        "y[e,k] = x[e, k // (width*channels), k // channels % width, k % channels]  # (L7) Flatten",
+        "dx[e,i,j,c] = dy[e, (i*width + j)*channels + c]  # (L14) Flatten",
+    )
+
     def forward(self, x: Array) -> Array:
         self.save(x.shape)
         return x.reshape(x.shape[0], -1)
@@ -20,6 +26,9 @@ class Flatten(Layer):
     def backward(self, dy: Array) -> Array | None:
         (shape,) = self.saved()
         return dy.reshape(shape)
+
+    def symbols(self) -> dict[str, Any]:
+        return {"width": lambda x: x.shape[2], "channels": lambda x: x.shape[3]}
 
     def output_shape(self, shape: Shape) -> Shape:
         return (prod(shape),)

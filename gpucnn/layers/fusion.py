@@ -142,6 +142,14 @@ class BatchNormReLU(NormOps, BatchNorm):
     For nets that were written with it; new ones name the two layers, and ``Sequential`` fuses them.
     """
 
+    equations = (
+        *(
+            text.replace("y[...,c] = s", "z[...,c] = s").replace("dy[...,c]", "dy[...,c] * (z[...,c] > 0)")
+            for text in BatchNorm.equations
+        ),
+        "y[...,c] = max(0, z[...,c])  # (L4) relu",
+    )
+
     @property
     def layers(self) -> tuple[BatchNorm]:
         return (self,)

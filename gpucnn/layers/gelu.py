@@ -86,6 +86,20 @@ def gelu_tanh_grad(dy: Array, x: Array) -> Array:
     return (dy * (s + wide * (slope * inner))).astype(dy.dtype, copy=False)
 
 
+EXACT = (
+    f"cdf[...] = (1 + erf(x[...] * {sqrt(0.5)})) / 2  # normal_cdf",
+    f"density[...] = exp(-x[...]**2 / 2) * {1 / sqrt(2 * pi)}  # gelu_grad",
+    "y[...] = x[...] * cdf[...]  # gelu",
+    "dx[...] = dy[...] * (cdf[...] + x[...] * density[...])  # gelu_grad",
+)
+APPROXIMATE = (
+    f"t[...] = tanh({sqrt(2 / pi)} * (x[...] + 0.044715 * x[...]**3))  # gelu_tanh",
+    f"dt[...] = (1 - t[...]**2) * {sqrt(2 / pi)} * (1 + 3 * 0.044715 * x[...]**2)  # gelu_tanh_grad",
+    "y[...] = x[...] * (1 + t[...]) / 2  # gelu_tanh",
+    "dx[...] = dy[...] * ((1 + t[...]) / 2 + x[...] / 2 * dt[...])  # gelu_tanh_grad",
+)
+
+
 class GELU(Activation):
     """Exact by default; ``approximate="tanh"`` for the approximation.
 
@@ -101,3 +115,4 @@ class GELU(Activation):
         self.approximate = approximate
         exact = approximate == "none"
         self.op, self.grad_op = (gelu, gelu_grad) if exact else (gelu_tanh, gelu_tanh_grad)
+        self.equations = EXACT if exact else APPROXIMATE

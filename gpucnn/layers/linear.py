@@ -7,6 +7,8 @@ The lecture's examples are columns; here a batch has its examples in rows, so ev
 Z = X W^T + b.
 """
 
+from typing import Any
+
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.conv2d import bias_grad
@@ -43,6 +45,13 @@ class Linear(Layer):
         weight_group, bias_group: their parameter groups (``parameter.GROUPS``).
     """
 
+    equations = (
+        "y[e,f] = sum[c](x[e,c] * w[f,c]) + b[f]  # (L8) linear",
+        "dx[e,c] = sum[f](dy[e,f] * w[f,c])  # (L13) linear_input_grad",
+        "dw[f,c] = sum[e](dy[e,f] * x[e,c])  # (L13) linear_weight_grad",
+        "db[f] = sum[e](dy[e,f])  # (L13) bias_grad",
+    )
+
     def __init__(
         self,
         in_features: int,
@@ -70,6 +79,9 @@ class Linear(Layer):
         if not self.needs_input_grad:
             return None
         return self.run(linear_input_grad, dy, self.weight.value)
+
+    def symbols(self) -> dict[str, Any]:
+        return {"w": self.weight, "b": self.bias}
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape != (self.in_features,):

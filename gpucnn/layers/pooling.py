@@ -10,6 +10,7 @@ Max pooling pads with minus infinity; average pooling includes the zeros of its 
 
 from functools import reduce
 from math import prod
+from typing import Any
 
 from gpucnn.backend import accumulator_dtype, array_module
 from gpucnn.errors import ShapeError
@@ -90,6 +91,10 @@ class _Pool2D(Layer):
         if any(2 * before > k for (before, _), k in zip(self.padding, self.kernel, strict=True)):
             raise ShapeError(f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding")
 
+    def symbols(self) -> dict[str, Any]:
+        (kh, kw), (sh, sw), ((top, _), (left, _)) = self.kernel, self.stride, self.padding
+        return {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "top": top, "left": left}
+
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             raise ShapeError(f"{type(self).__name__} got x of shape {shape}: give images (H, W, C)")
@@ -101,6 +106,13 @@ class _Pool2D(Layer):
 
 class MaxPool2D(_Pool2D):
     """(L6, L15)"""
+
+    equations = (
+        "y[e,i,j,c] = max[m:kh, n:kw](x[e, i*sh+m-top, j*sw+n-left, c])  # (L6) max_pool2d",
+        "first[e,i,j,c] = argmax[m:kh, n:kw](x[e, i*sh+m-top, j*sw+n-left, c])  # (L15) max_pool2d_grad",
+        "dx[e,p,q,c] = sum[i,j](dy[e,i,j,c] * (i*sh-top + first[e,i,j,c] // kw == p)"
+        " * (j*sw-left + first[e,i,j,c] % kw == q))  # (L15) max_pool2d_grad",
+    )
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -114,6 +126,12 @@ class MaxPool2D(_Pool2D):
 class AvgPool2D(_Pool2D):
     """(L6, L16)"""
 
+    equations = (
+        "y[e,i,j,c] = mean[m:kh, n:kw](x[e, i*sh+m-top, j*sw+n-left, c])  # (L6) avg_pool2d",
+        "dx[e,p,q,c] = sum[i,j](dy[e,i,j,c] / (kh*kw) * (i*sh-top <= p) * (p < i*sh-top+kh)"
+        " * (j*sw-left <= q) * (q < j*sw-left+kw))  # (L16) avg_pool2d_grad",
+    )
+
     def forward(self, x: Array) -> Array:
         self.save(x.shape)
         return self.run(avg_pool2d, x, self.kernel, self.stride, self.padding)
@@ -126,6 +144,11 @@ class AvgPool2D(_Pool2D):
 class GlobalAvgPool2D(Layer):
     """The mean of each channel over the whole image: (N,H,W,C) -> (N,C)."""
 
+    equations = (
+        "y[e,c] = mean[p,q](x[e,p,q,c])  # (L6) global_avg_pool2d",
+        "dx[e,p,q,c] = dy[e,c] / area  # (L16) global_avg_pool2d_grad",
+    )
+
     def forward(self, x: Array) -> Array:
         self.save(x.shape)
         return self.run(global_avg_pool2d, x)
@@ -133,6 +156,9 @@ class GlobalAvgPool2D(Layer):
     def backward(self, dy: Array) -> Array | None:
         (shape,) = self.saved()
         return self.run(global_avg_pool2d_grad, dy, shape)
+
+    def symbols(self) -> dict[str, Any]:
+        return {"area": lambda x: x.shape[1] * x.shape[2]}
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:

@@ -4,6 +4,7 @@ In front of a softmax it sets how sharp the probabilities are at first, and how 
 """
 
 from math import prod
+from typing import Any
 
 from gpucnn.layers.base import Layer
 from gpucnn.types import Array, Shape
@@ -17,6 +18,8 @@ def scaled(x: Array, factor: float) -> Array:
 class Scale(Layer):
     """Multiply by ``factor``, which is not learned."""
 
+    equations = "y[...] = factor * x[...]  # scaled", "dx[...] = factor * dy[...]  # scaled"
+
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
@@ -25,6 +28,9 @@ class Scale(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         return self.run(scaled, dy, self.factor)
+
+    def symbols(self) -> dict[str, Any]:
+        return {"factor": self.factor}
 
     def flops(self, shape: Shape) -> int:
         return prod(shape)

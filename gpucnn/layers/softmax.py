@@ -27,3 +27,10 @@ class Softmax(Activation):
     """(L9), for the lecture's two steps; ``softmax_cross_entropy`` does both at once and more exactly."""
 
     op, grad_op, keeps_output, cost = staticmethod(softmax), staticmethod(softmax_grad), True, 5
+    equations = (
+        "top[...] = max[k](x[...,k])  # softmax",
+        "total[...] = sum[k](exp(x[...,k] - top[...]))  # (L9) softmax",
+        "y[...,k] = exp(x[...,k] - top[...]) / total[...]  # (L9) softmax",
+        "along[...] = sum[k](dy[...,k] * y[...,k])  # softmax_grad",
+        "dx[...,k] = y[...,k] * (dy[...,k] - along[...])  # softmax_grad",
+    )

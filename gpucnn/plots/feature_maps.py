@@ -33,6 +33,9 @@ NAME = 40  # characters of a class name
 DPI = 100
 SCALE = "grey scale: black is 0, or the low end where there are negative values; white is the high end"
 MARK = ("Software", "gpucnn")  # a text in our pictures
+GENERATOR = '<meta name="generator" content="gpucnn">'  # and in our pages
+SIGNED = "white is 0, red positive, blue negative, one scale for all"
+RED, BLUE = (179, 38, 30), (28, 95, 184)
 INK, PALE, FRAME = "#1f2328", "#6e7781", "#d0d7de"
 
 
@@ -74,8 +77,24 @@ def to_grey(values: Array, scale: tuple[float, float] | None = None) -> Array:
     return np.rint(255.0 * np.nan_to_num(brightness, nan=1.0)).astype(np.uint8)
 
 
-def save_grid(path: Path, stage: Stage, noun: str = "filter") -> None:
-    """The channels of a stage (H,W,C) as grey tiles, each with its number and value range."""
+def signed(values: Array, limit: float) -> Array:
+    """Values -> uint8 colours (..., 3): white is 0, red is ``limit``, blue is minus it."""
+    part = np.clip(np.nan_to_num(values / (limit or 1.0)), -1.0, 1.0)[..., np.newaxis]
+    end = np.where(part < 0, BLUE, RED)
+    return np.rint(255 + (end - 255) * abs(part)).astype(np.uint8)
+
+
+def largest(values: Array) -> float:
+    """The size that ends a signed scale: the 99.8th percentile, so that a few values do not pale the rest."""
+    sizes = np.abs(values)
+    return float(np.percentile(sizes, 99.8)) or float(sizes.max()) or 1.0
+
+
+def save_grid(path: Path, stage: Stage, noun: str = "filter", *, one_scale: bool = False) -> None:
+    """The channels of a stage (H,W,C) as tiles, each with its number and value range.
+
+    Grey, tile by tile; or on ``one_scale`` for all, where white is 0, red positive and blue negative.
+    """
     height, width, channels = stage.values.shape
     shown = min(channels, LIMIT)
     columns = best_columns(shown, width / height)
@@ -88,14 +107,26 @@ def save_grid(path: Path, stage: Stage, noun: str = "filter") -> None:
     top, gap, caption = 74, 12, 20
     hidden = f", {channels - shown} more not shown" if shown < channels else ""
     sheet = Sheet(gap + columns * (tile_w + gap), top + rows * (tile_h + caption + gap), minimum=560)
-    sheet.heading(f"{stage.name}: {stage.kind}", f"{stage.shape}{hidden}", f"{SCALE}, tile by tile")
+    limit = largest(stage.values)
+    scale = f"{SIGNED}, up to {limit:.3g}" if one_scale else f"{SCALE}, tile by tile"
+    sheet.heading(f"{stage.name}: {stage.kind}", f"{stage.shape}{hidden}", scale)
     for i in range(shown):
         x = gap + i % columns * (tile_w + gap)
         y = top + i // columns * (tile_h + caption + gap)
         tile = stage.values[:, :, i]
-        sheet.picture(x, y, tile_w, tile_h, to_grey(tile))
+        sheet.picture(x, y, tile_w, tile_h, signed(tile, limit) if one_scale else to_grey(tile))
         sheet.text(x, y + tile_h + 3, f"{noun} {i}" if tile_w >= 150 else f"{i}", 9, weight="bold")
         sheet.text(x + tile_w, y + tile_h + 3, span(tile), 8, PALE, ha="right")
+    sheet.save(path)
+
+
+def save_image(path: Path, stage: Stage, image: Array) -> None:
+    """The image, uint8 (H,W,C) with 1 or 3 channels, that a stage (H,W,C) is the normalised form of."""
+    height, width, channels = image.shape
+    scale = max(1, 280 // max(height, width))
+    sheet = Sheet(24 + width * scale, 74 + height * scale + 12, minimum=430)
+    sheet.heading(f"{stage.name}: {stage.kind}", f"{stage.shape}, {span(stage.values)}", "shown as it was")
+    sheet.picture(12, 74, width * scale, height * scale, image[:, :, 0] if channels == 1 else image)
     sheet.save(path)
 
 
@@ -112,17 +143,24 @@ def best_columns(count: int, aspect: float) -> int:
 
 
 def save_units(path: Path, stage: Stage) -> None:
-    """The values of a layer without width and height (C,), as cells in reading order on one grey scale."""
-    (count,) = stage.values.shape
-    columns = min(count, 32)
-    rows = ceil(count / columns)
+    """The values of a layer without width and height (C,) or (1,1,C), as cells in reading order on one signed scale.
+
+    Where there is room each cell has its number.
+    """
+    values = stage.values.ravel()
+    columns = min(values.size, 32)
+    rows = ceil(values.size / columns)
     cell, gap, top = (44 if columns <= 16 else 26), 12, 74
     sheet = Sheet(2 * gap + columns * cell, top + rows * cell + gap, minimum=560)
-    sheet.heading(
-        f"{stage.name}: {stage.kind}", f"{stage.shape} units, {columns} to a row, {span(stage.values)}", SCALE
-    )
-    cells = np.append(stage.values, np.full(rows * columns - count, np.nan)).reshape(rows, columns)
-    sheet.picture(gap, top, columns * cell, rows * cell, to_grey(cells, grey_scale(stage.values)))
+    limit = largest(values)
+    about = f"{stage.shape} units, {columns} to a row, {span(values)}"
+    sheet.heading(f"{stage.name}: {stage.kind}", about, f"{SIGNED}, up to {limit:.3g}")
+    for i, value in enumerate(values):
+        x, y = gap + i % columns * cell, top + i // columns * cell
+        sheet.box(x, y, cell - 2, cell - 2, tuple(signed(value, limit) / 255))
+        if cell > 40:
+            ink = "white" if abs(value) > 0.6 * limit else INK
+            sheet.text(x + cell / 2, y + 14, f"{float(value) + 0.0:.2g}", 8, ink, ha="center")
     sheet.save(path)
 
 
@@ -276,10 +314,10 @@ class Sheet:
         """Pixels, uint8 (H,W) or (H,W,3), in a thin frame; where they are enlarged they stay squares."""
         self.tiles.append((round(x), round(y), round(width), round(height), pixels))
 
-    def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: str) -> None:
-        """Text with its top at y; ``style`` as for matplotlib: weight, ha."""
-        look = {"size": size * 72 / DPI, "color": color, "va": "top", "linespacing": 1.5, "parse_math": False}
-        self.axes.text(x, y, text, **look, **style)
+    def text(self, x: float, y: float, text: str, size: float, color: str = INK, **style: Any) -> None:
+        """Text with its top at y; ``style`` as for matplotlib: weight, ha, rotation."""
+        style = {"va": "top", "linespacing": 1.5, "parse_math": False, **style}
+        self.axes.text(x, y, text, size=size * 72 / DPI, color=color, **style)
 
     def heading(self, title: str, about: str, scale: str = "") -> None:
         """The lines at the top of a page."""
@@ -287,7 +325,11 @@ class Sheet:
         self.text(12, 38, about, 11)
         self.text(12, 55, scale, 9, PALE)
 
-    def box(self, x: float, y: float, width: float, height: float, color: str) -> None:
+    def line(self, xs: tuple[float, float], ys: tuple[float, float], color: str) -> None:
+        """A dashed line."""
+        self.axes.plot(xs, ys, color=color, linewidth=1, linestyle="--")
+
+    def box(self, x: float, y: float, width: float, height: float, color: Any) -> None:
         self.axes.broken_barh([(x, width)], (y, height), color=color, linewidth=0)
 
     def arrow(self, x: float, y: float) -> None:
@@ -316,8 +358,9 @@ class Sheet:
 
 
 def drawn_here(path: Path) -> bool:
-    """Whether a file is a picture that a ``Sheet`` has saved."""
+    """Whether a file is a picture that a ``Sheet`` has saved, or a page of such pictures."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return "\0".join(MARK).encode() in file.read(256)
+        begin = file.read(400)
+    return "\0".join(MARK).encode() in begin or GENERATOR.encode() in begin

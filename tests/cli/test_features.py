@@ -124,7 +124,8 @@ def test_a_trained_model_gets_a_picture_per_layer(trained, tmp_path: Path, capsy
     line = ["features", "--checkpoint", str(trained.path), "--index", "3", "--out", str(tmp_path)]
     assert main(line) == 0
     out = capsys.readouterr().out
-    names = sorted(path.name for path in tmp_path.iterdir())
+    assert (tmp_path / "index.html").is_file()
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
     assert names[0] == "00_input_normalised.png"
     assert [name.partition("_")[0] for name in names] == [f"{i:02d}" for i in range(len(names))]
     kinds = [name.removesuffix(".png").rpartition("_")[2] for name in names]
@@ -142,7 +143,7 @@ def test_an_image_file_goes_through_a_trained_model(trained, digit_file, tmp_pat
     for words, folder in ((["--index", "0"], "a"), ([str(digit_file)], "b")):
         line = ["features", *words, "--checkpoint", str(trained.path), "--out", str(tmp_path / folder)]
         assert main(line) == 0
-    for path in (tmp_path / "a").iterdir():
+    for path in (tmp_path / "a").glob("*.png"):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
