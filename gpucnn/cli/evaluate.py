@@ -25,7 +25,7 @@ from gpucnn.plots.report import PICTURES, save_report
 from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
-from gpucnn.terminal import say, say_json, tell
+from gpucnn.terminal import harmless, say, say_json, tell
 from gpucnn.types import Array
 
 WIDE = 12  # classes of the largest confusion matrix that is printed

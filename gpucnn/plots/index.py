@@ -27,7 +27,8 @@ def write_index(
 
 
 PAGE = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{GENERATOR}<meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">{GENERATOR}
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>TITLE</title><style>
 body {{ margin: 0 auto; max-width: 82rem; padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; }}
 body {{ color: {INK}; background: #fbfaf6; }}
