@@ -323,7 +323,7 @@ class Trainer(Checked):
                 self.train_step(x, labels)
                 progress.batch += 1
                 finished = progress.batch == len(batches) or self.out_of_steps()
-                stopping = finished or self.stop_requested or self.whole_steps.pressed
+                stopping = finished or self.stop_requested
                 if progress.batch % self.options.log_interval == 0 or stopping:
                     loss, accuracy = self.metrics.read()  # sync
                     if not isfinite(loss) or self.precision.exhausted():  # sync
@@ -331,7 +331,7 @@ class Trainer(Checked):
                     if watch:
                         rate = (self.metrics.examples - before) / (perf_counter() - start)
                         watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
-                if stopping:
+                if stopping or self.whole_steps.pressed:
                     break
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
