@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpucnn import layers, models
-from gpucnn.bench.contender import say
+from gpucnn.bench.contender import answer
 from gpucnn.bench.race import PAUSE, TUNED_MALLOC, WORKLOADS, Contender, paired
 from gpucnn.bench.task import Task
 from gpucnn.devices import get_backend
@@ -165,7 +165,7 @@ def serve(task: Task) -> None:
     mine: dict[str, list[Case]] = {}
     current = None
     run: Callable[[], Any] = int
-    say({"ready": True})
+    answer({"ready": True})
     for line in sys.stdin:
         wanted = json.loads(line)
         which = (wanted["workload"], wanted["case"], wanted["part"])
@@ -187,7 +187,7 @@ def serve(task: Task) -> None:
             start = perf_counter()
             run()
             times.append(perf_counter() - start)
-        say({"seconds": median(times)})
+        answer({"seconds": median(times)})
 
 
 class Server(Contender):

@@ -91,7 +91,7 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "milestones": (lambda: schedules.step_decay(0.1, 30), "give a sequence"),
     "model's shape": (lambda: models.build("mlp", 28), "give a sequence"),
     "model's classes": (lambda: models.build("mlp", SHAPE, NAMES), "give an integer"),
-    "no classes": (lambda: models.build("mlp", SHAPE, 0), "of at least 1"),
+    "no classes": (lambda: models.build("mlp", SHAPE, 0), "in 0 classes: give (H, W, C), all >= 1"),
     "channels": (lambda: layers.Conv2D("3", 8, 3), "give an integer"),
     "float channels": (lambda: layers.Conv2D(3, 8.0, 3), "give an integer"),
     "negative channels": (lambda: layers.Conv2D(3, -8, 3), "of at least 1"),

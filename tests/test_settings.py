@@ -35,7 +35,7 @@ class Sample(Settings):
         ({"places": ((inf,),)}, "places = inf: give a number >= 1"),
         ({"table": {"c": 1, "a": 2}}, "table.c is unknown: known are a, b"),
         ({"table": {"a": 10}}, "table.a = 10: give a number <= 9"),
-        ({"rate": "fast"}, "rate = 'fast': give a number > 0 and < 1"),
+        ({"rate": "fast"}, "Sample(rate='fast'): give a number or None"),
         ({"seed": 10**5000}, "seed = an integer of about 4983 digits: give a number"),
         ({"places": ((2.0,) * 300,)}, "places has 300 values: give at most 256"),
         ({"name": "a" * 101}, "give at most 100 characters, none of control"),

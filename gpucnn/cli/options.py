@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,7 +53,8 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        say(*message.splitlines())
+        with suppress(OSError):  # as argparse does; what could not be written is said at the end
+            say(*message.splitlines())
 
 
 def check_number(flag: str, value: float, least: float, most: float) -> None:

@@ -1,6 +1,7 @@
 """The GPU: CuPy, and the table of what runs faster than the reference implementation."""
 
 import os
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -205,7 +206,7 @@ def problem(index: int = 0) -> str | None:
 
 def keep_kernels() -> None:
     """Let CuPy keep what it compiles in memory where it cannot write to its folder: it would fail at a first kernel."""
-    if find_spec("cupy") is None or "CUPY_CACHE_IN_MEMORY" in os.environ:
+    if ("cupy" not in sys.modules and find_spec("cupy") is None) or "CUPY_CACHE_IN_MEMORY" in os.environ:
         return
     folder = Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache")).absolute()
     existing = next(place for place in (folder, *folder.parents) if place.exists())

@@ -78,13 +78,15 @@ class _Pool2D(Layer):
     Args:
         kernel_size: an int or a (height, width) pair.
         stride: likewise; by default the kernel size, so that windows tile the image.
-        padding: an int or a pair, at most half the kernel.
+        padding: an int, a pair, or 'same' with stride 1; at most half the kernel.
 
     Raises:
         ShapeError: a kernel, stride or padding that does not fit this.
     """
 
-    def __init__(self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:
+    def __init__(
+        self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair | str = 0
+    ) -> None:
         self.kernel = as_pair(kernel_size, "kernel_size", 1)
         self.stride = as_pair(kernel_size if stride is None else stride, "stride", 1)
         self.padding = as_padding(padding, self.kernel, self.stride)

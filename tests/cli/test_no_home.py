@@ -35,7 +35,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_a_place_less_for_data_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert search_places() == []
     assert search_places("here") == [Path("here")]
-    assert NO_PLACE in listing(None)
+    assert f"  {NO_PLACE}" in listing(None)
     assert len(load_dataset("digits")[0]) == 1437
     for download in (False, True):
         with pytest.raises(DataError, match="--data-dir or GPUCNN_DATA_DIR"):

@@ -376,7 +376,7 @@ def test_a_schedule_that_stretches_with_the_steps_says_so(tmp_path: Path, capsys
         ["--ema", "0.5"],
         ["--set", "train.lookahead=1"],
         ["--patience", "1"],
-        ["--opt", "adamw", "--lr", "1e38"],
+        ["--opt", "adamw", "--lr", "1e30"],
         ["--repeat", "2"],
     ],
 )

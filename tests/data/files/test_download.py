@@ -303,7 +303,7 @@ def test_a_slow_mirror_is_left_for_the_next(
     place = download(published(server, how, "good"), tmp_path, patience=LITTLE)
     assert place.read_bytes() == BODY
     assert everything(tmp_path) == ["set/file.bin"]
-    lines = capsys.readouterr().err.splitlines()
+    lines = [line.removeprefix("gpucnn: ") for line in capsys.readouterr().err.splitlines()]
     assert [line.startswith("downloading") for line in lines] == [True, False, True]
     assert re.search(rf"^file\.bin: 127\.0\.0\.1:\d+: .*({reason})", lines[1])
     deadline = time.monotonic() + 20

@@ -63,7 +63,7 @@ def test_code_is_never_run(tmp_path: Path, protocol: int, function: object) -> N
     argument = f"open({str(target)!r}, 'w')" if function is eval else str(target)
     argument = f"touch {target}" if function is os.system else argument
     for batch in (Evil(function, argument), {"labels": LABELS, "data": Evil(function, argument)}):
-        with pytest.raises(ValueError, match="nothing of it was run"):
+        with pytest.raises(ValueError, match=r"nothing of it was run|protocol 5"):
             read_pickle(pickle.dumps(batch, protocol))
     assert not target.exists()
 
@@ -189,7 +189,7 @@ def test_a_batch_has_no_more_instructions_than_its_images_need() -> None:
     ],
 )
 def test_other_instructions_are_refused(program: bytes) -> None:
-    with pytest.raises(ValueError, match="not a CIFAR pickle"):
+    with pytest.raises(ValueError, match=r"not a CIFAR pickle|protocol 5"):
         read_pickle(program)
 
 
