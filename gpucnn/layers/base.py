@@ -1,6 +1,7 @@
 """Layer: forward, backward, training and evaluation mode, parameters, state."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from html import escape
 from io import IOBase
 from os import PathLike
 from typing import Any, Self
@@ -124,6 +125,19 @@ class Layer(Checked):
             for name, value in vars(layer).items()
             if isinstance(value, kind)
         }
+
+    def _repr_html_(self) -> str:
+        """A table of the layers that compute, for notebooks."""
+        head = "<tr><th>layer</th><th></th><th>parameters</th><th>shapes</th></tr>"
+        rows = []
+        for name, layer in self.named_layers():
+            if not layer.children():
+                own = layer.parameters()
+                shapes = ", ".join(f"{key} {' × '.join(map(str, p.shape))}" for key, p in own.items())
+                count = sum(p.size for p in own.values())
+                rows.append(f"<tr><td>{escape(name)}</td><td>{layer.kind}</td><td>{count:,}</td><td>{shapes}</td></tr>")
+        total = sum(parameter.size for parameter in self.parameters().values())
+        return f"<table>{head}{''.join(rows)}<tr><th>total</th><td></td><th>{total:,}</th><td></td></tr></table>"
 
     def train(self) -> Self:
         """Training mode: dropout drops, batch norm uses the batch, backward is possible."""

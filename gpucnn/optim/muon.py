@@ -28,8 +28,9 @@ SMALLEST = 1e-7
 
 
 def norm(x: Array) -> Array:
-    """The Frobenius norm () of x, in its dtype."""
-    return array_module(x).sqrt((x * x).sum())
+    """The Frobenius norm () of x, in its dtype; squares in float64, where those of 1e30 are finite."""
+    xp = array_module(x)
+    return xp.sqrt(xp.square(x, dtype="float64").sum()).astype(x.dtype)
 
 
 def newton_schulz(m: Array, steps: int) -> Array:

@@ -201,6 +201,14 @@ class Trainer(Checked):
         self.accepted: Hashable = None  # the kind of the last batch
         self.compute = with_cuda_graph(self.descend, backend, self.clock, options.cuda_graph)
 
+    def _repr_html_(self) -> str:
+        """How far training is, and the model's table, for notebooks."""
+        done, history = self.progress, self.progress.history
+        best = f", best test accuracy {done.best_accuracy:.4f} after epoch {done.best_epoch}" if history else ""
+        kind = type(self.optimizer).__name__
+        about = f"{kind} on {self.backend.name}: epoch {done.epoch}, step {self.clock.step}{best}"
+        return f"<p>{about}</p>{self.model._repr_html_()}"
+
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
         with self.one_thread:

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from gpucnn import layers
+from gpucnn import layers, models
 from gpucnn.backend import REFERENCE
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers import (
@@ -190,3 +190,11 @@ def test_calling_checks_the_shape_and_forward_does_not() -> None:
     assert prod(layer(np.ones((1, 2, 3))).shape) == 6
     with pytest.raises(ShapeError, match="Linear"):
         Linear(3, 2).initialize()(np.ones((1, 4), np.float32))
+
+
+def test_a_notebook_shows_a_table_of_the_layers() -> None:
+    model = models.build("lenet5", (28, 28, 1))
+    table = model._repr_html_()
+    assert table.count("<tr>") == 2 + 12
+    assert "<td>features.3</td><td>Conv2D</td><td>2,416</td><td>weight 16 × 5 × 5 × 6, bias 16</td>" in table
+    assert "<th>61,706</th>" in table

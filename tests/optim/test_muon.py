@@ -5,7 +5,7 @@ import pytest
 
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Flatten, Linear, Sequential
-from gpucnn.optim.muon import Muon, muon_update, newton_schulz
+from gpucnn.optim.muon import Muon, muon_update, newton_schulz, norm
 from gpucnn.optim.optimizer import SGD, GroupRule
 
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -130,3 +130,9 @@ def test_no_step_waits_for_the_device() -> None:
 def test_invalid_numbers_are_named(settings, message) -> None:
     with pytest.raises(UsageError, match=message):
         Muon(0.1, **settings)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_the_norm_of_very_small_and_very_large_numbers(size: float) -> None:
+    x = np.full((3, 4), size, np.float32)
+    assert norm(x) == pytest.approx(size * 12**0.5, rel=1e-6)

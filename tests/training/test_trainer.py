@@ -302,3 +302,8 @@ def test_an_epoch_whose_test_loss_is_nan_is_no_success_and_no_best() -> None:
     with np.errstate(all="ignore"), pytest.raises(NotANumberError, match="the test loss of epoch 1 is nan"):
         list(trainer.fit(images(50), images(20), epochs=1))
     assert (trainer.progress.epoch, trainer.progress.best_epoch, trainer.progress.history) == (0, 0, [])
+
+
+def test_a_notebook_shows_how_far_training_is() -> None:
+    trainer = tiny_trainer()
+    assert "epoch 0, step 0</p><table>" in trainer._repr_html_()
