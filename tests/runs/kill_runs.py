@@ -33,16 +33,16 @@ from gpucnn.cli import signals
 if sys.argv[1:2] == ["--child"]:
     signals.handle(signals.end_at_once)  # as the command does, before NumPy is loaded
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from gpucnn.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from gpucnn.cli.main import command  # noqa: E402
-from gpucnn.data.files.sources import Source  # noqa: E402
-from gpucnn.data.registry import DATASETS  # noqa: E402
-from gpucnn.data.synthetic import load_synthetic  # noqa: E402
-from gpucnn.errors import CheckpointError  # noqa: E402
-from gpucnn.models import MODELS  # noqa: E402
-from gpucnn.models.speedrun import speedrun  # noqa: E402
+from gpucnn.checkpoint import Checkpoint, load_checkpoint
+from gpucnn.cli.main import command
+from gpucnn.data.files.sources import Source
+from gpucnn.data.registry import DATASETS
+from gpucnn.data.synthetic import load_synthetic
+from gpucnn.errors import CheckpointError
+from gpucnn.models import MODELS
+from gpucnn.models.speedrun import speedrun
 
 COMMON = ["--threads", "1", "--batch-size", "128"]
 PERCEPTRON = ["--device", "reference", "--model", "mlp", "--set", "model.options.width=32", "--epochs", "8"]
