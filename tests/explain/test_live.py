@@ -1,7 +1,9 @@
 """The live view: who is answered, what is shown, and that nothing is taken while nobody watches."""
 
 import json
+import re
 from http.client import HTTPConnection
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from gpucnn import models
+from gpucnn.cli.main import main
 from gpucnn.explain import live
 from gpucnn.explain.live import LiveView, histogram
 from gpucnn.layers import Layer
@@ -113,3 +116,11 @@ def test_a_histogram_of_anything(values: list[float]) -> None:
     assert sum(found["counts"]) == len(finite)
     assert found["limit"] == max(map(abs, finite), default=0.0)
     assert json.dumps(found, allow_nan=False)
+
+
+def test_train_says_where_it_can_be_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", "mlp", "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert "http" not in capsys.readouterr().out
+    assert main([*words[:-1], str(tmp_path / "other"), "--live"]) == 0
+    assert re.search(r"^live +http://127\.0\.0\.1:\d+/[\w-]{22}/$", capsys.readouterr().out, flags=re.MULTILINE)
