@@ -18,6 +18,7 @@ from gpucnn.explain.page import Subject, build
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.types import Shape
 
+ROOT = Path(__file__).parents[2]
 CASES: list[tuple[str, Shape, float]] = [
     ("lenet5", (28, 28, 1), 1.0),
     ("mnist_cnn", (28, 28, 1), 3.0),
@@ -145,3 +146,12 @@ def test_what_cannot_be_meant_is_one_line(flags: list[str], words: str, capsys: 
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_the_page_in_docs_is_one_that_the_command_makes_now() -> None:
+    page = (ROOT / "docs" / "explain_lenet5.html").read_text(encoding="utf-8")
+    for part in ("page.js", "page.css"):
+        assert (ROOT / "gpucnn" / "explain" / part).read_text(encoding="utf-8") in page, "run: gpucnn explain --out ..."
+    _, new = page_of("lenet5", (28, 28, 1))
+    names = [[equation["mathml"] for equation in layer["equations"]] for layer in Reader(page).facts["layers"]]
+    assert names == [[e["mathml"] for e in layer["equations"]] for layer in Reader(new).facts["layers"]]
