@@ -9,8 +9,16 @@ const GREEK = { mean: "μ", var: "σ²", xhat: "x̂", mean_dy: "mean(dy)", mean_
 
 // ---- tensors: bytes sorted by place -> values in double precision ---------------------------------------------------
 
-async function unpack(id) { // text of the page -> its bytes
-  const packed = Uint8Array.from(atob($(id).textContent), (letter) => letter.charCodeAt(0));
+async function unpack(id) { // text of the page, five letters for four bytes -> its bytes
+  const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%.()*+-;,=>?@^_`{|}~";
+  const digit = new Uint8Array(128);
+  [...letters].forEach((letter, i) => { digit[letter.charCodeAt(0)] = i; });
+  const text = $(id).textContent, packed = new Uint8Array(Math.floor(text.length * 4 / 5));
+  for (let from = 0, to = 0; from < text.length; from += 5) {
+    let value = 0;
+    for (let i = 0; i < 5; i++) value = value * 85 + (from + i < text.length ? digit[text.charCodeAt(from + i)] : 84);
+    for (let shift = 24; shift >= 0 && to < packed.length; shift -= 8) packed[to++] = (value / 2 ** shift) & 255;
+  }
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

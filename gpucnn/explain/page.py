@@ -2,7 +2,7 @@
 
 Tensors lie one after the other, each number in as many bytes as the page has room for: float32, float32 without its
 last byte, or float16 in units of a power of two for each tensor.  Bytes are sorted by place, compressed (zlib) and
-written in base64.
+written in base 85.
 """
 
 import base64
@@ -22,6 +22,7 @@ from gpucnn.explain.recording import UPDATE, LayerRecord, Recording
 from gpucnn.types import Array
 
 ROOM = {4: 400_000, 3: 1_600_000}  # bytes of a number -> how many numbers a page may have for that; of more, 2
+HTML_SAFE = bytes.maketrans(b"<&", b",.")
 DERIVED = {"y": "x", "dx": "dy"}  # a tensor that may equal another one where it is not zero
 CHECKABLE = 2_000_000  # multiply-adds of a forward pass that the page repeats for a finite difference
 
@@ -99,7 +100,7 @@ class Store:
         return {"start": self.end - array.size, "exponent": exponent}
 
     def text(self) -> str:
-        """All values, in base64."""
+        """All values, as text."""
         values = np.concatenate(self.chunks)
         planes = values.view(np.uint8).reshape(-1, values.itemsize).T  # first all lowest bytes, at last all highest
         masks = b"".join(mask.tobytes() for mask in self.masks)
@@ -114,8 +115,8 @@ def shortened(values: Array) -> Array:
 
 
 def packed(content: bytes) -> str:
-    """Bytes as text, compressed."""
-    return base64.b64encode(zlib.compress(content, 9)).decode()
+    """Bytes as text, compressed: five letters for four bytes, none of which HTML knows."""
+    return base64.b85encode(zlib.compress(content, 9)).translate(HTML_SAFE).decode()
 
 
 def build(recordings: Sequence[Recording], subject: Subject) -> str:
