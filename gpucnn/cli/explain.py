@@ -2,7 +2,6 @@
 
 import argparse
 import webbrowser
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import numpy as np
 
 from gpucnn.checkpoint.durable import replace_atomically
 from gpucnn.cli.columns import counted, sentence
-from gpucnn.cli.features import chosen_image
+from gpucnn.cli.features import chosen_image, class_number
 from gpucnn.cli.options import add_data_options, check_number, load_named, writing
 from gpucnn.data.digits import load_digits
-from gpucnn.errors import UsageError, closest, shown
+from gpucnn.errors import UsageError, shown
 from gpucnn.explain import record
 from gpucnn.explain.page import Subject, build
 from gpucnn.inference.predict import class_names, normalise
@@ -44,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     """Write the page and say what it shows."""
     check(args)
     model, config, _ = load_trained(args.checkpoint or pretrained())
-    image, title, label = subject_of(args, config)
+    image, title, known = subject_of(args, config)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     answer = int(np.argmax(model.backend.to_host(model(x))))
     names = class_names(config.data.classes, config.model.num_classes)
-    label = answer if label is None else label
+    label = class_number(args.label, names, answer if known is None else known)
     steps = record(model, x, np.array([label]), lr=args.lr, steps=args.steps)
     shape = config.model.input_shape
     facts = Subject(config.model.name, title, config.data.mean, config.data.std, names, label, model.flops(shape))
@@ -91,24 +90,14 @@ def pretrained() -> Path:
 
 def subject_of(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
     """The image, uint8 (H,W,C), a few words about it, and the number of its class where that is known."""
-    names = class_names(config.data.classes, config.model.num_classes)
     if args.image is None and args.index is None:
         digit, label = enlarged_digit(config.model.input_shape)
-        return digit, f"Digit {DIGIT} of scikit-learn's test images", number(args.label, names, label)
+        return digit, f"Digit {DIGIT} of scikit-learn's test images", label
     image, title = chosen_image(args, config)
     if args.index is None:
-        return image, title, number(args.label, names, None)
+        return image, title, None
     _, test = load_named(args.dataset or config.data.dataset, args)
     return image, title, int(test.labels[args.index])
-
-
-def number(name: str | None, names: Sequence[str], known: int | None) -> int | None:
-    """The number of the class of this name; without a name, what is known."""
-    if name is None:
-        return known
-    if name not in names:
-        raise UsageError(f"--label {name}: the model has no such class{closest(name, names)}")
-    return names.index(name)
 
 
 def enlarged_digit(shape: Shape) -> tuple[Array, int]:

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -12,14 +12,16 @@ import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import add_data_options, load_named, writing
-from gpucnn.errors import UsageError, shown
+from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
+from gpucnn.inference.attribution import attribute
 from gpucnn.inference.image_files import fit, grey, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
+from gpucnn.plots.report import Example, save_attention
 from gpucnn.runs.build import check_data
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
@@ -33,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", nargs="?", type=Path, help="an image file (default: a photograph of scikit-learn)")
     parser.add_argument("--out", type=Path, default=Path("features"), metavar="DIR", help="folder for the pictures")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="look inside this trained model instead")
+    label = "with --checkpoint: the class whose traces are shown (default: its answer)"
+    parser.add_argument("--label", metavar="NAME", help=label)
     parser.add_argument("--index", type=int, metavar="N", help="with --checkpoint: an image of the test set")
     parser.add_argument("--dataset", metavar="NAME", help="with --index: another data set than the model's")
     add_data_options(parser)
@@ -46,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--data-dir {args.data_dir} is where --index N looks: add --index and --checkpoint PATH")
     if args.index is not None and args.checkpoint is None:
         raise UsageError(f"--index {shown(args.index)} chooses an image for a trained model: add --checkpoint PATH")
+    if args.label is not None and args.checkpoint is None:
+        raise UsageError(f"--label {args.label} is a class of a trained model: add --checkpoint PATH")
     if args.checkpoint is not None:
         return look_inside(args)
     photo, title = photograph(args.image)
@@ -99,24 +105,40 @@ def look_inside(args: argparse.Namespace) -> int:
             stages.append(Stage(name, kind, y[0]))
     answer = probabilities(y, model.backend)[0]
     paths = [args.out / f"{i:02d}_{stage.name}_{stage.kind.split()[0]}.png" for i, stage in enumerate(stages)]
-    make_room(args.out, [*paths, args.out / "index.html"])
+    names = class_names(config.data.classes, config.model.num_classes)
+    wanted = class_number(args.label, names, int(answer.argmax()))
+    attention = args.out / "attention.png"
+    make_room(args.out, [*paths, attention, args.out / "index.html"])
     save(paths[0], stages[0], feature_maps.save_image, image)
     for path, stage in zip(paths[1:-1], stages[1:-1], strict=True):
         if max(stage.values.shape[:-1], default=1) == 1:
             save(path, stage, feature_maps.save_units)
         else:
             save(path, stage, partial(feature_maps.save_grid, one_scale=True), "channel")
-    names = class_names(config.data.classes, config.model.num_classes)
     save(paths[-1], stages[-1], feature_maps.save_bars, names, answer)
+    saliency, cam, where = attribute(model, x, np.array([wanted]))
+    example = Example(image, names[wanted], names[wanted], float(answer[wanted]))
+    save_attention(attention, [example], saliency, cam, where)
+    say(f"{attention}   where it looks for {names[wanted]}")
     pictures = [
         (path.name, f"{stage.name}: {stage.kind}, {stage.shape}") for path, stage in zip(paths, stages, strict=True)
     ]
+    pictures.append((attention.name, f"where it looks for {names[wanted]}"))
     with writing(args.out):
         index = write_index(args.out, f"{title}, through {config.model.name}", [], pictures)
     say(f"{index}   all of them on one page")
     if same:
         say(f"no picture of {', '.join(same)}: the numbers are those of the layer before")
     return 0
+
+
+def class_number(name: str | None, names: Sequence[str], known: int) -> int:
+    """The number of the class of this name; without a name, ``known``."""
+    if name is None:
+        return known
+    if name not in names:
+        raise UsageError(f"--label {name}: the model has no such class{closest(name, names)}")
+    return names.index(name)
 
 
 def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:

@@ -116,8 +116,8 @@ def save_attention(path: Path, examples: Sequence[Example], saliency: Array, cam
     groups = 2 if len(examples) > 4 else 1
     width = len(titles) * step + 20
     sheet = Sheet(GAP + groups * width, top + -(-len(examples) // groups) * row, minimum=560)
-    about = f"; parts that speak for its answer (Grad-CAM, at {layer})" if layer else ""
-    sheet.heading("where the network looks", f"pixels that change the score of its answer (saliency){about}")
+    about = f"and parts that speak for its class (Grad-CAM, at {layer})" if layer else ""
+    sheet.heading("where the network looks", "pixels that change the score of an answer (saliency)", about)
     for place, example in enumerate(examples):
         x, y = GAP + place % groups * width, top + place // groups * row
         pictures = [pixels(example.image), heat(saliency[place], example.image)]

@@ -125,7 +125,8 @@ def test_a_trained_model_gets_a_picture_per_layer(trained, tmp_path: Path, capsy
     assert main(line) == 0
     out = capsys.readouterr().out
     assert (tmp_path / "index.html").is_file()
-    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert (tmp_path / "attention.png").is_file()
+    names = sorted(path.name for path in tmp_path.glob("[0-9]*.png"))
     assert names[0] == "00_input_normalised.png"
     assert [name.partition("_")[0] for name in names] == [f"{i:02d}" for i in range(len(names))]
     kinds = [name.removesuffix(".png").rpartition("_")[2] for name in names]
@@ -240,3 +241,15 @@ def test_the_script_works_from_anywhere(tmp_path: Path) -> None:
     wanted = {f"{name}.png" for name in (*STAGES, "overview")}
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == wanted
     assert "conv.png   429 x 642 x 8, -2.72 to 3.16" in done.stdout
+
+
+def test_where_it_looks_for_a_class_of_choice(trained, tmp_path: Path, capsys) -> None:
+    line = ["features", "--checkpoint", str(trained.path), "--index", "3", "--out", str(tmp_path), "--label"]
+    assert main([*line, "8"]) == 0
+    assert "attention.png   where it looks for 8" in capsys.readouterr().out
+    eight = (tmp_path / "attention.png").read_bytes()
+    assert main([*line, "3"]) == 0
+    assert (tmp_path / "attention.png").read_bytes() != eight
+    assert main([*line, "x"]) == 2
+    assert "--label x: the model has no such class" in capsys.readouterr().err
+    assert main(["features", "--label", "8"]) == 2
