@@ -33,12 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="what a step is (default: train)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="our backend (default: cpu)")
     parser.add_argument("--amp", choices=list(PRECISIONS), default="off", help="float16 where that is safe, on a GPU")
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="of each contender (default: all usable cores)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=9, metavar="N", help="rounds of each contender, in turn (default: 9)"
-    )
+    threads, rounds = "of each contender (default: all usable cores)", "rounds of each contender, in turn (default: 9)"
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help=threads)
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help=rounds)
     parser.add_argument("--no-tuned", action="store_true", help="leave out PyTorch with tuned malloc")
     parser.add_argument("--compiled", action="store_true", help=compiled)
     parser.add_argument("--explain", action="store_true", help="no race: which op of ours takes how much of a step")

@@ -253,11 +253,8 @@ def cache_text(cache: Any) -> str:
         return str(cache)
     if "problem" in cache:
         return str(cache["problem"])
-    content = (
-        f"{counted(cache['compiled'], 'function')} compiled, {cache['mib']} MiB"
-        if cache["compiled"]
-        else "nothing compiled"
-    )
+    functions = counted(cache["compiled"], "function")
+    content = f"{functions} compiled, {cache['mib']} MiB" if cache["compiled"] else "nothing compiled"
     return f"{cache['folder']} (hash of the sources {cache['hash']}): {content}"
 
 

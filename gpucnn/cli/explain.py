@@ -10,7 +10,7 @@ import numpy as np
 from gpucnn.checkpoint.durable import replace_atomically
 from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.features import chosen_image, class_number
-from gpucnn.cli.options import add_data_options, check_number, load_named, writing
+from gpucnn.cli.options import add_data_options, check_number, check_place, writing
 from gpucnn.data.digits import load_digits
 from gpucnn.errors import UsageError, shown
 from gpucnn.explain import record
@@ -75,9 +75,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--label {args.label}: image {shown(args.index)} of the test set has its label; leave it out")
     check_number("--steps", args.steps, 1, MOST_STEPS)  # the page holds every tensor of every step
     check_number("--lr", args.lr, 0, 1e6)
-    if args.out.is_dir() or not args.out.resolve().parent.is_dir():
-        what = "this is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
-        raise UsageError(f"--out {args.out}: {what}")
+    check_place(args.out)
     if args.out.exists() and not drawn_here(args.out):
         raise UsageError(f"--out {args.out}: this file is no page of gpucnn: choose another name, or move it away")
 
@@ -93,11 +91,7 @@ def subject_of(args: argparse.Namespace, config: Config) -> tuple[Array, str, in
     if args.image is None and args.index is None:
         digit, label = enlarged_digit(config.model.input_shape)
         return digit, f"Digit {DIGIT} of scikit-learn's test images", label
-    image, title = chosen_image(args, config)
-    if args.index is None:
-        return image, title, None
-    _, test = load_named(args.dataset or config.data.dataset, args)
-    return image, title, int(test.labels[args.index])
+    return chosen_image(args, config)
 
 
 def enlarged_digit(shape: Shape) -> tuple[Array, int]:

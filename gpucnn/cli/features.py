@@ -92,7 +92,7 @@ def look_inside(args: argparse.Namespace) -> int:
     if (args.image is None) == (args.index is None):
         raise UsageError("--checkpoint needs one image: a file, or --index N of the test set")
     model, config, _ = load_trained(args.checkpoint)
-    image, title = chosen_image(args, config)
+    image, title, _ = chosen_image(args, config)
     say(f"{title}, through {config.model.name} of {args.checkpoint}")
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     stages = [Stage("input", "normalised", x[0])]
@@ -141,19 +141,19 @@ def class_number(name: str | None, names: Sequence[str], known: int) -> int:
     return names.index(name)
 
 
-def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str]:
-    """The image for a trained model, uint8 (H,W,C), and a line about it."""
+def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
+    """The image for a trained model, uint8 (H,W,C), a line about it, and its label where that is known."""
     if args.image is not None:
         image, opened = open_image(args.image)
         pixels, fitted = fit(image, config.model.input_shape)
-        return pixels, titled(args.image, opened + fitted)
+        return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
     _, test = load_named(name, args)
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")
-    label = test.classes[int(test.labels[args.index])]
-    return test.images[args.index], f"image {args.index} of {name}'s test set (a {label})"
+    label = int(test.labels[args.index])
+    return test.images[args.index], f"image {args.index} of {name}'s test set (a {test.classes[label]})", label
 
 
 def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> None:

@@ -13,7 +13,7 @@ from gpucnn.backend import Backend
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.data.registry import DATASETS, find_source
 from gpucnn.devices.select import choose_backend
-from gpucnn.errors import UsageError, closest, nearest, one_line, shown
+from gpucnn.errors import UsageError, closest, nearest, shown
 from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import stated_settings
 from gpucnn.terminal import say, tell
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is unknown{closest(value, action.choices)}")
 
     def error(self, message: str) -> NoReturn:
-        tell(f"error: {one_line(message)}")
+        tell(f"error: {message}")
         sys.exit(2)
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -124,6 +124,11 @@ def check_picture(out: Path) -> None:
     """Raises UsageError where no picture can be written to this path."""
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"--out {out}: the name must end in {', '.join(FORMATS)}")
+    check_place(out)
+
+
+def check_place(out: Path) -> None:
+    """Raises UsageError where no file can be written to this path: it is a folder, or there is none for it."""
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"--out {out}: {'this is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
 

@@ -169,7 +169,12 @@ def train_in(
     """
     display = Display(config.train.epochs, config.train.max_steps)
     display.begin(trainer.progress.epoch + 1)
-    watch = display.interval if live is None else both(display.interval, live.at_interval)
+
+    def watch(report: IntervalReport) -> None:
+        display.interval(report)
+        if live:
+            live.at_interval(report)
+
     try:
         with stopping_on_signals(trainer) as received:
             for report in trainer.fit(train, test, epochs=config.train.epochs, watch=watch):
@@ -208,16 +213,6 @@ def train_in(
         averaged = f"test accuracy {tested.accuracy:.4f} after epoch {epoch}, with views: {tta}"
         display.line(*sentence("tta", averaged, 7))
     return 0
-
-
-def both(*watchers: Callable[[IntervalReport], None]) -> Callable[[IntervalReport], None]:
-    """One watcher that tells them all."""
-
-    def watch(report: IntervalReport) -> None:
-        for watcher in watchers:
-            watcher(report)
-
-    return watch
 
 
 @contextmanager

@@ -252,7 +252,13 @@ function finiteDifference(step, layer, symbol, offset) {
 
 // ---- what a number is made of ------------------------------------------------------------------------------------------
 
-function termsOf(net, layer, name, index) {
+function termsOf(net, layer, name, index) { // of the number that was asked for last they are kept
+  const key = `${layer} ${name} ${index}`;
+  if (net.last?.key !== key) net.last = { key, found: findTerms(net, layer, name, index) };
+  return net.last.found;
+}
+
+function findTerms(net, layer, name, index) {
   const equation = net.equation(layer, name), env = net.bind(equation, index);
   const found = { terms: [], outside: 0, zero: 0, kind: "sum", count: 1 };
   const loop = (kind, ranges, body, sign, inside) => {
@@ -687,7 +693,7 @@ function lens(tensor, symbol, index) { // the neighbourhood as a table, for keys
   const rows = range(row, lay.height, 3), columns = range(column, lay.width, wide);
   const top = table.createTHead().insertRow();
   top.append(heading(""), ...columns.map((c) => heading(lay.vector ? "" : c)));
-  const body = table.createTBody(), { limit } = limitOf(tensor.data);
+  const body = table.createTBody(), limit = map ? map.limit : limitOf(tensor.data).limit;
   for (const r of rows) {
     const line = body.insertRow();
     line.append(heading(lay.vector ? r * lay.width + columns[0] : r, "row"));

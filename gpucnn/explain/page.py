@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from gpucnn.explain.equations import read
 from gpucnn.explain.mathml import equation_to_mathml
 from gpucnn.explain.recording import UPDATE, LayerRecord, Recording
-from gpucnn.types import Array
+from gpucnn.types import Array, Shape
 
 ROOM = {4: 400_000, 3: 1_600_000}  # bytes of a number -> how many numbers a page may have for that; of more, 2
 HTML_SAFE = bytes.maketrans(b"<&", b",.")
@@ -62,7 +63,8 @@ class Store:
         self.width, self.end, self.bits = width, 0, 0
         self.chunks: list[Array] = []
         self.masks: list[Array] = []
-        self.known: dict[bytes, dict[str, Any]] = {}
+        self.known: dict[bytes, dict[str, Any]] = {}  # type and SHA-256 of values -> where they are
+        self.numbers: dict[tuple[bytes, Shape], int] = {}
         self.tensors: list[dict[str, Any]] = []
 
     def add_layer(self, arrays: Mapping[str, Array]) -> dict[str, int]:
@@ -75,14 +77,15 @@ class Store:
 
     def add(self, array: Array, source: Array | None, source_number: int | None) -> int:
         """The number of a tensor in the page."""
-        content = np.ascontiguousarray(array).tobytes()
+        content = array.dtype.str.encode() + sha256(array.tobytes()).digest()
         if content not in self.known:
             masked = source is not None and source.shape == array.shape and ((array == 0) | (array == source)).all()
             self.known[content] = self.add_mask(array, source_number) if masked else self.add_values(array)
-        tensor = {"shape": array.shape, **self.known[content]}
-        if tensor not in self.tensors:
-            self.tensors.append(tensor)
-        return self.tensors.index(tensor)
+        key = content, array.shape
+        if key not in self.numbers:
+            self.numbers[key] = len(self.tensors)
+            self.tensors.append({"shape": array.shape, **self.known[content]})
+        return self.numbers[key]
 
     def add_mask(self, array: Array, source_number: int | None) -> dict[str, Any]:
         """Where a tensor is not zero; there it equals its source."""

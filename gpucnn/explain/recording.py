@@ -1,18 +1,18 @@
 """Every tensor of one training step, forward and backward, by name.
 
-The layers keep their code: while a step is recorded, their ``forward`` and ``backward`` are called through a wrapper
-that keeps what goes in and out.  Neighbours that a backend would fuse run one by one.
+While a step is recorded, hooks keep what goes into each layer and comes out of it.  Neighbours that a backend would
+fuse run one by one.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpucnn.explain.equations import Equation, read
+from gpucnn.inference.hooks import Hook, Method, hooked
 from gpucnn.layers import Layer, Sequential
 from gpucnn.layers.parameter import Parameter
 from gpucnn.losses import EQUATIONS, as_targets, softmax_cross_entropy
@@ -108,7 +108,8 @@ def record_step(
     """Forward, loss and backward, recorded, and then the update."""
     layers = {name: LayerRecord(name, layer.kind) for name, layer in model.named_layers()}
     modules, heard = dict(model.named_layers()), Heard()
-    with listening(model, layers, heard):
+    with hooked(model, listen(heard, layers, "x", "y"), listen(heard, layers, "dy", "dx")):
+        model.train()
         logits = model.forward(x)
         value, dlogits = model.backend.run(loss, logits, labels)
         heard.made[id(dlogits)] = dlogits, ("loss", "dx")
@@ -132,52 +133,38 @@ class Heard:
     made: dict[int, tuple[Array, tuple[str, str]]] = field(default_factory=dict)
 
 
-@contextmanager
-def listening(model: Layer, layers: dict[str, LayerRecord], heard: Heard) -> Iterator[None]:
-    """While this lasts, what passes through each layer is kept in its record."""
+def listen(heard: Heard, layers: dict[str, LayerRecord], given: str, made: str) -> Hook:
+    """Keeps what passes through each layer in its record: ``given`` goes in and ``made`` comes out."""
 
-    def listen(name: str, method: Callable[[Array], Array], given: str, made: str, argument: Array) -> Array:
-        result, to_host, record = method(argument), model.backend.to_host, layers[name]
-        record.arrays |= {given: to_host(argument).copy(), made: to_host(result).copy()}
-        if id(argument) in heard.made:
-            record.sources[given] = heard.made[id(argument)][1]
-        maker = heard.made.setdefault(id(result), (result, (name, made)))  # of a container: a layer in it
-        record.sources[made] = maker[1]
-        if made == "y":
-            heard.order.append(name)
-        return result
+    def hook(name: str, layer: Layer, method: Method) -> Method:
+        record, to_host = layers[name], layer.backend.to_host
 
-    for name, layer in model.named_layers():
-        vars(layer)["forward"] = partial(listen, name, layer.forward, "x", "y")
-        vars(layer)["backward"] = partial(listen, name, layer.backward, "dy", "dx")
-        if isinstance(layer, Sequential):
-            layer._steps = layer.backend, list(layer.layers.values())  # one by one
-    try:
-        yield
-    finally:
-        for _, layer in model.named_layers():
-            del vars(layer)["forward"], vars(layer)["backward"]
-            if isinstance(layer, Sequential):
-                layer._steps = None
+        def run(argument: Array) -> Array:
+            result = method(argument)
+            record.arrays |= {given: to_host(argument).copy(), made: to_host(result).copy()}
+            if id(argument) in heard.made:
+                record.sources[given] = heard.made[id(argument)][1]
+            maker = heard.made.setdefault(id(result), (result, (name, made)))  # of a container: a layer in it
+            record.sources[made] = maker[1]
+            if made == "y":
+                heard.order.append(name)
+            return result
+
+        return run
+
+    return hook
 
 
 @contextmanager
 def unchanged(model: Layer) -> Iterator[None]:
-    """Training mode and gradients for the input; afterwards parameters, statistics, gradients and mode as before."""
+    """Afterwards parameters, statistics and gradients are as before."""
     flats = [model.flat.data, model.flat.grad, model.flat_buffers.data]
     before = [flat.copy() for flat in flats]
-    modes = [(layer, layer.training, layer.needs_input_grad) for _, layer in model.named_layers()]
-    model.train()
-    for layer, *_ in modes:
-        layer.needs_input_grad = True
     try:
         yield
     finally:
         for flat, values in zip(flats, before, strict=True):
             flat[...] = values
-        for layer, training, needs in modes:
-            layer._enter_mode(training)
-            layer.needs_input_grad = needs
 
 
 def complete(found: LayerRecord, layer: Layer, layers: dict[str, LayerRecord]) -> None:

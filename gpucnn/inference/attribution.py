@@ -8,66 +8,61 @@ A is the output of a layer that still has height and width; score is the class's
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 from gpucnn.backend import array_module
+from gpucnn.inference.hooks import Method, hooked
 from gpucnn.layers import BatchNorm, BatchNormReLU, Dropout, Layer, MaxPool2D, Residual, Sequential
 from gpucnn.layers.activations import Activation
 from gpucnn.types import Array
 
 SMALLEST_MAP = 3  # pixels on the short side of the map that Grad-CAM takes
 
+FROZEN = BatchNorm, Dropout  # layers that stay in evaluation
 MAPS = Activation, BatchNormReLU, MaxPool2D, Residual  # layers whose output Grad-CAM may take
 
 
+Watch = Callable[[str, str, Array], None]
+
+
 @contextmanager
-def differentiable(model: Layer, watch: Callable[[str, str, Array], None] | None = None) -> Iterator[None]:
+def differentiable(model: Layer, watch: Watch | None = None) -> Iterator[None]:
     """A model in evaluation whose ``backward`` works: batch norm is the linear function of its running statistics.
 
     Args:
         watch: called with (dotted name, "y" or "dy", array) of every layer that is not a container.
     """
-    modes = [(name, layer, layer.training, layer.needs_input_grad) for name, layer in model.named_layers()]
-    for name, layer, *_ in modes:
-        frozen = isinstance(layer, BatchNorm | Dropout)
-        layer._enter_mode(not frozen)
-        layer.needs_input_grad = True
-        if isinstance(layer, Sequential):
-            layer._steps = layer.backend, list(layer.layers.values())  # one by one: what is fused is no layer
-            continue
-        kept: dict[str, Array] = {}
-        vars(layer)["forward"] = partial(run, name, kept, "y", watch, layer.forward)
-        backward = partial(frozen_grad, layer, kept) if frozen else layer.backward
-        vars(layer)["backward"] = partial(run, name, kept, "dy", watch, backward)
-    try:
+    outputs: dict[str, Array] = {}
+
+    def forward(name: str, layer: Layer, method: Method) -> Method:
+        def run(x: Array) -> Array:
+            outputs[name] = y = method(x)
+            if watch and not isinstance(layer, Sequential):
+                watch(name, "y", y)
+            return y
+
+        return run
+
+    def backward(name: str, layer: Layer, method: Method) -> Method:
+        def run(dy: Array) -> Array:
+            if watch and not isinstance(layer, Sequential):
+                watch(name, "dy", dy)
+            return frozen_grad(layer, outputs[name], dy) if isinstance(layer, FROZEN) else method(dy)
+
+        return run
+
+    with hooked(model, forward, backward):
+        for _, layer in model.named_layers():
+            layer._enter_mode(not isinstance(layer, FROZEN))
         yield
-    finally:
-        for _, layer, training, needs in modes:
-            vars(layer).pop("forward", None)
-            vars(layer).pop("backward", None)
-            layer._enter_mode(training)
-            layer.needs_input_grad = needs
-            if isinstance(layer, Sequential):
-                layer._steps = None
 
 
-def run(name: str, kept: dict[str, Array], symbol: str, watch: Any, method: Any, argument: Array) -> Array:
-    """A layer's forward or backward; its output, or the gradient of that, is shown to ``watch``."""
-    result = method(argument)
-    kept[symbol] = result if symbol == "y" else argument
-    if watch:
-        watch(name, symbol, kept[symbol])
-    return result
-
-
-def frozen_grad(layer: Layer, kept: dict[str, Array], dy: Array) -> Array:
+def frozen_grad(layer: Layer, y: Array, dy: Array) -> Array:
     """Back through batch norm with given statistics, where each value counts for itself; through dropout as it is."""
     if isinstance(layer, Dropout):
         return dy
     assert isinstance(layer, BatchNorm)
     if isinstance(layer, BatchNormReLU):
-        dy = dy * (kept["y"] > 0)
+        dy = dy * (y > 0)
     return dy * (layer.scale.data / array_module(dy).sqrt(layer.running_var.data + layer.eps))
 
 
