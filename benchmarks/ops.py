@@ -117,10 +117,10 @@ def our_part(case: Case, batch: int, part: str) -> Callable[[], Any]:
     y = layer.forward(x)
     if part == "forward":
         return lambda: layer.forward(x)
-    kept, dy = layer._saved, noise(*y.shape)
+    kept, dy = layer._kept, noise(*y.shape)
 
     def back() -> None:
-        layer._saved = kept  # backward clears it
+        layer._kept = kept  # backward clears it
         layer.backward(dy)
 
     return back

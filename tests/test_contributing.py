@@ -41,11 +41,11 @@ class Softplus(Layer):
     """log(1 + e^x), element by element."""
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.keep(x)
         return self.run(softplus, x)
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
+        (x,) = self.kept()
         return self.run(softplus_grad, dy, x)
 '''
 

@@ -44,11 +44,11 @@ class Polynomial(Layer):
     """2u^2 + 3u - 1."""
 
     def forward(self, x):
-        self.save(x)
+        self.keep(x)
         return 2 * x**2 + 3 * x - 1
 
     def backward(self, dy):
-        (x,) = self.saved()
+        (x,) = self.kept()
         return dy * (4 * x + 3)
 
 

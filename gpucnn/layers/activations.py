@@ -6,7 +6,7 @@
            leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy     (a: the slope)
            silu(x) = x sigmoid(x)                        dx = dy (s + x s (1 - s)),  s = sigmoid(x)
 
-Where the derivative can be computed from y, a layer saves y; elsewhere it saves x.
+Where the derivative can be computed from y, a layer keeps y; elsewhere it keeps x.
 """
 
 from collections.abc import Callable
@@ -90,11 +90,11 @@ class Activation(Layer):
 
     def forward(self, x: Array) -> Array:
         y = self.run(self.op, x, *self.numbers)
-        self.save(y if self.keeps_output else x)
+        self.keep(y if self.keeps_output else x)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (kept,) = self.saved()
+        (kept,) = self.kept()
         return self.run(self.grad_op, dy, kept, *self.numbers)
 
     def flops(self, shape: Shape) -> int:

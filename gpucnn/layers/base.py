@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from html import escape
-from io import IOBase
-from os import PathLike
 from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend, array_module
@@ -15,7 +13,7 @@ from gpucnn.types import Array, Shape
 
 
 class Layer(Checked):
-    """Owns parameters and saves what backward needs; the maths is in pure functions beside it.
+    """Owns parameters and keeps what backward needs; the maths is in pure functions beside it.
 
     A subclass defines ``forward`` and ``backward``, and ``output_shape`` where that is not the input's shape.
     Images are (N, H, W, C); ``shape`` arguments are without the batch axis.
@@ -29,7 +27,7 @@ class Layer(Checked):
     equations: tuple[str, ...] = ()
     """What it computes, forward and backward, number by number: the text that ``explain/equations.py`` reads."""
 
-    _saved: tuple[Any, ...] | None = None
+    _kept: tuple[Any, ...] | None = None
 
     # -- the maths ------------------------------------------------------------------------------------
 
@@ -53,30 +51,32 @@ class Layer(Checked):
         """Run op on this layer's backend."""
         return self.backend.run(op, *args)
 
-    def save(self, *values: Any) -> None:
-        """Save what backward needs; in evaluation nothing is saved.  No file is written.
+    def keep(self, *values: Any) -> None:
+        """Keep what backward needs; in evaluation nothing is kept."""
+        self._kept = values if self.training else None
 
-        Raises:
-            UsageError: it is given a file.
-        """
-        if values and isinstance(values[0], str | PathLike | IOBase):
-            raise UsageError(
-                f"save({in_short(values[0])}) writes no file, it is for what backward needs: "
-                "numpy.savez(path, **model.state_dict()), and model.load_state_dict(numpy.load(path)) to read it"
-            )
-        self._saved = values if self.training else None
-
-    def saved(self) -> tuple[Any, ...]:
-        """What forward saved, returned once, so that its memory is free early.
+    def kept(self) -> tuple[Any, ...]:
+        """What forward kept, returned once, so that its memory is free early.
 
         Raises:
             UsageError: there was no forward in training mode, or backward has run already.
         """
-        if self._saved is None:
+        if self._kept is None:
             where = f"{self.name or 'the model'} ({self.kind})"
             raise UsageError(f"backward of {where} without a forward in training mode before it: call train()")
-        values, self._saved = self._saved, None
+        values, self._kept = self._kept, None
         return values
+
+    def save(self, path: object) -> None:
+        """Writes no file, and says what does.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"save({in_short(path)}) writes no file: numpy.savez(path, **model.state_dict()), and "
+            "model.load_state_dict(numpy.load(path)) to read it"
+        )
 
     def symbols(self) -> dict[str, Any]:
         """What ``equations`` calls by name besides x, y, dx and dy.
@@ -144,7 +144,7 @@ class Layer(Checked):
         return self._set_mode(True)
 
     def eval(self) -> Self:
-        """Evaluation mode: dropout passes, batch norm uses its running statistics, nothing is saved."""
+        """Evaluation mode: dropout passes, batch norm uses its running statistics, nothing is kept."""
         return self._set_mode(False)
 
     def _set_mode(self, training: bool) -> Self:
@@ -153,8 +153,8 @@ class Layer(Checked):
         return self
 
     def _enter_mode(self, training: bool) -> None:
-        """Switch this layer alone; what it saved for backward is dropped."""
-        self.training, self._saved = training, None
+        """Switch this layer alone; what it kept for backward is dropped."""
+        self.training, self._kept = training, None
 
     def skip_input_grad(self) -> None:
         """Compute no dL/dx of the model's own input."""

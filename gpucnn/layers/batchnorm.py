@@ -160,11 +160,11 @@ class BatchNorm(Layer):
             return self.run(batchnorm_eval, x, scale, shift, mean, var, self.eps)
         y, mean, var = self.run(batchnorm, x, scale, shift, self.eps)
         self.update_running(mean, var, prod(x.shape[:-1]))
-        self.save(x, mean, var)
+        self.keep(x, mean, var)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        x, mean, var = self.saved()
+        x, mean, var = self.kept()
         grads = self.run(batchnorm_grad, dy, x, self.scale.data, mean, var, self.eps)
         dx, self.scale.grad[...], self.shift.grad[...] = grads
         return dx

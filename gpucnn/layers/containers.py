@@ -64,7 +64,7 @@ class Sequential(Layer):
     def _enter_mode(self, training: bool) -> None:
         super()._enter_mode(training)
         for step in self._steps[1] if self._steps else []:
-            step._saved = None  # fused ones are not in the tree
+            step._kept = None  # fused ones are not in the tree
 
     def forward(self, x: Array) -> Array:
         for layer in self.steps():
@@ -124,11 +124,11 @@ class Residual(Layer):
     def forward(self, x: Array) -> Array:
         through_shortcut = self.shortcut.forward(x) if self.shortcut else x
         y = self.run(add_relu if self.relu else add, self.body.forward(x), through_shortcut)
-        self.save(y if self.relu else None)
+        self.keep(y if self.relu else None)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        (y,) = self.saved()
+        (y,) = self.kept()
         if self.relu:
             dy = self.run(relu_grad, dy, y)  # (L17): y > 0 exactly where the sum was
         through_body = self.body.backward(dy)

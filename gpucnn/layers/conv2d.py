@@ -114,12 +114,12 @@ class Conv2D(Layer):
         self.bias = Parameter((out_channels,), zeros, bias_group) if bias else None
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.keep(x)
         b = self.bias.value if self.bias else None
         return self.run(conv2d, x, self.weight.value, b, self.stride, self.padding)
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
+        (x,) = self.kept()
         w = self.weight
         if w.trainable:
             w.grad[...] = self.run(conv2d_weight_grad, dy, x, w.shape, self.stride, self.padding)  # (L19)

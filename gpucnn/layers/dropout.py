@@ -45,11 +45,11 @@ class Dropout(Layer):
         if not self.training:
             return x
         mask = self.mask()
-        self.save(mask)
+        self.keep(mask)
         return self.run(dropout, x, self.rate, *mask)
 
     def backward(self, dy: Array) -> Array | None:
-        (mask,) = self.saved()
+        (mask,) = self.kept()
         return self.run(dropout, dy, self.rate, *mask)
 
     def mask(self) -> tuple[int, int, Any]:

@@ -20,11 +20,11 @@ class Flatten(Layer):
     )
 
     def forward(self, x: Array) -> Array:
-        self.save(x.shape)
+        self.keep(x.shape)
         return x.reshape(x.shape[0], -1)
 
     def backward(self, dy: Array) -> Array | None:
-        (shape,) = self.saved()
+        (shape,) = self.kept()
         return dy.reshape(shape)
 
     def symbols(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def of_the_first(attribute: str) -> Any:
 class Fused(Layer):
     """Neighbours as one step of a ``Sequential``.
 
-    Parameters, statistics, name, mode and backend are those of the layers; what backward needs is saved here.
+    Parameters, statistics, name, mode and backend are those of the layers; what backward needs is kept here.
 
     Attributes:
         layers: the neighbours, first to last.
@@ -83,7 +83,7 @@ class Fused(Layer):
         return {str(i or ""): layer for i, layer in enumerate(self.layers)}  # parameters keep their names
 
     def _enter_mode(self, training: bool) -> None:
-        self._saved = None  # the mode is the layers'
+        self._kept = None  # the mode is the layers'
 
 
 class FusedReLUMaxPool2D(Fused):
@@ -92,11 +92,11 @@ class FusedReLUMaxPool2D(Fused):
     ops = relu_max_pool2d, relu_max_pool2d_grad
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.keep(x)
         return self.run(relu_max_pool2d, x, *self.window)
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
+        (x,) = self.kept()
         return self.run(relu_max_pool2d_grad, dy, x, *self.window)
 
 
@@ -115,12 +115,12 @@ class NormOps(Layer):
             return self.run(eval_op, x, scale, shift, mean, var, norm.eps, *self.window)
         y, mean, var = self.run(op, x, scale, shift, norm.eps, *self.window)
         norm.update_running(mean, var, prod(x.shape[:-1]))
-        self.save(x, mean, var)
+        self.keep(x, mean, var)
         return y
 
     def backward(self, dy: Array) -> Array | None:
         norm, (_, _, grad_op) = self.layers[0], self.ops
-        x, mean, var = self.saved()
+        x, mean, var = self.kept()
         grads = self.run(grad_op, dy, x, norm.scale.data, norm.shift.data, mean, var, norm.eps, *self.window)
         dx, norm.scale.grad[...], norm.shift.grad[...] = grads
         return dx

@@ -67,11 +67,11 @@ class Linear(Layer):
         self.bias = Parameter((out_features,), zeros, bias_group) if bias else None
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.keep(x)
         return self.run(linear, x, self.weight.value, self.bias.value if self.bias else None)
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
+        (x,) = self.kept()
         if self.weight.trainable:
             self.weight.grad[...] = self.run(linear_weight_grad, dy, x)
         if self.bias and self.bias.trainable:

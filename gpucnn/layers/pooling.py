@@ -117,11 +117,11 @@ class MaxPool2D(_Pool2D):
     )
 
     def forward(self, x: Array) -> Array:
-        self.save(x)
+        self.keep(x)
         return self.run(max_pool2d, x, self.kernel, self.stride, self.padding)
 
     def backward(self, dy: Array) -> Array | None:
-        (x,) = self.saved()
+        (x,) = self.kept()
         return self.run(max_pool2d_grad, dy, x, self.kernel, self.stride, self.padding)
 
 
@@ -135,11 +135,11 @@ class AvgPool2D(_Pool2D):
     )
 
     def forward(self, x: Array) -> Array:
-        self.save(x.shape)
+        self.keep(x.shape)
         return self.run(avg_pool2d, x, self.kernel, self.stride, self.padding)
 
     def backward(self, dy: Array) -> Array | None:
-        (shape,) = self.saved()
+        (shape,) = self.kept()
         return self.run(avg_pool2d_grad, dy, shape, self.kernel, self.stride, self.padding)
 
 
@@ -152,11 +152,11 @@ class GlobalAvgPool2D(Layer):
     )
 
     def forward(self, x: Array) -> Array:
-        self.save(x.shape)
+        self.keep(x.shape)
         return self.run(global_avg_pool2d, x)
 
     def backward(self, dy: Array) -> Array | None:
-        (shape,) = self.saved()
+        (shape,) = self.kept()
         return self.run(global_avg_pool2d_grad, dy, shape)
 
     def symbols(self) -> dict[str, Any]:

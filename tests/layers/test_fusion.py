@@ -114,7 +114,7 @@ def test_backward_of_a_fused_step_names_its_layers_and_a_mode_drops_what_it_save
 def test_a_layer_keeps_no_state_for_another_one(ops) -> None:
     model = net().initialize(0, counting(*ops)[0])
     model.forward(np.ones((2, 12, 12, 3), np.float32))
-    saved = {id(layer): layer._saved is not None for layer in [*model.children().values(), *model.steps()]}
+    saved = {id(layer): layer._kept is not None for layer in [*model.children().values(), *model.steps()]}
     assert {key for key, value in saved.items() if value} == {id(step) for step in model.steps()}
 
 
