@@ -13,19 +13,22 @@ import numpy as np
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
 from gpucnn.cli.columns import columns, paragraph
+from gpucnn.runs.catalogue import checkpoint_file
 from gpucnn.runs.directory import natural_order
 from gpucnn.terminal import say, say_json
 from gpucnn.types import Array
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="PATH", help="a checkpoint, or a run folder for its last.h5")
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="a checkpoint, a pretrained model's name, or a run folder"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show a checkpoint; a damaged one is a CheckpointError (exit 4)."""
-    path = args.path / "last.h5" if args.path.is_dir() else args.path
+    path = args.path / "last.h5" if args.path.is_dir() else checkpoint_file(args.path)
     found = describe(open_checkpoint(path))
     if args.json:
         say_json(found, indent=2)

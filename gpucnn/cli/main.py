@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "class names and probabilities for image files",
     "find-lr": "raise the learning rate until the loss explodes, and plot it",
     "plot": "learning curves of one run or of many",
+    "recipes": "recipes and pretrained models that come with gpucnn, as measured",
     "inspect": "what a checkpoint holds",
     "export": "a trained model to hand on, without its optimizer's state",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",

@@ -19,6 +19,8 @@ from gpucnn.runs.config import stated_settings
 from gpucnn.terminal import say, tell
 from gpucnn.types import Shape
 
+TRAINED = "best.h5 of a run, say, or a pretrained model of gpucnn recipes"
+
 LARGEST = 512  # pixels of a side, or channels
 
 FORMATS = (".png", ".svg", ".pdf")  # of plots
@@ -79,7 +81,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
 
 def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     """Dotted name -> value of the settings whose flags were given."""
-    values = {name: getattr(args, field.dest) for name, field, *_ in stated_settings() if field.flags}
+    values = {name: getattr(args, field.dest, None) for name, field, *_ in stated_settings() if field.flags}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -114,7 +116,7 @@ def load_named(name: str, args: argparse.Namespace) -> tuple[Dataset, Dataset]:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that ask a trained model for its answers."""
     views = "average over views of each image: flip (2), shift (3) or multicrop (6); default: none"
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help=TRAINED)
     parser.add_argument("--tta", choices=list(VIEWS), default="none", help=views)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_setting_flags(parser, DEVICE)

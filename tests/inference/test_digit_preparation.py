@@ -15,7 +15,7 @@ from gpucnn.inference.image_files import grey
 from gpucnn.inference.predict import normalise
 from gpucnn.runs.state import load_trained
 
-LENET = Path(__file__).parents[2] / "pretrained" / "mnist_lenet.h5"
+LENET = Path(__file__).parents[2] / "gpucnn" / "pretrained" / "mnist_lenet.h5"
 
 
 def read(images: list[np.ndarray]) -> np.ndarray:
