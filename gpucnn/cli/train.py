@@ -37,7 +37,7 @@ from gpucnn.runs.build import build_trainer, resolve, split, steps_in_epoch, tot
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
-from gpucnn.runs.log import JSONL, event_writer
+from gpucnn.runs.log import JSONL, STEPS, StepLog, event_writer
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say
@@ -159,7 +159,11 @@ def run_once(args: argparse.Namespace) -> int:
         )
         if live:
             note("live", folder.enter_context(live.serve()))
-        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args), live)
+        watchers = [live.at_interval] if live else []
+        if config.run.log_steps:
+            logs = [resumed.folder / STEPS] if resumed else []
+            watchers.append(StepLog(where / STEPS, *logs, step=trainer.clock.step, sums=trainer.metrics.sums()).append)
+        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args), watchers, live)
 
 
 def checked(config: Config) -> Config:
@@ -182,6 +186,7 @@ def train_in(
     test: Dataset,
     taken: Callable[[], Checkpoint],
     words: Sequence[str],
+    watchers: Sequence[Callable[[IntervalReport], None]] = (),
     live: LiveView | None = None,
 ) -> int:
     """The loop, with everything that must outlive it written to the folder.
@@ -189,15 +194,15 @@ def train_in(
     Args:
         taken: captures the current state.
         words: end the commands that are printed.
+        watchers: get each reading of the running metrics.
         live: shows the run in a browser.
     """
     display = Display(config.train.epochs, config.train.max_steps)
     display.begin(trainer.progress.epoch + 1)
 
     def watch(report: IntervalReport) -> None:
-        display.interval(report)
-        if live:
-            live.at_interval(report)
+        for see in (display.interval, *watchers):
+            see(report)
 
     try:
         with stopping_on_signals(trainer) as received:

@@ -155,6 +155,7 @@ class RunConfig(Settings):
     log_interval: int = setting(
         50, "steps between two readings of the running loss", "--log-interval", at_least=1, at_most=10**9
     )
+    log_steps: bool = setting(False, "also log each interval, for gpucnn plot --steps", "--log-steps")
     tensorboard: bool = setting(False, "also write TensorBoard events into the run folder", "--tensorboard")
 
 

@@ -66,7 +66,10 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class IntervalReport:
-    """The current epoch, counted from 1: batches done and in all, mean loss and accuracy so far."""
+    """The current epoch, counted from 1: batches done and in all, mean loss and accuracy so far over ``examples``.
+
+    ``step`` counts the steps of the whole run, and ``learning_rate`` is that of the last one.
+    """
 
     epoch: int
     batch: int
@@ -74,6 +77,9 @@ class IntervalReport:
     loss: float
     accuracy: float
     images_per_second: float
+    examples: int
+    step: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -337,13 +343,20 @@ class Trainer(Checked):
                     if not isfinite(loss) or self.precision.exhausted():  # sync
                         raise self.nonfinite_error(x, labels, self.clock.step - 1)
                     if watch:
-                        rate = (self.metrics.examples - before) / (perf_counter() - start)
-                        watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
+                        watch(self.interval_report(len(batches), loss, accuracy, before, perf_counter() - start))
                 if stopping or self.whole_steps.pressed:
                     break
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
         return progress.batch >= len(batches) or self.out_of_steps(), rate
+
+    def interval_report(
+        self, batches: int, loss: float, accuracy: float, before: int, seconds: float
+    ) -> IntervalReport:
+        """Where the current epoch of ``batches`` is, with ``before`` of its examples done ``seconds`` ago."""
+        done, progress, step = self.metrics.examples, self.progress, self.clock.step
+        rates = (done - before) / seconds, done, step, self.schedule(step - 1)
+        return IntervalReport(progress.epoch + 1, progress.batch, batches, loss, accuracy, *rates)
 
     def close_epoch(
         self, trained: tuple[float, float], tested: Evaluation, seconds: float, images_per_second: float, cut: int = 0
