@@ -15,7 +15,7 @@ from gpucnn.cli.options import add_data_options, load_named, writing
 from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.attribution import attribute
-from gpucnn.inference.image_files import fit, grey, open_image, titled
+from gpucnn.data.image_files import fit, grey, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo

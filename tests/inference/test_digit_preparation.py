@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from gpucnn.data import load_dataset
 from gpucnn.errors import DataError
 from gpucnn.inference.digit_preparation import otsu, prepare_digit, stroke_width
-from gpucnn.inference.image_files import grey
+from gpucnn.data.image_files import grey
 from gpucnn.inference.predict import normalise
 from gpucnn.runs.state import load_trained
 
