@@ -26,7 +26,7 @@ from gpucnn.errors import UsageError, closest, cut, shown
 BOUNDS = {"at_least": (">=", ge), "above": (">", gt), "at_most": ("<=", le), "below": ("<", lt)}
 
 REAL: Any = Real  # NumPy's numbers too
-LONGEST_TEXT, LONGEST_LIST = 100, 256
+LONGEST_TEXT, LONGEST_LIST = 100, 1024
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

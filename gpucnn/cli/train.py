@@ -44,7 +44,7 @@ from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
-FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
+FROM_DATA = ("data.mean", "data.std", "data.pixels", "data.classes", "model.input_shape", "model.num_classes")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
 

@@ -1,5 +1,6 @@
 """From settings to objects: the one place that knows which config value makes what."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
@@ -17,11 +18,13 @@ from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
 from gpucnn.runs.config import Config
+from gpucnn.settings import LONGEST_LIST
 from gpucnn.training.precision import FLOAT32, POLICIES
 from gpucnn.training.trainer import Trainer, TrainerOptions
 
 T = TypeVar("T")
 
+LONGEST_NAMES = 2**16  # characters of the names of all classes in a config, ASCII and with quotes
 FLATTEST = 1e-9  # standard deviation on a 0..1 scale; 1e9 images of 8 bits with one pixel that differs have more
 
 
@@ -33,9 +36,15 @@ def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Datas
 
 def resolve(config: Config, train: Dataset) -> Config:
     """Fill in what the training set determines: statistics, class names, image shape, number of classes."""
-    data = replace(config.data, mean=train.mean, std=train.std, classes=train.classes)
+    pixels = str(train.images.dtype)
+    data = replace(config.data, mean=train.mean, std=train.std, classes=held_names(train.classes), pixels=pixels)
     model = replace(config.model, input_shape=train.image_shape, num_classes=train.num_classes)
     return replace(config, data=data, model=model)
+
+
+def held_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of classes as a config holds them: none, so that classes are numbers, where they are too many."""
+    return names if len(names) <= LONGEST_LIST and len(json.dumps(names)) <= LONGEST_NAMES else ()
 
 
 def check_resolved(config: Config) -> None:
@@ -54,6 +63,11 @@ def check_resolved(config: Config) -> None:
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises DataError where a data set is not of the kind that a resolved config was trained on."""
     wanted = (config.model.input_shape, config.model.num_classes)
+    pixels, found = config.data.pixels, str(dataset.images.dtype)
+    if found != pixels:
+        raise DataError(
+            f"{dataset.name} has {found} images, but the model was trained on {pixels}: give images on the same scale"
+        )
     if (dataset.image_shape, dataset.num_classes) != wanted:
         raise DataError(
             f"{dataset.name} has images {dataset.image_shape} in {dataset.num_classes} classes, but the "

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.data.augment.settings import Augmentation
+from gpucnn.data.dataset import MOST_CHANNELS, MOST_CLASSES
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices import NAMES
 from gpucnn.devices.cores import MOST_THREADS
@@ -41,7 +42,8 @@ QUOTED = re.compile(
 class DataConfig(Settings):
     """Which images, and what happens to them.
 
-    ``mean``, ``std`` (per channel, 0..1 scale) and ``classes`` are filled in from the training set.
+    ``mean``, ``std`` (per channel; of bytes on a 0..1 scale, of floats on their own), ``pixels`` (the dtype of images)
+    and ``classes`` are filled in from the training set; of more names than ``held_names`` allows there are none.
     """
 
     dataset: str = setting("digits", f"the data set: {', '.join(DATASETS)}", "--dataset")
@@ -49,8 +51,9 @@ class DataConfig(Settings):
         0, "hold out this many training images and test on them", "--validation", at_least=0, at_most=10**9
     )
     augmentation: Augmentation = Augmentation()
-    mean: tuple[float, ...] = setting((), at_least=0, at_most=1)
-    std: tuple[float, ...] = setting((), at_least=0, at_most=1)
+    mean: tuple[float, ...] = setting((), at_least=-MOST, at_most=MOST)
+    std: tuple[float, ...] = setting((), at_least=0, at_most=MOST)
+    pixels: str = setting("uint8", choices=("uint8", "float32"))
     classes: tuple[str, ...] = setting(())
 
 
@@ -59,8 +62,8 @@ class ModelConfig(Settings):
     """Which network; ``input_shape`` (H, W, C) and ``num_classes`` are filled in from the data set."""
 
     name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
-    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=512)
-    num_classes: int = setting(0, at_least=0, at_most=256)  # labels are bytes
+    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=MOST_CHANNELS)
+    num_classes: int = setting(0, at_least=0, at_most=MOST_CLASSES)
     options: dict[str, bool | int | float | str] = setting({}, at_least=-(10**9), at_most=10**9)
 
 
