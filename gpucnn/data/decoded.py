@@ -67,7 +67,7 @@ class Cache:
         return self.folder / f"{self.stem}-{'x'.join(map(str, size)) or 'own'}-{channels or 'own'}-{fit}.h5"
 
     def load(self, asked: Asked, limit: int) -> Kept | None:
-        """What was kept, in memory where a part takes at most ``limit`` bytes; None where there is nothing."""
+        """What was kept, in memory where it takes at most ``limit`` bytes; None where there is nothing."""
         path = self.path(asked)
         if not path.exists():
             return None
@@ -77,10 +77,11 @@ class Cache:
             with h5py.File(path, "r", locking=False) as file:
                 found = json.loads(file["about"][()].tobytes())
                 labels = {part: file[f"{part}/labels"][()] for part in found["digests"]}
+            images = {part: StoredImages(path, f"{part}/images") for part in found["digests"]}
+            most = limit if sum(one.nbytes for one in images.values()) <= limit else 0
             parts = {}
             for part, digest in found["digests"].items():
-                images = within(StoredImages(path, f"{part}/images"), limit)
-                parts[part] = Dataset(self.name, images, labels[part], self.classes)
+                parts[part] = Dataset(self.name, within(images[part], most), labels[part], self.classes)
                 if parts[part].digest != digest:
                     raise ValueError("its contents have changed")
         except Exception as error:  # HDF5 raises whatever the damage leads to
@@ -124,5 +125,3 @@ class Cache:
 def about(digests: Mapping[str, str], broken: Mapping[str, str]) -> Array:
     """What a file says of itself, as bytes."""
     return np.frombuffer(json.dumps({"digests": digests, "broken": broken}).encode(), dtype=np.uint8)
-
-

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from gpucnn.data.decoded import Asked, Cache, Kept, about
 from gpucnn.data.dataset import Dataset
+from gpucnn.data.decoded import Asked, Cache, Kept, about
 from gpucnn.data.image_files import SUFFIXES, decode, fit, probe, without_warnings
 from gpucnn.data.reading import DEFAULT_SIDE, LARGEST_SIDE, Parts, Reading
 from gpucnn.data.stored import StoredWriter, free_memory
@@ -97,7 +97,7 @@ def load_folder(path: Path, how: Reading) -> Parts:
     Raises:
         DataError: no images, a class without any, files that cannot be read, or a class that a model does not have.
     """
-    return load_listed(scan(path, how.classes), how)
+    return load_listed(scan(path, how.classes), how)[0]
 
 
 def scan(root: Path, classes: Sequence[str] = ()) -> Folder:
@@ -197,8 +197,8 @@ def images_below(folder: Path) -> list[Path]:
     return sorted([*paths, *(folder / path for path in found.broken)])
 
 
-def load_listed(found: Folder, how: Reading) -> Parts:
-    """The images of a folder that was listed."""
+def load_listed(found: Folder, how: Reading) -> tuple[Parts, dict[str, str]]:
+    """The images of a folder that was listed, and the broken files that were left out."""
     cache = Cache.of(found.root, found.name, found.classes, found.digest)
     limit = how.memory or free_memory() // 2
     asked = (how.size, how.channels, how.fit)
@@ -220,7 +220,7 @@ def load_listed(found: Folder, how: Reading) -> Parts:
             )
         if how.progress:
             tell(f"{found.name}: left out {count} that cannot be read: {some}{more}")
-    return Parts(**parts)
+    return Parts(**parts), broken
 
 
 def chosen_size(shapes: Counter[Shape], name: str, fit: str) -> tuple[tuple[int, int], str]:
@@ -392,10 +392,10 @@ class Decoder:
                 for some in batched(pictures, size):
                     self.fill(block[: len(some)], some)
                     append(block[: len(some)])
-                    digest.update(block[: len(some)])
+                    digest.update(block[: len(some)].data)
                 labels = np.array([picture.label for picture in pictures])
                 labels = labels.astype(np.uint8 if len(found.classes) <= Dataset.BYTES else np.int32)
-                digest.update(labels)
+                digest.update(labels.data)
                 digests[part] = digest.hexdigest()
                 writer.array(f"{part}/labels", labels)
             if len(self.broken) > known:

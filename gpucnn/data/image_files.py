@@ -72,7 +72,7 @@ def decode(path: Path) -> tuple[Any, list[str]]:
 
 
 def probe(path: Path) -> tuple[int, int, int]:
-    """(height, width, channels) of what ``decode`` makes of a file, from its header alone; it raises the same errors."""
+    """(height, width, channels) of what ``decode`` makes of a file, from its header; the same errors."""
     with _opened(path) as image:
         turn = None
         if TURNING & image.info.keys():

@@ -24,7 +24,8 @@ class Reading:
     """How images are read.
 
     Args:
-        size: (H, W) of the images; () for their own, where all have one, else for a square (``folders.chosen_size``).
+        size: (H, W) of the images, or (side,) of square ones; () for their own, where all have one, else for a square
+            (``folders.chosen_size``).
         fit: one of ``FITS``.
         channels: 1 for grey, 3 for colour; 0 for what is there.
         skip_broken: leave out image files that cannot be read, rather than refuse the set.
@@ -46,6 +47,8 @@ class Reading:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        if len(self.size) == 1:
+            object.__setattr__(self, "size", 2 * self.size)  # a square
         if len(self.size) not in (0, 2) or not all(1 <= side <= LARGEST_SIDE for side in self.size):
             raise UsageError(f"size = {list(self.size)}: give height and width, each 1 to {LARGEST_SIDE} pixels")
         if self.channels not in (0, 1, 3):

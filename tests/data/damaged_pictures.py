@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gpucnn.errors import DataError
 from gpucnn.data.image_files import fit, open_image
+from gpucnn.errors import DataError
 
 KINDS = [
     ("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
