@@ -133,7 +133,7 @@ def test_rooms_that_do_not_know_each_other(above: str, below: str) -> None:
         ("numba", ("kernels/cpu/",)),
         ("llvmlite", ("kernels/cpu/",)),
         ("torch", ("bench/pytorch.py",)),
-        ("h5py", ("checkpoint/",)),
+        ("h5py", ("checkpoint/", "data/")),
     ],
 )
 def test_heavy_libraries_stay_in_their_rooms(library: str, places: tuple[str, ...]) -> None:

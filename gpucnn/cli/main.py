@@ -29,7 +29,7 @@ COMMANDS = {
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "explain": "a page on which every number of forward and backward can be clicked",
     "augmentations": "a picture of what training does to images, epoch by epoch",
-    "data": "download, verify and list data sets",
+    "data": "list, download, verify and inspect data sets",
     "doctor": "what this machine has, what is used, and why not",
     "benchmark": "training steps against PyTorch on this machine",
     "gradcheck": "finite differences against every layer's gradients",

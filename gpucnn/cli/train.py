@@ -25,10 +25,12 @@ from gpucnn.cli.options import (
     flag_of,
     flags_given,
     load_named,
+    reading,
 )
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset
+from gpucnn.data.registry import is_path, title
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
 from gpucnn.explain.live import LiveView
@@ -45,7 +47,7 @@ from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
-FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
+FROM_DATA = ("data.mean", "data.std", "data.pixels", "data.classes", "model.input_shape", "model.num_classes")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
 
@@ -110,7 +112,8 @@ def fitting(args: argparse.Namespace, base: Config | None = None) -> str:
 
 def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
     """What to train and to test on."""
-    return split(config, *load_named(config.data.dataset, args))
+    train, validation, test = load_named(config.data.dataset, args, reading(config, args))
+    return split(config, train, test, validation)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -233,7 +236,7 @@ def train_in(
         with suppress(OSError):
             display.line(f"stopped by {received[0].name} after {place}", *how)
         return 128 + received[0]
-    conclude(display, trainer, folder.path, words)
+    conclude(display, trainer, folder.path, words, config.data.dataset)
     if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
         if not isfinite(tested.loss):
@@ -273,7 +276,7 @@ def destination(args: argparse.Namespace, config: Config, resumed: Resumed | Non
 
 def config_name(config: Config, file: Path | None) -> str:
     """What the run folder is called after its date."""
-    return file.stem if file else f"{config.data.dataset}_{config.model.name}"
+    return file.stem if file else f"{title(config.data.dataset)}_{config.model.name}"
 
 
 def introduce(
@@ -342,7 +345,7 @@ def compact(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
 
 
-def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[str]) -> None:
+def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[str], dataset: str) -> None:
     """The last lines: the accuracies, the files, and the next command."""
     progress = trainer.progress
     if not progress.history:
@@ -356,3 +359,5 @@ def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[s
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
         display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0]), *words))
+        if is_path(dataset) and Path(dataset).expanduser().is_dir():
+            display.line(*command("or    ", "predict", "--checkpoint", quoted(files[0]), quoted(dataset)))
