@@ -104,8 +104,14 @@ def _backward(first, last, dy, x, scale, mean, var, eps, dscale, dshift, dx):
             for g in range(groups):
                 one = two = 0.0
                 for k in range(g * size, (g + 1) * size):
-                    one += scale[k] * some[k]
-                    two += scale[k] * more[k]
+                    if np.isfinite(scale[k]):
+                        one += scale[k] * some[k]
+                        two += scale[k] * more[k]
+                    else:  # times numbers of either sign it is NaN, which their sum would hide
+                        for row in range(p):
+                            d = scale[k] * dy[e, row, k]
+                            one += d
+                            two += d * ((x[e, row, k] - near[k]) * inv[k] + rest[k])
                 one, two = one / (p * size), two / (p * size)
                 for k in range(g * size, (g + 1) * size):
                     about[k] = one + rest[k] * two if np.isfinite(two) else one
