@@ -10,6 +10,8 @@ from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
 from gpucnn.layers.fusion import BatchNormReLU
 from gpucnn.layers.gelu import GELU
+from gpucnn.layers.groupnorm import GroupNorm
+from gpucnn.layers.layernorm import LayerNorm
 from gpucnn.layers.linear import Linear
 from gpucnn.layers.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from gpucnn.layers.scale import Scale
@@ -26,7 +28,9 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "MaxPool2D",
