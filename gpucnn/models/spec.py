@@ -18,9 +18,12 @@ What a table can name is in ``LAYERS``; sizes and counts are bounded, so a table
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from functools import cache
 from inspect import Parameter as Argument
-from inspect import isfunction, signature
+from inspect import Signature, isfunction, signature
 from math import inf, prod
 from numbers import Integral, Real
 from types import NoneType
@@ -71,7 +74,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Real) and not isinstance(value, bool):
         value = int(value) if isinstance(value, Integral) else float(value)
     if not isinstance(value, bool | int | float | str) or value in (inf, -inf) or value != value:
-        raise UsageError(f"{shown(value)} in the table of a layer: give finite numbers, booleans, strings and lists")
+        raise UsageError(f"layers with {shown(value)}: give finite numbers, booleans, strings and lists")
     return value
 
 
@@ -100,6 +103,11 @@ def from_spec(spec: Sequence[Table], input_shape: Shape | None = None, num_class
     names = [name for name, _ in net.named_layers()]
     if len(set(names)) < len(names):
         raise UsageError("two layers of the net have one name: give each position a name of its own")
+    for name, parameter in net.parameters().items():
+        try:
+            parameter.init((1,) * len(parameter.shape), 0, 0)
+        except ValueError:
+            raise UsageError(f"{name}: {parameter.init.__name__} cannot fill {parameter.shape}: take another") from None
     size = sum(prod(parameter.shape) for parameter in net.parameters().values())
     if size > MOST_PARAMETERS:
         raise UsageError(f"a net of {size:,} parameters: give layers with {MOST_PARAMETERS:,} at most")
@@ -160,8 +168,7 @@ class Reader:
             if given.keys() != {"layers"}:
                 raise UsageError(f"{at(place)}give layers = [...], and nothing else")
             return self.sequence(given["layers"], shape, place, depth + 1)
-        declared = signature(kind)
-        hints = hints_of(kind)
+        declared, hints = declared_by(kind)
         if unknown := [key for key in given if key not in declared.parameters]:
             key = cut(str(unknown[0]), 100)
             raise UsageError(f"{at(place)}there is no argument {key!r}{closest(key, declared.parameters)}")
@@ -222,12 +229,13 @@ SEVERAL = (Argument.VAR_POSITIONAL, Argument.VAR_KEYWORD)
 Callable_ = get_origin(Callable[..., Any])
 
 
-def hints_of(kind: type[Layer]) -> dict[str, Any]:
-    """The annotations of a layer's constructor, as far as they can be read."""
+@cache
+def declared_by(kind: Any) -> tuple[Signature, dict[str, Any]]:
+    """The arguments of a layer's constructor, and their annotations as far as they can be read."""
     try:
-        return get_type_hints(kind.__init__)
+        return signature(kind), get_type_hints(kind.__init__)
     except NameError:  # of a name that is there for type checkers alone
-        return {}
+        return signature(kind), {}
 
 
 def takes_layer(hint: Any) -> bool:
@@ -280,6 +288,29 @@ def to_spec(layer: Layer) -> list[dict[str, Any]]:
     return spec
 
 
+def general(spec: list[dict[str, Any]], input_shape: Shape, num_classes: int) -> list[dict[str, Any]]:
+    """The same net without the numbers that follow from its images and classes, where there are such."""
+    loose, found = deepcopy(spec), []
+    for table in tables_in(loose):
+        for name in IMPLIED:
+            table.pop(name, None)
+        found += [table] if table.get("out_features") == num_classes else []
+    if found:
+        found[-1]["out_features"] = CLASSES
+    with suppress(UsageError):
+        if tensors(from_spec(loose, input_shape, num_classes)) == tensors(from_spec(spec)):
+            return loose
+    return spec
+
+
+def tables_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The tables in lists and tables, those of branches before the one that has them."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from tables_in(item)
+    if isinstance(value, dict):
+        yield value
+
+
 def tensors(layer: Layer) -> dict[str, Any]:
     """What makes a net's state: names, shapes and groups."""
     return {name: (p.shape, p.group) for name, p in layer.parameters().items()} | {
@@ -308,7 +339,7 @@ def table_of(layer: Layer, place: str) -> dict[str, Any]:
     if kind is Sequential:
         return {"layer": "Sequential", "layers": tables_of(layer, place)}  # type: ignore[arg-type]
     args, kwargs = layer.made_with
-    declared, table = signature(kind), {"layer": kind.__name__}
+    declared, table = declared_by(kind)[0], {"layer": kind.__name__}
     for name, value in declared.bind(*args, **kwargs).arguments.items():
         now = getattr(layer, name, value) if isinstance(value, Layer) else value
         if now is not declared.parameters[name].default and not same(now, declared.parameters[name].default):

@@ -11,7 +11,7 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from gpucnn.errors import UsageError, near
+from gpucnn.errors import GpucnnError, UsageError, near
 from gpucnn.files import read_text
 from gpucnn.layers import Layer
 from gpucnn.models import MODELS, ORIGINS
@@ -26,7 +26,7 @@ def plugged(paths: Sequence[Path]) -> Iterator[None]:
     """With these files loaded; afterwards their layers and models are gone again.
 
     Raises:
-        UsageError: a file cannot be read, is named like another one, or raises; the line says where.
+        UsageError: a file cannot be read, is named like another one, or raises, now or later; the line says where.
     """
     tables: tuple[dict[str, Any], ...] = (LAYERS, MODELS, ORIGINS)
     before, modules = [dict(table) for table in tables], set(sys.modules)
@@ -34,6 +34,12 @@ def plugged(paths: Sequence[Path]) -> Iterator[None]:
         for path in paths:
             load(path)
         yield
+    except (GpucnnError, MemoryError):
+        raise
+    except Exception as error:
+        if where := place(error):
+            raise UsageError(f"--plugin {where}") from error
+        raise
     finally:
         for table, kept in zip(tables, before, strict=True):
             table.clear()
@@ -54,7 +60,7 @@ def load(path: Path) -> None:
         raise UsageError(f"--plugin {path}: give each a name of its own, of {LONGEST_NAME} characters at most")
     module.__file__, sys.modules[module.__name__] = str(path.resolve()), module
     try:
-        exec(compile(source, module.__file__, "exec"), vars(module))
+        exec(compile(source, module.__file__, "exec", dont_inherit=True), vars(module))
     except UsageError as error:
         raise UsageError(f"--plugin {path}: {error}") from None
     except (Exception, SystemExit) as error:
