@@ -15,6 +15,8 @@ from gpucnn.runs.build import build_averages, build_model, check_resolved
 from gpucnn.runs.catalogue import checkpoint_file
 from gpucnn.runs.config import Config
 from gpucnn.runs.log import HISTORY, check_history
+from gpucnn.runs.plugins import changed
+from gpucnn.terminal import tell
 from gpucnn.training.trainer import Trainer
 from gpucnn.types import Shape
 
@@ -124,7 +126,9 @@ def load_run(path: Path) -> tuple[Checkpoint, Config]:
     """
     checkpoint = load_checkpoint(path, expected_tensors)
     check_progress(checkpoint, str(path))
-    return checkpoint, Config.from_toml(checkpoint.config)
+    config = Config.from_toml(checkpoint.config)
+    tell(*(f"{line}: {path} may not give what it gave" for line in changed(config.model.plugins)))
+    return checkpoint, config
 
 
 def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:

@@ -8,7 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from gpucnn import losses, optim
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling, softmax
+from gpucnn.layers import (
+    activations,
+    batchnorm,
+    containers,
+    conv2d,
+    dropout,
+    fusion,
+    gelu,
+    groupnorm,
+    linear,
+    pooling,
+    softmax,
+)
 from gpucnn.layers.scale import scaled
 from gpucnn.optim import averages, loss_scale
 
