@@ -52,4 +52,5 @@ def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) 
         raise ShapeError(f"{name} for images {tuple(input_shape)} in {num_classes} classes: give (H, W, C), all >= 1")
     model = builder(tuple(input_shape), num_classes, **options)
     model.output_shape(tuple(input_shape))
+    model.built = {"name": name, "input_shape": tuple(input_shape), "num_classes": num_classes, "options": options}
     return model
