@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import DataError, ShapeError, UsageError, near
+from gpucnn.errors import DataError, ShapeError, near
 from gpucnn.types import Array, Shape
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
@@ -36,12 +36,9 @@ def open_image(path: Path) -> tuple[Any, list[str]]:
 
     Raises:
         DataError: no such file, another format, damaged, or larger than ``LARGEST``.
-        UsageError: Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UsageError(f"image files need Pillow ({error}): pip install 'gpucnn[viz]'") from None
+    from PIL import Image
+
     try:
         if not path.is_file():  # reading a pipe would block
             what = "a folder: name the pictures in it" if path.is_dir() else "not a file"
