@@ -94,4 +94,5 @@ def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) 
     if not isinstance(model, Layer):
         raise UsageError(f"model {name!r} is a function that returns {shown(model)}: return a Layer")
     model.output_shape(tuple(input_shape))
+    model.built = {"name": name, "input_shape": tuple(input_shape), "num_classes": num_classes, "options": options}
     return model
