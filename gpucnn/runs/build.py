@@ -17,10 +17,11 @@ from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
 from gpucnn.models import ORIGINS
 from gpucnn.models.memory import check_memory
+from gpucnn.models.spec import CUSTOM
 from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
-from gpucnn.runs.config import CUSTOM, Config, ModelConfig
+from gpucnn.runs.config import Config, ModelConfig
 from gpucnn.runs.plugins import needed
 from gpucnn.settings import LONGEST_LIST
 from gpucnn.training.precision import FLOAT32, POLICIES

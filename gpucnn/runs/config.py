@@ -26,7 +26,7 @@ from gpucnn.errors import UsageError, cut, near, nearest, shown
 from gpucnn.files import read_text
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
-from gpucnn.models.spec import plain
+from gpucnn.models.spec import CUSTOM, plain
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.optimizer import MOST, MOST_EPOCHS, MOST_STEPS, TRAINED, GroupRule
 from gpucnn.optim.schedules import SCHEDULES
@@ -37,7 +37,6 @@ from gpucnn.training.precision import POLICIES
 
 LONGEST, DEEPEST = 2**17, 8  # characters of a config and words of a dotted key; TOML's parser takes its length squared
 
-CUSTOM = "custom"
 NETS: Collection[str] = ChainMap[str, Any]({CUSTOM: None}, MODELS)  # a view: plugins add models
 
 QUOTED = re.compile(
