@@ -111,6 +111,12 @@ def load_named(name: str, args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     return load_dataset(name, args.data_dir, download=not args.no_download)
 
 
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """The flag of commands that make models."""
+    mine = "a Python file with layers and models of your own, which @models.register marks; may be repeated"
+    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE", help=mine)
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that ask a trained model for its answers."""
     views = "average over views of each image: flip (2), shift (3) or multicrop (6); default: none"

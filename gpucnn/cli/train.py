@@ -147,7 +147,8 @@ def checked(config: Config) -> Config:
 
 def where_data_lies(args: argparse.Namespace) -> list[str]:
     """The words by which another command finds the same files."""
-    return ["--data-dir", quoted(args.data_dir)] if args.data_dir else []
+    plugins = [word for path in args.plugin for word in ("--plugin", quoted(path))]
+    return [*(["--data-dir", quoted(args.data_dir)] if args.data_dir else []), *plugins]
 
 
 def train_in(
@@ -310,6 +311,8 @@ def compact(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return f"[{','.join(map(compact, value))}]"
+    if isinstance(value, dict):
+        return str(value.get("layer"))
     return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
 
 

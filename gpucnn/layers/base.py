@@ -1,6 +1,7 @@
 """Layer: forward, backward, training and evaluation mode, parameters, state."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import wraps
 from html import escape
 from typing import Any, Self
 
@@ -10,6 +11,17 @@ from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Paramet
 from gpucnn.random import Clock, stream_id
 from gpucnn.settings import Checked, checked, in_short
 from gpucnn.types import Array, Shape
+
+
+def recorded(constructor: Callable[..., None]) -> Callable[..., None]:
+    """The same constructor, which keeps what the layer was made with, for ``models.to_spec``."""
+
+    @wraps(constructor)
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault("made_with", (args, kwargs))  # that of a base class is called later
+        constructor(self, *args, **kwargs)
+
+    return call
 
 
 class Layer(Checked):
@@ -30,7 +42,15 @@ class Layer(Checked):
     equations: tuple[str, ...] = ()
     """What it computes, forward and backward, number by number: the text that ``explain/equations.py`` reads."""
 
+    made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    """The arguments of its constructor."""
+
     _kept: tuple[Any, ...] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
 
     # -- the maths ------------------------------------------------------------------------------------
 

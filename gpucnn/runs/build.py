@@ -12,13 +12,16 @@ from gpucnn.data import Dataset, split_validation
 from gpucnn.data.loader import check as check_loader
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
+from gpucnn.models import ORIGINS
 from gpucnn.models.memory import check_memory
 from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
-from gpucnn.runs.config import Config
+from gpucnn.runs.config import CUSTOM, Config, ModelConfig
+from gpucnn.runs.plugins import needed
 from gpucnn.training.precision import FLOAT32, POLICIES
 from gpucnn.training.trainer import Trainer, TrainerOptions
+from gpucnn.types import Shape
 
 T = TypeVar("T")
 
@@ -35,7 +38,8 @@ def resolve(config: Config, train: Dataset) -> Config:
     """Fill in what the training set determines: statistics, class names, image shape, number of classes."""
     data = replace(config.data, mean=train.mean, std=train.std, classes=train.classes)
     model = replace(config.model, input_shape=train.image_shape, num_classes=train.num_classes)
-    return replace(config, data=data, model=model)
+    config = replace(config, data=data, model=model)
+    return replace(config, model=replace(model, plugins=needed(build_model(config), model.name) if ORIGINS else ()))
 
 
 def check_resolved(config: Config) -> None:
@@ -99,7 +103,19 @@ def without_effect(config: Config, name: str) -> str:
 
 def build_model(config: Config) -> Layer:
     """The model of a resolved config, not initialised yet."""
-    return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
+    m = config.model
+    if m.name != CUSTOM:
+        return models.build(m.name, m.input_shape, m.num_classes, **m.options)
+    if m.options or not m.layers:
+        missing = "has no options: write them into its layers" if m.layers else "has no layers: add [[model.layers]]"
+        raise UsageError(f"a net with model.name = {CUSTOM!r} {missing}")
+    return models.from_spec(m.layers, m.input_shape, m.num_classes)
+
+
+def described(model: Layer, input_shape: Shape, num_classes: int) -> ModelConfig:
+    """The settings from which ``build_model`` makes an equal net; raises UsageError as ``models.to_spec``."""
+    layers, plugins = tuple(models.to_spec(model)), needed(model)
+    return ModelConfig(name=CUSTOM, layers=layers, plugins=plugins, input_shape=input_shape, num_classes=num_classes)
 
 
 def steps_in_epoch(config: Config, train: Dataset) -> int:

@@ -14,6 +14,8 @@ from gpucnn.optim.optimizer import MOST_EPOCHS, MOST_STEPS
 from gpucnn.runs.build import build_averages, build_model, check_resolved
 from gpucnn.runs.config import Config
 from gpucnn.runs.log import HISTORY, check_history
+from gpucnn.runs.plugins import changed
+from gpucnn.terminal import tell
 from gpucnn.training.trainer import Trainer
 from gpucnn.types import Shape
 
@@ -123,7 +125,9 @@ def load_run(path: Path) -> tuple[Checkpoint, Config]:
     """
     checkpoint = load_checkpoint(path, expected_tensors)
     check_progress(checkpoint, str(path))
-    return checkpoint, Config.from_toml(checkpoint.config)
+    config = Config.from_toml(checkpoint.config)
+    tell(*(f"{line}: {path} may not give what it gave" for line in changed(config.model.plugins)))
+    return checkpoint, config
 
 
 def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:
