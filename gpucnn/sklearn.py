@@ -6,7 +6,7 @@ net = CNNClassifier("lenet5", image_shape=(8, 8, 1), epochs=10)
 print(cross_val_score(net, digits.data, digits.target))
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from gpucnn import models
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.devices import get_backend
 from gpucnn.errors import ShapeError
+from gpucnn.layers import Layer
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.trainer import Trainer
 from gpucnn.training.trainer import TrainerOptions
@@ -26,14 +27,14 @@ from gpucnn.types import Array, Shape
 
 
 class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A network of ``gpucnn.models`` with scikit-learn's interface.
+    """A network with scikit-learn's interface.
 
     X is (N,H,W), (N,H,W,C), or flat rows (N,D) of ``image_shape``.  Bytes are pixels as they are; other numbers are
     rounded to 256 steps between the smallest and the largest of the training set.  Labels may be numbers or texts.
 
     Args:
-        model: a name in ``models.MODELS``.
-        model_options: of that model, as {"width": 64}.
+        model: a name in ``models.MODELS``, or a list of layers as ``models.from_spec`` takes it.
+        model_options: of a model by name, as {"width": 64}.
         image_shape: (H,W,C) or (H,W) of flat rows; None takes them for squares where D is a square, else for images
             that are one pixel high.
         epochs, batch_size, schedule: of the training, as for ``Trainer``.
@@ -59,7 +60,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def __init__(
         self,
-        model: str = "mnist_cnn",
+        model: str | Sequence[Mapping[str, Any]] = "mnist_cnn",
         *,
         model_options: Mapping[str, Any] | None = None,
         image_shape: Shape | None = None,
@@ -97,7 +98,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.range_ = (0.0, 255.0) if whole else (float(X.min()), float(X.max()))
         train = Dataset("X", self._pixels(X), labels.tolist(), tuple(map(str, range(len(self.classes_)))))
         std = tuple(deviation or 1.0 for deviation in train.std)  # of images of one colour
-        net = models.build(self.model, self.image_shape_, len(self.classes_), **(self.model_options or {}))
+        net = self._net()
         trainer = Trainer(
             net,
             self.optimizer,
@@ -147,7 +148,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             X = np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
         return X.reshape(-1, *self.image_shape_)
 
-    def _classifier(self, net: Any) -> Classifier:
+    def _net(self) -> Layer:
+        """A new network for ``image_shape_`` and ``classes_``."""
+        shape, classes = self.image_shape_, len(self.classes_)
+        if isinstance(self.model, str):
+            return models.build(self.model, shape, classes, **(self.model_options or {}))
+        return models.from_spec(self.model, shape, classes)
+
+    def _classifier(self, net: Layer) -> Classifier:
         """The model with what its answers need."""
         names = tuple(dict.fromkeys(map(str, self.classes_)))
         return Classifier(net, mean=self.mean_, std=self.std_, classes=names, input_shape=self.image_shape_)
@@ -162,7 +170,6 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "classifier_" in state:
-            weights, options = state["classifier_"], self.model_options or {}
-            net = models.build(self.model, self.image_shape_, len(self.classes_), **options)
-            net.initialize(0, get_backend(self.backend)).load_state_dict(weights)
+            net = self._net().initialize(0, get_backend(self.backend))
+            net.load_state_dict(state["classifier_"])
             self.classifier_ = self._classifier(net)

@@ -151,13 +151,29 @@ def test_a_saved_model_answers_as_the_trainer_does(
     assert "epoch 1" in capsys.readouterr().out
 
 
-def test_what_cannot_be_rebuilt_is_not_saved(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    own = layers.Sequential(layers.Flatten(), layers.Linear(64, 10))
-    changed = net()
-    changed.layers["extra"] = layers.Linear(10, 10)
-    for model, reason in ((own, "models of models.build, this one is a Sequential"), (changed, "build it anew")):
+class Mine(layers.Layer):
+    """A layer that no file can name."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy
+
+
+def test_a_net_of_ones_own_is_saved_and_read_again(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    changed = net()  # no longer what models.build makes
+    changed.layers["extra"] = layers.BatchNorm(10)
+    own = layers.Sequential(layers.Conv2D(1, 4, 3), layers.ReLU(), layers.Flatten(), layers.Linear(144, 10))
+    for model in (own, changed):
         trainer = Trainer(model, "adam")
         trainer.train(*data, epochs=1, quiet=True)
-        with pytest.raises(UsageError, match=reason):
-            trainer.save(tmp_path / "mine.h5")
+        trainer.save(tmp_path / "mine.h5")
+        loaded = gpucnn.load(tmp_path / "mine.h5", backend="reference")
+        assert np.array_equal(loaded.probabilities(data[1]), trainer.predict(data[1]).probabilities)
+        (tmp_path / "mine.h5").unlink()
+    trainer = Trainer(layers.Sequential(Mine(), layers.Flatten(), layers.Linear(64, 10)), "adam")
+    trainer.train(*data, epochs=1, quiet=True)
+    with pytest.raises(UsageError, match="Mine is no layer that a file can name"):
+        trainer.save(tmp_path / "mine.h5")
     assert list(tmp_path.iterdir()) == []
