@@ -15,6 +15,7 @@ from gpucnn.errors import DataError, UsageError
 from gpucnn.inference.digit_preparation import MNIST_SHAPE, prepare_digit
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
+from gpucnn.runs.build import check_files
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import harmless, room, say, say_json, tell
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_preparation(args: argparse.Namespace, config: Config) -> None:
-    """Raises UsageError where --prepare does not go with the model or with --invert."""
+    """Raises UsageError where --prepare does not go with the model or with --invert, or no image file does."""
+    check_files(config)
     if args.prepare and config.model.input_shape != MNIST_SHAPE:
         size = " x ".join(map(str, config.model.input_shape))
         raise UsageError(f"--prepare digit makes images of 28 x 28 x 1, the model takes {size}: leave it out")
