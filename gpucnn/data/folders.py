@@ -238,7 +238,7 @@ def chosen_size(shapes: Counter[Shape], name: str, fit: str) -> tuple[tuple[int,
     if len(sizes) == 1 and max(sizes[0]) <= LARGEST_SIDE:
         return sizes[0], ""
     side = min(median_low(chain.from_iterable([min(s[:2])] * n for s, n in shapes.items())), DEFAULT_SIDE)
-    smallest, largest = (edge(sizes, key=prod) for edge in (min, max))
+    smallest, largest = (edge(sizes, key=lambda size: (prod(size), size)) for edge in (min, max))
     span = f"of {smallest[0]} x {smallest[1]}"
     if len(sizes) > 1:
         span = f"of {len(sizes):,} sizes, {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]}"
