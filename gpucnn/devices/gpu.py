@@ -167,6 +167,7 @@ def gpu_backend(index: int = 0) -> Backend:
         synchronous=False,
         tf32_kernels=lambda allowed: kernels(options.with_tf32(allowed), uncapturable),
         uncapturable_ops=uncapturable.pop,
+        free_memory=lambda: int(cupy.cuda.runtime.memGetInfo()[0]),
     )
 
 
