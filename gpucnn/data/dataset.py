@@ -286,13 +286,36 @@ def conversion(images: Array) -> str:
 SCALE = np.arange(256) / 255.0  # pixel value -> 0..1
 
 
-@checked
-def split_validation(train: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Split ``count`` random images off the training set -> (training set, validation set).
+TEST_FRACTION = 0.2
+"""Of each class, held out of a set that has no test part."""
 
-    Both keep the order of the images.  Raises UsageError where one of the two would be empty.
+
+@checked
+def split_validation(train: Dataset, count: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split random images off the training set -> (training set, validation set).
+
+    Both keep the order of the images.
+
+    Args:
+        count: of images; or below 1 the fraction of each class, to the nearest image, though at least one is on
+            either side where a class has two.
+
+    Raises UsageError where one of the two would be empty.
     """
     most = len(train) - 1
-    if not 0 < count <= most:
-        raise UsageError(f"a validation set of {count} images of {train.name}: give a number from 1 to {most}")
-    return train.split_off(permutation(len(train), seed=seed, stream=stream_id("validation"))[:count])
+    if not 0 < count <= most or (count > 1 and count != int(count)):
+        raise UsageError(
+            f"a validation set of {count:g} images of {train.name}: give a number from 1 to {most}, or a fraction"
+        )
+    order = permutation(len(train), seed=seed, stream=stream_id("validation"))
+    if count >= 1:
+        return train.split_off(order[: int(count)])
+    labels = train.labels[order]
+    order = order[np.argsort(labels, kind="stable")]  # class by class
+    _, starts, sizes = np.unique(train.labels[order], return_index=True, return_counts=True)
+    chosen = np.where(sizes > 1, np.clip(np.rint(count * sizes), 1, sizes - 1), 0)
+    place = np.arange(len(order)) - np.repeat(starts, sizes)  # of an image within its class
+    places = order[place < np.repeat(chosen, sizes)]
+    if not len(places):
+        raise UsageError(f"{train.name} has no class of two images, of which one could be held out: add images")
+    return train.split_off(places)

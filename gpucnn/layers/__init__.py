@@ -1,14 +1,17 @@
 """One lecture page per file: equations, the functions that compute them, and the thin layer around them."""
 
-from gpucnn.layers.activations import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from gpucnn.layers.activations import LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Tanh
 from gpucnn.layers.base import Layer
 from gpucnn.layers.batchnorm import BatchNorm
 from gpucnn.layers.containers import Residual, Sequential
 from gpucnn.layers.conv2d import Conv2D
+from gpucnn.layers.conv_transpose2d import ConvTranspose2D
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
 from gpucnn.layers.fusion import BatchNormReLU
 from gpucnn.layers.gelu import GELU
+from gpucnn.layers.groupnorm import GroupNorm
+from gpucnn.layers.layernorm import LayerNorm
 from gpucnn.layers.linear import Linear
 from gpucnn.layers.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from gpucnn.layers.scale import Scale
@@ -21,14 +24,18 @@ __all__ = [
     "BatchNorm",
     "BatchNormReLU",
     "Conv2D",
+    "ConvTranspose2D",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "MaxPool2D",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Scale",
     "Sequential",
