@@ -154,7 +154,7 @@ def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
     rows = [["class", "precision", "recall", "F1", "images"]]
     shown = list(per_class.items())
     if len(shown) > MOST_LISTED:
-        shown = sorted(shown, key=lambda item: item[1]["f1"])[:WORST]
+        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:WORST]
         rows[0][0] = f"lowest F1 of {len(per_class):,} (--json has all)"
     for name, row in shown:
         scores = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
