@@ -8,7 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from gpucnn import losses, optim
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling, softmax
+from gpucnn.layers import (
+    activations,
+    batchnorm,
+    containers,
+    conv2d,
+    dropout,
+    fusion,
+    gelu,
+    groupnorm,
+    linear,
+    pooling,
+    softmax,
+)
 from gpucnn.layers.scale import scaled
 from gpucnn.optim import averages, loss_scale
 
@@ -168,6 +180,12 @@ TORCH: dict[Op, Op] = {
     activations.sigmoid_grad: lambda dy, y: dy * (1 - y) * y,
     activations.silu: F.silu,
     activations.silu_grad: lambda dy, x: back(F.silu, dy, x),
+    activations.elu: F.elu,
+    activations.elu_grad: lambda dy, x, alpha: back(lambda x: F.elu(x, alpha), dy, x),
+    activations.hardsigmoid: F.hardsigmoid,
+    activations.hardsigmoid_grad: lambda dy, x: back(F.hardsigmoid, dy, x),
+    activations.hardswish: F.hardswish,
+    activations.hardswish_grad: lambda dy, x: back(F.hardswish, dy, x),
     gelu.gelu: F.gelu,
     gelu.gelu_grad: lambda dy, x: back(F.gelu, dy, x),
     gelu.gelu_tanh: tanh_gelu,
