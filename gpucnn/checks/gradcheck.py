@@ -94,6 +94,15 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "Conv2D even kernel, same": (lambda: layers.Conv2D(1, 2, (4, 2), padding="same"), (1, 5, 5, 1)),
     "Conv2D 1x1, no bias": (lambda: layers.Conv2D(3, 2, 1, bias=False), (2, 3, 3, 3)),
     "Conv2D whole image": (lambda: layers.Conv2D(2, 3, (4, 5)), (2, 4, 5, 2)),
+    "Conv2D depthwise, stride 2": (lambda: layers.Conv2D(4, 4, 3, stride=2, padding=1, groups=4), (2, 6, 5, 4)),
+    "Conv2D groups, dilation, four paddings": (
+        lambda: layers.Conv2D(4, 6, (3, 2), stride=(2, 1), padding=((1, 2), (0, 3)), dilation=(1, 3), groups=2),
+        (2, 6, 5, 4),
+    ),
+    "ConvTranspose2D": (
+        lambda: layers.ConvTranspose2D(4, 6, 3, stride=2, padding=1, output_padding=(1, 0), groups=2),
+        (2, 3, 4, 4),
+    ),
     "Linear": (lambda: layers.Linear(5, 4), (3, 5)),
     "BatchNorm images": (lambda: layers.BatchNorm(3), (4, 3, 2, 3)),
     "BatchNorm vectors": (lambda: layers.BatchNorm(4), (6, 4)),
@@ -109,6 +118,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "LayerNorm images": (lambda: layers.LayerNorm(5), (2, 2, 3, 5)),
     "LayerNorm vectors": (lambda: layers.LayerNorm(4, eps=0.1), (3, 4)),
     "ReLU": (layers.ReLU, (2, 3, 3, 2)),
+    "ReLU6": (layers.ReLU6, (2, 3, 3, 2)),
     "LeakyReLU": (lambda: layers.LeakyReLU(0.1), (2, 3, 3, 2)),
     "Tanh": (layers.Tanh, (2, 3, 3, 2)),
     "Sigmoid": (layers.Sigmoid, (2, 3, 3, 2)),

@@ -25,12 +25,21 @@ def table() -> dict[Op, Kernel]:
     from gpucnn.kernels.cpu import pooling as pools
     from gpucnn.kernels.cpu import warp as warps
     from gpucnn.kernels.cpu.conv import conv2d as conv
+    from gpucnn.kernels.cpu.conv import grouped
 
     return {
         # convolution: Winograd or direct, by ``plan``
         conv2d.conv2d: Kernel(conv.conv2d, conv.accepts_forward, conv.plan_forward),
         conv2d.conv2d_input_grad: Kernel(conv.conv2d_input_grad, conv.accepts_input_grad, conv.plan_input_grad),
         conv2d.conv2d_weight_grad: Kernel(conv.conv2d_weight_grad, conv.accepts_weight_grad, conv.plan_weight_grad),
+        # with groups or dilation: depthwise, or one of the two for each group
+        conv2d.grouped_conv2d: Kernel(grouped.grouped_conv2d, grouped.accepts_forward, grouped.plan_forward),
+        conv2d.grouped_conv2d_input_grad: Kernel(
+            grouped.grouped_conv2d_input_grad, grouped.accepts_input_grad, grouped.plan_input_grad
+        ),
+        conv2d.grouped_conv2d_weight_grad: Kernel(
+            grouped.grouped_conv2d_weight_grad, grouped.accepts_weight_grad, grouped.plan_weight_grad
+        ),
         conv2d.bias_grad: Kernel(products.bias_grad, products.accepts_bias_grad),
         # fully connected
         linear.linear: Kernel(products.linear, products.accepts_forward),

@@ -1,10 +1,11 @@
 """One lecture page per file: equations, the functions that compute them, and the thin layer around them."""
 
-from gpucnn.layers.activations import ELU, Hardsigmoid, Hardswish, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from gpucnn.layers.activations import ELU, Hardsigmoid, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Tanh
 from gpucnn.layers.base import Layer
 from gpucnn.layers.batchnorm import BatchNorm
 from gpucnn.layers.containers import Concat, Gate, Residual, Sequential, SqueezeExcite
 from gpucnn.layers.conv2d import Conv2D
+from gpucnn.layers.conv_transpose2d import ConvTranspose2D
 from gpucnn.layers.dropout import Dropout, Dropout2D, StochasticDepth
 from gpucnn.layers.flatten import Flatten
 from gpucnn.layers.fusion import BatchNormReLU
@@ -27,6 +28,7 @@ __all__ = [
     "BatchNormReLU",
     "Concat",
     "Conv2D",
+    "ConvTranspose2D",
     "Dropout",
     "Dropout2D",
     "Flatten",
@@ -41,6 +43,7 @@ __all__ = [
     "Linear",
     "MaxPool2D",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Scale",
     "Sequential",

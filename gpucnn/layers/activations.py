@@ -3,6 +3,7 @@
     (L4)   relu(x) = max(0, x)                    (L17)  dx = dy where x > 0, else 0
     (L5)   tanh(x)                                       dx = dy (1 - y^2)
     (L5)   sigmoid(x) = 1 / (1 + e^-x)                   dx = dy y (1 - y)
+           relu6(x) = min(max(0, x), 6)                  dx = dy where 0 < x < 6, else 0
            leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy     (a: the slope)
            silu(x) = x sigmoid(x)                        dx = dy (s + x s (1 - s)),  s = sigmoid(x)
            elu(x) = x where x > 0, else a (e^x - 1)      dx = dy where x > 0, else dy a e^x
@@ -29,6 +30,16 @@ def relu(x: Array) -> Array:
 def relu_grad(dy: Array, x: Array) -> Array:
     """(L17)"""
     return array_module(x).where(x > 0, dy, 0)  # a product would turn an infinite dy at a dropped place into NaN
+
+
+def relu6(x: Array) -> Array:
+    """(L4), no larger than 6, so that few bits after the point are lost in float16 (arXiv 1704.04861)."""
+    return array_module(x).clip(x, 0, 6)
+
+
+def relu6_grad(dy: Array, x: Array) -> Array:
+    """(L17), and 0 where x >= 6."""
+    return array_module(x).where((x > 0) & (x < 6), dy, 0)
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
@@ -143,6 +154,16 @@ class ReLU(Activation):
 
     op, grad_op = staticmethod(relu), staticmethod(relu_grad)
     equations = "y[...] = max(0, x[...])  # (L4) relu", "dx[...] = dy[...] * (x[...] > 0)  # (L17) relu_grad"
+
+
+class ReLU6(Activation):
+    """ReLU that ends at 6 (arXiv 1704.04861)."""
+
+    op, grad_op, cost = staticmethod(relu6), staticmethod(relu6_grad), 2
+    equations = (
+        "y[...] = where(x[...] < 6, max(0, x[...]), 6)  # (L4) relu6",
+        "dx[...] = dy[...] * (x[...] > 0) * (x[...] < 6)  # (L17) relu6_grad",
+    )
 
 
 class LeakyReLU(Activation):
