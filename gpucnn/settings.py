@@ -39,6 +39,7 @@ class Setting:
         flags: on the command line, as ("--lr",).
         choices: the values of a string.
         keys: the keys of a table, where only some are known.
+        longest: characters of a string.
         bounds: of a number, or of every number in a list or table, by the names of ``BOUNDS``; it must be finite too.
     """
 
@@ -46,6 +47,7 @@ class Setting:
     flags: tuple[str, ...]
     choices: Collection[str]
     keys: Collection[str]
+    longest: int
     bounds: dict[str, float]
 
     @property
@@ -68,8 +70,8 @@ class Setting:
                 (replace(self, bounds={}) if isinstance(item, str) else self).check(f"{name}.{key}", item)
         elif self.choices and value not in self.choices:
             raise UsageError(f"{name} = {shown(value)}{closest(value, self.choices)}")
-        elif isinstance(value, str) and (len(value) > LONGEST_TEXT or CONTROL.search(value)):
-            raise UsageError(f"{name} = {shown(value)}: give at most {LONGEST_TEXT} characters, none of control")
+        elif isinstance(value, str) and (len(value) > self.longest or CONTROL.search(value)):
+            raise UsageError(f"{name} = {shown(value)}: give at most {self.longest} characters, none of control")
         elif self.bounds and value is not None and not self.allows(value):
             allowed = " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in self.bounds.items())
             raise UsageError(f"{name} = {shown(value)}: give a number {allowed}")
@@ -94,10 +96,11 @@ def setting(
     *flags: str,
     choices: Collection[str] = (),
     keys: Collection[str] = (),
+    longest: int = LONGEST_TEXT,
     **bounds: float,
 ) -> Any:
     """A dataclass field with this default and a ``Setting``."""
-    metadata = {"setting": Setting(help, flags, choices, keys, bounds)}
+    metadata = {"setting": Setting(help, flags, choices, keys, longest, bounds)}
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)

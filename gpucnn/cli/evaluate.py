@@ -22,7 +22,7 @@ from gpucnn.inference.predict import probabilities
 from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.plots.report import PICTURES, save_report
-from gpucnn.runs.build import check_data, split
+from gpucnn.runs.build import check_data, fit_images, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import harmless, say, say_json, tell
@@ -92,7 +92,7 @@ def write_report(
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, test = load_named(name, args)
+    train, test = (fit_images(config, images) for images in load_named(name, args))
     part = args.split or ("validation" if config.data.validation else "test")
     if part == "test":
         return part, test

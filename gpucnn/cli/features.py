@@ -22,7 +22,7 @@ from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data
+from gpucnn.runs.build import check_data, fit_images
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -148,7 +148,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, 
         pixels, fitted = fit(image, config.model.input_shape)
         return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
-    _, test = load_named(name, args)
+    test = fit_images(config, load_named(name, args)[1])
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")

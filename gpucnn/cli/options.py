@@ -70,6 +70,9 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
             continue
         if kind is bool:
             parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
+        elif kind not in (int, float, str):
+            split = {"type": lambda text: text.split(","), "metavar": "NAMES"}
+            parser.add_argument(*field.flags, action="extend", help=f"{field.help}; with commas, or again", **split)
         else:
             choices = f"{', '.join(field.choices)}; " if field.choices else ""
             shown = f"{default:g}" if kind is float else default or repr(default)

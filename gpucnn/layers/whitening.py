@@ -10,7 +10,7 @@ The responses u_k . p are uncorrelated, with mean square lambda_k / (lambda_k + 
 negatives are there because an activation passes only one sign of each response.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -116,14 +116,17 @@ class Whitening(Conv2D):
         self.weight.data[...] = self.backend.to_device(filters.reshape(self.weight.shape).astype(np.float32))
 
 
-def whiten(model: Layer, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
+def whiten(
+    model: Layer, images: Array, mean: Sequence[float], std: Sequence[float], keep: Collection[str] = ()
+) -> None:
     """Fit a model's ``Whitening`` layers, which are its first, to the first 5000 of these images.
 
     Args:
         model: initialised; one without such a layer is not changed.
         images: uint8 (N,H,W,C), on the host.
         mean, std: per channel, on a 0..1 scale.
+        keep: names of parameters that stay as they are.
     """
-    for _, layer in model.named_layers():
-        if isinstance(layer, Whitening):
+    for name, layer in model.named_layers():
+        if isinstance(layer, Whitening) and f"{name}.weight".lstrip(".") not in keep:
             layer.fit(images[:IMAGES], mean, std)

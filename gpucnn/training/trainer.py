@@ -23,6 +23,7 @@ from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.errors import NotANumberError, ShapeError, UsageError
 from gpucnn.inference.evaluate import Evaluation, evaluate
 from gpucnn.layers import Layer
+from gpucnn.layers.base import TAKEN
 from gpucnn.layers.whitening import whiten
 from gpucnn.losses import CLASS_LOSSES, softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
@@ -199,6 +200,7 @@ class Trainer(Checked):
         self.stop_requested = False
         self.one_thread, self.whole_steps = OneThread(), WholeSteps()
         self.accepted: Hashable = None  # the kind of the last batch
+        self.taken: set[str] = set()  # parameters that came from another model, whitening filters too
         self.compute = with_cuda_graph(self.descend, backend, self.clock, options.cuda_graph)
 
     def _repr_html_(self) -> str:
@@ -208,6 +210,28 @@ class Trainer(Checked):
         kind = type(self.optimizer).__name__
         about = f"{kind} on {self.backend.name}: epoch {done.epoch}, step {self.clock.step}{best}"
         return f"<p>{about}</p>{self.model._repr_html_()}"
+
+    @checked
+    def start_from(self, state: Mapping[str, Any]) -> dict[str, str]:
+        """Fine-tuning: before the first step, take what fits of another model's ``state_dict``.
+
+        Returns:
+            Name of each parameter and buffer -> whether it was taken, as ``Layer.load_matching`` says.
+
+        Raises:
+            UsageError: nothing fits, or training has begun.
+        """
+        if self.clock.step:
+            raise UsageError(f"start_from after {self.clock.step} steps: call it before the first one")
+        report = self.model.load_matching(state)
+        self.taken = {name for name, reason in report.items() if reason == TAKEN}
+        if not self.taken:
+            raise UsageError(
+                f"start_from: nothing fits: the model has {next(iter(report))!r}, the state {[*state][:1]}"
+            )
+        for average in self.averages:
+            average.bind(self.model)
+        return report
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""
@@ -314,7 +338,7 @@ class Trainer(Checked):
                 f"end it with {train.num_classes} outputs, as by Linear(..., {train.num_classes})"
             )
         if self.clock.step == 0:
-            whiten(self.model, train.images, self.mean, self.std)
+            whiten(self.model, train.images, self.mean, self.std, self.taken)
 
     def train_epoch(self, batches: Loader, watch: Callable[[IntervalReport], None] | None = None) -> tuple[bool, float]:
         """The rest of the current epoch -> (whether it was finished, images per second)."""
