@@ -40,8 +40,9 @@ def about_fine_tuning(
 
 def tensor_lines(model: Layer, report: Mapping[str, str]) -> list[str]:
     """A line for each tensor of the model: its shape, and whether it was taken."""
-    entries = {**model.parameters(), **model.buffers()}
-    return columns([[name, sizes(entries[name].shape), reason] for name, reason in report.items()], "<", "       ")
+    shapes = {name: entry.shape for name, entry in model.parameters().items()}
+    shapes |= {name: entry.shape for name, entry in model.buffers().items()}
+    return columns([[name, sizes(shapes[name]), reason] for name, reason in report.items()], "<", "       ")
 
 
 def share(model: Layer, names: Sequence[str]) -> str:

@@ -71,8 +71,8 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
         if kind is bool:
             parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
         elif kind not in (int, float, str):
-            split = {"type": lambda text: text.split(","), "metavar": "NAMES"}
-            parser.add_argument(*field.flags, action="extend", help=f"{field.help}; with commas, or again", **split)
+            line = f"{field.help}; with commas, or given again"
+            parser.add_argument(*field.flags, action="extend", type=lambda s: s.split(","), metavar="NAMES", help=line)
         else:
             choices = f"{', '.join(field.choices)}; " if field.choices else ""
             shown = f"{default:g}" if kind is float else default or repr(default)

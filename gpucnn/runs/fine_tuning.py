@@ -72,7 +72,7 @@ def resolve_start(config: Config, train: Dataset, source: Source | None) -> Conf
     model = build_model(replace(config, train=fresh))
     report, parameters = model.matching(source.state), model.parameters()
     if TAKEN not in report.values():
-        there, here = next(iter(source.state)), next(iter(parameters))
+        there, here = next(iter(build_model(source.config).parameters())), next(iter(parameters))
         raise UsageError(
             f"--init {source.path}: nothing in it fits: its {source.config.model.name} begins with {there} "
             f"({sizes(source.state[there].shape)}), this {config.model.name} with {here} "

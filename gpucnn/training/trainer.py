@@ -226,9 +226,8 @@ class Trainer(Checked):
         report = self.model.load_matching(state)
         self.taken = {name for name, reason in report.items() if reason == TAKEN}
         if not self.taken:
-            raise UsageError(
-                f"start_from: nothing fits: the model has {next(iter(report))!r}, the state {[*state][:1]}"
-            )
+            first = f"the model has {next(iter(report), None)!r}, the state {next(iter(state), None)!r}"
+            raise UsageError(f"start_from: nothing fits by name and shape: {first}")
         for average in self.averages:
             average.bind(self.model)
         return report
