@@ -37,7 +37,7 @@ from gpucnn.runs.build import build_trainer, fit_images, split, steps_in_epoch, 
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
-from gpucnn.runs.fine_tuning import Source, other_model, read_source, resolve_start
+from gpucnn.runs.fine_tuning import Source, found_at_start, other_model, read_source, resolve_start
 from gpucnn.runs.log import JSONL, event_writer
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
@@ -91,7 +91,7 @@ def settings(args: argparse.Namespace, base: Config | None = None, defaults: Con
 
 def settings_and_source(args: argparse.Namespace, base: Config | None = None) -> tuple[Config, Source | None]:
     """``settings``, and what a new run with --init starts from: also its model, where no other one is named."""
-    config = settings(args, base)
+    config = settings(args, base, found_at_start(base) if base else None)
     if base or not config.train.init:
         return config, None
     source = read_source(config.train.init)

@@ -9,7 +9,7 @@ from gpucnn.data import Dataset
 from gpucnn.errors import CheckpointError, UsageError, near
 from gpucnn.layers.base import TAKEN, sizes
 from gpucnn.runs.build import build_model, resolve
-from gpucnn.runs.config import Config, DataConfig, ModelConfig
+from gpucnn.runs.config import Config, DataConfig, ModelConfig, TrainConfig
 from gpucnn.runs.state import evaluated_state, load_run
 from gpucnn.types import Array
 
@@ -32,8 +32,7 @@ class Source:
     def defaults(self) -> Config:
         """Settings without any, but for its model and the kind of its images."""
         height, width, channels = self.config.model.input_shape
-        model = replace(self.config.model, input_shape=(), num_classes=0)
-        return Config(data=DataConfig(size=(height, width), channels=channels), model=model)
+        return Config(DataConfig(size=(height, width), channels=channels), unsized(self.config.model))
 
 
 def read_source(name: str) -> Source:
@@ -80,6 +79,20 @@ def resolve_start(config: Config, train: Dataset, source: Source | None) -> Conf
         )
     drawn = tuple(name for name in parameters if report[name] != TAKEN)
     return replace(config, data=data, train=replace(fresh, drawn=drawn))
+
+
+def unsized(model: ModelConfig) -> ModelConfig:
+    """The same network for any images."""
+    return replace(model, input_shape=(), num_classes=0)
+
+
+def found_at_start(config: Config) -> Config:
+    """Settings without any, but for what a run with these took from its source when it began."""
+    if not config.train.init_digest:
+        return Config()
+    d, t = config.data, config.train
+    data = DataConfig(size=d.size, channels=d.channels, mean=d.mean, std=d.std)
+    return Config(data, unsized(config.model), TrainConfig(init_digest=t.init_digest, drawn=t.drawn))
 
 
 def other_model(source: Source) -> Config:
