@@ -94,7 +94,7 @@ def write_report(
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, validation, test = load_named(name, args, reading(config, args, trained=True))
+    train, validation, test = fit_parts(config, load_named(name, args, reading(config, args, trained=True)))
     held_out = bool(config.data.validation) or validation is not None
     part = args.split or ("validation" if held_out else "test")
     if part == "test" and test is not None:

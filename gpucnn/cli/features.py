@@ -149,7 +149,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, 
         pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
-    train, validation, test = load_named(name, args, reading(config, args, trained=True))
+    train, validation, test = fit_parts(config, load_named(name, args, reading(config, args, trained=True)))
     test = test or split(config, train, test, validation)[1]
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
