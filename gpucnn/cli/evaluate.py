@@ -22,7 +22,7 @@ from gpucnn.inference.predict import probabilities
 from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.plots.report import PICTURES, save_report
-from gpucnn.runs.build import check_data, split
+from gpucnn.runs.build import check_data, fit_parts, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import harmless, say, say_json, tell

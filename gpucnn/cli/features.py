@@ -22,7 +22,7 @@ from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data, check_files, split
+from gpucnn.runs.build import check_data, check_files, fit_parts, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
