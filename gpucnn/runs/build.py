@@ -148,9 +148,6 @@ NEEDS = {
 """Setting -> others in its table; without any of them it changes nothing."""
 
 
-OWN = ("data.size", "data.fit", "data.channels", "data.skip_broken")
-"""Settings that say how people's own images are read."""
-
 KINDS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 """Table -> what its name chooses."""
 
@@ -159,8 +156,10 @@ def without_effect(config: Config, name: str) -> str:
     """Why a setting of this dotted name changes nothing in this config; "" where it does, as far as is known."""
     table, _, key = name.rpartition(".")
     values = config.flat()
-    if name in OWN and not is_path(config.data.dataset):
-        return f"{config.data.dataset} has images of one kind: leave it out, or name a folder with --dataset"
+    if name == "data.fit" and not (config.data.size or is_path(config.data.dataset)):
+        return "add data.size"
+    if name == "data.skip_broken" and not is_path(config.data.dataset):
+        return f"{config.data.dataset} has no image files: leave it out, or name a folder with --dataset"
     if (needs := NEEDS.get(name)) and not any(values[f"{table}.{other}"] for other in needs):
         return f"add {' or '.join(f'{table}.{other}' for other in needs)}"
     kinds = KINDS.get(table, {})
