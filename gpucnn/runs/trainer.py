@@ -13,8 +13,10 @@ from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
+from gpucnn.runs.build import described
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.config import Config, OptimizerConfig
+from gpucnn.runs.plugins import needed
 from gpucnn.settings import checked
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import Trainer as Loop
@@ -68,7 +70,7 @@ class Trainer(Loop):
         stands as "constant" in the file's settings.
 
         Raises:
-            UsageError: nothing was trained yet, or the model is not one that ``models.build`` made.
+            UsageError: nothing was trained yet, or the model has a layer that no file can name (``models.to_spec``).
             NotANumberError: a weight is NaN or infinite.
             GpucnnError: it cannot be written.  In all cases a file at ``path`` stays as it was.
         """
@@ -97,11 +99,16 @@ def config_of(trainer: Loop) -> Config:
     """A trainer's settings as those of a run, as far as they can be stated there.
 
     Raises:
-        UsageError: the model was not made by ``models.build``, or a setting is out of a run's bounds.
+        UsageError: a layer of the model that no file can name, or a setting out of a run's bounds.
     """
-    model = trainer.model.built
-    if model is None:
-        raise UsageError(f"a file can hold models of models.build, this one is a {trainer.model.kind}: {SPEC}")
+    net, shape = trainer.model, tuple(trainer.image_shape or ())
+    if net.built:
+        model: dict[str, Any] = {**net.built, "input_shape": shape, "plugins": needed(net, net.built["name"])}
+    else:
+        try:
+            model = vars(described(net, shape, net.output_shape(shape)[-1]))
+        except UsageError as error:
+            raise UsageError(f"{error}, or {SPEC}") from None
     optimizer, options, base = trainer.optimizer, trainer.options, Config()
     rules = {group: rule for group, rule in optimizer.rules.items() if rule != GroupRule()}
     kind = next((name for name, made in OPTIMIZERS.items() if type(optimizer) is made), base.optimizer.name)
@@ -114,7 +121,7 @@ def config_of(trainer: Loop) -> Config:
             "std": tuple(map(float, trainer.std)),
             "classes": trainer.classes,
         },
-        "model": {**model, "input_shape": trainer.image_shape},
+        "model": model,
         "train": {
             "epochs": max(trainer.progress.epoch, 1),
             "batch_size": trainer.batch_size,
