@@ -22,7 +22,7 @@ from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data, split
+from gpucnn.runs.build import check_data, check_files, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -95,7 +95,7 @@ def look_inside(args: argparse.Namespace) -> int:
     image, title, _ = chosen_image(args, config)
     say(f"{title}, through {config.model.name} of {args.checkpoint}")
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
-    stages = [Stage("input", "normalised", x[0])]
+    stages, seen = [Stage("input", "normalised", x[0])], feature_maps.visible(image[np.newaxis])[0]
     same = []
     for name, layer, y in trace(model, x):
         if isinstance(layer, Dropout | Flatten):
@@ -109,7 +109,7 @@ def look_inside(args: argparse.Namespace) -> int:
     wanted = class_number(args.label, names, int(answer.argmax()))
     attention = args.out / "attention.png"
     make_room(args.out, [*paths, attention, args.out / "index.html"])
-    save(paths[0], stages[0], feature_maps.save_image, image)
+    save(paths[0], stages[0], feature_maps.save_image, seen)
     for path, stage in zip(paths[1:-1], stages[1:-1], strict=True):
         if max(stage.values.shape[:-1], default=1) == 1:
             save(path, stage, feature_maps.save_units)
@@ -117,7 +117,7 @@ def look_inside(args: argparse.Namespace) -> int:
             save(path, stage, partial(feature_maps.save_grid, one_scale=True), "channel")
     save(paths[-1], stages[-1], feature_maps.save_bars, names, answer)
     saliency, cam, where = attribute(model, x, np.array([wanted]))
-    example = Example(image, names[wanted], names[wanted], float(answer[wanted]))
+    example = Example(seen, names[wanted], names[wanted], float(answer[wanted]))
     save_attention(attention, [example], saliency, cam, where)
     say(f"{attention}   where it looks for {names[wanted]}")
     pictures = [
@@ -144,6 +144,7 @@ def class_number(name: str | None, names: Sequence[str], known: int) -> int:
 def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
     """The image for a trained model, uint8 (H,W,C), a line about it, and its label where that is known."""
     if args.image is not None:
+        check_files(config)
         image, opened = open_image(args.image)
         pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None

@@ -177,9 +177,10 @@ def checked(config: Config) -> Config:
 
 
 def where_data_lies(args: argparse.Namespace) -> list[str]:
-    """The words by which another command finds the same files."""
-    plugins = [word for path in args.plugin for word in ("--plugin", quoted(path))]
-    return [*(["--data-dir", quoted(args.data_dir)] if args.data_dir else []), *plugins]
+    """The words by which another command finds the same files, and the same code."""
+    found = [("--plugin", path) for path in getattr(args, "plugin", None) or ()]
+    found += [("--data-dir", args.data_dir)] if args.data_dir else []
+    return [word for flag, path in found for word in (flag, quoted(path))]
 
 
 def train_in(
@@ -362,5 +363,7 @@ def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[s
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
         display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0]), *words))
-        if is_path(dataset) and Path(dataset).expanduser().is_dir():
-            display.line(*command("or    ", "predict", "--checkpoint", quoted(files[0]), quoted(dataset)))
+        without_data = words[: words.index("--data-dir")] if "--data-dir" in words else words
+        folder_given = is_path(dataset) and Path(dataset).expanduser().is_dir()
+        images = quoted(dataset) if folder_given else "IMAGE.png"
+        display.line(*command("      ", "predict", "--checkpoint", quoted(files[0]), *without_data, images))

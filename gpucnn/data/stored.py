@@ -6,8 +6,10 @@ crash, several threads may read at once, and the interpreter is free for others 
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from gpucnn.errors import DataError, UsageError
 from gpucnn.types import Array, Shape
 
 MIB = 2**20
-CHUNK = 16 * MIB  # bytes of images that are looked at or copied at once
+CHUNK = 4 * MIB  # bytes of images that are looked at or copied at once
+AHEAD = 3  # batches that are read before they are asked for
 MOST_BUFFERS = 1024  # that one call of the system fills
 LIMIT = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
@@ -116,7 +119,7 @@ class StoredImages:
         return view
 
     @contextmanager
-    def reading(self) -> Iterator["Any"]:
+    def reading(self) -> Iterator[Callable[[Array], Array]]:
         """Hold the file open; gives a function: integers (B,) in 0 .. N - 1 -> those images, a new array (B,H,W,C)."""
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -204,7 +207,7 @@ class StoredWriter:
             reason = error.strerror or " ".join(str(error).split())
             raise DataError(f"cannot write images to {self.path}: {reason}") from None
 
-    def images(self, name: str, shape: Shape, dtype: str = "uint8") -> Any:
+    def images(self, name: str, shape: Shape, dtype: str = "uint8") -> Callable[[Array], None]:
         """Begin an array (N,H,W,C) of uint8 or float32; gives a function that appends some images (B,H,W,C)."""
         import h5py
 
@@ -284,6 +287,34 @@ def spill(images: Any, path: str | os.PathLike[str], name: str = "images") -> St
         for some in slices(images):
             append(some.astype(dtype, copy=False))
     return StoredImages(path, name)
+
+
+@contextmanager
+def read_ahead(images: Any, batches: Iterable[Array]) -> Iterator[Iterator[Array]]:
+    """Images (B,H,W,C) of each of the indices (B,) ``batches``, read by another thread while the caller works.
+
+    It is up to ``AHEAD`` batches ahead.  At the end of the block, however it ends, thread and file are closed.
+
+    Args:
+        images: ``StoredImages``, or an array.
+    """
+    reading = images.reading() if isinstance(images, StoredImages) else nullcontext(images.__getitem__)
+    with reading as read:
+        pool = ThreadPoolExecutor(1, "gpucnn reads images")
+
+        def results() -> Iterator[Array]:
+            waiting: deque[Future[Array]] = deque()
+            for index in batches:
+                waiting.append(pool.submit(read, index))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        try:
+            yield results()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def within(images: Any, limit: int) -> Any:

@@ -60,6 +60,8 @@ def table() -> dict[Op, Kernel]:
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_one),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_two),
+        activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
+        activations.hardswish_grad: Kernel(elementwise.hardswish_grad, elementwise.accepts_two),
         gelu.gelu: Kernel(gelus.gelu, gelus.accepts),
         gelu.gelu_grad: Kernel(gelus.gelu_grad, gelus.accepts_grad),
         containers.add: Kernel(elementwise.add, elementwise.accepts_two),

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
+from gpucnn.models.densenet import densenet, densenet121
 from gpucnn.models.lenet import lenet5
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
-from gpucnn.models.resnet import resnet9, resnet18, resnet20
+from gpucnn.models.resnet import resnet9, resnet18, resnet20, resnet34, resnet50
 from gpucnn.models.spec import CUSTOM, LAYERS, RESERVED, from_spec, to_spec
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.models.wide_resnet import wide_resnet
@@ -29,6 +30,10 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "resnet9": resnet9,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "densenet": densenet,
+    "densenet121": densenet121,
     "wide_resnet": wide_resnet,
     "speedrun94": speedrun94,
     "speedrun95": speedrun95,

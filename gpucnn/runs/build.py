@@ -90,6 +90,15 @@ def check_data(config: Config, dataset: Dataset) -> None:
         )
 
 
+def check_files(config: Config) -> None:
+    """Raises UsageError where image files, which are bytes, are no input of the model."""
+    if config.data.pixels != "uint8":
+        raise UsageError(
+            "the model was trained on float images, on a scale that image files do not have: give it arrays, by "
+            "gpucnn.inference.predict.normalise, or train it on bytes, by Dataset.from_arrays(..., scale=255)"
+        )
+
+
 def made(kind: Callable[..., T], settings: Mapping[str, Any]) -> T:
     """What ``kind`` makes of those of the settings that are its arguments, which have the same names."""
     known = signature(kind).parameters

@@ -257,5 +257,5 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
     where = get_backend(backend) if isinstance(backend, str) else backend
     model, config, _ = load_trained(Path(path), where)
     data, shape = config.data, config.model.input_shape
-    name = config.model.name
+    name = Path(path).stem if config.model.layers else config.model.name
     return Classifier(model, mean=data.mean, std=data.std, classes=data.classes, input_shape=shape, name=name)

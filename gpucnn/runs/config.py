@@ -190,6 +190,11 @@ class RunConfig(Settings):
     device: str = setting("auto", f"{', '.join(NAMES)} (plain NumPy)", "--device")
     strict_device: bool = setting(False, "exit 6 where the GPU asked for is missing", "--strict-device")
     memory_limit: str = setting("", "GPU memory for arrays: GiB as in 12, or 80%; empty: all of it", "--memory-limit")
+    data_memory: str = setting(
+        "",
+        "memory for images: GiB as in 2, or 25%; larger sets are read as they are needed; empty: half of what is free",
+        "--data-memory",
+    )
     threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0, at_most=MOST_THREADS)
     cuda_graph: str = setting("auto", "on a GPU, launch a step as one graph", "--cuda-graph", choices=MODES)
     log_interval: int = setting(
@@ -212,6 +217,7 @@ class Config:
 
     def __post_init__(self) -> None:
         memory_limit(self.run.memory_limit)
+        memory_limit(self.run.data_memory, "run.data_memory", "memory")
 
     @classmethod
     def from_toml(cls, text: str, origin: str = "config") -> Self:

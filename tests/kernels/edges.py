@@ -80,9 +80,10 @@ def elements(op: Op, *more: Any) -> Iterator[Sample]:
 
 WITHOUT_KERNELS = [
     *(sample for op in (activations.tanh, activations.tanh_grad, activations.sigmoid, activations.sigmoid_grad,
-                        activations.silu, activations.silu_grad, gelu.gelu_tanh, gelu.gelu_tanh_grad, softmax.softmax,
+                        activations.silu, activations.silu_grad, activations.hardsigmoid,
+                        activations.hardsigmoid_grad, gelu.gelu_tanh, gelu.gelu_tanh_grad, softmax.softmax,
                         softmax.softmax_grad, losses.mean_squared_error) for sample in elements(op)),
-    *elements(scaled, 0.3),
+    *elements(scaled, 0.3), *elements(activations.elu, 0.5), *elements(activations.elu_grad, 0.5),
     *(Sample(losses.sigmoid_binary_cross_entropy, str(n), lambda s, n=n: (9 * s(n, 3), np.round(s.rng.random((n, 3)))))
       for n in (1, 9)),
 ]  # fmt: skip
@@ -196,6 +197,9 @@ def scale_of(op: Op, args: tuple[Any, ...], exact: Sequence[Any]) -> list[np.nda
         x, dy = wide[names.index("x")], np.abs(wide[names.index("dy")])
         p = SLOPES[op](np.where(x == 0, 1.0, x)) / np.where(x == 0, 1.0, x)
         return [comparable(dy * (p + np.abs(op(np.ones_like(x), x) - p)))]
+    if op in (activations.hardswish, activations.hardswish_grad):  # terms that cross 0
+        x, dy = wide[-1], wide[0] if len(wide) == 2 else 1.0
+        return [comparable(np.abs(dy) * (np.abs(x) + 3) if len(wide) == 2 else np.abs(x) * (np.abs(x) + 3))]
     if op in IN_PLACE:  # what is changed, and what it is changed by
         added = sum(np.abs(a) for a in wide[1:4] if is_float(a)) if op in ADDED else 0.0
         return [part + comparable(np.abs(wide[i]) + added) for part, i in zip(parts, IN_PLACE[op], strict=True)]

@@ -263,6 +263,8 @@ def _elements(sizes: list[int]) -> Iterator[Sample]:
         yield Sample(activations.relu_grad, label, lambda s, n=n: (s(n), np.round(s(n))))
         yield Sample(activations.leaky_relu, label, lambda s, n=n: (s(n), 0.1))
         yield Sample(activations.leaky_relu_grad, label, lambda s, n=n: (s(n), np.round(s(n)), 0.1))
+        yield Sample(activations.hardswish, label, lambda s, n=n: (3 * s(n),))
+        yield Sample(activations.hardswish_grad, label, lambda s, n=n: (s(n), np.round(3 * s(n))))
         yield Sample(gelu.gelu, label, lambda s, n=n: (3 * s(n),))
         yield Sample(gelu.gelu_grad, label, lambda s, n=n: (s(n), 3 * s(n)))
         yield Sample(containers.add, label, lambda s, n=n: (s(n), s(n)))

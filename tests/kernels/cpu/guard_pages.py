@@ -219,6 +219,8 @@ class Shapes:
         yield activations.relu_grad, (dy, x)
         yield activations.leaky_relu, (x, 0.1)
         yield activations.leaky_relu_grad, (dy, x, 0.1)
+        yield activations.hardswish, (3 * x,)
+        yield activations.hardswish_grad, (dy, 3 * x)
         yield gelu.gelu, (x,)
         yield gelu.gelu_grad, (dy, x)
         yield containers.add, (x, dy)
