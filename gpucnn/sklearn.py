@@ -1,9 +1,9 @@
 """A convolutional network as a scikit-learn classifier, for pipelines, grid searches and cross-validation.
 
-from gpucnn.sklearn import CNNClassifier
+    net = CNNClassifier("mnist_cnn", image_shape=(8, 8, 1), epochs=10)
+    cross_val_score(net, digits.data, digits.target)
 
-net = CNNClassifier("lenet5", image_shape=(8, 8, 1), epochs=10)
-print(cross_val_score(net, digits.data, digits.target))
+scikit-learn is imported when this module is, and not by ``gpucnn`` itself.
 """
 
 from collections.abc import Mapping, Sequence

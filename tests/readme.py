@@ -1,4 +1,4 @@
-"""Reads the code blocks of README.md and of other pages: ``python tests/readme.py "## Tests"`` prints the first block of a section."""
+"""Code blocks of README.md and other pages: ``python tests/readme.py "## Tests"`` prints the first of a section."""
 
 import re
 import sys
@@ -17,4 +17,4 @@ def blocks(language: str = "", section: str = "", page: Path = README) -> list[s
 
 
 if __name__ == "__main__":
-    print(blocks(section=sys.argv[1])[0].strip())
+    print(blocks("", sys.argv[1], *map(Path, sys.argv[2:]))[0].strip())

@@ -1,10 +1,10 @@
 """A trained model with all that its answers need: how images are normalised, and what the classes are called.
 
-``load`` makes it of a file, and a ``Trainer`` of what it has trained:
-
     classifier = gpucnn.load("best.h5")
     print(classifier.predict("digit.png"))
     print(classifier.evaluate(test).accuracy)
+
+``load`` makes it of a file, and a ``Trainer`` of what it has trained.
 """
 
 import os
@@ -113,18 +113,18 @@ class Classifier(Checked):
         views = named("tta", tta, VIEWS)
         one = False
         if isinstance(images, Dataset):
-            pixels, sources = self.fitting(images.images), list[str]()
+            pixels, sources = self._fitting(images.images), list[str]()
         elif is_path(images) or (isinstance(images, list | tuple) and images and all(map(is_path, images))):
             one = is_path(images) and not Path(images).is_dir()
             files = list(files_of(images))
-            read = [self.read(path) for path in files]
+            read = [self._read(path) for path in files]
             pixels, sources = np.stack([image for image, _ in read]), [source for _, source in read]
         else:
             one = np.ndim(images) == len(self.input_shape) - 1 or np.shape(images) == self.input_shape
-            pixels, sources = self.fitting(images), []
+            pixels, sources = self._fitting(images), []
         if invert:
             pixels = 255 - pixels
-        rows = [self.answers(pixels[start : start + BATCH], views) for start in range(0, len(pixels), BATCH)]
+        rows = [self._answers(pixels[start : start + BATCH], views) for start in range(0, len(pixels), BATCH)]
         classes = len(self.classes)
         found = np.concatenate(rows) if rows else np.empty((0, classes), np.float32)
         predictions = Predictions(found, self.classes, pixels, sources)
@@ -180,19 +180,19 @@ class Classifier(Checked):
         )  # fmt: skip
         return Explanation(recorded, build(recorded, facts))
 
-    def answers(self, images: Array, views: tuple[Any, ...]) -> Array:
+    def _answers(self, images: Array, views: tuple[Any, ...]) -> Array:
         """Probabilities float32 (B,K) of images uint8 (B,H,W,C)."""
         self.model.eval()  # whoever trained it since
         x = normalise(images, self.mean, self.std, self.backend)
         return probabilities(mean_over_views(self.forward, x, views), self.backend)
 
-    def read(self, path: Path) -> tuple[Array, str]:
+    def _read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
         picture, notes = open_image(path)
         image, done = fit(picture, self.input_shape)
         return image, titled(path, notes + done)
 
-    def fitting(self, images: Any) -> Array:
+    def _fitting(self, images: Any) -> Array:
         """Arrays as uint8 (N,H,W,C); raises ShapeError or DataError where they are not the model's."""
         try:
             pixels = np.asarray(images)

@@ -33,7 +33,7 @@ class Trainer(Loop):
         trainer.train(train, test, epochs=5)
         trainer.save("digits.h5")
 
-    ``Loop`` below it is the training itself; its arguments are these.
+    Training itself is the base class, ``gpucnn.training.trainer``.
     """
 
     @contextmanager
@@ -88,6 +88,9 @@ class Trainer(Loop):
             about = stable_part(environment(self.backend.name, self.backend.name))
             found = replace(capture(self, config, about, ""), optimizer={}, averages={})
         save_checkpoint(Path(path), found)
+
+
+Trainer.__doc__ = f"{Trainer.__doc__}{(Loop.__doc__ or '').partition(chr(10))[2]}"  # its arguments, for help()
 
 
 def model_settings(model: Layer, input_shape: Shape, num_classes: int) -> ModelConfig:
