@@ -1,4 +1,7 @@
-"""Code blocks of README.md and other pages: ``python tests/readme.py "## Tests"`` prints the first of a section."""
+"""Reads the code blocks of README.md, or of another page.
+
+``python tests/readme.py "## Tests"`` prints the first block of a section.
+"""
 
 import re
 import sys

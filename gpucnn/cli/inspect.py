@@ -19,6 +19,7 @@ from gpucnn.errors import UsageError
 from gpucnn.models import to_spec
 from gpucnn.models.spec import general
 from gpucnn.runs.build import build_model
+from gpucnn.runs.catalogue import checkpoint_file
 from gpucnn.runs.config import Config, ModelConfig, as_toml
 from gpucnn.runs.directory import natural_order
 from gpucnn.runs.state import load_run
@@ -27,8 +28,8 @@ from gpucnn.types import Array, Shape
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, nargs="?", help="a checkpoint, or a run folder for its last.h5")
-    parser.add_argument("--json", action="store_true", help="JSON instead of a page")
+    parser.add_argument("path", type=Path, nargs="?", help="a checkpoint, a pretrained model's name, or a run folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
     parser.add_argument("--architecture", action="store_true", help="the net as the [[model.layers]] of a config")
     parser.add_argument("--model", metavar="NAME", help="with --architecture: a model by its name, not of a checkpoint")
     parser.add_argument("--input-shape", metavar="HxWxC", help="with --model: of an image (default: 32x32x3)")
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--model is for --architecture, and --input-shape for --model: add them, or leave it out")
     if args.model:
         return show_architecture(by_name(args.model, shape_from(args.input_shape or "32x32x3")), args.json)
-    path = args.path / "last.h5" if args.path.is_dir() else args.path
+    path = args.path / "last.h5" if args.path.is_dir() else checkpoint_file(args.path)
     if args.architecture:
         return show_architecture(load_run(path)[1].model, args.json)
     found = describe(open_checkpoint(path))

@@ -73,7 +73,7 @@ class Fused(Layer):
 
     def __init__(self, *layers: Any) -> None:
         self.layers, pool = layers, layers[-1]
-        self.window = (pool.kernel, pool.stride, pool.padding) if isinstance(pool, MaxPool2D) else ()
+        self.window = pool.window(()) if isinstance(pool, MaxPool2D) else ()
 
     @property
     def kind(self) -> str:
@@ -166,7 +166,7 @@ FUSIONS: dict[tuple[type[Layer], ...], type[Fused]] = {
 }
 """Classes of neighbours -> the step that runs them; the first row that matches is used, so longer rows come first.
 
-A subclass is not fused: it may compute something else."""
+A subclass is not fused: it may compute something else; nor is a pooling whose border depends on the image."""
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
@@ -175,7 +175,8 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     while layers:
         step, size = layers[0], 1
         for row, fused in FUSIONS.items():
-            if tuple(map(type, layers[: len(row)])) == row and fused.ops[0] in step.backend.kernels:
+            fits = tuple(map(type, layers[: len(row)])) == row and not getattr(layers[len(row) - 1], "ceil_mode", False)
+            if fits and fused.ops[0] in step.backend.kernels:
                 step, size = fused(*layers[: len(row)]), len(row)
                 break
         steps.append(step)

@@ -18,11 +18,11 @@ import numpy as np
 
 from gpucnn.backend import Backend
 from gpucnn.data import Dataset, Loader
+from gpucnn.data.image_files import fit, open_image, titled
 from gpucnn.devices import get_backend
 from gpucnn.errors import DataError, ShapeError, UsageError
 from gpucnn.explain import Recording, record
 from gpucnn.inference.evaluate import Evaluation, evaluate
-from gpucnn.inference.image_files import fit, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.inference.tta import VIEWS, mean_over_views

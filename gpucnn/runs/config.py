@@ -15,6 +15,9 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.data.augment.settings import Augmentation
+from gpucnn.data.dataset import MOST_CHANNELS, MOST_CLASSES
+from gpucnn.data.image_files import FITS
+from gpucnn.data.reading import LARGEST_SIDE
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices import NAMES
 from gpucnn.devices.cores import MOST_THREADS
@@ -23,18 +26,17 @@ from gpucnn.errors import UsageError, cut, near, nearest, shown
 from gpucnn.files import read_text
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
-from gpucnn.models.spec import plain
+from gpucnn.models.spec import CUSTOM, plain
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.optimizer import MOST, MOST_EPOCHS, MOST_STEPS, TRAINED, GroupRule
 from gpucnn.optim.schedules import SCHEDULES
 from gpucnn.runs.plugins import require
-from gpucnn.settings import LONGEST_TEXT, Setting, Settings, setting
+from gpucnn.settings import LONGEST_PATH, LONGEST_TEXT, Setting, Settings, setting
 from gpucnn.training.cuda_graph import MODES
 from gpucnn.training.precision import POLICIES
 
 LONGEST, DEEPEST = 2**17, 8  # characters of a config and words of a dotted key; TOML's parser takes its length squared
 
-CUSTOM = "custom"
 NETS: Collection[str] = ChainMap[str, Any]({CUSTOM: None}, MODELS)  # a view: plugins add models
 
 QUOTED = re.compile(
@@ -47,16 +49,36 @@ QUOTED = re.compile(
 class DataConfig(Settings):
     """Which images, and what happens to them.
 
-    ``mean``, ``std`` (per channel, 0..1 scale) and ``classes`` are filled in from the training set.
+    ``mean``, ``std`` (per channel; of bytes on a 0..1 scale, of floats on their own), ``pixels`` (the dtype of images)
+    and ``classes`` are filled in from the training set; of more names than ``held_names`` allows there are none.
     """
 
-    dataset: str = setting("digits", f"the data set: {', '.join(DATASETS)}", "--dataset")
-    validation: int = setting(
-        0, "hold out this many training images and test on them", "--validation", at_least=0, at_most=10**9
+    dataset: str = setting(
+        "digits",
+        f"the data set: {', '.join(DATASETS)}; or the path of a folder with a sub-folder of images per class, or of an "
+        ".npz, .csv or HDF5 file",
+        "--dataset",
+        longest=LONGEST_PATH,
     )
+    validation: float = setting(
+        0.0,
+        "hold out this many training images, or below 1 this fraction of each class, and test on them",
+        "--validation",
+        at_least=0,
+        at_most=10**9,
+    )
+    size: tuple[int, ...] = setting(
+        (), "height and width of image files, as 64x48; default: their own", "--size", at_least=1, at_most=LARGEST_SIDE
+    )
+    fit: str = setting("crop", "how image files come to another aspect ratio", "--fit", choices=FITS)
+    channels: int = setting(
+        0, "of image files: 1 for grey, 3 for colour, 0 for what is there", "--channels", at_least=0, at_most=3
+    )
+    skip_broken: bool = setting(False, "leave out image files that cannot be read", "--skip-broken")
     augmentation: Augmentation = Augmentation()
-    mean: tuple[float, ...] = setting((), at_least=0, at_most=1)
-    std: tuple[float, ...] = setting((), at_least=0, at_most=1)
+    mean: tuple[float, ...] = setting((), at_least=-MOST, at_most=MOST)
+    std: tuple[float, ...] = setting((), at_least=0, at_most=MOST)
+    pixels: str = setting("uint8", choices=("uint8", "float32"))
     classes: tuple[str, ...] = setting(())
 
 
@@ -68,8 +90,8 @@ class ModelConfig(Settings):
     """
 
     name: str = setting("mnist_cnn", "the network", "--model", choices=NETS)
-    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=512)
-    num_classes: int = setting(0, at_least=0, at_most=256)  # labels are bytes
+    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=MOST_CHANNELS)
+    num_classes: int = setting(0, at_least=0, at_most=MOST_CLASSES)
     options: dict[str, bool | int | float | str] = setting({}, at_least=-(10**9), at_most=10**9)
     layers: tuple[dict[str, Any], ...] = setting((), at_least=-(10**9), at_most=10**9)
     plugins: tuple[str, ...] = setting(())
@@ -168,11 +190,17 @@ class RunConfig(Settings):
     device: str = setting("auto", f"{', '.join(NAMES)} (plain NumPy)", "--device")
     strict_device: bool = setting(False, "exit 6 where the GPU asked for is missing", "--strict-device")
     memory_limit: str = setting("", "GPU memory for arrays: GiB as in 12, or 80%; empty: all of it", "--memory-limit")
+    data_memory: str = setting(
+        "",
+        "memory for images: GiB as in 2, or 25%; larger sets are read as they are needed; empty: half of what is free",
+        "--data-memory",
+    )
     threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0, at_most=MOST_THREADS)
     cuda_graph: str = setting("auto", "on a GPU, launch a step as one graph", "--cuda-graph", choices=MODES)
     log_interval: int = setting(
         50, "steps between two readings of the running loss", "--log-interval", at_least=1, at_most=10**9
     )
+    log_steps: bool = setting(False, "also log each interval, for gpucnn plot --steps", "--log-steps")
     tensorboard: bool = setting(False, "also write TensorBoard events into the run folder", "--tensorboard")
 
 
@@ -189,6 +217,7 @@ class Config:
 
     def __post_init__(self) -> None:
         memory_limit(self.run.memory_limit)
+        memory_limit(self.run.data_memory, "run.data_memory", "memory")
 
     @classmethod
     def from_toml(cls, text: str, origin: str = "config") -> Self:

@@ -11,6 +11,7 @@ What happens in one step is ``Trainer.train_step``; the epochs are a generator, 
 """
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from inspect import Parameter, signature
@@ -23,6 +24,7 @@ import numpy as np
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.devices import get_backend
+from gpucnn.devices.gpu_memory import images_limit
 from gpucnn.errors import NotANumberError, ShapeError, UsageError, closest
 from gpucnn.inference.evaluate import Evaluation, evaluate
 from gpucnn.layers import Layer
@@ -74,7 +76,10 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class IntervalReport:
-    """The current epoch, counted from 1: batches done and in all, mean loss and accuracy so far."""
+    """The current epoch, counted from 1: batches done and in all, mean loss and accuracy so far over ``examples``.
+
+    ``step`` counts the steps of the whole run, and ``learning_rate`` is that of the last one.
+    """
 
     epoch: int
     batch: int
@@ -82,6 +87,9 @@ class IntervalReport:
     loss: float
     accuracy: float
     images_per_second: float
+    examples: int
+    step: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,9 @@ class TrainerOptions(Settings):
         drop_last: leave out the last batch of an epoch if it is smaller than the others.
         patience: epochs without a better test accuracy before ``fit`` ends early; 0 never ends it.
         max_steps: training ends with this step, even within an epoch; 0 leaves the end to the epochs.
-        mean, std: per channel on a 0..1 scale, to normalise images; the training set's own if empty.
+        mean, std: per channel, of bytes on a 0..1 scale, to normalise images; the training set's own if empty.
+        data_memory: memory that images may take of a GPU, as "2" GiB or "25%"; half of what is free if empty.  Where
+            they are more, batches are gathered on the host.
         log_interval: steps between two readings of the running metrics, each of which waits for the device.
         cuda_graph: "auto", "on" or "off": whether a GPU gets a step's launches as one (``cuda_graph.py``).
     """
@@ -109,6 +119,7 @@ class TrainerOptions(Settings):
     max_steps: int = setting(0, at_least=0)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    data_memory: str = ""
     log_interval: int = setting(50, at_least=1)
     cuda_graph: str = "auto"
 
@@ -426,8 +437,8 @@ class Trainer(Checked):
         if self.model.freeze(self.optimizer.frozen_groups(progress.epoch * len(batches))):
             self.compute = with_cuda_graph(self.descend, self.backend, self.clock, self.options.cuda_graph)
         start, before = perf_counter(), self.metrics.examples
-        with self.whole_steps:
-            for x, labels in batches.epoch(progress.epoch, progress.batch):
+        with self.whole_steps, closing(batches.epoch(progress.epoch, progress.batch)) as reading:
+            for x, labels in reading:
                 self.train_step(x, labels)
                 progress.batch += 1
                 finished = progress.batch == len(batches) or self.out_of_steps()
@@ -437,13 +448,20 @@ class Trainer(Checked):
                     if not isfinite(loss) or self.precision.exhausted():  # sync
                         raise self.nonfinite_error(x, labels, self.clock.step - 1)
                     if watch:
-                        rate = (self.metrics.examples - before) / (perf_counter() - start)
-                        watch(IntervalReport(progress.epoch + 1, progress.batch, len(batches), loss, accuracy, rate))
+                        watch(self.interval_report(len(batches), loss, accuracy, before, perf_counter() - start))
                 if stopping or self.whole_steps.pressed:
                     break
         rate = (self.metrics.examples - before) / max(perf_counter() - start, 1e-9)
         # batch may be beyond the end: a run can be forced to resume with larger, and so fewer, batches
         return progress.batch >= len(batches) or self.out_of_steps(), rate
+
+    def interval_report(
+        self, batches: int, loss: float, accuracy: float, before: int, seconds: float
+    ) -> IntervalReport:
+        """Where the current epoch of ``batches`` is, with ``before`` of its examples done ``seconds`` ago."""
+        done, progress, step = self.metrics.examples, self.progress, self.clock.step
+        rates = (done - before) / seconds, done, step, self.schedule(step - 1)
+        return IntervalReport(progress.epoch + 1, progress.batch, batches, loss, accuracy, *rates)
 
     def close_epoch(
         self, trained: tuple[float, float], tested: Evaluation, seconds: float, images_per_second: float, cut: int = 0
@@ -503,6 +521,7 @@ class Trainer(Checked):
             shuffle=training,
             drop_last=self.options.drop_last and training,
             augmentation=self.augmentation if training else None,
+            memory=images_limit(self.options.data_memory, free()) if (free := self.backend.free_memory) else None,
         )
 
     def check_finite(self, loss: Array, x: Array, labels: Array) -> None:

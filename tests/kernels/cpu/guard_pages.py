@@ -23,7 +23,7 @@ from gpucnn import losses, metrics, optim
 from gpucnn.data.augment import crop_flip, warp
 from gpucnn.devices import get_backend
 from gpucnn.devices.cpu import set_threads
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.layers.windows import output_size
 from gpucnn.optim import averages
 
@@ -204,6 +204,13 @@ class Shapes:
         lines = scale, shift, mean, var
         yield batchnorm.batchnorm_relu_grad, (dy, decided(x, *lines), *lines, 1e-5)
         yield conv2d.bias_grad, (dy,)
+        n = self.up_to(9)
+        groups = int(self.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
+        x = self.floats(n, self.up_to(60), c)
+        dy = self.floats(*x.shape)
+        statistics = self.floats(n, groups).astype(float), np.abs(self.floats(n, groups)).astype(float) + 0.5
+        yield groupnorm.groupnorm, (x, scale, shift, groups, 1e-5)
+        yield groupnorm.groupnorm_grad, (dy, x, scale, *statistics, groups, 1e-5)
 
     def elements(self) -> Iterator[Call]:
         size = self.up_to(40_000)
@@ -212,6 +219,8 @@ class Shapes:
         yield activations.relu_grad, (dy, x)
         yield activations.leaky_relu, (x, 0.1)
         yield activations.leaky_relu_grad, (dy, x, 0.1)
+        yield activations.hardswish, (3 * x,)
+        yield activations.hardswish_grad, (dy, 3 * x)
         yield gelu.gelu, (x,)
         yield gelu.gelu_grad, (dy, x)
         yield containers.add, (x, dy)
