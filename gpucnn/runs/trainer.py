@@ -16,7 +16,7 @@ from gpucnn.models.spec import tensors
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
-from gpucnn.runs.build import described
+from gpucnn.runs.build import described, held_names
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.config import Config, ModelConfig, OptimizerConfig
 from gpucnn.runs.plugins import needed
@@ -50,6 +50,7 @@ class Trainer(Loop):
                     std=self.std,
                     classes=self.classes,
                     input_shape=self.image_shape,
+                    pixels=self.pixels,
                     forward=partial(self.precision.forward, self.model),
                 )
             finally:
@@ -129,7 +130,8 @@ def config_of(trainer: Loop) -> Config:
             "dataset": trainer.trained_on,
             "mean": tuple(map(float, trainer.mean)),
             "std": tuple(map(float, trainer.std)),
-            "classes": trainer.classes,
+            "classes": held_names(trainer.classes),
+            "pixels": trainer.pixels,
         },
         "train": {
             "epochs": max(trainer.progress.epoch, 1),
