@@ -80,11 +80,13 @@ class Sequential(Layer):
         return x
 
     def backward(self, dy: Array) -> Array | None:
+        if not self.needs_backward:
+            return None
         grad: Array | None = dy
         for layer in reversed(self.steps()):
             grad = layer.backward(grad)
-            if grad is None:  # no layer before this one learns
-                break
+            if grad is None or not layer.needs_input_grad:  # no layer before this one learns
+                return None
         return grad
 
     def skip_input_grad(self) -> None:
@@ -153,11 +155,15 @@ class Residual(Branches):
         return y
 
     def backward(self, dy: Array) -> Array | None:
+        if not self.needs_backward:
+            return None
         (y,) = self.kept()
         if self.relu:
             dy = self.run(relu_grad, dy, y)  # (L17): y > 0 exactly where the sum was
-        through_body = self.body.backward(dy)
-        through_shortcut = self.shortcut.backward(dy) if self.shortcut else dy
+        through_body = self.body.backward(dy) if self.body.needs_backward else None
+        through_shortcut = dy
+        if self.shortcut:
+            through_shortcut = self.shortcut.backward(dy) if self.shortcut.needs_backward else None
         if not self.needs_input_grad:
             return None
         return self.run(add, through_body, through_shortcut)

@@ -70,6 +70,7 @@ class Fused(Layer):
 
     ops: tuple[Callable[..., Any], ...] = ()
     name, backend, clock, training = map(of_the_first, ("name", "backend", "clock", "training"))
+    needs_input_grad, learned = map(of_the_first, ("needs_input_grad", "learned"))
 
     def __init__(self, *layers: Any) -> None:
         self.layers, pool = layers, layers[-1]
@@ -110,8 +111,9 @@ class NormOps(Layer):
     def forward(self, x: Array) -> Array:
         norm, (op, eval_op, _) = self.layers[0], self.ops
         scale, shift = norm.scale.data, norm.shift.data
-        if not self.training:
+        if norm.fixed or not self.training:
             mean, var = norm.running_mean.data, norm.running_var.data
+            self.keep(x)
             return self.run(eval_op, x, scale, shift, mean, var, norm.eps, *self.window)
         y, mean, var = self.run(op, x, scale, shift, norm.eps, *self.window)
         norm.update_running(mean, var, prod(x.shape[:-1]))
@@ -120,10 +122,20 @@ class NormOps(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         norm, (_, _, grad_op) = self.layers[0], self.ops
+        if norm.fixed:
+            return self.fixed_grad(norm, dy, *self.kept())
         x, mean, var = self.kept()
         grads = self.run(grad_op, dy, x, norm.scale.data, norm.shift.data, mean, var, norm.eps, *self.window)
         dx, norm.scale.grad[...], norm.shift.grad[...] = grads
         return dx
+
+    def fixed_grad(self, norm: BatchNorm, dy: Array, x: Array) -> Array:
+        """Back through all of it where batch norm is fixed: dL/dy, x -> dL/dx."""
+        stats = norm.running_mean.data, norm.running_var.data
+        y = self.run(batchnorm_relu_eval, x, norm.scale.data, norm.shift.data, *stats, norm.eps)
+        if self.window:
+            dy = self.run(max_pool2d_grad, dy, y, *self.window)
+        return norm.through(self.run(relu_grad, dy, y))
 
 
 class FusedBatchNormReLU(NormOps, Fused):

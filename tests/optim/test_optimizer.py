@@ -99,6 +99,7 @@ RULES = {
     "bias": GroupRule(steps=2),
     "norm": GroupRule(lr=4.0, weight_decay=0.03),
     "whiten": GroupRule(lr=2.0, steps=4, fade=True),
+    "head": GroupRule(lr=3.0),
 }
 
 
@@ -108,6 +109,7 @@ def grouped_net() -> Sequential:
         Conv2D(3, 4, 3),
         BatchNorm(4, scale_group="frozen"),
         Linear(4, 3),
+        Linear(3, 2, weight_group="head", bias_group="head_bias"),
     )
 
 
@@ -125,7 +127,7 @@ def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
     assert all(names.values())
     theirs = {n: torch.from_numpy(before[n].copy()).requires_grad_() for n in model.parameters()}
     wanted = {"filter": (1, 0.02, 0.6), "weight": (0.5, decay, 0.85), "bias": (1, 0, 0.85), "norm": (4, 0.03, 0.85),
-              "whiten": (2, 0, 0.85)}  # fmt: skip
+              "whiten": (2, 0, 0.85), "head": (3, decay, 0.85), "head_bias": (1, 0, 0.85)}  # fmt: skip
     kinds = [
         {"params": [theirs[n] for n in names[group]], "lr": lr, "momentum": momentum, "nesterov": True,
          "weight_decay": wd / (lr * factor) if decoupled else wd}
