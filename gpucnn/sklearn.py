@@ -1,9 +1,9 @@
 """A convolutional network as a scikit-learn classifier, for pipelines, grid searches and cross-validation.
 
-from gpucnn.sklearn import CNNClassifier
+    net = CNNClassifier("mnist_cnn", image_shape=(8, 8, 1), epochs=10)
+    cross_val_score(net, digits.data, digits.target)
 
-net = CNNClassifier("lenet5", image_shape=(8, 8, 1), epochs=10)
-print(cross_val_score(net, digits.data, digits.target))
+scikit-learn is imported when this module is, and not by ``gpucnn`` itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ from gpucnn.types import Array, Shape
 class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A network with scikit-learn's interface.
 
-    X is (N,H,W), (N,H,W,C), or flat rows (N,D) of ``image_shape``.  Bytes are pixels as they are; other numbers are
-    rounded to 256 steps between the smallest and the largest of the training set.  Labels may be numbers or texts.
+    X is (N,H,W), (N,H,W,C), or flat rows (N,D) of ``image_shape``: bytes, or numbers on any scale, which become
+    float32.  They are normalised by mean and deviation of the training set.  Labels may be numbers or texts.
 
     Args:
         model: a name in ``models.MODELS``, or a list of layers as ``models.from_spec`` takes it.
@@ -94,8 +94,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
         self.image_shape_ = self._shape_of(X.shape[1:])
-        whole = X.dtype == np.uint8
-        self.range_ = (0.0, 255.0) if whole else (float(X.min()), float(X.max()))
+        self.pixels_ = "uint8" if X.dtype == np.uint8 else "float32"
         train = Dataset("X", self._pixels(X), labels.tolist(), tuple(map(str, range(len(self.classes_)))))
         std = tuple(deviation or 1.0 for deviation in train.std)  # of images of one colour
         net = self._net()
@@ -116,11 +115,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return self
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities of the classes in the order of ``classes_``: float64 (N,K)."""
+        """Probabilities of the classes in the order of ``classes_``: float32 (N,K)."""
         check_is_fitted(self)
         X = validate_data(self, X, allow_nd=True, reset=False)
-        rows = self.classifier_.probabilities(self._pixels(X)).astype(np.float64)
-        return rows / rows.sum(axis=1, keepdims=True)
+        return self.classifier_.probabilities(self._pixels(X))
 
     def predict(self, X: Any) -> Array:
         """The most probable label of each image (N,)."""
@@ -139,14 +137,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return wanted
 
     def _pixels(self, X: Array) -> Array:
-        """X as uint8 (N,H,W,C)."""
+        """X as (N,H,W,C) of the dtype ``pixels_``."""
         if int(np.prod(X.shape[1:])) != int(np.prod(self.image_shape_)):
             raise ShapeError(f"X has images of shape {X.shape[1:]}, the model was fitted to {self.image_shape_}")
-        if X.dtype != np.uint8:
-            low, high = self.range_
-            scaled = (X.astype(np.float64) - low) * (255.0 / ((high - low) or 1.0))
-            X = np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
-        return X.reshape(-1, *self.image_shape_)
+        return X.astype(self.pixels_, copy=False).reshape(-1, *self.image_shape_)
 
     def _net(self) -> Layer:
         """A new network for ``image_shape_`` and ``classes_``."""
@@ -158,7 +152,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def _classifier(self, net: Layer) -> Classifier:
         """The model with what its answers need."""
         names = tuple(dict.fromkeys(map(str, self.classes_)))
-        return Classifier(net, mean=self.mean_, std=self.std_, classes=names, input_shape=self.image_shape_)
+        return Classifier(
+            net, mean=self.mean_, std=self.std_, classes=names, input_shape=self.image_shape_, pixels=self.pixels_
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copies: the weights in place of the model, whose backend stays in its process."""

@@ -20,4 +20,4 @@ def blocks(language: str = "", section: str = "", page: Path = README) -> list[s
 
 
 if __name__ == "__main__":
-    print(blocks(section=sys.argv[1])[0].strip())
+    print(blocks("", sys.argv[1], *map(Path, sys.argv[2:]))[0].strip())

@@ -53,8 +53,8 @@ def trainer(**words: object) -> Trainer:
     return Trainer(**{"model": net(), "optimizer": optim.SGD(lr=0.1), **words})
 
 
-def classifier() -> Classifier:
-    return Classifier(net().initialize(), classes=NAMES, input_shape=SHAPE, **STATISTICS)
+def classifier(**words: object) -> Classifier:
+    return Classifier(net().initialize(), classes=NAMES, input_shape=SHAPE, **STATISTICS, **words)
 
 
 SLIPS: dict[str, tuple[Callable[[], object], str]] = {
@@ -82,6 +82,12 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "load on no device": (lambda: gpucnn.load("nowhere.h5", backend="cuda"), "give one of auto, cpu, gpu"),
     "predict other sizes": (lambda: classifier().predict(IMAGES[:, :4]), "an array of shape (12, 4, 8, 1) for a model"),
     "predict floats": (lambda: classifier().predict(IMAGES / 255), "(255 * images).round().astype('uint8')"),
+    "predict bytes": (lambda: classifier(pixels="float32").predict(IMAGES), "was trained on float32: give images.as"),
+    "predict a file by floats": (
+        lambda: classifier(pixels="float32").predict(Path(__file__).parents[1] / "docs/images/explain.png"),
+        "on a scale that files do not have: give arrays",
+    ),
+    "invert floats": (lambda: classifier(pixels="float32").predict(IMAGES / 255, invert=True), "invert is for bytes"),
     "predict nothing": (lambda: classifier().predict(None), "give an array, a path or a list of paths"),
     "predict no file": (lambda: classifier().predict("nowhere.png"), "no such file"),
     "predict an empty folder": (lambda: classifier().predict(EMPTY), "a folder without images"),

@@ -28,7 +28,7 @@ class Prediction:
         probability: its probability.
         probabilities: of all classes, float32 (K,), on the host.
         classes: the name of each.
-        image: what the model saw, uint8 (H,W,C), before it was normalised.
+        image: what the model saw, (H,W,C), before it was normalised.
         source: the file that it is from, and what was done to fit it to the model; "" of an array.
     """
 
@@ -73,7 +73,7 @@ class Predictions(Sequence[Prediction]):
         labels: numbers of the most probable classes, int64 (N,).
         probabilities: of all classes, float32 (N,K), on the host.
         classes: the name of each.
-        images: what the model saw, uint8 (N,H,W,C).
+        images: what the model saw, (N,H,W,C).
         sources: one text per image: its file and what was done to fit it; empty where they were arrays.
     """
 
@@ -121,8 +121,14 @@ class Predictions(Sequence[Prediction]):
 
 
 def png(image: Array) -> bytes:
-    """An image uint8 (H,W,C) as a PNG file: grey of one channel, colour of three, else its first channel."""
+    """An image (H,W,C) as a PNG file: grey of one channel, colour of three, else its first channel.
+
+    The smallest float is black, and the largest white.
+    """
     pixels = np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, :1])
+    if pixels.dtype != np.uint8:
+        low, high = pixels.min(), pixels.max()
+        pixels = np.rint((pixels - low) * (255 / ((high - low) or 1))).astype(np.uint8)
     height, width, channels = pixels.shape
     rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))  # filter 0 before each row
 

@@ -16,7 +16,7 @@ from gpucnn.models.spec import tensors
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
-from gpucnn.runs.build import described
+from gpucnn.runs.build import described, held_names
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.config import Config, ModelConfig, OptimizerConfig
 from gpucnn.runs.plugins import needed
@@ -33,7 +33,7 @@ class Trainer(Loop):
         trainer.train(train, test, epochs=5)
         trainer.save("digits.h5")
 
-    ``Loop`` below it is the training itself; its arguments are these.
+    Training itself is the base class, ``gpucnn.training.trainer``.
     """
 
     @contextmanager
@@ -50,6 +50,7 @@ class Trainer(Loop):
                     std=self.std,
                     classes=self.classes,
                     input_shape=self.image_shape,
+                    pixels=self.pixels,
                     forward=partial(self.precision.forward, self.model),
                 )
             finally:
@@ -90,6 +91,9 @@ class Trainer(Loop):
         save_checkpoint(Path(path), found)
 
 
+Trainer.__doc__ = f"{Trainer.__doc__}{(Loop.__doc__ or '').partition(chr(10))[2]}"  # its arguments, for help()
+
+
 def model_settings(model: Layer, input_shape: Shape, num_classes: int) -> ModelConfig:
     """The settings that a model is made of again: its name where ``models.build`` made it, else its layers.
 
@@ -126,7 +130,8 @@ def config_of(trainer: Loop) -> Config:
             "dataset": trainer.trained_on,
             "mean": tuple(map(float, trainer.mean)),
             "std": tuple(map(float, trainer.std)),
-            "classes": trainer.classes,
+            "classes": held_names(trainer.classes),
+            "pixels": trainer.pixels,
         },
         "train": {
             "epochs": max(trainer.progress.epoch, 1),

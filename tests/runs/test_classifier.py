@@ -10,11 +10,11 @@ import pytest
 
 import gpucnn
 from gpucnn import Classifier, Dataset, models
+from gpucnn.errors import DataError
 from gpucnn.inference.predictions import Prediction, Predictions, png
 from gpucnn.layers.softmax import softmax
 from gpucnn.training.history import History
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained" / "mnist_lenet.h5"
 COLOUR, GREY = (6, 8, 3), (6, 8, 1)
 CLASSES = ("<cat>", "dog\x1b", "ant")
 STATISTICS = {1: {"mean": (0.4,), "std": (0.2,)}, 3: {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1)}}
@@ -70,6 +70,7 @@ def test_files_are_cut_and_resized_and_a_folder_is_taken_by_name(tmp_path: Path)
         found = mine.predict(given)
         assert np.array_equal(found.probabilities, wanted.probabilities)
     assert found.sources == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert mine.predict(image.fromarray(first)).label == wanted.labels[0]
     image.fromarray(first).resize((32, 24)).save(tmp_path / "large.png")
     large = mine.predict(tmp_path / "large.png")
     assert large.image.shape == COLOUR
@@ -94,7 +95,7 @@ def test_a_notebook_shows_the_image_that_the_net_saw_and_no_markup_from_outside(
 
 
 def test_the_pretrained_net_explains_a_digit_and_stays_as_it_was(tmp_path: Path) -> None:
-    mine = gpucnn.load(PRETRAINED, backend="reference")
+    mine = gpucnn.load("mnist_lenet", backend="reference")
     image = np.zeros((28, 28), np.uint8)
     image[5:23, 13:16] = 255
     before = mine.model.state_dict()
@@ -108,6 +109,20 @@ def test_the_pretrained_net_explains_a_digit_and_stays_as_it_was(tmp_path: Path)
     assert "</iframe>" in found._repr_html_()
     assert repr(mine) == "lenet5: images 28 x 28 x 1 in 10 classes, on reference"
     assert "<table>" in mine._repr_html_()
+
+
+def test_float_images_stay_on_their_scale() -> None:
+    images = pixels(9, GREY)
+    model = models.build("mlp", GREY, 3, width=8).initialize(2)
+    floats = Classifier(model, input_shape=GREY, pixels="float32", mean=(102.0,), std=(51.0,))
+    found = floats.predict(images.astype(np.float64)[..., 0])
+    np.testing.assert_allclose(found.probabilities, classifier(GREY).probabilities(images), rtol=1e-3)
+    assert found.names == [str(label) for label in found.labels]  # without names, numbers
+    assert "<img" in found[0]._repr_html_()
+    data = Dataset.from_arrays(images.astype(np.float32), [0, 1, 2] * 3)
+    assert floats.evaluate(data).accuracy == (found == data.labels).mean()
+    with pytest.raises(DataError, match="images are uint8, the model was trained on float32"):
+        floats.evaluate(Dataset.from_arrays(images, [0, 1, 2] * 3))
 
 
 def test_curves_of_a_history() -> None:
