@@ -12,7 +12,9 @@ from typing import Any, NoReturn, get_origin
 from gpucnn.backend import Backend
 from gpucnn.data.reading import LARGEST_SIDE, Parts, Reading
 from gpucnn.data.registry import DATASETS, find_source, is_path, load_parts
+from gpucnn.data.stored import free_memory
 from gpucnn.devices.cores import thread_count
+from gpucnn.devices.gpu_memory import images_limit
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError, closest, nearest, shown
 from gpucnn.inference.tta import VIEWS
@@ -119,6 +121,7 @@ def reading(config: Config, args: argparse.Namespace, *, trained: bool = False) 
         skip_broken=d.skip_broken or bool(getattr(args, "skip_broken", False)),
         classes=d.classes if trained else (),
         threads=thread_count(getattr(args, "threads", None) or config.run.threads),
+        memory=images_limit(config.run.data_memory, free_memory()),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from gpucnn.data.image_files import visible
 from gpucnn.inference.predict import top_k
 from gpucnn.terminal import harmless
 from gpucnn.types import Array
@@ -121,8 +122,8 @@ class Predictions(Sequence[Prediction]):
 
 
 def png(image: Array) -> bytes:
-    """An image uint8 (H,W,C) as a PNG file: grey of one channel, colour of three, else its first channel."""
-    pixels = np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, :1])
+    """An image (H,W,C) as a PNG file, as ``visible`` shows it."""
+    pixels = np.ascontiguousarray(visible(image[np.newaxis])[0])
     height, width, channels = pixels.shape
     rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))  # filter 0 before each row
 

@@ -27,6 +27,7 @@ from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.layers import Layer
+from gpucnn.runs.build import check_files
 from gpucnn.settings import Checked, checked, in_short, named
 from gpucnn.types import Array, Shape
 
@@ -68,10 +69,11 @@ class Classifier(Checked):
 
     Attributes:
         model: in evaluation mode.
-        mean, std: per channel, on a 0..1 scale; those of the training set.
+        mean, std: per channel, of bytes on a 0..1 scale; those of the training set.
         classes: the name of each class.
         input_shape: of an image, (H,W,C).
         name: of the model or its file, for titles.
+        pixels: "uint8", or "float32" of a model that learned from floats: it takes arrays on their scale, no files.
     """
 
     def __init__(
@@ -83,10 +85,11 @@ class Classifier(Checked):
         classes: Sequence[str] = (),
         input_shape: Shape,
         name: str = "",
+        pixels: str = "uint8",
         forward: Callable[[Array], Array] | None = None,
     ) -> None:
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
-        self.input_shape, self.name = tuple(input_shape), name or model.kind
+        self.input_shape, self.name, self.pixels = tuple(input_shape), name or model.kind, pixels
         self.classes = class_names(tuple(classes), model.output_shape(self.input_shape)[-1])
         self.forward = forward or model
 
@@ -188,6 +191,7 @@ class Classifier(Checked):
 
     def read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
+        check_files(self.pixels)
         picture, notes = open_image(path)
         image, done = fit(picture, self.input_shape)
         return image, titled(path, notes + done)
@@ -209,6 +213,8 @@ class Classifier(Checked):
                 f"an array of shape {shape} for a model of images {wanted}: give {('N', *wanted)} or {wanted}; "
                 "files are cut and resized, arrays are not".replace("'", "")
             )
+        if self.pixels != "uint8":
+            return pixels.astype(self.pixels, copy=False)
         if pixels.dtype != np.uint8:
             remedy = "(255 * images).round().astype('uint8') of 0 to 1, images.astype('uint8') of 0 to 255"
             raise DataError(f"images are {pixels.dtype}: give uint8, 0 to 255, as {remedy}")
@@ -258,4 +264,5 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
     model, config, _ = load_trained(Path(path), where)
     data, shape = config.data, config.model.input_shape
     name = config.model.name
-    return Classifier(model, mean=data.mean, std=data.std, classes=data.classes, input_shape=shape, name=name)
+    mean, std, classes, pixels = data.mean, data.std, data.classes, data.pixels
+    return Classifier(model, mean=mean, std=std, classes=classes, input_shape=shape, name=name, pixels=pixels)

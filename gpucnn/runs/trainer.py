@@ -13,6 +13,7 @@ from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
+from gpucnn.runs.build import held_names
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.config import Config, OptimizerConfig
 from gpucnn.settings import checked
@@ -43,6 +44,7 @@ class Trainer(Loop):
                     mean=self.mean,
                     std=self.std,
                     classes=self.classes,
+                    pixels=self.pixels,
                     input_shape=self.image_shape,
                     forward=partial(self.precision.forward, self.model),
                 )
@@ -112,7 +114,8 @@ def config_of(trainer: Loop) -> Config:
             "dataset": trainer.trained_on,
             "mean": tuple(map(float, trainer.mean)),
             "std": tuple(map(float, trainer.std)),
-            "classes": trainer.classes,
+            "classes": held_names(trainer.classes),
+            "pixels": trainer.pixels,
         },
         "model": {**model, "input_shape": trainer.image_shape},
         "train": {

@@ -214,6 +214,7 @@ class Trainer(Checked):
         image_shape: (H,W,C) of the training images; None before.
         classes: their names.
         trained_on: the name of the training set.
+        pixels: the dtype of its images.
     """
 
     def __init__(
@@ -260,7 +261,7 @@ class Trainer(Checked):
         self.mean, self.std = options.mean, options.std
         self.image_shape: Shape | None = None
         self.classes: tuple[str, ...] = ()
-        self.trained_on = ""
+        self.trained_on, self.pixels = "", "uint8"
         self.metrics = RunningMetrics(backend)
         self.progress = Progress()
         self.stop_requested = False
@@ -418,6 +419,7 @@ class Trainer(Checked):
             raise UsageError("this trainer's model or optimizer was given to another Trainer: make new ones for each")
         self.mean, self.std = self.mean or train.mean, self.std or train.std
         self.image_shape, self.classes, self.trained_on = train.image_shape, train.classes, train.name
+        self.pixels = str(train.images.dtype)
         outputs = self.model.output_shape(train.image_shape)
         if self.loss in CLASS_LOSSES and outputs != (train.num_classes,):
             raise ShapeError(
