@@ -29,6 +29,7 @@ from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.layers import Layer
+from gpucnn.runs.build import check_files
 from gpucnn.settings import Checked, checked, in_short, named
 from gpucnn.types import Array, Shape
 
@@ -91,8 +92,12 @@ class Classifier(Checked):
         forward: Callable[[Array], Array] | None = None,
     ) -> None:
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
+<<<<<<< HEAD
         self.input_shape, self.name = tuple(input_shape), name or model.kind
         self.pixels, self.fit = pixels, fit
+=======
+        self.input_shape, self.name, self.pixels = tuple(input_shape), name or model.kind, pixels
+>>>>>>> stored
         self.classes = class_names(tuple(classes), model.output_shape(self.input_shape)[-1])
         self.forward = forward or model
 
@@ -201,6 +206,7 @@ class Classifier(Checked):
 
     def _read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
+        check_files(self.pixels)
         picture, notes = open_image(path)
         image, done = self._fitted(picture)
         return image, titled(path, notes + done)
@@ -237,11 +243,19 @@ class Classifier(Checked):
                 f"an array of shape {shape} for a model of images {wanted}: give {('N', *wanted)} or {wanted}; "
                 "files are cut and resized, arrays are not".replace("'", "")
             )
+<<<<<<< HEAD
         if self.pixels == "uint8":
             pixels = Arrays("images").images(pixels, None)
         elif pixels.dtype.kind == "f":
             pixels = pixels.astype(np.float32, copy=False)
         self._check_scale(pixels)
+=======
+        if self.pixels != "uint8":
+            return pixels.astype(self.pixels, copy=False)
+        if pixels.dtype != np.uint8:
+            remedy = "(255 * images).round().astype('uint8') of 0 to 1, images.astype('uint8') of 0 to 255"
+            raise DataError(f"images are {pixels.dtype}: give uint8, 0 to 255, as {remedy}")
+>>>>>>> stored
         return pixels
 
     def __repr__(self) -> str:
@@ -284,6 +298,7 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
     where = get_backend(backend) if isinstance(backend, str) else backend
     model, config, _ = load_trained(Path(path), where)
     data, shape = config.data, config.model.input_shape
+<<<<<<< HEAD
     name = Path(path).stem if config.model.layers else config.model.name
     return Classifier(
         model,
@@ -295,3 +310,8 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
         fit=data.fit,
         name=name,
     )
+=======
+    name = config.model.name
+    mean, std, classes, pixels = data.mean, data.std, data.classes, data.pixels
+    return Classifier(model, mean=mean, std=std, classes=classes, input_shape=shape, name=name, pixels=pixels)
+>>>>>>> stored
