@@ -11,7 +11,7 @@ from readme import blocks
 ROOT = Path(__file__).resolve().parent.parent
 LECTURE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("pretrained/*.md")]
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("gpucnn/*/*.md")]
 )
 SCRIPT_FLAGS = {"--runs"}  # of benchmarks/speedrun.py
 MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`)*)")
@@ -64,7 +64,7 @@ def test_commands_in_the_readme_exist() -> None:
     assert set(re.findall(r"gpucnn ([a-z-]+)", "\n".join(blocks("bash")))) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "pretrained/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "gpucnn/pretrained/README.md"])
 def test_flags_that_a_page_names_exist(page: str) -> None:
     from gpucnn.cli.main import COMMANDS, build_parser
 
@@ -119,5 +119,5 @@ def test_the_index_has_every_page() -> None:
 )
 def test_files_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    for path in re.findall(r"`((?:gpucnn|tests|scripts|benchmarks|configs)/[\w/.-]+)`", text):
+    for path in re.findall(r"`((?:gpucnn|tests|scripts|benchmarks)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path

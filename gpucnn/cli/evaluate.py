@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.features import make_room
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named, writing
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named, reading, writing
 from gpucnn.data import Dataset, Loader
 from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.inference.evaluate import evaluate
@@ -34,7 +34,7 @@ NAME = 24  # characters of a class name
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "which images (default: those that training tested on: validation where held out, else test)"
-    parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
+    parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training, or its path")
     parser.add_argument("--split", choices=("test", "train", "validation"), help=which)
     parser.add_argument("--report", type=Path, metavar="DIR", help="write pictures and an index.html into this folder")
     add_model_options(parser)
@@ -92,14 +92,19 @@ def write_report(
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, test = load_named(name, args)
-    part = args.split or ("validation" if config.data.validation else "test")
-    if part == "test":
+    train, validation, test = load_named(name, args, reading(config, args, trained=True))
+    held_out = bool(config.data.validation) or validation is not None
+    part = args.split or ("validation" if held_out else "test")
+    if part == "test" and test is not None:
         return part, test
-    if part == "validation" and not config.data.validation:
+    if part == "test" and name != config.data.dataset:  # images that were not trained on
+        return "all images", train
+    if part == "test" and held_out:
+        raise UsageError(f"--split test: {name} has no test part, give validation or train")
+    if part == "validation" and not held_out:
         raise UsageError("--split validation: no images were held out of this training, give test or train")
-    train, validation = split(config, train, test)
-    return part, train if part == "train" else validation
+    train, chosen = split(config, train, test, validation)
+    return part, train if part == "train" else chosen
 
 
 def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
-from gpucnn.cli.options import add_data_options, load_named, writing
+from gpucnn.cli.options import add_data_options, load_named, reading, writing
+from gpucnn.data.image_files import fit, grey, open_image, titled
 from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.attribution import attribute
-from gpucnn.inference.image_files import fit, grey, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data
+from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -145,10 +145,11 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, 
     """The image for a trained model, uint8 (H,W,C), a line about it, and its label where that is known."""
     if args.image is not None:
         image, opened = open_image(args.image)
-        pixels, fitted = fit(image, config.model.input_shape)
+        pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
-    _, test = load_named(name, args)
+    train, validation, test = load_named(name, args, reading(config, args, trained=True))
+    test = test or split(config, train, test, validation)[1]
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")

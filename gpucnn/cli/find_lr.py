@@ -8,13 +8,20 @@ from gpucnn.cli.options import backend_from, check_number, check_picture, writin
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.plots.learning_curves import save_range_test
 from gpucnn.runs.build import build_trainer, resolve
+from gpucnn.runs.config import stated_settings
 from gpucnn.terminal import say
 from gpucnn.training.lr_finder import MIN_STEPS, find_lr
+
+UNREAD = {name for name, *_ in stated_settings() if name.startswith("schedule.")}
+UNREAD |= {"train.ema", "train.patience", "train.tta", "run.log_interval", "run.tensorboard"}
+"""Settings that change nothing here: the rates are those of the range, and the run ends with it."""
+NO_FLAGS = {"optimizer.lr", "train.epochs", "train.max_steps"}
+"""Those that matter only to decoupled weight decay and to the slow weights of lookahead."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn find-lr``: those of a recipe, and the range."""
-    add_recipe_arguments(parser)
+    add_recipe_arguments(parser, {name for name, *_ in stated_settings()} - UNREAD - NO_FLAGS)
     parser.add_argument("--from", dest="low", type=float, default=1e-5, metavar="RATE", help="first rate (1e-5)")
     parser.add_argument("--to", dest="high", type=float, default=10.0, metavar="RATE", help="last rate (10)")
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="steps between them (200)")
@@ -30,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         ("--steps", args.steps, MIN_STEPS, 10_000),
     ):
         check_number(flag, value, least, most)
-    config = settings(args)
+    config = settings(args, unread=UNREAD)
     backend, _ = backend_from(config.run)
     train, _ = load_data(args, config)
     config = resolve(config, train)

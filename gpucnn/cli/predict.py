@@ -10,9 +10,9 @@ import numpy as np
 
 from gpucnn.cli.columns import columns, sentence
 from gpucnn.cli.options import add_model_options, backend_from, check_number
+from gpucnn.data.image_files import fit, grey, open_image
 from gpucnn.errors import DataError, UsageError
 from gpucnn.inference.digit_preparation import MNIST_SHAPE, prepare_digit
-from gpucnn.inference.image_files import fit, grey, open_image
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.runs.config import Config

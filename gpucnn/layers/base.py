@@ -1,6 +1,7 @@
 """Layer: forward, backward, training and evaluation mode, parameters, state."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import wraps
 from html import escape
 from typing import Any, Self
 
@@ -10,6 +11,17 @@ from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Paramet
 from gpucnn.random import Clock, stream_id
 from gpucnn.settings import Checked, checked, in_short
 from gpucnn.types import Array, Shape
+
+
+def recorded(constructor: Callable[..., None]) -> Callable[..., None]:
+    """The same constructor, which keeps what the layer was made with, for ``models.to_spec``."""
+
+    @wraps(constructor)
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault("made_with", (args, kwargs))  # that of a base class is called later
+        constructor(self, *args, **kwargs)
+
+    return call
 
 
 class Layer(Checked):
@@ -24,10 +36,21 @@ class Layer(Checked):
     training: bool = True
     needs_input_grad: bool = True
     name: str = ""
+    built: Mapping[str, Any] | None = None
+    """Of a model by name: what ``models.build`` made it of (name, input_shape, num_classes, options)."""
+
     equations: tuple[str, ...] = ()
     """What it computes, forward and backward, number by number: the text that ``explain/equations.py`` reads."""
 
+    made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    """The arguments of its constructor."""
+
     _kept: tuple[Any, ...] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
 
     # -- the maths ------------------------------------------------------------------------------------
 
@@ -74,8 +97,8 @@ class Layer(Checked):
             UsageError: always.
         """
         raise UsageError(
-            f"save({in_short(path)}) writes no file: numpy.savez(path, **model.state_dict()), and "
-            "model.load_state_dict(numpy.load(path)) to read it"
+            f"save({in_short(path)}) writes no file: trainer.save(path) does, for gpucnn.load; or weights alone by "
+            "numpy.savez(path, **model.state_dict()), and model.load_state_dict(numpy.load(path)) to read it"
         )
 
     def symbols(self) -> dict[str, Any]:
@@ -126,18 +149,31 @@ class Layer(Checked):
             if isinstance(value, kind)
         }
 
-    def _repr_html_(self) -> str:
-        """A table of the layers that compute, for notebooks."""
-        head = "<tr><th>layer</th><th></th><th>parameters</th><th>shapes</th></tr>"
-        rows = []
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, class, number of parameters and their shapes of the layers that compute, and the total."""
+        rows, total = [], 0
         for name, layer in self.named_layers():
             if not layer.children():
                 own = layer.parameters()
                 shapes = ", ".join(f"{key} {' × '.join(map(str, p.shape))}" for key, p in own.items())
                 count = sum(p.size for p in own.values())
-                rows.append(f"<tr><td>{escape(name)}</td><td>{layer.kind}</td><td>{count:,}</td><td>{shapes}</td></tr>")
-        total = sum(parameter.size for parameter in self.parameters().values())
-        return f"<table>{head}{''.join(rows)}<tr><th>total</th><td></td><th>{total:,}</th><td></td></tr></table>"
+                rows.append((name, layer.kind, f"{count:,}", shapes))
+                total += count
+        return [*rows, ("total", "", f"{total:,}", "")]
+
+    def __repr__(self) -> str:
+        """A table of the layers that compute; ``gpucnn.summary`` has their output shapes and operations too."""
+        rows = [("layer", "", "parameters", "shapes"), *self._rows()[: None if self.children() else -1]]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join(lines) if self.children() else lines[1].strip()
+
+    def _repr_html_(self) -> str:
+        """The same table, for notebooks."""
+        head = "<tr><th>layer</th><th></th><th>parameters</th><th>shapes</th></tr>"
+        *rows, total = ([escape(cell) for cell in row] for row in self._rows())
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        return f"<table>{head}{body}<tr><th>total</th><td></td><th>{total[2]}</th><td></td></tr></table>"
 
     def train(self) -> Self:
         """Training mode: dropout drops, batch norm uses the batch, backward is possible."""
@@ -180,23 +216,44 @@ class Layer(Checked):
 
     @checked
     def initialize(
-        self, seed: int = 0, backend: Backend = REFERENCE, dtype: str = "float32", clock: Clock | None = None
+        self,
+        seed: int = 0,
+        backend: Backend = REFERENCE,
+        dtype: str = "float32",
+        clock: Clock | None = None,
+        keep: bool = False,
     ) -> Self:
         """Put all parameters into flat arrays on the backend and set their initial values.
 
         These depend only on the seed and the parameter's name and are computed on the host, so a model starts from the
         same weights everywhere.
+
+        Args:
+            keep: parameters and buffers that have values keep them; without it they start anew.
         """
         parameters = self.parameters()
+        kept = self.filled() if keep else {}
         self.flat = FlatParameters(parameters, backend, dtype)
         for name, parameter in parameters.items():
             values = parameter.init(parameter.shape, seed, stream_id(name))
             parameter.data[...] = backend.to_device(values.astype(dtype))
         self.flat_buffers = FlatBuffers(self.buffers(), backend, dtype)
+        entries: dict[str, Parameter | Buffer] = {**parameters, **self.buffers()}
+        for name, old in kept.items():
+            entries[name].data[...] = backend.to_device(old.astype(dtype))
         clock = clock or Clock(seed)
         for name, layer in self.named_layers():
             layer.name, layer.backend, layer.clock, layer.needs_input_grad = name, backend, clock, True
         return self
+
+    def filled(self) -> dict[str, Array]:
+        """Name -> host copy of every parameter and buffer that has values.  # sync"""
+        return {
+            f"{prefix}.{name}" if prefix else name: layer.backend.to_host(value.data).copy()
+            for prefix, layer in self.named_layers()
+            for name, value in vars(layer).items()
+            if isinstance(value, Parameter | Buffer) and value.filled
+        }
 
     def state_dict(self) -> dict[str, Array]:
         """Name -> host copy of every parameter and buffer.  # sync"""

@@ -57,6 +57,11 @@ class Parameter:
         return int(np.prod(self.shape))
 
     @property
+    def filled(self) -> bool:
+        """Whether it has values."""
+        return self._data is not None
+
+    @property
     def trainable(self) -> bool:
         """Whether it is updated; where not, a layer need not compute its gradient."""
         return not self.frozen
@@ -97,6 +102,11 @@ class Buffer:
         self.shape = shape
         self.fill = fill
         self._data: Array | None = None
+
+    @property
+    def filled(self) -> bool:
+        """Whether it has values."""
+        return self._data is not None
 
     @property
     def data(self) -> Array:

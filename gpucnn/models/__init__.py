@@ -1,8 +1,11 @@
 """Models by name.  A new model is one short function that returns a Layer, and its row here."""
 
+import sys
 from collections.abc import Callable
+from hashlib import sha256
 from inspect import signature
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
@@ -10,10 +13,15 @@ from gpucnn.models.densenet import densenet, densenet121
 from gpucnn.models.lenet import lenet5
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet9, resnet18, resnet20, resnet34, resnet50
+from gpucnn.models.spec import LAYERS, from_spec, to_spec
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.models.wide_resnet import wide_resnet
 from gpucnn.settings import checked
 from gpucnn.types import Shape
+
+__all__ = ["MODELS", "build", "from_spec", "register", "to_spec"]
+
+Made = TypeVar("Made", bound=Callable[..., Layer])
 
 MODELS: dict[str, Callable[..., Layer]] = {
     "lenet5": lenet5,
@@ -32,6 +40,29 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "speedrun96": speedrun96,
     "mlp": mlp,
 }
+
+ORIGINS: dict[str, str] = {}
+"""Name of what ``register`` has added -> its file and the file's digest: "my_layers.py 0123456789abcdef"."""
+
+
+def register(made: Made) -> Made:
+    """A decorator: a class of ``Layer`` can be named in a list of layers, a function is a model by its name.
+
+    The function takes (input_shape, num_classes) and options by keyword with defaults, as those of ``MODELS``.
+
+    Raises:
+        UsageError: it is neither, or its name is taken.
+    """
+    name, file = getattr(made, "__name__", ""), getattr(sys.modules.get(made.__module__), "__file__", None)
+    table: dict[str, Any] = LAYERS if isinstance(made, type) else MODELS
+    if not name.isidentifier() or (table is LAYERS and not issubclass(made, Layer)):  # type: ignore[arg-type]
+        raise UsageError(f"register({shown(made)}): give a class derived from Layer, or a function that returns one")
+    place = Path(file).name if file else made.__module__
+    origin = f"{place} {sha256(Path(file).read_bytes()).hexdigest()[:16]}" if file and Path(file).is_file() else place
+    if (name in LAYERS or name in MODELS or name == "custom") and ORIGINS.get(name, "").split(" ")[0] != place:
+        raise UsageError(f"register: {name} of {place} has the name of another layer or model: choose another one")
+    table[name], ORIGINS[name] = made, origin
+    return made
 
 
 @checked
@@ -56,5 +87,8 @@ def build(name: str, input_shape: Shape, num_classes: int = 10, **options: Any) 
     if len(input_shape) != 3 or min(*input_shape, num_classes) < 1:
         raise ShapeError(f"{name} for images {tuple(input_shape)} in {num_classes} classes: give (H, W, C), all >= 1")
     model = builder(tuple(input_shape), num_classes, **options)
+    if not isinstance(model, Layer):
+        raise UsageError(f"model {name!r} is a function that returns {shown(model)}: return a Layer")
     model.output_shape(tuple(input_shape))
+    model.built = {"name": name, "input_shape": tuple(input_shape), "num_classes": num_classes, "options": options}
     return model

@@ -1,5 +1,6 @@
 """From settings to objects: the one place that knows which config value makes what."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
@@ -9,33 +10,55 @@ from typing import Any, TypeVar
 from gpucnn import models
 from gpucnn.backend import Backend
 from gpucnn.data import Dataset, split_validation
+from gpucnn.data.dataset import TEST_FRACTION
 from gpucnn.data.loader import check as check_loader
+from gpucnn.data.registry import is_path
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
+from gpucnn.models import ORIGINS
 from gpucnn.models.memory import check_memory
 from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
-from gpucnn.runs.config import Config
+from gpucnn.runs.config import CUSTOM, Config, ModelConfig
+from gpucnn.runs.plugins import needed
+from gpucnn.settings import LONGEST_LIST
 from gpucnn.training.precision import FLOAT32, POLICIES
 from gpucnn.training.trainer import Trainer, TrainerOptions
+from gpucnn.types import Shape
 
 T = TypeVar("T")
 
+LONGEST_NAMES = 2**16  # characters of the names of all classes in a config, ASCII and with quotes
 FLATTEST = 1e-9  # standard deviation on a 0..1 scale; 1e9 images of 8 bits with one pixel that differs have more
 
 
-def split(config: Config, train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-    """What to train and to test on; with ``data.validation``, training images stand in for the test set."""
-    held_out = config.data.validation
-    return split_validation(train, held_out, config.train.seed) if held_out else (train, test)
+def split(
+    config: Config, train: Dataset, test: Dataset | None = None, validation: Dataset | None = None
+) -> tuple[Dataset, Dataset]:
+    """What to train and to test on.
+
+    With ``data.validation``, training images stand in for the test set, and so does a validation part where there is
+    one.  Of a set without both, a fraction of each class is held out, by the same draw for every seed.
+    """
+    if held_out := config.data.validation:
+        return split_validation(train, held_out, config.train.seed)
+    chosen = validation or test
+    return (train, chosen) if chosen else split_validation(train, TEST_FRACTION, 0)
 
 
 def resolve(config: Config, train: Dataset) -> Config:
     """Fill in what the training set determines: statistics, class names, image shape, number of classes."""
-    data = replace(config.data, mean=train.mean, std=train.std, classes=train.classes)
+    pixels = str(train.images.dtype)
+    data = replace(config.data, mean=train.mean, std=train.std, classes=held_names(train.classes), pixels=pixels)
     model = replace(config.model, input_shape=train.image_shape, num_classes=train.num_classes)
-    return replace(config, data=data, model=model)
+    config = replace(config, data=data, model=model)
+    return replace(config, model=replace(model, plugins=needed(build_model(config), model.name) if ORIGINS else ()))
+
+
+def held_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of classes as a config holds them: none, so that classes are numbers, where they are too many."""
+    return names if len(names) <= LONGEST_LIST and len(json.dumps(names)) <= LONGEST_NAMES else ()
 
 
 def check_resolved(config: Config) -> None:
@@ -54,6 +77,11 @@ def check_resolved(config: Config) -> None:
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises DataError where a data set is not of the kind that a resolved config was trained on."""
     wanted = (config.model.input_shape, config.model.num_classes)
+    pixels, found = config.data.pixels, str(dataset.images.dtype)
+    if found != pixels:
+        raise DataError(
+            f"{dataset.name} has {found} images, but the model was trained on {pixels}: give images on the same scale"
+        )
     if (dataset.image_shape, dataset.num_classes) != wanted:
         raise DataError(
             f"{dataset.name} has images {dataset.image_shape} in {dataset.num_classes} classes, but the "
@@ -78,6 +106,9 @@ NEEDS = {
 """Setting -> others in its table; without any of them it changes nothing."""
 
 
+OWN = ("data.size", "data.fit", "data.channels", "data.skip_broken")
+"""Settings that say how people's own images are read."""
+
 KINDS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 """Table -> what its name chooses."""
 
@@ -86,6 +117,8 @@ def without_effect(config: Config, name: str) -> str:
     """Why a setting of this dotted name changes nothing in this config; "" where it does, as far as is known."""
     table, _, key = name.rpartition(".")
     values = config.flat()
+    if name in OWN and not is_path(config.data.dataset):
+        return f"{config.data.dataset} has images of one kind: leave it out, or name a folder with --dataset"
     if (needs := NEEDS.get(name)) and not any(values[f"{table}.{other}"] for other in needs):
         return f"add {' or '.join(f'{table}.{other}' for other in needs)}"
     kinds = KINDS.get(table, {})
@@ -99,7 +132,19 @@ def without_effect(config: Config, name: str) -> str:
 
 def build_model(config: Config) -> Layer:
     """The model of a resolved config, not initialised yet."""
-    return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
+    m = config.model
+    if m.name != CUSTOM:
+        return models.build(m.name, m.input_shape, m.num_classes, **m.options)
+    if m.options or not m.layers:
+        missing = "has no options: write them into its layers" if m.layers else "has no layers: add [[model.layers]]"
+        raise UsageError(f"a net with model.name = {CUSTOM!r} {missing}")
+    return models.from_spec(m.layers, m.input_shape, m.num_classes)
+
+
+def described(model: Layer, input_shape: Shape, num_classes: int) -> ModelConfig:
+    """The settings from which ``build_model`` makes an equal net; raises UsageError as ``models.to_spec``."""
+    layers, plugins = tuple(models.to_spec(model)), needed(model)
+    return ModelConfig(name=CUSTOM, layers=layers, plugins=plugins, input_shape=input_shape, num_classes=num_classes)
 
 
 def steps_in_epoch(config: Config, train: Dataset) -> int:

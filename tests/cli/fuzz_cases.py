@@ -180,8 +180,8 @@ def cases() -> st.SearchStrategy[Case]:
 def line(command: str, words: list[str]) -> list[str]:
     """A command line; training is short, and of a small model, where nothing else is said."""
     said = {*words, *("--model" for word in words if word.startswith("model.name="))}
-    quick = [word for pair in QUICK.items() if pair[0] not in said for word in pair]
-    return [command, *(quick if command in ("train", "find-lr") else []), *words]
+    flags = {"train": QUICK, "find-lr": {flag: QUICK[flag] for flag in ("--model", "--device")}}.get(command, {})
+    return [command, *(word for pair in flags.items() if pair[0] not in said for word in pair), *words]
 
 
 def command_line(name: str, parser: Any) -> st.SearchStrategy[Case]:
