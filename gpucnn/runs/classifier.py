@@ -92,12 +92,8 @@ class Classifier(Checked):
         forward: Callable[[Array], Array] | None = None,
     ) -> None:
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
-<<<<<<< HEAD
         self.input_shape, self.name = tuple(input_shape), name or model.kind
         self.pixels, self.fit = pixels, fit
-=======
-        self.input_shape, self.name, self.pixels = tuple(input_shape), name or model.kind, pixels
->>>>>>> stored
         self.classes = class_names(tuple(classes), model.output_shape(self.input_shape)[-1])
         self.forward = forward or model
 
@@ -243,19 +239,11 @@ class Classifier(Checked):
                 f"an array of shape {shape} for a model of images {wanted}: give {('N', *wanted)} or {wanted}; "
                 "files are cut and resized, arrays are not".replace("'", "")
             )
-<<<<<<< HEAD
         if self.pixels == "uint8":
             pixels = Arrays("images").images(pixels, None)
         elif pixels.dtype.kind == "f":
             pixels = pixels.astype(np.float32, copy=False)
         self._check_scale(pixels)
-=======
-        if self.pixels != "uint8":
-            return pixels.astype(self.pixels, copy=False)
-        if pixels.dtype != np.uint8:
-            remedy = "(255 * images).round().astype('uint8') of 0 to 1, images.astype('uint8') of 0 to 255"
-            raise DataError(f"images are {pixels.dtype}: give uint8, 0 to 255, as {remedy}")
->>>>>>> stored
         return pixels
 
     def __repr__(self) -> str:
@@ -298,7 +286,6 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
     where = get_backend(backend) if isinstance(backend, str) else backend
     model, config, _ = load_trained(Path(path), where)
     data, shape = config.data, config.model.input_shape
-<<<<<<< HEAD
     name = Path(path).stem if config.model.layers else config.model.name
     return Classifier(
         model,
@@ -310,8 +297,3 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
         fit=data.fit,
         name=name,
     )
-=======
-    name = config.model.name
-    mean, std, classes, pixels = data.mean, data.std, data.classes, data.pixels
-    return Classifier(model, mean=mean, std=std, classes=classes, input_shape=shape, name=name, pixels=pixels)
->>>>>>> stored

@@ -16,11 +16,7 @@ from gpucnn.models.spec import tensors
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
-<<<<<<< HEAD
 from gpucnn.runs.build import described, held_names
-=======
-from gpucnn.runs.build import held_names
->>>>>>> stored
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.config import Config, ModelConfig, OptimizerConfig
 from gpucnn.runs.plugins import needed
