@@ -7,6 +7,7 @@ from typing import Any
 from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
 from gpucnn.models.lenet import lenet5
+from gpucnn.models.mobilenet import mobilenet_v2
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet9, resnet18, resnet20
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
@@ -22,6 +23,7 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "resnet20": resnet20,
     "resnet18": resnet18,
     "wide_resnet": wide_resnet,
+    "mobilenet_v2": mobilenet_v2,
     "speedrun94": speedrun94,
     "speedrun95": speedrun95,
     "speedrun96": speedrun96,
