@@ -10,7 +10,7 @@ The responses u_k . p are uncorrelated, with mean square lambda_k / (lambda_k + 
 negatives are there because an activation passes only one sign of each response.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -101,6 +101,12 @@ class Whitening(Conv2D):
         )
         self.eps = eps
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its filters come from images: the second half is the first one with the other sign."""
+        first, second = self.weight.data.reshape(2, -1)
+        return bool((first == -second).all())
+
     def fit(self, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
         """Make the filters from images uint8 (N,H,W,C) on the host; ``mean``, ``std`` per channel, on a 0..1 scale.
 
@@ -116,14 +122,17 @@ class Whitening(Conv2D):
         self.weight.data[...] = self.backend.to_device(filters.reshape(self.weight.shape).astype(np.float32))
 
 
-def whiten(model: Layer, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
+def whiten(
+    model: Layer, images: Array, mean: Sequence[float], std: Sequence[float], kept: Collection[str] = ()
+) -> None:
     """Fit a model's ``Whitening`` layers, which are its first, to the first 5000 of these images.
 
     Args:
         model: initialised; one without such a layer is not changed.
         images: uint8 (N,H,W,C), on the host.
         mean, std: per channel, on a 0..1 scale.
+        kept: names of parameters that had values before; filters among them that come from images stay.
     """
-    for _, layer in model.named_layers():
-        if isinstance(layer, Whitening):
+    for name, layer in model.named_layers():
+        if isinstance(layer, Whitening) and not (f"{name}.weight" in kept and layer.fitted):
             layer.fit(images[:IMAGES], mean, std)

@@ -237,7 +237,7 @@ def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Sta
 
 @dataclass(frozen=True)
 class Column:
-    """Images of a contact sheet, uint8 (B,H,W,C), with a title and a note below it."""
+    """Images of a contact sheet, (B,H,W,C) as ``visible`` makes them, with a title and a note below it."""
 
     title: str
     note: str

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gpucnn.cli.main import main
-from gpucnn.inference.image_files import open_image
+from gpucnn.data.image_files import open_image
 from gpucnn.plots import feature_maps, lecture_demo
 
 STAGES = ("conv", "relu", "max_pool", "avg_pool")

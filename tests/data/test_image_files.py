@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
 
+from gpucnn.data import image_files
+from gpucnn.data.image_files import fit, grey, open_image
 from gpucnn.errors import DataError, ShapeError
-from gpucnn.inference import image_files
-from gpucnn.inference.image_files import fit, grey, open_image
 
 RAMP = np.add.outer(np.arange(0, 120, 12), np.arange(0, 130, 13)).astype(np.uint8)  # (10,10)
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from gpucnn.errors import DataError, ShapeError, near
 from gpucnn.types import Array, Shape
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".webp")
+
+FITS = ("crop", "pad", "stretch")
+"""How an image of another aspect ratio comes to a size: its middle, with black beside it, or distorted."""
 
 LARGEST = 2**26
 """Pixels of a picture; more would take gigabytes."""
@@ -31,23 +36,70 @@ ORIENTATION = 0x0112
 TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 
 
+PROCESS = RLock()
+"""Held by a thread that changes what belongs to the whole process: filters of warnings, standard error."""
+
+TURNING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+"""What an image may have that says how it was taken."""
+
+
 def open_image(path: Path) -> tuple[Any, list[str]]:
     """An image file -> (a ``PIL.Image``, upright, opaque, in mode L (grey) or RGB; notes).
 
     Raises:
         DataError: no such file, another format, damaged, or larger than ``LARGEST``.
     """
+    with without_warnings():
+        return decode(path)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Without Pillow's warnings of metadata and sizes; around the threads that ``decode`` and ``probe``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode(path: Path) -> tuple[Any, list[str]]:
+    """``open_image`` for several threads at once, in one ``without_warnings``."""
+    with _opened(path) as image:
+        if image.format != "TIFF":
+            return _plain(image, path)
+        with PROCESS, _no_standard_error():  # libtiff prints past Python
+            return _plain(image, path)
+
+
+def probe(path: Path) -> tuple[int, int, int]:
+    """(height, width, channels) of what ``decode`` makes of a file, from its header; the same errors."""
+    with _opened(path) as image:
+        turn = None
+        if TURNING & image.info.keys():
+            turn, _ = _orientation(image)
+        width, height = image.size
+        across = turn is not None and turn.name.startswith(("TRANS", "ROTATE_90", "ROTATE_270"))
+        return *((width, height) if across else (height, width)), 1 if is_grey(image.mode) else 3
+
+
+def is_grey(mode: str) -> bool:
+    """Whether Pillow's mode is one without colours."""
+    return mode in ("1", "L", "LA", "La") or mode[0] in "IF"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An image file whose header was read; raises as ``open_image``, whatever happens to it."""
     from PIL import Image
 
     try:
         if not path.is_file():  # reading a pipe would block
             what = "a folder: name the pictures in it" if path.is_dir() else "not a file"
             raise DataError(f"{path}: {what if path.exists() else f'no such file{near(path)}'}")
-        with _quiet(), Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:
                 size = f"{image.width} x {image.height}"
                 raise ValueError(f"{size} pixels, at most {LARGEST:,} are read: make it smaller")
-            return _plain(image, path)
+            yield image
     except DataError:
         raise
     except Exception as error:  # Pillow raises whatever the damage leads to
@@ -56,23 +108,21 @@ def open_image(path: Path) -> tuple[Any, list[str]]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings of metadata and sizes, and without what libtiff prints past Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            kept = os.dup(2)
-        except OSError:  # standard error is closed
-            yield
-            return
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(null)
+def _no_standard_error() -> Iterator[None]:
+    """Without what is written to standard error, past Python too."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _plain(image: Any, path: Path) -> tuple[Any, list[str]]:
@@ -80,7 +130,7 @@ def _plain(image: Any, path: Path) -> tuple[Any, list[str]]:
     done = ["first frame"] if getattr(image, "is_animated", False) else []
     layout = image.tile[0][3] if image.format == "PNG" and image.tile else None
     image.load()
-    turn, notes = _orientation(image)
+    turn, notes = _orientation(image) if TURNING & image.info.keys() or image.format == "TIFF" else (None, [])
     done += notes
     if layout in LOW_BYTES:
         image, note = _eight_bits(_sixteen_bits(image, path, layout), image.info.get("transparency"))
@@ -95,7 +145,7 @@ def _plain(image: Any, path: Path) -> tuple[Any, list[str]]:
         image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     if turn is not None:
         image = image.transpose(turn)
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    mode = "L" if is_grey(image.mode) else "RGB"
     if image.has_transparency_data:
         image, notes = _opaque(image)
         done += notes
@@ -106,7 +156,7 @@ def _orientation(image: Any) -> tuple[Any, list[str]]:
     """How to turn a picture as EXIF says it was taken, or None; EXIF that cannot be read turns nothing."""
     from PIL import Image
 
-    with warnings.catch_warnings(record=True) as warned:
+    with PROCESS, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             Image.Exif().load(image.info.get("exif", b""))  # Pillow read a JPEG's before, and said nothing
@@ -202,10 +252,10 @@ def grey(image: Any) -> Array:
     return np.asarray(image.convert("L")) / 255.0
 
 
-def fit(image: Any, shape: Shape) -> tuple[Array, list[str]]:
+def fit(image: Any, shape: Shape, how: str = "crop") -> tuple[Array, list[str]]:
     """A ``PIL.Image`` for a model of images (H,W,C) -> (uint8 (H,W,C), notes).
 
-    The middle is cropped to the model's aspect ratio and resized with a Lanczos filter.
+    Another size comes from a Lanczos filter; how it comes to another aspect ratio, ``FITS`` says.
 
     Raises:
         ShapeError: the model takes neither 1 nor 3 channels.
@@ -221,7 +271,26 @@ def fit(image: Any, shape: Shape) -> tuple[Array, list[str]]:
         done.append("colour made grey" if mode == "L" else "grey made colour")
         image = image.convert(mode)
     if image.size != (width, height):
-        cut = "cut to the middle and " if image.width * height != image.height * width else ""
-        done.append(f"{cut}resized from {image.width} x {image.height} to {width} x {height}")
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        words = {"crop": "cut to the middle and ", "pad": "padded and ", "stretch": "stretched and "}[how]
+        first = words if image.width * height != image.height * width else ""
+        done.append(f"{first}resized from {image.width} x {image.height} to {width} x {height}")
+        if how == "stretch":
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        else:
+            to = ImageOps.fit if how == "crop" else ImageOps.pad
+            image = to(image, (width, height), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(height, width, channels), done
+
+
+def visible(images: Array, low: float | None = None, high: float | None = None) -> Array:
+    """Any images (N,H,W,C) as uint8 (N,H,W,1 or 3): of other channels the first three, or the first of two.
+
+    Floats from ``low`` to ``high``, by default those that there are, become 0 to 255.
+    """
+    channels = images.shape[3]
+    images = images[..., : 3 if channels >= 3 else 1]
+    if images.dtype != np.uint8:
+        low, high = (images.min() if low is None else low), (images.max() if high is None else high)
+        scaled = (images - low) / max(high - low, 1e-30)
+        images = np.rint(255.0 * np.clip(scaled, 0.0, 1.0)).astype(np.uint8)
+    return images

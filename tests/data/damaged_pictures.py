@@ -1,6 +1,6 @@
 """Image files damaged at random: each is read, or refused by one line, and nothing else is said.
 
-``python tests/inference/damaged_pictures.py COUNT [SEED]`` prints how many were read, refused and failed.
+``python tests/data/damaged_pictures.py COUNT [SEED]`` prints how many were read, refused and failed.
 """
 
 import io
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gpucnn.data.image_files import fit, open_image
 from gpucnn.errors import DataError
-from gpucnn.inference.image_files import fit, open_image
 
 KINDS = [
     ("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
