@@ -108,6 +108,7 @@ LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "BatchNorm vectors": (lambda: layers.BatchNorm(4), (6, 4)),
     "BatchNormReLU": (lambda: layers.BatchNormReLU(3), (4, 3, 2, 3)),
     "BatchNorm + ReLU": (lambda: layers.Sequential(layers.BatchNorm(3), layers.ReLU()), (4, 3, 2, 3)),
+    "BatchNorm + ReLU6": (lambda: layers.Sequential(layers.BatchNorm(3), layers.ReLU6()), (4, 3, 2, 3)),
     "ReLU + MaxPool2D": (lambda: layers.Sequential(layers.ReLU(), layers.MaxPool2D(3, stride=2)), (2, 5, 7, 2)),
     "BatchNorm + ReLU + MaxPool2D": (
         lambda: layers.Sequential(layers.BatchNorm(3), layers.ReLU(), layers.MaxPool2D(2)),

@@ -10,6 +10,7 @@ from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import check_number, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
+from gpucnn.data.image_files import visible
 from gpucnn.errors import UsageError
 from gpucnn.plots import feature_maps
 from gpucnn.plots.feature_maps import Column
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     train, _ = load_data(args, config)
     index = some_of_each_class(train, args.images)
     columns = [
-        Column("image", "", feature_maps.visible(train.images[index])),
+        Column("image", "", visible(train.images[index])),
         *augmented(config, train, how, index, args.columns),
     ]
     names = [train.classes[label] for label in train.labels[index]]
@@ -86,6 +87,6 @@ def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, e
             kind, weight = "cutmix" if mixes[0].box else "mixup", mixes[0].weight
             note = "not mixed" if weight == 1.0 else f"{kind} {weight:.2f}"
         pixels = x * np.array(train.std) + np.array(train.mean)  # no longer normalised: of bytes 0..1
-        images = feature_maps.visible(pixels, *ends)
+        images = visible(pixels, *ends)
         columns.append(Column(f"epoch {epoch + 1}", note, images))
     return columns

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import add_data_options, load_named, reading, writing
-from gpucnn.data.image_files import fit, grey, open_image, titled
+from gpucnn.data.image_files import fit, grey, open_image, titled, visible
 from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.attribution import attribute
@@ -95,7 +95,7 @@ def look_inside(args: argparse.Namespace) -> int:
     image, title, _ = chosen_image(args, config)
     say(f"{title}, through {config.model.name} of {args.checkpoint}")
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
-    stages, seen = [Stage("input", "normalised", x[0])], feature_maps.visible(image[np.newaxis])[0]
+    stages, seen = [Stage("input", "normalised", x[0])], visible(image[np.newaxis])[0]
     same = []
     for name, layer, y in trace(model, x):
         if isinstance(layer, Dropout | Flatten):
@@ -144,7 +144,7 @@ def class_number(name: str | None, names: Sequence[str], known: int) -> int:
 def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
     """The image for a trained model, uint8 (H,W,C), a line about it, and its label where that is known."""
     if args.image is not None:
-        check_files(config)
+        check_files(config.data.pixels)
         image, opened = open_image(args.image)
         pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None

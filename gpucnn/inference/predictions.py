@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from gpucnn.data.image_files import visible
 from gpucnn.inference.predict import top_k
 from gpucnn.terminal import harmless
 from gpucnn.types import Array
@@ -121,14 +122,8 @@ class Predictions(Sequence[Prediction]):
 
 
 def png(image: Array) -> bytes:
-    """An image (H,W,C) as a PNG file: grey of one channel, colour of three, else its first channel.
-
-    The smallest float is black, and the largest white.
-    """
-    pixels = np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, :1])
-    if pixels.dtype != np.uint8:
-        low, high = pixels.min(), pixels.max()
-        pixels = np.rint((pixels - low) * (255 / ((high - low) or 1))).astype(np.uint8)
+    """An image (H,W,C) as a PNG file, as ``visible`` shows it."""
+    pixels = np.ascontiguousarray(visible(image[np.newaxis])[0])
     height, width, channels = pixels.shape
     rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))  # filter 0 before each row
 

@@ -9,9 +9,17 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from gpucnn.layers.activations import ReLU, relu, relu_grad
+from gpucnn.layers.activations import ReLU, ReLU6, relu, relu6, relu6_grad, relu_grad
 from gpucnn.layers.base import Layer
-from gpucnn.layers.batchnorm import BatchNorm, batchnorm_relu, batchnorm_relu_eval, batchnorm_relu_grad
+from gpucnn.layers.batchnorm import (
+    BatchNorm,
+    batchnorm,
+    batchnorm_eval,
+    batchnorm_grad,
+    batchnorm_relu,
+    batchnorm_relu_eval,
+    batchnorm_relu_grad,
+)
 from gpucnn.layers.pooling import MaxPool2D, max_pool2d, max_pool2d_grad
 from gpucnn.types import Array, Padding, Pair, Shape
 
@@ -50,6 +58,25 @@ def batchnorm_relu_max_pool2d_grad(
     z = batchnorm_relu_eval(x, scale, shift, mean, var, eps)  # (N,H,W,C)
     dz = max_pool2d_grad(dy, z, kernel, stride, padding)
     return batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)
+
+
+def batchnorm_relu6(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Batch norm, then ReLU6: y (..., C), mean (C,), biased variance (C,)."""
+    y, mean, var = batchnorm(x, scale, shift, eps)
+    return relu6(y), mean, var
+
+
+def batchnorm_relu6_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """Batch norm with given statistics, then ReLU6: y (..., C)."""
+    return relu6(batchnorm_eval(x, scale, shift, mean, var, eps))
+
+
+def batchnorm_relu6_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Back through ReLU6, then through batch norm, whose output is computed again for the mask."""
+    z = batchnorm_eval(x, scale, shift, mean, var, eps)
+    return batchnorm_grad(relu6_grad(dy, z), x, scale, mean, var, eps)
 
 
 def of_the_first(attribute: str) -> Any:
@@ -142,6 +169,12 @@ class FusedBatchNormReLU(NormOps, Fused):
     """``BatchNorm`` and ``ReLU``."""
 
 
+class FusedBatchNormReLU6(NormOps, Fused):
+    """``BatchNorm`` and ``ReLU6``."""
+
+    ops = batchnorm_relu6, batchnorm_relu6_eval, batchnorm_relu6_grad
+
+
 class FusedBatchNormReLUMaxPool2D(NormOps, Fused):
     """``BatchNorm``, ``ReLU`` and ``MaxPool2D``."""
 
@@ -174,6 +207,7 @@ FUSIONS: dict[tuple[type[Layer], ...], type[Fused]] = {
     (BatchNorm, ReLU, MaxPool2D): FusedBatchNormReLUMaxPool2D,
     (BatchNormReLU, MaxPool2D): FusedBatchNormReLUMaxPool2D,
     (BatchNorm, ReLU): FusedBatchNormReLU,
+    (BatchNorm, ReLU6): FusedBatchNormReLU6,
     (ReLU, MaxPool2D): FusedReLUMaxPool2D,
 }
 """Classes of neighbours -> the step that runs them; the first row that matches is used, so longer rows come first.

@@ -11,6 +11,7 @@ from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
 from gpucnn.models.densenet import densenet, densenet121
 from gpucnn.models.lenet import lenet5
+from gpucnn.models.mobilenet import mobilenet_v2
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
 from gpucnn.models.resnet import resnet9, resnet18, resnet20, resnet34, resnet50
 from gpucnn.models.spec import CUSTOM, LAYERS, RESERVED, from_spec, to_spec
@@ -35,6 +36,7 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "densenet": densenet,
     "densenet121": densenet121,
     "wide_resnet": wide_resnet,
+    "mobilenet_v2": mobilenet_v2,
     "speedrun94": speedrun94,
     "speedrun95": speedrun95,
     "speedrun96": speedrun96,

@@ -121,9 +121,9 @@ def check_data(config: Config, dataset: Dataset) -> None:
         )
 
 
-def check_files(config: Config) -> None:
-    """Raises UsageError where image files, which are bytes, are no input of the model."""
-    if config.data.pixels != "uint8":
+def check_files(pixels: str) -> None:
+    """Raises UsageError where image files, which are bytes, are no input of a model that learned from such images."""
+    if pixels != "uint8":
         raise UsageError(
             "the model was trained on float images, on a scale that image files do not have: give it arrays, by "
             "gpucnn.inference.predict.normalise, or train it on bytes, by Dataset.from_arrays(..., scale=255)"
@@ -148,9 +148,6 @@ NEEDS = {
 """Setting -> others in its table; without any of them it changes nothing."""
 
 
-OWN = ("data.size", "data.fit", "data.channels", "data.skip_broken")
-"""Settings that say how people's own images are read."""
-
 KINDS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 """Table -> what its name chooses."""
 
@@ -159,8 +156,10 @@ def without_effect(config: Config, name: str) -> str:
     """Why a setting of this dotted name changes nothing in this config; "" where it does, as far as is known."""
     table, _, key = name.rpartition(".")
     values = config.flat()
-    if name in OWN and not is_path(config.data.dataset):
-        return f"{config.data.dataset} has images of one kind: leave it out, or name a folder with --dataset"
+    if name == "data.fit" and not (config.data.size or is_path(config.data.dataset)):
+        return "add data.size"
+    if name == "data.skip_broken" and not is_path(config.data.dataset):
+        return f"{config.data.dataset} has no image files: leave it out, or name a folder with --dataset"
     if (needs := NEEDS.get(name)) and not any(values[f"{table}.{other}"] for other in needs):
         return f"add {' or '.join(f'{table}.{other}' for other in needs)}"
     kinds = KINDS.get(table, {})

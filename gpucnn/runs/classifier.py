@@ -29,6 +29,7 @@ from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.inference.tta import VIEWS, mean_over_views
 from gpucnn.layers import Layer
+from gpucnn.runs.build import check_files
 from gpucnn.settings import Checked, checked, in_short, named
 from gpucnn.types import Array, Shape
 
@@ -201,6 +202,7 @@ class Classifier(Checked):
 
     def _read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
+        check_files(self.pixels)
         picture, notes = open_image(path)
         image, done = self._fitted(picture)
         return image, titled(path, notes + done)

@@ -214,7 +214,7 @@ class Trainer(Checked):
         mean, std: per channel on a 0..1 scale; those of the options, or of the training set once ``fit`` has seen it.
         image_shape: (H,W,C) of the training images; None before.
         classes: their names.
-        trained_on, pixels: the name of the training set, and the dtype of its images.
+            trained_on, pixels: the name of the training set, and the dtype of its images.
     """
 
     def __init__(

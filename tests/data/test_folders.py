@@ -140,7 +140,9 @@ def test_broken_files_are_named_or_left_out(pets: Path, tmp_path: Path, capsys) 
     put(tmp_path / "secret.png")
     os.mkfifo(pets / "dog/98.png")
     for how in (Reading(), Reading(memory=1)):
-        with pytest.raises(DataError, match=r"4 of 14 images cannot be read: cat/10\.png: .*dog/98\.png: not a reg") as caught:
+        with pytest.raises(
+            DataError, match=r"4 of 14 images cannot be read: cat/10\.png: .*dog/98\.png: not a reg"
+        ) as caught:
             load_folder(pets, how)
         assert "\n" not in str(caught.value)
     capsys.readouterr()
@@ -165,7 +167,10 @@ def test_a_large_picture_is_broken_before_it_is_decoded(pets: Path, monkeypatch)
         (lambda root: put(root / "1.png"), "has no images: give a folder with a sub-folder"),
         (lambda root: [put(root / "a/1.png"), (root / "b").mkdir()], "b has no images: remove it"),
         (lambda root: [put(root / "train/a/1.png"), put(root / "test/c/1.png")], "training part has no class 'c'"),
-        (lambda root: [put(root / "train/a/1.png"), put(root / "val/a/1.png"), put(root / "valid/a/1.png")], "both the"),
+        (
+            lambda root: [put(root / "train/a/1.png"), put(root / "val/a/1.png"), put(root / "valid/a/1.png")],
+            "both the",
+        ),
         (lambda root: put(root / "test/a/1.png"), "no folder train"),
         (lambda root: put(root / "a\x1b[2J/1.png"), "no name for a class"),
         (lambda root: put(root / ("a/" * 23 + "1.png")), "more than 20 folders"),

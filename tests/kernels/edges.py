@@ -47,6 +47,7 @@ DIRECTIONS = {muon.muon_update, loss_scale.keep, loss_scale.adapt, metrics.count
 """Ops without a counterpart in PyTorch, or whose result jumps: only NaN and infinity are compared."""
 
 LINEAR = {
+    conv2d.grouped_conv2d, conv2d.grouped_conv2d_input_grad, conv2d.grouped_conv2d_weight_grad,
     conv2d.conv2d, conv2d.conv2d_input_grad, conv2d.conv2d_weight_grad, conv2d.bias_grad, linear.linear,
     linear.linear_input_grad, linear.linear_weight_grad, pooling.avg_pool2d, pooling.avg_pool2d_grad,
     pooling.global_avg_pool2d, pooling.global_avg_pool2d_grad, containers.add,
@@ -62,7 +63,7 @@ SLOPES = {
 
 ADDED = {averages.lerp, optim.sgd_update, optim.momentum_update}
 
-JUMPS = {batchnorm.batchnorm_relu_grad, fusion.batchnorm_relu_max_pool2d_grad}
+JUMPS = {batchnorm.batchnorm_relu_grad, fusion.batchnorm_relu6_grad, fusion.batchnorm_relu_max_pool2d_grad}
 """Gradients that go elsewhere where rounding makes another value the largest, or positive."""
 
 SPREADS = {"var", "running_var", "v"}
@@ -239,7 +240,8 @@ def undecided(op: Op, args: tuple[Any, ...]) -> bool:
     for part in (0.0, 1e-5, -1e-5):
         noise = np.random.default_rng(0).uniform(-1, 1, z.shape) if part else 0.0
         moved = z + part * size * noise
-        places.append((pooling.max_pool2d_grad(np.ones_like(dy), moved, *window) if window else 1) * (moved > 0))
+        passes = (moved > 0) & (moved < 6) if op is fusion.batchnorm_relu6_grad else moved > 0
+        places.append((pooling.max_pool2d_grad(np.ones_like(dy), moved, *window) if window else 1) * passes)
     return not (np.array_equal(places[0], places[1]) and np.array_equal(places[0], places[2]))
 
 
@@ -297,7 +299,7 @@ def poisoned(sample: Sample, seed: int) -> tuple[str, tuple[Any, ...]]:
 
 def lost(op: Op, name: str) -> bool:
     """Whether a kernel multiplies zeros beside an image, so that NaN reaches pixels that are none of its own."""
-    return name == "cpu" and op is conv2d.conv2d_input_grad
+    return name == "cpu" and op in (conv2d.conv2d_input_grad, conv2d.grouped_conv2d_input_grad)
 
 
 def differing(op: Op, args: tuple[Any, ...], kernels: Mapping[str, Op]) -> list[str]:

@@ -28,7 +28,9 @@ def equal(found: Layer, wanted: Layer, shape: tuple[int, ...]) -> None:
     """
     names = [[(name, layer.kind) for name, layer in net.named_layers()] for net in (found, wanted)]
     assert names[0] == names[1]
-    rules = [{n: (p.group, p.init, p.shape) for n, p in net.parameters().items()} for net in (found, wanted)]
+    rules = [
+        {n: (p.group, p.init.__qualname__, p.shape) for n, p in net.parameters().items()} for net in (found, wanted)
+    ]
     assert rules[0] == rules[1]
     if sum(p.size for p in wanted.parameters().values()) > LARGE:
         return
@@ -129,6 +131,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "NaN": ([{"layer": "Dropout", "rate": float("nan")}], "layers with nan: give finite numbers"),
     "an object": ([{"layer": "Dropout", "rate": print}], "give finite numbers"),
+    "an initializer of a layer that has its own": (
+        [{**CONV, "layer": "ConvTranspose2D", "weight_init": "eval"}],
+        "weight_init: 'eval'",
+    ),
     "no head": ([CONV], "the net gives (16, 16, 4) for 7 classes: end it with"),
     "10^9 channels": ([{**CONV, "out_channels": 10**9}], "give layers with 134,217,728 at most"),
     "a kernel of 10^9": ([{**CONV, "kernel_size": 10**9, "padding": 5 * 10**8}], "give 512 at most"),

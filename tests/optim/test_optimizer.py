@@ -156,12 +156,13 @@ def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
 
 def test_rates_leave_out_frozen_groups() -> None:
     optimizer = SGD(0.1, groups=RULES)
+    head = {"head": 0.05, "head_bias": 0.05}
     assert optimizer.rates(0.05, 1) == pytest.approx(
-        {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15}
+        {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15, **head}
     )
-    assert optimizer.rates(0.05, 2).keys() == {"filter", "weight", "norm", "whiten"}
-    assert optimizer.rates(0.05, 4).keys() == {"filter", "weight", "norm"}
-    assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten"), 1e-3)
+    assert optimizer.rates(0.05, 2).keys() == {"filter", "weight", "norm", "whiten", *head}
+    assert optimizer.rates(0.05, 4).keys() == {"filter", "weight", "norm", *head}
+    assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten", *head), 1e-3)
 
 
 def test_neighbouring_groups_with_equal_rules_are_one_pass() -> None:

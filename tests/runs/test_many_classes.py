@@ -10,12 +10,16 @@ from gpucnn.backend import REFERENCE
 from gpucnn.checkpoint import save_checkpoint
 from gpucnn.cli.evaluate import as_lines, by_class
 from gpucnn.data import Dataset, Loader
+from gpucnn.data.image_files import visible
 from gpucnn.errors import DataError, UsageError
 from gpucnn.inference.evaluate import evaluate
-from gpucnn.plots.feature_maps import visible
+from gpucnn.models import build
+from gpucnn.optim import SGD
 from gpucnn.runs.build import build_trainer, check_data, check_files, check_resolved, held_names, resolve
+from gpucnn.runs.classifier import load
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import capture, load_trained
+from gpucnn.runs.trainer import Trainer
 
 
 def made(classes: int, channels: int, dtype: str = "uint8") -> Dataset:
@@ -56,8 +60,8 @@ def test_images_of_another_scale_are_refused() -> None:
     with pytest.raises(DataError, match="uint8 images, but the model was trained on float32"):
         check_data(config, made(3, 3))
     with pytest.raises(UsageError, match="on a scale that image files do not have"):
-        check_files(config)
-    check_files(resolve(Config(), made(3, 3)))
+        check_files(config.data.pixels)
+    check_files(resolve(Config(), made(3, 3)).data.pixels)
 
 
 def test_names_that_a_config_cannot_hold_become_numbers() -> None:
@@ -79,3 +83,17 @@ def test_any_images_can_be_drawn() -> None:
     assert np.array_equal(visible(np.concatenate([colour, colour], axis=3)), colour)
     assert visible(np.float32([[[[-1.0]], [[1.0]], [[3.0]]]])).ravel().tolist() == [0, 128, 255]
     assert visible(np.float32([[[[-1.0]], [[1.0]], [[3.0]]]]), 0, 1).ravel().tolist() == [0, 255, 255]
+
+
+def test_a_classifier_takes_floats_where_it_learned_from_them(tmp_path: Path) -> None:
+    dataset = Dataset.from_arrays(made(3, 2).images / 50 - 2, np.arange(40) % 3)
+    trainer = Trainer(build("mlp", (4, 4, 2), 3, width=4), SGD(lr=0.1), batch_size=20)
+    trainer.train(dataset, dataset, epochs=1)
+    trainer.save(tmp_path / "a.h5")
+    wanted = trainer.evaluate(dataset).predictions
+    for classifier in (trainer, load(tmp_path / "a.h5", REFERENCE)):
+        found = classifier.predict(dataset.images.astype(float))
+        assert np.array_equal(found.labels, wanted)
+        assert "base64" in found[0]._repr_html_()
+        with pytest.raises(UsageError, match="on a scale that image files do not have"):
+            classifier.predict(tmp_path / "no.png")

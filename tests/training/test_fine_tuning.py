@@ -7,6 +7,7 @@ from gpucnn import optim
 from gpucnn.data import Dataset
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
+from gpucnn.layers.whitening import whiten
 from gpucnn.models.speedrun import speedrun
 from gpucnn.optim.averages import EMA, Lookahead
 from gpucnn.training.trainer import Trainer
@@ -81,7 +82,9 @@ def test_whitening_filters_that_were_taken_are_not_fitted_again() -> None:
     def net() -> Layer:
         return speedrun((16, 16, 1), 10, (4, 4, 4), 2, unit_head=False)
 
-    state = net().initialize(3).state_dict()
+    source = net().initialize(3)
+    whiten(source, noise[:, ::-1, ::2].repeat(2, axis=2), [0.5], [0.3])
+    state = source.state_dict()
     for given, same in ((state, True), ({"head.weight": state["head.weight"]}, False)):
         trainer = Trainer(net(), optim.SGD(0.1))
         trainer.start_from(given)

@@ -10,7 +10,7 @@ from gpucnn.kernels.arguments import same_shape
 from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
-from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, by_sign, fill, load, positive, put
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, at_least, by_sign, fill, load, no_larger, positive, put
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.types import Array
 
@@ -70,6 +70,29 @@ def _hardswish_grad(first, last, dy, x, dx):
 
 
 @jit
+def _relu6(first, last, x, past, y):
+    start, stop = _bounds(x.size, first, last)
+    source, target, six = x.ctypes.data, y.ctypes.data, fill(np.float32(6))
+    for i in range(start, stop - LANES + 1, LANES):
+        put(target, i, no_larger(positive(load(source, i)), six), past)
+    for i in range(stop - (stop - start) % LANES, stop):
+        v = np.float32(0) if x[i] < 0 else x[i]
+        y[i] = np.float32(6) if v > 6 else v
+
+
+@jit
+def _relu6_grad(first, last, dy, x, past, dx):
+    start, stop = _bounds(x.size, first, last)
+    source, grad, target = x.ctypes.data, dy.ctypes.data, dx.ctypes.data
+    six, none = fill(np.float32(6)), fill(np.float32(0))
+    for i in range(start, stop - LANES + 1, LANES):
+        v = load(source, i)
+        put(target, i, at_least(v, six, none, above_zero(v, load(grad, i))), past)
+    for i in range(stop - (stop - start) % LANES, stop):
+        dx[i] = dy[i] if (x[i] > 0) & (x[i] < 6) else np.float32(0)
+
+
+@jit
 def _add(first, last, a, b, relu, past, y):
     start, stop = _bounds(a.size, first, last)
     one, two, target = a.ctypes.data, b.ctypes.data, y.ctypes.data
@@ -109,6 +132,20 @@ def relu(x: Array) -> Array:
 def relu_grad(dy: Array, x: Array) -> Array:
     """dy where x > 0, else 0."""
     return _backward(dy, x, None)
+
+
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6)."""
+    y = empty(x.shape)
+    parallel(_relu6, np.ravel(x), streams(y), y.reshape(-1), work=x.size)
+    return y
+
+
+def relu6_grad(dy: Array, x: Array) -> Array:
+    """dy where 0 < x < 6, else 0."""
+    dx = empty(x.shape)
+    parallel(_relu6_grad, np.ravel(dy), np.ravel(x), streams(dx), dx.reshape(-1), work=x.size)
+    return dx
 
 
 def leaky_relu(x: Array, slope: float) -> Array:

@@ -173,7 +173,7 @@ def _weight_grad(first, last, dy, x, rows, row_step, columns, step, border, near
     A block's sums are added to its image's, in images (SHARDS,taps,C+), and those to the shard's: float32 adds as few
     numbers one after the other as it can.  ``lines`` has room for a line of dy with zeros that fill vectors.
     """
-    n, down, across, c = dy.shape
+    n, down, across, _ = dy.shape
     ring = rings[first]
     ring[:] = 0
     kw, lanes, taps = columns.shape[1], ring.shape[2], rows.shape[1] * columns.shape[1]
