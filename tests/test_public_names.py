@@ -113,7 +113,7 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "flips": (lambda: Augmentation(flips=True), "did you mean 'flip'?"),
     "loader's mean": (lambda: Loader(DATA, 2, mean=0.5, std=0.2), "give a sequence"),
     "loader's data": (lambda: Loader((IMAGES, LABELS), 2, **STATISTICS), "give a Dataset"),
-    "validation": (lambda: split_validation(DATA, 0.1, 0), "give an integer"),
+    "validation": (lambda: split_validation(DATA, "0.1", 0), "give a number"),
     "deepcopy": (lambda: copy.deepcopy(net().initialize()), "load_state_dict(model.state_dict())"),
     "pickle": (lambda: pickle.dumps(trainer()), "load_state_dict(model.state_dict())"),
     "images": (lambda: Dataset("d", IMAGES / 255, LABELS, NAMES), "(255 * images).round()"),

@@ -130,6 +130,8 @@ def load_named(name: str, args: argparse.Namespace, how: Reading) -> Parts:
         UsageError: a folder is named for a set that has no files.
     """
     if is_path(name):
+        if args.data_dir:
+            raise UsageError(f"--data-dir {args.data_dir} is not used: {name} is a path, which says where it is")
         return load_parts(name, how=how)
     key, source = find_source(name)
     if source.built_in and args.data_dir:

@@ -39,14 +39,13 @@ from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
 from gpucnn.runs.log import JSONL, event_writer
-from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
+from gpucnn.runs.resume import FROM_DATA, Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
-FROM_DATA = ("data.mean", "data.std", "data.pixels", "data.classes", "model.input_shape", "model.num_classes")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
 

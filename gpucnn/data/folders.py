@@ -97,7 +97,11 @@ def load_folder(path: Path, how: Reading) -> Parts:
     Raises:
         DataError: no images, a class without any, files that cannot be read, or a class that a model does not have.
     """
-    return load_listed(scan(path, how.classes), how)[0]
+    found = scan(path, how.classes)
+    parts, broken = load_listed(found, how)
+    if broken and how.progress:
+        tell(f"{found.name}: left out {told(broken, parts)}")
+    return parts
 
 
 def scan(root: Path, classes: Sequence[str] = ()) -> Folder:
@@ -214,19 +218,19 @@ def load_listed(found: Folder, how: Reading) -> tuple[Parts, dict[str, str]]:
             kept = Decoder(found, how, limit).run(cache, asked)
     parts, broken = kept
     broken = found.broken | broken
-    if broken:
-        names = sorted(broken)
-        some = "; ".join(f"{name}: {broken[name]}" for name in names[:NAMED])
-        more = f"; and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        count = f"{len(names):,} of {len(names) + sum(map(len, parts.values())):,} images"
-        if not how.skip_broken:
-            raise DataError(
-                f"{found.root}: {count} cannot be read: {some}{more}: mend or remove them, or leave them out with "
-                "--skip-broken"
-            )
-        if how.progress:
-            tell(f"{found.name}: left out {count} that cannot be read: {some}{more}")
+    if broken and not how.skip_broken:
+        what = told(broken, Parts(**parts))
+        raise DataError(f"{found.root}: {what}: mend or remove them, or leave them out with --skip-broken")
     return Parts(**parts), broken
+
+
+def told(broken: dict[str, str], parts: Parts) -> str:
+    """How many images cannot be read, and the first of them with the reasons."""
+    names = sorted(broken)
+    some = "; ".join(f"{name}: {broken[name]}" for name in names[:NAMED])
+    more = f"; and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    total = len(names) + sum(len(part) for part in parts if part is not None)
+    return f"{len(names):,} of {total:,} images that cannot be read: {some}{more}"
 
 
 def chosen_size(shapes: Counter[Shape], name: str, fit: str) -> tuple[tuple[int, int], str]:
