@@ -31,6 +31,7 @@ from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset
 from gpucnn.data.registry import is_path, title
+from gpucnn.data.stored import StoredImages
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
 from gpucnn.explain.live import LiveView
@@ -291,7 +292,8 @@ def introduce(
     note(f"gpucnn {__version__}", f"on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
         note("amp", line)
-    note("data", f"{train.name}: {images}, {config.model.num_classes} classes")
+    place = f", read from {train.images.path} as they are needed" if isinstance(train.images, StoredImages) else ""
+    note("data", f"{train.name}: {images}, {config.model.num_classes} classes{place}")
     note("model", f"{config.model.name}: {cost}")
     for head, text in about_settings(config, verbose).items():
         say(*paragraph(f"{head:<6} ", text, max(7, len(head) + 1)))

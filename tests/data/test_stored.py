@@ -187,3 +187,8 @@ def test_what_is_no_file_of_images(tmp_path: Path, content: object, message: str
             file.create_group("images")
     with pytest.raises(DataError, match=message):
         StoredImages(path)
+
+
+def test_a_file_that_is_open_without_locks_can_be_read(stored: StoredImages) -> None:
+    with h5py.File(stored.path, "r", locking=False):
+        assert np.array_equal(StoredImages(stored.path)[:], noise())
