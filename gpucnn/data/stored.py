@@ -110,8 +110,8 @@ class StoredImages:
         found = images.reshape(np.shape(index) + self.shape[1:])
         return found[(slice(None),) * np.ndim(index) + tuple(rest)] if rest else found
 
-    def select(self, places: Array) -> "StoredImages":
-        """Images ``places`` (M,), as a view that reads nothing."""
+    def select(self, places: Array | slice) -> "StoredImages":
+        """Images ``places``, a slice, indices (M,) or bools (N,), as a view that reads nothing."""
         view = object.__new__(StoredImages)
         vars(view).update(vars(self))
         view.places = np.arange(len(self))[places] if self.places is None else self.places[places]

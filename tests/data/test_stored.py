@@ -51,6 +51,7 @@ def test_views_of_views_read_the_images_they_name(stored: StoredImages, places: 
     assert np.array_equal(view[:], noise()[places])
     some = data.draw(st.lists(st.integers(0, len(places) - 1), min_size=1))
     assert np.array_equal(view.select(np.array(some))[::-1], noise()[places][some][::-1])
+    assert np.array_equal(view.select(slice(1, 9, 2))[:], noise()[places][1:9:2])
 
 
 def test_more_neighbours_than_one_call_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
