@@ -42,6 +42,13 @@ def test_python_in_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytes
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_the_page_on_python_runs_from_its_top_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for number, code in enumerate(blocks("python", page=ROOT / "docs" / "python.md"), 1):
+        exec(compile(code, f"docs/python.md, block {number}", "exec"), names)
+
+
 @pytest.mark.parametrize("section", ["## Quick start", "## Tests"])
 def test_the_first_commands_are_one_line_each(section: str) -> None:
     command = blocks("bash", section)[0].strip()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.columns import columns, counted, sentence
+from gpucnn.cli.columns import columns, sentence
 from gpucnn.cli.options import add_data_options, add_setting_flags, writing
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.files.sources import NO_PLACE, gap, locate, search_places
@@ -147,8 +147,8 @@ def as_lines(name: str, found: Inspection) -> list[str]:
     """What was found, for people."""
     train, parts = found.parts["train"], list(found.parts)
     shape = " x ".join(map(str, train.image_shape))
-    lines = sentence("data", f"{name}: images {shape}, {train.images.dtype}, {counted(train.num_classes, 'class')}", 8)
-    lines[-1] = lines[-1].replace("classs", "classes")
+    classes = f"{train.num_classes:,} class{'' if train.num_classes == 1 else 'es'}"
+    lines = sentence("data", f"{name}: images {shape}, {train.images.dtype}, {classes}", 8)
     counts = found.counts()
     rows = [["class", *parts]]
     for one, per_part in list(counts.items())[:MOST_CLASSES]:

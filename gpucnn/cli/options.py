@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
 from gpucnn.data.reading import LARGEST_SIDE, Parts, Reading
@@ -75,8 +75,11 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
             continue
         if kind is bool:
             parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
-        elif get_origin(kind) is tuple:
+        elif kind == tuple[int, ...]:
             parser.add_argument(*field.flags, type=integers, metavar="HxW", help=field.help)
+        elif kind not in (int, float, str):
+            line = f"{field.help}; with commas, or given again"
+            parser.add_argument(*field.flags, action="extend", type=lambda s: s.split(","), metavar="NAMES", help=line)
         else:
             choices = f"{', '.join(field.choices)}; " if field.choices else ""
             shown = f"{default:g}" if kind is float else default or repr(default)
@@ -85,7 +88,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """ "64x48", "64 48" or "64" -> (64, 48) or (64,)."""
+    """Height and width: 64x48, "64 48" or 64 -> (64, 48) or (64,)."""
     words = re.split("[x, ]+", text.strip().lower())
     if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
         raise argparse.ArgumentTypeError(f"{shown(text)}: give height and width, as 64x48")

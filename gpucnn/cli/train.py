@@ -16,6 +16,7 @@ from gpucnn.bench.profiler import explain, stopwatch, table
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.cli import signals
 from gpucnn.cli.columns import columns, command, counted, paragraph, sentence
+from gpucnn.cli.fine_tuning import about_fine_tuning, tensor_lines
 from gpucnn.cli.options import (
     add_data_options,
     add_setting_flags,
@@ -36,10 +37,11 @@ from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
 from gpucnn.explain.live import LiveView
 from gpucnn.runs import catalogue
-from gpucnn.runs.build import build_trainer, resolve, split, steps_in_epoch, total_steps, without_effect
+from gpucnn.runs.build import build_trainer, fit_parts, split, steps_in_epoch, total_steps, without_effect
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
+from gpucnn.runs.fine_tuning import Source, found_at_start, other_model, read_source, resolve_start
 from gpucnn.runs.log import JSONL, STEPS, StepLog, event_writer
 from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
@@ -49,6 +51,7 @@ from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
 FROM_DATA = ("data.mean", "data.std", "data.pixels", "data.classes", "model.input_shape", "model.num_classes")
+HIDDEN = (*FROM_DATA, "train.init_digest", "train.drawn")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
 
@@ -76,14 +79,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
-def settings(args: argparse.Namespace, base: Config | None = None, unread: Collection[str] = ()) -> Config:
-    """Defaults or ``base`` < --config or --recipe < --set < flags.
+def settings(
+    args: argparse.Namespace,
+    base: Config | None = None,
+    unread: Collection[str] = (),
+    defaults: Config | None = None,
+) -> Config:
+    """``defaults`` or ``base`` < --config or --recipe < --set < flags.
 
     Raises:
         UsageError: a setting that was given changes nothing, because of others or as it is ``unread`` by this command.
     """
     flags, file = flags_given(args), config_file(args, base)
-    config = Config.from_file(file) if file else base or Config()
+    config = Config.from_file(file, defaults) if file else base or defaults or Config()
     for assignment in args.set:
         config = config.with_setting(assignment)
     for name, value in flags.items():
@@ -107,13 +115,26 @@ def config_file(args: argparse.Namespace, base: Config | None = None) -> Path | 
 def fitting(args: argparse.Namespace, base: Config | None = None) -> str:
     """The recipe that stands for --dataset where nothing else says which net and augmentation; "" for none."""
     given = dict(assignment.split("=", 1) for assignment in args.set if "=" in assignment) | flags_given(args)
-    named = args.config or args.recipe or base or any(name.startswith("model.") for name in given)
+    named = args.config or args.recipe or base or any(name.startswith(("model.", "train.init")) for name in given)
     return "" if named else catalogue.FITTING.get(str(given.get("data.dataset", "")).lower(), "")
+
+
+def settings_and_source(
+    args: argparse.Namespace, base: Config | None = None, unread: Collection[str] = ()
+) -> tuple[Config, Source | None]:
+    """``settings``, and what a new run with --init starts from: also its model, where no other one is named."""
+    config = settings(args, base, unread, found_at_start(base) if base else None)
+    if base or not config.train.init:
+        return config, None
+    source = read_source(config.train.init)
+    other = other_model(source)
+    named = settings(args, defaults=other).model.name != other.model.name
+    return config if named else settings(args, defaults=source.defaults()), source
 
 
 def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
     """What to train and to test on."""
-    train, validation, test = load_named(config.data.dataset, args, reading(config, args))
+    train, validation, test = fit_parts(config, load_named(config.data.dataset, args, reading(config, args)))
     return split(config, train, test, validation)
 
 
@@ -122,18 +143,20 @@ def run(args: argparse.Namespace) -> int:
     check_number("--repeat", args.repeat, 1, 1000)
     if args.repeat == 1:
         return run_once(args)
-    config = checked(settings(args))
+    config = checked(settings_and_source(args)[0])
     return repeat(args, config.train.seed, config_name(config, config_file(args)), run_once)
 
 
 def run_once(args: argparse.Namespace) -> int:
     """One run."""
     resumed = find_resumed(args.resume, args.output, RUNS)
-    config = checked(settings(args, resumed.config if resumed else None))
+    config, source = settings_and_source(args, resumed.config if resumed else None)
+    config = checked(config)
     backend, reason = backend_from(config.run)
     train, test = load_data(args, config)
-    config = resolve(config, train)
+    config = resolve_start(config, train, source)
     trainer = build_trainer(config, train, backend)
+    report = trainer.start_from(source.state) if source else {}
     if resumed:
         if not args.force:
             refuse_changes(resumed, config, train.digest, test.digest)
@@ -144,6 +167,9 @@ def run_once(args: argparse.Namespace) -> int:
     opened = RunDirectory(where, position=position, again=resumed is not None or args.resume == "auto")
     with opened as folder, memory_explained(config.train.batch_size, where / "last.h5"):
         introduce(trainer, config, train, test, resumed, verbose=args.verbose)
+        for head, lines in about_fine_tuning(trainer.model, config, source, report, verbose=args.verbose):
+            note(head, lines)
+        say(*tensor_lines(trainer.model, report) if args.verbose else ())
         if fits := fitting(args, resumed.config if resumed else None):
             note("recipe", f"{fits} fits {config.data.dataset}; others: gpucnn recipes; without: --recipe none")
         if why_new:
@@ -178,9 +204,10 @@ def checked(config: Config) -> Config:
 
 
 def where_data_lies(args: argparse.Namespace) -> list[str]:
-    """The words by which another command finds the same files."""
-    plugins = [word for path in args.plugin for word in ("--plugin", quoted(path))]
-    return [*(["--data-dir", quoted(args.data_dir)] if args.data_dir else []), *plugins]
+    """The words by which another command finds the same files, and the same code."""
+    found = [("--plugin", path) for path in getattr(args, "plugin", None) or ()]
+    found += [("--data-dir", args.data_dir)] if args.data_dir else []
+    return [word for flag, path in found for word in (flag, quoted(path))]
 
 
 def train_in(
@@ -319,7 +346,7 @@ def note(head: str, text: str) -> None:
 def about_settings(config: Config, verbose: bool) -> dict[str, str]:
     """Those settings that differ from the defaults, or all by their tables; not what the data set determines."""
     defaults = Config().flat()
-    chosen = {name: value for name, value in config.flat().items() if value not in (None, ()) and name not in FROM_DATA}
+    chosen = {name: value for name, value in config.flat().items() if value not in (None, ()) and name not in HIDDEN}
     if not verbose:
         changed = [f"{name}={compact(value)}" for name, value in chosen.items() if value != defaults.get(name)]
         return {"set": ", ".join(changed) or "nothing but the defaults, which --verbose shows"}
@@ -364,5 +391,7 @@ def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[s
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
         display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0]), *words))
-        if is_path(dataset) and Path(dataset).expanduser().is_dir():
-            display.line(*command("or    ", "predict", "--checkpoint", quoted(files[0]), quoted(dataset)))
+        without_data = words[: words.index("--data-dir")] if "--data-dir" in words else words
+        folder_given = is_path(dataset) and Path(dataset).expanduser().is_dir()
+        images = quoted(dataset) if folder_given else "IMAGE.png"
+        display.line(*command("      ", "predict", "--checkpoint", quoted(files[0]), *without_data, images))

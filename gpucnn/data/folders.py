@@ -120,7 +120,7 @@ def scan(root: Path, classes: Sequence[str] = ()) -> Folder:
                 whose = "the model" if classes else "the training part"
                 raise DataError(f"{folder / name}: {whose} has no class {name!r}{closest(name, known)}")
             label, before = known.index(name), len(pictures)
-            pictures += [Picture(*one) for one in sorted(walk(folder / name, found, inside, label))]
+            pictures += sorted(walk(found, inside, (folder / name).relative_to(root).as_posix(), label))
             if part == "train" and len(pictures) == before and not classes:
                 raise DataError(f"{folder / name} has no images: remove it, or put images of its class there")
     if not found.parts["train"]:
@@ -160,14 +160,19 @@ def entries(folder: Path | str) -> list[os.DirEntry[str]]:
         raise DataError(f"cannot list {folder}: {error.strerror or error}") from None
 
 
-def walk(
-    folder: Path | str, found: Folder, inside: str, label: int = 0, depth: int = 0
-) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    """(path below the root, label, state) of each image file in a folder and below it, in no order."""
+def walk(found: Folder, inside: str, below: str, label: int = 0, depth: int = 0) -> Iterator[Picture]:
+    """The image files in a folder and below it, in no order.
+
+    Args:
+        found: gets what is broken or ignored.
+        inside: the real path of its root, which links must not leave.
+        below: the folder's path, below the root; "" for the root itself.
+    """
+    folder = os.path.join(found.root, below)
     if depth > DEEPEST:
         raise DataError(f"{folder}: more than {DEEPEST} folders in each other: put images nearer to their class")
     for entry in entries(folder):
-        path = os.path.relpath(entry.path, found.root)
+        path = f"{below}/{entry.name}" if below else entry.name
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
             if not target.startswith(f"{inside}{os.sep}") or entry.is_dir():
@@ -175,7 +180,7 @@ def walk(
                 found.broken[path] = f"a link to {where}: put the file itself there"
                 continue
         if entry.is_dir():
-            yield from walk(entry.path, found, inside, label, depth + 1)
+            yield from walk(found, inside, path, label, depth + 1)
         elif not entry.name.lower().endswith(SUFFIXES):
             found.ignored[os.path.splitext(entry.name)[1].lower() or entry.name] += 1
         else:
@@ -185,7 +190,8 @@ def walk(
                 found.broken[path] = error.strerror or str(error)
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield path, label, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                yield Picture(path, label, state)
             else:
                 found.broken[path] = "not a regular file"
 
@@ -193,8 +199,8 @@ def walk(
 def images_below(folder: Path) -> list[Path]:
     """The image files in a folder and below it, sorted by their paths."""
     found = Folder(folder)
-    paths = [folder / path for path, *_ in walk(folder, found, os.path.realpath(folder))]
-    return sorted([*paths, *(folder / path for path in found.broken)])
+    paths = [picture.path for picture in walk(found, os.path.realpath(folder), "")]
+    return [folder / path for path in sorted([*paths, *found.broken])]
 
 
 def load_listed(found: Folder, how: Reading) -> tuple[Parts, dict[str, str]]:
@@ -232,7 +238,7 @@ def chosen_size(shapes: Counter[Shape], name: str, fit: str) -> tuple[tuple[int,
     if len(sizes) == 1 and max(sizes[0]) <= LARGEST_SIDE:
         return sizes[0], ""
     side = min(median_low(chain.from_iterable([min(s[:2])] * n for s, n in shapes.items())), DEFAULT_SIDE)
-    smallest, largest = (edge(sizes, key=prod) for edge in (min, max))
+    smallest, largest = (edge(sizes, key=lambda size: (prod(size), size)) for edge in (min, max))
     span = f"of {smallest[0]} x {smallest[1]}"
     if len(sizes) > 1:
         span = f"of {len(sizes):,} sizes, {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]}"

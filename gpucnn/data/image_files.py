@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import DataError, ShapeError, UsageError, near
+from gpucnn.errors import DataError, ShapeError, near
 from gpucnn.types import Array, Shape
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
@@ -48,7 +48,6 @@ def open_image(path: Path) -> tuple[Any, list[str]]:
 
     Raises:
         DataError: no such file, another format, damaged, or larger than ``LARGEST``.
-        UsageError: Pillow is not installed.
     """
     with without_warnings():
         return decode(path)
@@ -90,10 +89,8 @@ def is_grey(mode: str) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An image file whose header was read; raises as ``open_image``, whatever happens to it."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UsageError(f"image files need Pillow ({error}): pip install pillow") from None
+    from PIL import Image
+
     try:
         if not path.is_file():  # reading a pipe would block
             what = "a folder: name the pictures in it" if path.is_dir() else "not a file"

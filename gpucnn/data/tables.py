@@ -23,7 +23,7 @@ import numpy as np
 
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.decoded import Cache
-from gpucnn.data.files.sources import MIB, open_bytes
+from gpucnn.data.files.sources import MIB
 from gpucnn.data.reading import Parts, Reading
 from gpucnn.data.stored import StoredImages, free_memory, spill
 from gpucnn.errors import DataError, UsageError, shown
@@ -40,6 +40,7 @@ PAIRS = {
 
 CLASSES = ("classes", "class_names", "label_names")
 DENSEST = 1100  # bytes that one byte of a file may become; deflate reaches 1032
+ZIPPED = (zipfile.BadZipFile, zlib.error)
 LONGEST_LABEL = 100  # characters
 LONGEST_LINE = 64 * MIB
 LABELS = ("label", "class", "target", "y")  # the names of a .csv's column of labels
@@ -69,18 +70,7 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what a damaged file raises into a DataError that names it."""
     try:
         yield
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        MemoryError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        if isinstance(error, DataError | UsageError):
-            raise
+    except (OSError, EOFError, ValueError, LookupError, MemoryError, RuntimeError, *ZIPPED) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or "out of memory"
         raise DataError(f"{path} cannot be read: {reason}") from None
 
@@ -160,7 +150,7 @@ def read_hdf5(path: Path, how: Reading) -> Parts:
 
     open_regular(path).close()
     limit = how.memory or free_memory() // 2
-    with h5py.File(path, "r", locking=False) as file:
+    with h5py.File(path, "r") as file:
         names: dict[str, str] = {}
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -197,8 +187,8 @@ def read_hdf5(path: Path, how: Reading) -> Parts:
 
 
 def read_csv(path: Path, how: Reading) -> Parts:
-    """Lines of a label and pixels, with commas, semicolons or tabs between them; gzipped or not."""
-    with open_bytes(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file:
+    """Lines of a label and pixels, with commas, semicolons or tabs between them."""
+    with open_regular(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file:
         first = file.readline(LONGEST_LINE)
         delimiter = max(",;\t", key=first.count)
         cells = next(csv.reader([first], delimiter=delimiter), [])
@@ -213,7 +203,6 @@ def read_csv(path: Path, how: Reading) -> Parts:
         shape = line_shape(path, pixels, how)
         if any(not cell.strip().isdecimal() for i, cell in enumerate(cells) if i != column):
             kind = np.float32  # type: ignore[assignment]
-        check_claim(path, "pixels", np.dtype(kind).itemsize * os.stat(path).st_size // 2, free_memory() * 2)
         fields = [("before", kind, (column,)), ("label", f"U{LONGEST_LABEL + 1}"), ("after", kind, (pixels - column,))]
         dtype = np.dtype([one for one in fields if one[-1] != (0,)])
         file.seek(0)
@@ -225,10 +214,8 @@ def read_csv(path: Path, how: Reading) -> Parts:
         raise DataError(f"{path}: a label of more than {LONGEST_LABEL} characters: give it a shorter name")
     if all(re.fullmatch("[+-]?[0-9]{1,18}", label) for label in np.unique(labels)):
         labels = labels.astype(np.int64)
-    blocks = [table[name] for name in ("before", "after") if name in table.dtype.names]
-    images = (np.concatenate(blocks, axis=1) if len(blocks) > 1 else np.ascontiguousarray(blocks[0])).reshape(
-        -1, *shape
-    )
+    blocks = [table[name] for name in dtype.fields or () if name != "label"]
+    images = np.concatenate(blocks, axis=1).reshape(-1, *shape)
     whole = images.dtype.kind == "f" and images.max() > 1 and images.min() >= 0 and (images == np.rint(images)).all()
     if whole and images.max() <= 255:
         images = images.astype(np.uint8)  # "12.0", as spreadsheets write

@@ -58,8 +58,12 @@ def table() -> dict[Op, Kernel]:
         # activations and sums
         activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
+        activations.relu6: Kernel(elementwise.relu6, elementwise.accepts_one),
+        activations.relu6_grad: Kernel(elementwise.relu6_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_one),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_two),
+        activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
+        activations.hardswish_grad: Kernel(elementwise.hardswish_grad, elementwise.accepts_two),
         gelu.gelu: Kernel(gelus.gelu, gelus.accepts),
         gelu.gelu_grad: Kernel(gelus.gelu_grad, gelus.accepts_grad),
         containers.add: Kernel(elementwise.add, elementwise.accepts_two),
@@ -73,6 +77,9 @@ def table() -> dict[Op, Kernel]:
         pooling.global_avg_pool2d: Kernel(pools.global_avg_pool2d, pools.accepts),
         pooling.global_avg_pool2d_grad: Kernel(pools.global_avg_pool2d_grad, pools.accepts),
         # fused layers
+        fusion.batchnorm_relu6: Kernel(norm.batchnorm_relu6, norm.accepts_train),
+        fusion.batchnorm_relu6_eval: Kernel(norm.batchnorm_relu6_eval, norm.accepts_eval),
+        fusion.batchnorm_relu6_grad: Kernel(norm.batchnorm_relu6_grad, norm.accepts_grad),
         fusion.relu_max_pool2d: Kernel(pools.relu_max_pool2d, pools.accepts),
         fusion.relu_max_pool2d_grad: Kernel(pools.relu_max_pool2d_grad, pools.accepts_max_grad),
         fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_train),

@@ -71,6 +71,8 @@ def table(options: Options) -> dict[Op, Kernel]:
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_slope),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_slope_grad),
+        activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
+        activations.hardswish_grad: Kernel(elementwise.hardswish_grad, elementwise.accepts_two),
         gelu.gelu: Kernel(elementwise.gelu, elementwise.accepts_one),
         gelu.gelu_grad: Kernel(elementwise.gelu_grad, elementwise.accepts_two),
         containers.add: Kernel(elementwise.add, elementwise.accepts_two),

@@ -29,7 +29,7 @@ class Prediction:
         probability: its probability.
         probabilities: of all classes, float32 (K,), on the host.
         classes: the name of each.
-        image: what the model saw, uint8 (H,W,C), before it was normalised.
+        image: what the model saw, (H,W,C), before it was normalised.
         source: the file that it is from, and what was done to fit it to the model; "" of an array.
     """
 
@@ -74,7 +74,7 @@ class Predictions(Sequence[Prediction]):
         labels: numbers of the most probable classes, int64 (N,).
         probabilities: of all classes, float32 (N,K), on the host.
         classes: the name of each.
-        images: what the model saw, uint8 (N,H,W,C).
+        images: what the model saw, (N,H,W,C).
         sources: one text per image: its file and what was done to fit it; empty where they were arrays.
     """
 

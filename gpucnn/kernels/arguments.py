@@ -26,4 +26,5 @@ def class_indices(scores: Array, labels: Array) -> bool:
 def group_statistics(x: Array, mean: Array, var: Array, groups: int) -> bool:
     """A float64 mean and variance of each example and group of x (N, ..., C)."""
     wanted = x.shape[0], groups
-    return mean.shape == var.shape == wanted and mean.dtype == var.dtype == "float64" and x.shape[-1] % groups == 0
+    fit = mean.shape == var.shape == wanted and mean.dtype == var.dtype == "float64"
+    return bool(fit and x.shape[-1] % groups == 0)

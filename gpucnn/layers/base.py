@@ -1,12 +1,13 @@
 """Layer: forward, backward, training and evaluation mode, parameters, state."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import wraps
 from html import escape
 from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend, array_module
-from gpucnn.errors import CheckpointError, UsageError
+from gpucnn.errors import CheckpointError, UsageError, closest
 from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
 from gpucnn.random import Clock, stream_id
 from gpucnn.settings import Checked, checked, in_short
@@ -35,6 +36,8 @@ class Layer(Checked):
     clock: Clock = Clock()
     training: bool = True
     needs_input_grad: bool = True
+    learned: bool = True
+    fixed: bool = False
     name: str = ""
     built: Mapping[str, Any] | None = None
     """Of a model by name: what ``models.build`` made it of (name, input_shape, num_classes, options)."""
@@ -75,8 +78,8 @@ class Layer(Checked):
         return self.backend.run(op, *args)
 
     def keep(self, *values: Any) -> None:
-        """Keep what backward needs; in evaluation nothing is kept."""
-        self._kept = values if self.training else None
+        """Keep what backward needs; in evaluation, and where there is no backward, nothing is kept."""
+        self._kept = values if self.training and self.needs_backward else None
 
     def kept(self) -> tuple[Any, ...]:
         """What forward kept, returned once, so that its memory is free early.
@@ -194,7 +197,12 @@ class Layer(Checked):
 
     def skip_input_grad(self) -> None:
         """Compute no dL/dx of the model's own input."""
-        self.needs_input_grad = False
+        self.needs_input_grad, self.learned = False, self.learns()
+
+    @property
+    def needs_backward(self) -> bool:
+        """Whether backward computes anything: a container calls it only where this is true."""
+        return self.needs_input_grad or self.learned
 
     def learns(self) -> bool:
         """Whether any parameter is trainable."""
@@ -211,6 +219,33 @@ class Layer(Checked):
         if found and not self.needs_input_grad:
             self.skip_input_grad()
         return bool(found)
+
+    def freeze_matching(self, patterns: str | Sequence[str]) -> list[str]:
+        """Freeze parameters by name, as "features.*", before ``initialize`` or a Trainer -> the names that match.
+
+        They join the group "frozen": no gradient, update, decay or average.  A layer of which all parameters match is
+        ``fixed``: batch norm then uses its running statistics, and leaves them as they are.
+
+        Raises:
+            UsageError: a pattern that matches nothing, nothing left to train, or an initialised model.
+        """
+        entries = self.parameters()
+        found: dict[str, None] = {}
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if not (matching := [name for name in entries if fnmatchcase(name, pattern)]):
+                raise UsageError(f"freeze {pattern!r} matches no parameter{closest(pattern, starts(entries))}")
+            found |= dict.fromkeys(matching)
+        if found and "flat" in vars(self):
+            raise UsageError("freeze_matching of an initialised model: call it before initialize and before Trainer")
+        if found and all(name in found or parameter.frozen for name, parameter in entries.items()):
+            raise UsageError(f"freeze {patterns!r}: nothing is left to train; give fewer names, as 'features.*'")
+        chosen = {entries[name] for name in found}
+        for parameter in chosen:
+            parameter.group, parameter.frozen = "frozen", True
+        for _, layer in self.named_layers():
+            own = {value for value in vars(layer).values() if isinstance(value, Parameter)}
+            layer.fixed = layer.fixed or (bool(own) and own <= chosen)
+        return list(found)
 
     # -- state ----------------------------------------------------------------------------------------
 
@@ -281,3 +316,43 @@ class Layer(Checked):
                 )
         for name, entry in entries.items():
             entry.data[...] = self.backend.to_device(state[name])
+
+    def matching(self, state: Mapping[str, Array]) -> dict[str, str]:
+        """Name of every parameter and buffer -> TAKEN where the state's fits, or why it does not."""
+        entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
+        report = {}
+        for name, entry in entries.items():
+            theirs = tuple(getattr(state.get(name), "shape", ()))
+            differs = f"{sizes(entry.shape)} here, {sizes(theirs)} there"
+            report[name] = MISSING if name not in state else TAKEN if theirs == entry.shape else differs
+        return report
+
+    def load_matching(self, state: Mapping[str, Array]) -> dict[str, str]:
+        """Take the parameters and buffers that fit by name and shape; the others keep their values.
+
+        A model that is to be trained takes them by ``Trainer.start_from``, since a Trainer draws new weights.
+
+        Returns:
+            Name -> ``TAKEN``, ``MISSING``, or the two shapes.
+        """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"load_matching({in_short(state)}): give name -> array, as state_dict() does")
+        entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
+        report = self.matching(state)
+        for name in (name for name, reason in report.items() if reason == TAKEN):
+            entries[name].data[...] = self.backend.to_device(state[name])
+        return report
+
+
+TAKEN, MISSING = "taken", "not in the file"
+
+
+def sizes(shape: Shape) -> str:
+    """A shape in a message: 64 x 3 x 3 x 3."""
+    return " x ".join(map(str, shape)) or "a number"
+
+
+def starts(names: Collection[str]) -> list[str]:
+    """The patterns by which these dotted names are most often meant: "features.*", "features.0.*", ..., and they."""
+    parts = [name.split(".") for name in names]
+    return list(dict.fromkeys(".".join([*words[:i], "*"]) for words in parts for i in range(1, len(words)))) + [*names]

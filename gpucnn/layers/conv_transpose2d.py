@@ -1,8 +1,8 @@
 """Transposed convolution: a convolution read from its output to its input, which makes images larger.
 
-Let conv(Y) = X be a convolution with weights W, C filters over images Y of F channels.  It is linear, so with all pixels
-in one column it is a matrix, X = A Y, and the gradient of its input is A^T dX: (L18).  A transposed convolution takes
-that as its forward pass, so a pixel of X is spread over a window of Y:
+Let conv(Y) = X be a convolution with weights W, C filters over images Y of F channels.  It is linear, so with all
+pixels in one column it is a matrix, X = A Y, and the gradient of its input is A^T dX: (L18).  A transposed convolution
+takes that as its forward pass, so a pixel of X is spread over a window of Y:
 
     (L18)  Y[p,q,f] = sum_{i,j,c} X[i,j,c] W_c[p - i s, q - j s, f] + b_f
 

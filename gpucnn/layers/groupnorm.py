@@ -80,7 +80,7 @@ class GroupNorm(Layer):
     """Normalise each group of channels of each example, then scale and shift each channel.
 
     Args:
-        groups: G, which divides the channels; 1 normalises over (H, W, C) at once, C each channel alone (instance norm).
+        groups: G, which divides the channels; 1 normalises over all of (H, W, C), C each channel alone (instance norm).
         channels: C, the size of the last axis.
         eps: added to the variance.
         affine: whether scale and shift are learned; without, they stay 1 and 0.

@@ -3,13 +3,13 @@
     (LN)  mu = mean(x),   sigma^2 = mean((x - mu)^2),   s = sqrt(sigma^2 + eps),   xhat = (x - mu) / s
           y_c = scale_c xhat_c + shift_c
 
-with means over the C values of a row: a pixel of an image, or a vector.  It is ``groupnorm.py`` with each row an example
-of one group, and runs on its functions:
+with means over the C values of a row: a pixel of an image, or a vector.  It is ``groupnorm.py`` with each row an
+example of one group, and runs on its functions:
 
     dx_c = 1/s (dxhat_c - mean(dxhat) - xhat_c mean(dxhat xhat)),   dxhat_c = scale_c dy_c
 
-The last axis is what PyTorch's and Keras's layer norm takes by default, and what ConvNeXt's does to an image.  Over all of
-(H, W, C), with a scale for each channel, it is ``GroupNorm(1, C)``.
+The last axis is what PyTorch's LayerNorm(C) and Keras's layer norm take, and what ConvNeXt's does to an image.  Over
+all of (H, W, C), with a scale for each channel, it is ``GroupNorm(1, C)``.
 """
 
 from math import prod

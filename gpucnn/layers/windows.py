@@ -5,6 +5,7 @@ that belong to windows back to the pixels they came from.  <view(x), v> = <x, ad
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from gpucnn.backend import array_module
 from gpucnn.errors import ShapeError
@@ -33,9 +34,6 @@ def as_padding(value: int | Pair | Padding | str, kernel: Pair, stride: Pair) ->
     Args:
         kernel: how far the kernel reaches (``extent``).
     """
-    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(side, Sequence) for side in value):
-        above, beside = value
-        return as_pair(above, "padding", 0), as_pair(beside, "padding", 0)  # type: ignore[arg-type]
     if isinstance(value, str):
         if value != "same":
             raise ShapeError(
@@ -45,7 +43,10 @@ def as_padding(value: int | Pair | Padding | str, kernel: Pair, stride: Pair) ->
             raise ShapeError(f"padding='same' needs stride 1, got {stride}: give the padding as numbers")
         kh, kw = kernel
         return ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2)
-    ph, pw = as_pair(value, "padding", 0)  # type: ignore[arg-type]
+    sides: Any = value
+    if isinstance(sides, Sequence) and len(sides) == 2 and all(isinstance(side, Sequence) for side in sides):
+        return as_pair(sides[0], "padding", 0), as_pair(sides[1], "padding", 0)
+    ph, pw = as_pair(sides, "padding", 0)
     return (ph, ph), (pw, pw)
 
 

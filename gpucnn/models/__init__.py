@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
+from gpucnn.models.densenet import densenet, densenet121
 from gpucnn.models.lenet import lenet5
+from gpucnn.models.mobilenet import mobilenet_v2
 from gpucnn.models.plain import mlp, mnist_cnn, vgg_small
-from gpucnn.models.resnet import resnet9, resnet18, resnet20
-from gpucnn.models.spec import LAYERS, from_spec, to_spec
+from gpucnn.models.resnet import resnet9, resnet18, resnet20, resnet34, resnet50
+from gpucnn.models.spec import CUSTOM, LAYERS, RESERVED, from_spec, to_spec
 from gpucnn.models.speedrun import speedrun94, speedrun95, speedrun96
 from gpucnn.models.wide_resnet import wide_resnet
 from gpucnn.settings import checked
@@ -29,7 +31,12 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "resnet9": resnet9,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "densenet": densenet,
+    "densenet121": densenet121,
     "wide_resnet": wide_resnet,
+    "mobilenet_v2": mobilenet_v2,
     "speedrun94": speedrun94,
     "speedrun95": speedrun95,
     "speedrun96": speedrun96,
@@ -48,16 +55,25 @@ def register(made: Made) -> Made:
     Raises:
         UsageError: it is neither, or its name is taken.
     """
-    name, file = getattr(made, "__name__", ""), getattr(sys.modules.get(made.__module__), "__file__", None)
-    table: dict[str, Any] = LAYERS if isinstance(made, type) else MODELS
-    if not name.isidentifier() or (table is LAYERS and not issubclass(made, Layer)):  # type: ignore[arg-type]
+    name, is_layer = getattr(made, "__name__", ""), isinstance(made, type)
+    if not name.isidentifier() or (isinstance(made, type) and not issubclass(made, Layer)):
         raise UsageError(f"register({shown(made)}): give a class derived from Layer, or a function that returns one")
+    if is_layer and (taken := RESERVED & signature(made).parameters.keys()):
+        raise UsageError(f"register: {name} has an argument {min(taken)!r}, a word of every table: give another name")
+    file = getattr(sys.modules.get(made.__module__), "__file__", None)
     place = Path(file).name if file else made.__module__
-    origin = f"{place} {sha256(Path(file).read_bytes()).hexdigest()[:16]}" if file and Path(file).is_file() else place
-    if (name in LAYERS or name in MODELS or name == "custom") and ORIGINS.get(name, "").split(" ")[0] != place:
+    if (name in LAYERS or name in MODELS or name == CUSTOM) and file_of(ORIGINS.get(name, "")) != place:
         raise UsageError(f"register: {name} of {place} has the name of another layer or model: choose another one")
-    table[name], ORIGINS[name] = made, origin
+    table: dict[str, Any] = LAYERS if is_layer else MODELS
+    table[name] = made
+    digest = sha256(Path(file).read_bytes()).hexdigest()[:16] if file and Path(file).is_file() else "unknown"
+    ORIGINS[name] = f"{place} {digest}"
     return made
+
+
+def file_of(origin: str) -> str:
+    """The file in a text of ``ORIGINS``."""
+    return origin.rpartition(" ")[0]
 
 
 @checked

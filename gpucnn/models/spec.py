@@ -52,7 +52,9 @@ INITIALIZERS: dict[str, Callable[..., Any]] = {
 
 IMPLIED = ("in_channels", "in_features", "channels", "features", "num_channels", "num_features")
 WINDOWS = ("kernel_size", "kernel", "stride", "padding", "dilation", "output_padding", "output_size", "scale_factor")
-CLASSES = "classes"
+CUSTOM = "custom"
+"""The name of a model that is given layer by layer."""
+CLASSES, RESERVED = "classes", {"layer", "name", "joined"}
 
 MOST_LAYERS, DEEPEST = 2000, 12  # a file must not build a huge net
 MOST_PARAMETERS, LARGEST_OUTPUT, LARGEST_WINDOW = 2**31, 2**27, 512  # the last: pixels of an image's side
@@ -162,7 +164,8 @@ class Reader:
             raise UsageError(
                 f"{at(place)}layer = {shown(name)}{closest(name, LAYERS) if isinstance(name, str) else ': give a name'}"
             )
-        kind, place = LAYERS[name], f"{place} ({name})"
+        kind: Any = LAYERS[name]
+        place = f"{place} ({name})"
         given = {key: value for key, value in table.items() if key != "layer"}
         if kind is Sequential:
             if given.keys() != {"layers"}:
@@ -211,7 +214,7 @@ class Reader:
             return tuple(self.net(v, shape, dotted(here, str(i)), depth + 1)[0] for i, v in enumerate(value))
         if one:
             return self.net(value, shape, here, depth + 1)[0]
-        if get_origin(hint) is Callable_ and isinstance(value, str):
+        if isinstance(value, str) and FUNCTION in map(get_origin, (hint, *get_args(hint))):
             if value not in INITIALIZERS:
                 raise UsageError(f"{at(here)}{shown(value)}{closest(value, INITIALIZERS)}")
             return INITIALIZERS[value]
@@ -226,7 +229,7 @@ class Reader:
 
 
 SEVERAL = (Argument.VAR_POSITIONAL, Argument.VAR_KEYWORD)
-Callable_ = get_origin(Callable[..., Any])
+FUNCTION = get_origin(Callable[..., Any])
 
 
 @cache
@@ -333,8 +336,8 @@ def tables_of(sequence: Sequential, place: str = "") -> list[dict[str, Any]]:
 
 
 def table_of(layer: Layer, place: str) -> dict[str, Any]:
-    kind = type(layer)
-    if LAYERS.get(kind.__name__) is not kind:
+    kind: Any = type(layer)
+    if LAYERS.get(kind.__name__) != kind:
         raise UsageError(f"{at(place)}{kind.__name__} is no layer that a file can name: put @models.register above it")
     if kind is Sequential:
         return {"layer": "Sequential", "layers": tables_of(layer, place)}  # type: ignore[arg-type]

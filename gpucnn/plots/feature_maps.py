@@ -298,11 +298,10 @@ class Sheet:
     def __init__(self, width: float, height: float, minimum: int = 0) -> None:
         prepare_matplotlib()
         try:
-            import PIL  # noqa: F401  (matplotlib writes PNG through Pillow)
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'") from None
+            raise UsageError(f"pictures need matplotlib ({error}): pip install 'gpucnn[viz]'") from None
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)

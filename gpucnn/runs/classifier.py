@@ -1,10 +1,10 @@
 """A trained model with all that its answers need: how images are normalised, and what the classes are called.
 
-``load`` makes it of a file, and a ``Trainer`` of what it has trained:
-
     classifier = gpucnn.load("best.h5")
     print(classifier.predict("digit.png"))
     print(classifier.evaluate(test).accuracy)
+
+``load`` makes it of a file, and a ``Trainer`` of what it has trained.
 """
 
 import os
@@ -18,6 +18,8 @@ import numpy as np
 
 from gpucnn.backend import Backend
 from gpucnn.data import Dataset, Loader
+from gpucnn.data.dataset import Arrays
+from gpucnn.data.folders import images_below
 from gpucnn.data.image_files import fit, open_image, titled
 from gpucnn.devices import get_backend
 from gpucnn.errors import DataError, ShapeError, UsageError
@@ -32,8 +34,6 @@ from gpucnn.settings import Checked, checked, in_short, named
 from gpucnn.types import Array, Shape
 
 BATCH = 256
-ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp")
-"""Of the files in a folder that are taken for images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +63,19 @@ class Explanation:
 class Classifier(Checked):
     """A trained model that takes images and gives classes.
 
-    Images are given as uint8 arrays, 0..255, of the size of the training images: (H,W,C) is one, (N,H,W,C) are many,
-    and grey ones may lack C.  Or as files, which are cut to the middle and resized to that size: a path, a sequence of
-    paths, or a folder, whose images are taken in the order of their names.
+    Images are given as arrays of the size and the scale of the training images: (H,W,C) is one, (N,H,W,C) are many,
+    and C may be left out where it is 1.  Whole numbers from 0 to 255 are bytes.  Or as files, where the training images
+    were bytes: a path, a sequence of paths, a folder with images in it or below it, or an image of Pillow; they are
+    resized.
 
     Attributes:
         model: in evaluation mode.
         mean, std: per channel, of bytes on a 0..1 scale; those of the training set.
         classes: the name of each class.
         input_shape: of an image, (H,W,C).
+        pixels: dtype of the training images, "uint8" or "float32" (on a scale of their own).
+        fit: how files come to another aspect ratio: "crop", "pad" or "stretch".
         name: of the model or its file, for titles.
-        pixels: "uint8", or "float32" of a model that learned from floats: it takes arrays on their scale, no files.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Classifier(Checked):
         std: Sequence[float],
         classes: Sequence[str] = (),
         input_shape: Shape,
-        name: str = "",
         pixels: str = "uint8",
+        fit: str = "crop",
+        name: str = "",
         forward: Callable[[Array], Array] | None = None,
     ) -> None:
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
-        self.input_shape, self.name, self.pixels = tuple(input_shape), name or model.kind, pixels
+        self.input_shape, self.name = tuple(input_shape), name or model.kind
+        self.pixels, self.fit = pixels, fit
         self.classes = class_names(tuple(classes), model.output_shape(self.input_shape)[-1])
         self.forward = forward or model
 
@@ -109,25 +113,29 @@ class Classifier(Checked):
 
         Raises:
             ShapeError: arrays of another size than the model's.
-            DataError: files that cannot be read, a folder without images.
-            UsageError: what is neither an array nor a path; an unknown name of views.
+            DataError: arrays that are not on its scale, files that cannot be read, a folder without images.
+            UsageError: what is neither an array nor a path, files for a model of float images, an unknown name of
+                views.
             NotANumberError: the model's answer is NaN.
         """
         views = named("tta", tta, VIEWS)
         one = False
         if isinstance(images, Dataset):
-            pixels, sources = self.fitting(images.images), list[str]()
+            pixels, sources = self._fitting(images.images), list[str]()
         elif is_path(images) or (isinstance(images, list | tuple) and images and all(map(is_path, images))):
             one = is_path(images) and not Path(images).is_dir()
-            files = list(files_of(images))
-            read = [self.read(path) for path in files]
+            read = [self._read(path) for path in files_of(images)]
             pixels, sources = np.stack([image for image, _ in read]), [source for _, source in read]
+        elif hasattr(images, "getbands"):  # of Pillow
+            one = True
+            pixels, sources = self._fitted(images)[0][np.newaxis], list[str]()
         else:
             one = np.ndim(images) == len(self.input_shape) - 1 or np.shape(images) == self.input_shape
-            pixels, sources = self.fitting(images), []
-        if invert:
-            pixels = 255 - pixels
-        rows = [self.answers(pixels[start : start + BATCH], views) for start in range(0, len(pixels), BATCH)]
+            pixels, sources = self._fitting(images), []
+        if invert and self.pixels != "uint8":
+            raise UsageError("invert is for bytes, the model was trained on float images: invert them yourself")
+        pixels = 255 - pixels if invert else pixels
+        rows = [self._answers(pixels[start : start + BATCH], views) for start in range(0, len(pixels), BATCH)]
         classes = len(self.classes)
         found = np.concatenate(rows) if rows else np.empty((0, classes), np.float32)
         predictions = Predictions(found, self.classes, pixels, sources)
@@ -142,10 +150,13 @@ class Classifier(Checked):
         """Loss, accuracy and predictions on a labelled data set, normalised as the training set was.
 
         Raises:
-            ShapeError: its images are not of the model's size.
+            ShapeError: its images are not of the model's size, or its classes are more than the model's.
+            DataError: its images are bytes where the model was trained on floats, or the other way round.
         """
-        if dataset.image_shape != self.input_shape:
-            raise ShapeError(f"{dataset.name} has images {dataset.image_shape}, the model takes {self.input_shape}")
+        if dataset.image_shape != self.input_shape or dataset.num_classes > len(self.classes):
+            found = f"images {dataset.image_shape} in {dataset.num_classes} classes"
+            raise ShapeError(f"{dataset.name} has {found}, the model takes {self.input_shape} in {len(self.classes)}")
+        self._check_scale(dataset.images)
         batches = Loader(dataset, batch_size, backend=self.backend, mean=self.mean, std=self.std)
         return evaluate(self.forward, batches, tta=tta)
 
@@ -183,21 +194,36 @@ class Classifier(Checked):
         )  # fmt: skip
         return Explanation(recorded, build(recorded, facts))
 
-    def answers(self, images: Array, views: tuple[Any, ...]) -> Array:
+    def _answers(self, images: Array, views: tuple[Any, ...]) -> Array:
         """Probabilities float32 (B,K) of images uint8 (B,H,W,C)."""
         self.model.eval()  # whoever trained it since
         x = normalise(images, self.mean, self.std, self.backend)
         return probabilities(mean_over_views(self.forward, x, views), self.backend)
 
-    def read(self, path: Path) -> tuple[Array, str]:
+    def _read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
         check_files(self.pixels)
         picture, notes = open_image(path)
-        image, done = fit(picture, self.input_shape)
+        image, done = self._fitted(picture)
         return image, titled(path, notes + done)
 
-    def fitting(self, images: Any) -> Array:
-        """Arrays as uint8 (N,H,W,C); raises ShapeError or DataError where they are not the model's."""
+    def _fitted(self, picture: Any) -> tuple[Array, list[str]]:
+        """An image of Pillow as the model's, uint8 (H,W,C), and what was done."""
+        if self.pixels != "uint8":
+            raise UsageError("the model was trained on float images, on a scale that files do not have: give arrays")
+        return fit(picture, self.input_shape, self.fit)
+
+    def _check_scale(self, images: Array) -> None:
+        """Raises DataError where images are bytes and the model's were floats, or the other way round."""
+        if images.dtype == self.pixels:
+            return
+        remedy = "images.astype('float32') on the scale of the training images"
+        if self.pixels == "uint8":
+            remedy = "(255 * images).round().astype('uint8') of 0 to 1, images.astype('uint8') of 0 to 255"
+        raise DataError(f"images are {images.dtype}, the model was trained on {self.pixels}: give {remedy}")
+
+    def _fitting(self, images: Any) -> Array:
+        """Arrays as (N,H,W,C) of the dtype ``pixels``; raises ShapeError or DataError where they cannot be that."""
         try:
             pixels = np.asarray(images)
         except (TypeError, ValueError):
@@ -213,11 +239,11 @@ class Classifier(Checked):
                 f"an array of shape {shape} for a model of images {wanted}: give {('N', *wanted)} or {wanted}; "
                 "files are cut and resized, arrays are not".replace("'", "")
             )
-        if self.pixels != "uint8":
-            return pixels.astype(self.pixels, copy=False)
-        if pixels.dtype != np.uint8:
-            remedy = "(255 * images).round().astype('uint8') of 0 to 1, images.astype('uint8') of 0 to 255"
-            raise DataError(f"images are {pixels.dtype}: give uint8, 0 to 255, as {remedy}")
+        if self.pixels == "uint8":
+            pixels = Arrays("images").images(pixels, None)
+        elif pixels.dtype.kind == "f":
+            pixels = pixels.astype(np.float32, copy=False)
+        self._check_scale(pixels)
         return pixels
 
     def __repr__(self) -> str:
@@ -237,13 +263,10 @@ def is_path(value: object) -> bool:
 def files_of(paths: Any) -> Iterator[Path]:
     """The files of a path, a folder or a list of them; raises DataError for a folder without images."""
     for path in map(Path, [paths] if is_path(paths) else paths):
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and p.is_file())
-            if not found:
-                raise DataError(f"{path}: a folder without images ({', '.join(ENDINGS)})")
-            yield from found
-        else:
-            yield path
+        found = images_below(path) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"{path}: a folder without images: name one that has some, or image files")
+        yield from found
 
 
 @checked
@@ -251,7 +274,7 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
     """The trained model in a checkpoint: of ``gpucnn train`` or ``export``, or of ``Trainer.save``.
 
     Args:
-        path: best.h5 of a run, say.
+        path: best.h5 of a run, say; or the name of a pretrained model, as "mnist_lenet".
         backend: where it runs; by name, what ``get_backend`` knows.
 
     Raises:
@@ -263,6 +286,14 @@ def load(path: str | os.PathLike[str], backend: Backend | str = "auto") -> Class
     where = get_backend(backend) if isinstance(backend, str) else backend
     model, config, _ = load_trained(Path(path), where)
     data, shape = config.data, config.model.input_shape
-    name = config.model.name
-    mean, std, classes, pixels = data.mean, data.std, data.classes, data.pixels
-    return Classifier(model, mean=mean, std=std, classes=classes, input_shape=shape, name=name, pixels=pixels)
+    name = Path(path).stem if config.model.layers else config.model.name
+    return Classifier(
+        model,
+        mean=data.mean,
+        std=data.std,
+        classes=data.classes,
+        input_shape=shape,
+        pixels=data.pixels,
+        fit=data.fit,
+        name=name,
+    )

@@ -26,7 +26,7 @@ from gpucnn.errors import UsageError, cut, near, nearest, shown
 from gpucnn.files import read_text
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
-from gpucnn.models.spec import plain
+from gpucnn.models.spec import CUSTOM, plain
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.optimizer import MOST, MOST_EPOCHS, MOST_STEPS, TRAINED, GroupRule
 from gpucnn.optim.schedules import SCHEDULES
@@ -37,7 +37,6 @@ from gpucnn.training.precision import POLICIES
 
 LONGEST, DEEPEST = 2**17, 8  # characters of a config and words of a dotted key; TOML's parser takes its length squared
 
-CUSTOM = "custom"
 NETS: Collection[str] = ChainMap[str, Any]({CUSTOM: None}, MODELS)  # a view: plugins add models
 
 QUOTED = re.compile(
@@ -81,6 +80,11 @@ class DataConfig(Settings):
     std: tuple[float, ...] = setting((), at_least=0, at_most=MOST)
     pixels: str = setting("uint8", choices=("uint8", "float32"))
     classes: tuple[str, ...] = setting(())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.size) not in (0, 2):
+            raise UsageError(f"size = {list(self.size)}: give [height, width]")
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,14 @@ class TrainConfig(Settings):
         0, "epochs without a better accuracy before it stops; 0: never", "--patience", at_least=0, at_most=MOST_EPOCHS
     )
     tta: str = setting("none", "views per test image, averaged once more at the end", "--tta", choices=VIEWS)
+    init: str = setting("", "start from the weights of this checkpoint or exported model", "--init", longest=4096)
+    init_statistics: str = setting("file", "with init, whose mean and std normalise images", choices=("file", "data"))
+    init_digest: str = setting("")  # of that file; filled in, as is the next one
+    drawn: tuple[str, ...] = setting(())  # parameters that are not from that file
+    freeze: tuple[str, ...] = setting((), "parameters that stay as they are, as 'features.*'", "--freeze")
+    head_lr: float = setting(
+        0.0, "learning rate of new parameters, or of the last layer; 0: as lr", "--head-lr", at_least=0, at_most=MOST
+    )
     max_steps: int = setting(
         0, "end the run with this step; 0: with the last epoch", "--max-steps", at_least=0, at_most=MOST_STEPS
     )
@@ -221,21 +233,21 @@ class Config:
         memory_limit(self.run.data_memory, "run.data_memory", "memory")
 
     @classmethod
-    def from_toml(cls, text: str, origin: str = "config") -> Self:
+    def from_toml(cls, text: str, origin: str = "config", defaults: Self | None = None) -> Self:
         """Raises UsageError for bad TOML, unknown names and values that no run can have."""
         try:
-            return cls().updated(parse_toml(text))
+            return (defaults or cls()).updated(parse_toml(text))
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{origin} is not valid TOML: {error}") from None
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path, defaults: Self | None = None) -> Self:
         try:
             text = read_text(path, LONGEST)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"cannot read the config {path}: {reason}{near(path)}") from None
-        return cls.from_toml(text, str(path))
+        return cls.from_toml(text, str(path), defaults)
 
     def updated(self, tables: Mapping[str, Any]) -> Self:
         """A copy with some values replaced: {"train": {"epochs": 3}, ...}; names of older versions will do."""

@@ -14,7 +14,7 @@ from typing import Any
 from gpucnn.errors import GpucnnError, UsageError, near
 from gpucnn.files import read_text
 from gpucnn.layers import Layer
-from gpucnn.models import MODELS, ORIGINS
+from gpucnn.models import MODELS, ORIGINS, file_of
 from gpucnn.models.spec import LAYERS
 
 LONGEST, LONGEST_NAME = 2**20, 60  # characters
@@ -64,8 +64,8 @@ def load(path: Path) -> None:
     except UsageError as error:
         raise UsageError(f"--plugin {path}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--plugin {path}: {place(error) or describe(error)}") from error
-    if not any(origin.split(" ")[0] == name for origin in ORIGINS.values()):
+        raise UsageError(f"--plugin {path}: {place(error).removeprefix(f'{name}, ') or describe(error)}") from error
+    if not any(file_of(origin) == name for origin in ORIGINS.values()):
         raise UsageError(f"--plugin {path}: it registers nothing: put @models.register above its layers and models")
 
 
@@ -92,12 +92,12 @@ def needed(model: Layer, name: str = "") -> tuple[str, ...]:
 
 def loaded() -> dict[str, str]:
     """File -> file and digest, of all that is registered."""
-    return {origin.rpartition(" ")[0] or origin: origin for origin in ORIGINS.values()}
+    return {file_of(origin): origin for origin in ORIGINS.values()}
 
 
 def require(plugins: Sequence[str]) -> None:
     """Raises UsageError where a net needs files that are not loaded."""
-    missing = [name for plugin in plugins if (name := plugin.rpartition(" ")[0] or plugin) not in loaded()]
+    missing = [name for plugin in plugins if (name := file_of(plugin)) not in loaded()]
     if missing:
         words = " ".join(f"--plugin {name}" for name in missing)
         raise UsageError(f"plugins: the net needs {', '.join(missing)}: add {words} (in Python, import it)")
@@ -105,5 +105,5 @@ def require(plugins: Sequence[str]) -> None:
 
 def changed(plugins: Sequence[str]) -> list[str]:
     """A line for each file that is not as it was when the net was trained."""
-    now = {plugin.rpartition(" ")[0] or plugin: plugin for plugin in plugins}
-    return [f"{name} has changed since the net was trained" for name, was in now.items() if loaded()[name] != was]
+    now = loaded()
+    return [f"{file_of(was)} has changed since the net was trained" for was in plugins if now[file_of(was)] != was]

@@ -18,7 +18,7 @@ from gpucnn.runs.log import HISTORY, check_history
 from gpucnn.runs.plugins import changed
 from gpucnn.terminal import tell
 from gpucnn.training.trainer import Trainer
-from gpucnn.types import Shape
+from gpucnn.types import Array, Shape
 
 REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
 
@@ -131,6 +131,11 @@ def load_run(path: Path) -> tuple[Checkpoint, Config]:
     return checkpoint, config
 
 
+def evaluated_state(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Name -> parameter or buffer, averaged where evaluation uses the average."""
+    return {**checkpoint.parameters, **checkpoint.buffers, **checkpoint.averages.get(EMA.name, {})}
+
+
 def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:
     """A trained model, in evaluation mode, from its checkpoint, or from a pretrained model's name, and nothing else.
 
@@ -138,5 +143,5 @@ def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Confi
     """
     checkpoint, config = load_run(checkpoint_file(path))
     model = build_model(config).initialize(config.train.seed, backend)
-    model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers, **checkpoint.averages.get(EMA.name, {})})
+    model.load_state_dict(evaluated_state(checkpoint))
     return model.eval(), config, checkpoint

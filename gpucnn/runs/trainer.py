@@ -8,17 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gpucnn import models
 from gpucnn.errors import UsageError
 from gpucnn.inference.predictions import Prediction, Predictions
+from gpucnn.layers import Layer
+from gpucnn.models.spec import tensors
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
-from gpucnn.runs.build import held_names
+from gpucnn.runs.build import described, held_names
 from gpucnn.runs.classifier import Classifier
-from gpucnn.runs.config import Config, OptimizerConfig
+from gpucnn.runs.config import Config, ModelConfig, OptimizerConfig
+from gpucnn.runs.plugins import needed
 from gpucnn.settings import checked
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import Trainer as Loop
+from gpucnn.types import Shape
 
 
 class Trainer(Loop):
@@ -28,7 +33,7 @@ class Trainer(Loop):
         trainer.train(train, test, epochs=5)
         trainer.save("digits.h5")
 
-    ``Loop`` below it is the training itself; its arguments are these.
+    Training itself is the base class, ``gpucnn.training.trainer``.
     """
 
     @contextmanager
@@ -44,8 +49,8 @@ class Trainer(Loop):
                     mean=self.mean,
                     std=self.std,
                     classes=self.classes,
-                    pixels=self.pixels,
                     input_shape=self.image_shape,
+                    pixels=self.pixels,
                     forward=partial(self.precision.forward, self.model),
                 )
             finally:
@@ -70,40 +75,51 @@ class Trainer(Loop):
         stands as "constant" in the file's settings.
 
         Raises:
-            UsageError: nothing was trained yet, or the model is not one that ``models.build`` made.
+            UsageError: nothing was trained yet, or the model has a layer of one's own that is not registered
+                (``models.register``), or was changed after it was made.
             NotANumberError: a weight is NaN or infinite.
             GpucnnError: it cannot be written.  In all cases a file at ``path`` stays as it was.
         """
         from gpucnn.checkpoint import save_checkpoint  # needs h5py
         from gpucnn.runs.environment import environment, stable_part
-        from gpucnn.runs.state import capture, expected_tensors
+        from gpucnn.runs.state import capture
 
         with self.evaluated():
             config = config_of(self)
             about = stable_part(environment(self.backend.name, self.backend.name))
             found = replace(capture(self, config, about, ""), optimizer={}, averages={})
-        wanted = expected_tensors(found.config)
-        shapes = {name: array.shape for name, array in (*found.parameters.items(), *found.buffers.items())}
-        if shapes != {name: shape for kind in ("parameters", "buffers") for name, (shape, _) in wanted[kind].items()}:
-            raise UsageError(f"this {config.model.name} is not as models.build made it: build it anew, or {SPEC}")
         save_checkpoint(Path(path), found)
+
+
+Trainer.__doc__ = f"{Trainer.__doc__}{(Loop.__doc__ or '').partition(chr(10))[2]}"  # its arguments, for help()
+
+
+def model_settings(model: Layer, input_shape: Shape, num_classes: int) -> ModelConfig:
+    """The settings that a model is made of again: its name where ``models.build`` made it, else its layers.
+
+    Raises:
+        UsageError: it has a layer that is not registered, or was changed after it was made.
+    """
+    if model.built:
+        name, options = model.built["name"], model.built["options"]
+        twin = models.build(name, input_shape, num_classes, **options)
+        if tensors(twin) == tensors(model):
+            plugins = needed(model, name)
+            return ModelConfig(name, input_shape, num_classes, options, plugins=plugins)
+    return described(model, input_shape, num_classes)
 
 
 SAME = ("drop_last", "reduction", "clip_grad", "patience", "max_steps")
 """Options of a trainer that a run's settings have under the same name."""
-
-SPEC = "save the weights by numpy.savez(path, **model.state_dict())"
 
 
 def config_of(trainer: Loop) -> Config:
     """A trainer's settings as those of a run, as far as they can be stated there.
 
     Raises:
-        UsageError: the model was not made by ``models.build``, or a setting is out of a run's bounds.
+        UsageError: the model is none that a file can hold, or a setting is out of a run's bounds.
     """
-    model = trainer.model.built
-    if model is None:
-        raise UsageError(f"a file can hold models of models.build, this one is a {trainer.model.kind}: {SPEC}")
+    assert trainer.image_shape
     optimizer, options, base = trainer.optimizer, trainer.options, Config()
     rules = {group: rule for group, rule in optimizer.rules.items() if rule != GroupRule()}
     kind = next((name for name, made in OPTIMIZERS.items() if type(optimizer) is made), base.optimizer.name)
@@ -117,7 +133,6 @@ def config_of(trainer: Loop) -> Config:
             "classes": held_names(trainer.classes),
             "pixels": trainer.pixels,
         },
-        "model": {**model, "input_shape": trainer.image_shape},
         "train": {
             "epochs": max(trainer.progress.epoch, 1),
             "batch_size": trainer.batch_size,
@@ -133,4 +148,5 @@ def config_of(trainer: Loop) -> Config:
     tables["optimizer"].pop("decoupled" if kind == "adamw" else "", None)
     config = base.updated(tables)
     augmented = replace(config.data, augmentation=trainer.augmentation) if trainer.augmentation else config.data
-    return replace(config, data=augmented, optimizer=replace(config.optimizer, groups=rules))
+    model = model_settings(trainer.model, trainer.image_shape, len(trainer.classes))
+    return replace(config, data=augmented, model=model, optimizer=replace(config.optimizer, groups=rules))

@@ -28,6 +28,7 @@ from gpucnn.devices.gpu_memory import images_limit
 from gpucnn.errors import NotANumberError, ShapeError, UsageError, closest
 from gpucnn.inference.evaluate import Evaluation, evaluate
 from gpucnn.layers import Layer
+from gpucnn.layers.base import TAKEN
 from gpucnn.layers.whitening import whiten
 from gpucnn.losses import CLASS_LOSSES, LOSSES, softmax_cross_entropy
 from gpucnn.metrics import RunningMetrics
@@ -213,8 +214,7 @@ class Trainer(Checked):
         mean, std: per channel on a 0..1 scale; those of the options, or of the training set once ``fit`` has seen it.
         image_shape: (H,W,C) of the training images; None before.
         classes: their names.
-        trained_on: the name of the training set.
-        pixels: the dtype of its images.
+            trained_on, pixels: the name of the training set, and the dtype of its images.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class Trainer(Checked):
             raise UsageError(f"the loss {in_short(loss)} with loss_options {options.loss_options}: {error}") from None
         self.clock = Clock(seed)
         backend = backend.with_tf32(policy.tf32)
-        self.kept = tuple(model.filled())  # parameters and buffers that had values
+        self.kept = set(model.filled())  # parameters and buffers that had values
         self.model = model.initialize(seed, backend, clock=self.clock, keep=True)
         model.skip_input_grad()
         self.optimizer, self.backend, self.options = optimizer, backend, options
@@ -277,6 +277,28 @@ class Trainer(Checked):
         about = f"{kind} on {self.backend.name}: epoch {done.epoch}, step {self.clock.step}{best}"
         curves = History(history).svg() if history else ""
         return f"<p>{about}</p>{curves}{self.model._repr_html_()}"
+
+    @checked
+    def start_from(self, state: Mapping[str, Any]) -> dict[str, str]:
+        """Fine-tuning: before the first step, take what fits of another model's ``state_dict``.
+
+        Returns:
+            Name of each parameter and buffer -> whether it was taken, as ``Layer.load_matching`` says.
+
+        Raises:
+            UsageError: nothing fits, or training has begun.
+        """
+        if self.clock.step:
+            raise UsageError(f"start_from after {self.clock.step} steps: call it before the first one")
+        report = self.model.load_matching(state)
+        taken = {name for name, reason in report.items() if reason == TAKEN}
+        if not taken:
+            first = f"the model has {next(iter(report), None)!r}, the state {next(iter(state), None)!r}"
+            raise UsageError(f"start_from: nothing fits by name and shape: {first}")
+        self.kept |= taken
+        for average in self.averages:
+            average.bind(self.model)
+        return report
 
     def train_step(self, x: Array, labels: Array) -> None:
         """One step of gradient descent on one mini-batch: x (B,H,W,C) normalised, labels (B,) or rows (B,K)."""

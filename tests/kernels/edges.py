@@ -47,6 +47,7 @@ DIRECTIONS = {muon.muon_update, loss_scale.keep, loss_scale.adapt, metrics.count
 """Ops without a counterpart in PyTorch, or whose result jumps: only NaN and infinity are compared."""
 
 LINEAR = {
+    conv2d.grouped_conv2d, conv2d.grouped_conv2d_input_grad, conv2d.grouped_conv2d_weight_grad,
     conv2d.conv2d, conv2d.conv2d_input_grad, conv2d.conv2d_weight_grad, conv2d.bias_grad, linear.linear,
     linear.linear_input_grad, linear.linear_weight_grad, pooling.avg_pool2d, pooling.avg_pool2d_grad,
     pooling.global_avg_pool2d, pooling.global_avg_pool2d_grad, containers.add,
@@ -62,7 +63,7 @@ SLOPES = {
 
 ADDED = {averages.lerp, optim.sgd_update, optim.momentum_update}
 
-JUMPS = {batchnorm.batchnorm_relu_grad, fusion.batchnorm_relu_max_pool2d_grad}
+JUMPS = {batchnorm.batchnorm_relu_grad, fusion.batchnorm_relu6_grad, fusion.batchnorm_relu_max_pool2d_grad}
 """Gradients that go elsewhere where rounding makes another value the largest, or positive."""
 
 SPREADS = {"var", "running_var", "v"}
@@ -80,9 +81,10 @@ def elements(op: Op, *more: Any) -> Iterator[Sample]:
 
 WITHOUT_KERNELS = [
     *(sample for op in (activations.tanh, activations.tanh_grad, activations.sigmoid, activations.sigmoid_grad,
-                        activations.silu, activations.silu_grad, gelu.gelu_tanh, gelu.gelu_tanh_grad, softmax.softmax,
+                        activations.silu, activations.silu_grad, activations.hardsigmoid,
+                        activations.hardsigmoid_grad, gelu.gelu_tanh, gelu.gelu_tanh_grad, softmax.softmax,
                         softmax.softmax_grad, losses.mean_squared_error) for sample in elements(op)),
-    *elements(scaled, 0.3),
+    *elements(scaled, 0.3), *elements(activations.elu, 0.5), *elements(activations.elu_grad, 0.5),
     *(Sample(losses.sigmoid_binary_cross_entropy, str(n), lambda s, n=n: (9 * s(n, 3), np.round(s.rng.random((n, 3)))))
       for n in (1, 9)),
 ]  # fmt: skip
@@ -196,6 +198,9 @@ def scale_of(op: Op, args: tuple[Any, ...], exact: Sequence[Any]) -> list[np.nda
         x, dy = wide[names.index("x")], np.abs(wide[names.index("dy")])
         p = SLOPES[op](np.where(x == 0, 1.0, x)) / np.where(x == 0, 1.0, x)
         return [comparable(dy * (p + np.abs(op(np.ones_like(x), x) - p)))]
+    if op in (activations.hardswish, activations.hardswish_grad):  # terms that cross 0
+        x, dy = wide[-1], wide[0] if len(wide) == 2 else 1.0
+        return [comparable(np.abs(dy) * (np.abs(x) + 3) if len(wide) == 2 else np.abs(x) * (np.abs(x) + 3))]
     if op in IN_PLACE:  # what is changed, and what it is changed by
         added = sum(np.abs(a) for a in wide[1:4] if is_float(a)) if op in ADDED else 0.0
         return [part + comparable(np.abs(wide[i]) + added) for part, i in zip(parts, IN_PLACE[op], strict=True)]
@@ -235,7 +240,8 @@ def undecided(op: Op, args: tuple[Any, ...]) -> bool:
     for part in (0.0, 1e-5, -1e-5):
         noise = np.random.default_rng(0).uniform(-1, 1, z.shape) if part else 0.0
         moved = z + part * size * noise
-        places.append((pooling.max_pool2d_grad(np.ones_like(dy), moved, *window) if window else 1) * (moved > 0))
+        passes = (moved > 0) & (moved < 6) if op is fusion.batchnorm_relu6_grad else moved > 0
+        places.append((pooling.max_pool2d_grad(np.ones_like(dy), moved, *window) if window else 1) * passes)
     return not (np.array_equal(places[0], places[1]) and np.array_equal(places[0], places[2]))
 
 
@@ -293,7 +299,7 @@ def poisoned(sample: Sample, seed: int) -> tuple[str, tuple[Any, ...]]:
 
 def lost(op: Op, name: str) -> bool:
     """Whether a kernel multiplies zeros beside an image, so that NaN reaches pixels that are none of its own."""
-    return name == "cpu" and op is conv2d.conv2d_input_grad
+    return name == "cpu" and op in (conv2d.conv2d_input_grad, conv2d.grouped_conv2d_input_grad)
 
 
 def differing(op: Op, args: tuple[Any, ...], kernels: Mapping[str, Op]) -> list[str]:

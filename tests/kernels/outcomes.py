@@ -28,6 +28,7 @@ IN_PLACE = {
 WIDE_RESULTS = {
     batchnorm.batchnorm: (1, 2),
     batchnorm.batchnorm_relu: (1, 2),
+    fusion.batchnorm_relu6: (1, 2),
     fusion.batchnorm_relu_max_pool2d: (1, 2),
     groupnorm.groupnorm: (1, 2),
 }

@@ -47,6 +47,8 @@ STORED: dict[Op, tuple[int, ...]] = {
     activations.relu_grad: (0, 1),
     activations.leaky_relu: (0,),
     activations.leaky_relu_grad: (0, 1),
+    activations.hardswish: (0,),
+    activations.hardswish_grad: (0, 1),
     gelu.gelu: (0,),
     gelu.gelu_grad: (0, 1),
     containers.add: (0, 1),

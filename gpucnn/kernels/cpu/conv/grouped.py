@@ -24,11 +24,11 @@ def plan(x_shape: Shape, w_shape: Shape, stride: Pair, padding: Padding, dilatio
     return conv2d.plan((*image, per), (f // groups, *kernel, per), stride, padding)
 
 
-def output_shape(x_shape: Shape, w_shape: Shape, stride: Pair, padding: Padding, dilation: Pair) -> Shape:
-    """(N,H',W',F)"""
+def output_size(x_shape: Shape, w_shape: Shape, stride: Pair, padding: Padding, dilation: Pair) -> Pair:
+    """(H',W')"""
     sides = zip(x_shape[1:3], w_shape[1:3], stride, padding, dilation, strict=True)
     h, w = ((size + sum(border) - d * (k - 1) - 1) // s + 1 for size, k, s, border, d in sides)
-    return x_shape[0], h, w, w_shape[0]
+    return h, w
 
 
 def _fits(x_shape: Shape, w_shape: Shape, dy: Shape | None, *how: object) -> bool:
@@ -36,7 +36,7 @@ def _fits(x_shape: Shape, w_shape: Shape, dy: Shape | None, *how: object) -> boo
     *geometry, groups = how
     if len(x_shape) != 4 or len(w_shape) != 4 or x_shape[3] != groups * w_shape[3] or w_shape[0] % groups:  # type: ignore[operator]
         return False
-    y_shape = output_shape(x_shape, w_shape, *geometry)  # type: ignore[arg-type]
+    y_shape = (x_shape[0], *output_size(x_shape, w_shape, *geometry), w_shape[0])  # type: ignore[arg-type]
     return min(*x_shape, *w_shape, *y_shape) > 0 and dy in (None, y_shape)
 
 
@@ -93,12 +93,12 @@ def grouped_conv2d(
     x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> Array:
     """x (N,H,W,C), w (F,KH,KW,C/G), b (F,) or None -> y (N,H',W',F)."""
-    shape = output_shape(x.shape, w.shape, stride, padding, dilation)
+    size = output_size(x.shape, w.shape, stride, padding, dilation)
     if groups == x.shape[3]:
         each = len(w) // groups  # filters for a channel
         spread = np.repeat(x, each, axis=3) if each > 1 else x
-        return depthwise.forward(spread, w, b, shape[1:3], stride, padding, dilation)
-    y = empty(shape)
+        return depthwise.forward(spread, w, b, size, stride, padding, dilation)
+    y = empty((x.shape[0], *size, len(w)))
     filters = len(w) // groups
     for group in range(groups):
         own = slice(group * filters, (group + 1) * filters)
@@ -106,7 +106,7 @@ def grouped_conv2d(
         if dilation == (1, 1):
             made = conv2d.conv2d(some, weights, bias, stride, padding)
         else:
-            made = direct.forward(some, weights, bias, stride, padding, shape[1:3], dilation)
+            made = direct.forward(some, weights, bias, stride, padding, size, dilation)
         if groups == 1:
             return made
         y[..., own] = made
