@@ -134,6 +134,20 @@ def check_names(title: str, given: Iterable[str], known: Collection[str]) -> Non
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+def named(what: str, value: T | str, table: Mapping[str, T]) -> T:
+    """What a name stands for in a table; anything but a name as it is.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if not isinstance(value, str):
+        return value
+    if value not in table:
+        raise UsageError(f"{what} = {value!r}{closest(value, table)}")
+    return table[value]
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -217,6 +231,7 @@ REMEDIES = {
     "Dataset": "a Dataset, as load_dataset('digits') gives two",
     "Layer": "a Layer, as models.build makes one",
     "Optimizer": "an Optimizer, as optim.SGD(lr=0.1)",
+    "Policy": "a Policy of training.precision",
     "PathLike": "a path",
     "TrainerOptions": "TrainerOptions(...)",
 }
@@ -240,5 +255,7 @@ def in_short(value: Any) -> str:
     """A value on one line, for a message."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {value.shape}"
+    if hasattr(value, "named_layers") and not isinstance(value, type):
+        return f"a {value.kind}"  # whose ``repr`` is a table
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -44,7 +44,7 @@ def our_trainer(task: Task, backend: Backend) -> Trainer:
     """The trainer whose steps are timed: SGD with momentum and weight decay."""
     optimizer = SGD(0.01, momentum=0.9, weight_decay=5e-4)
     policy = FLOAT16 if task.precision == "float16" else FLOAT32
-    model = models.build(task.model, task.input_shape)
+    model = models.build(task.model, task.input_shape, **task.options)
     options = TrainerOptions(cuda_graph=task.cuda_graph)
     return Trainer(model, optimizer, backend=backend, batch_size=task.batch_size, policy=policy, options=options)
 

@@ -79,7 +79,12 @@ def _module(layer: ours.Layer) -> nn.Module:
             return Sum(to_torch(layer.body), to_torch(layer.shortcut) if layer.shortcut else None, layer.relu)
         case ours.Conv2D():
             c, f, bias = layer.in_channels, layer.out_channels, layer.bias is not None
-            return nn.Conv2d(c, f, layer.kernel_size, stride=layer.stride, padding=symmetric(layer.padding), bias=bias)
+            how = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups, "bias": bias}
+            return nn.Conv2d(c, f, layer.kernel_size, padding=symmetric(layer.padding), **how)
+        case ours.ConvTranspose2D():
+            c, f, bias = layer.in_channels, layer.out_channels, layer.bias is not None
+            how = {"stride": layer.stride, "output_padding": layer.output_padding, "groups": layer.groups}
+            return nn.ConvTranspose2d(c, f, layer.kernel_size, padding=symmetric(layer.padding), bias=bias, **how)
         case ours.Linear():
             return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
         case ours.BatchNorm():
@@ -87,6 +92,8 @@ def _module(layer: ours.Layer) -> nn.Module:
             return nn.Sequential(norm, nn.ReLU(inplace=True)) if isinstance(layer, ours.BatchNormReLU) else norm
         case ours.ReLU():
             return nn.ReLU(inplace=True)
+        case ours.ReLU6():
+            return nn.ReLU6(inplace=True)
         case ours.GELU():
             return nn.GELU(approximate=layer.approximate)
         case ours.Scale():
@@ -129,7 +136,7 @@ def torch_step(task: Task, x: Array, labels: Array) -> Callable[[], Any]:
     """
     torch.set_num_threads(task.threads)
     order = torch.channels_last if task.layout == "channels_last" else torch.contiguous_format
-    model = to_torch(models.build(task.model, task.input_shape).initialize(0))
+    model = to_torch(models.build(task.model, task.input_shape, **task.options).initialize(0))
     model = model.to(task.device, memory_format=order)
     data = torch.from_numpy(x).to(task.device).permute(0, 3, 1, 2).contiguous(memory_format=order)
     targets = torch.from_numpy(labels).to(task.device)

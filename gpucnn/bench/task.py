@@ -1,8 +1,8 @@
 """What is timed, for gpucnn and PyTorch alike."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from gpucnn.types import Shape
 
@@ -22,6 +22,7 @@ class Task:
     device: str = "cpu"  # PyTorch's: "cpu" or "cuda"
     compiled: str = ""  # a mode of torch.compile; eager where empty
     cuda_graph: str = "auto"  # ours: "auto" or "off"
+    options: dict[str, Any] = field(default_factory=dict)  # of the model
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -1,6 +1,7 @@
 """``gpucnn benchmark``: training steps against PyTorch on this machine."""
 
 import argparse
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workload", "-w", choices=workloads, default="all", help=letters)
     parser.add_argument("--model", metavar="NAME", help="any model instead, for images of --input-shape")
     parser.add_argument("--input-shape", metavar="HxWxC", help="of --model (default: 32x32x3)")
+    parser.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], help="of --model; repeatable")
     parser.add_argument("--batch-size", "-b", type=int, default=128, metavar="N", help="images per step (default: 128)")
     parser.add_argument("--mode", choices=["train", "eval"], default="train", help="what a step is (default: train)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="our backend (default: cpu)")
@@ -50,17 +52,18 @@ def run(args: argparse.Namespace) -> int:
     threads = thread_count(args.threads)
     refuse_unused(args)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
+    options = dict(map(option, args.option))
     if args.model:
         cases = [(args.model, shape_from(args.input_shape or "32x32x3"))]
         # a wrong name is said here, not by a contender's process
-        check_memory(models.build(*cases[0]), cases[0][1], args.batch_size)
+        check_memory(models.build(*cases[0], **options), cases[0][1], args.batch_size)
     elif args.workload != "all":
         cases = [WORKLOADS[args.workload]]
     precision = PRECISIONS[args.amp]
     measure = ops if args.explain else starts if args.cold else lap_times
     found = []
     for case in cases:
-        task = Task(args.device, *case, args.batch_size, args.mode, threads, precision=precision)
+        task = Task(args.device, *case, args.batch_size, args.mode, threads, precision=precision, options=options)
         result, text = measure(task, args)
         found.append(result)
         if not args.json:
@@ -72,11 +75,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def option(text: str) -> tuple[str, bool | float | str]:
+    """An option of a model, NAME=VALUE, where the value is a number, true, false or a word."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def refuse_unused(args: argparse.Namespace) -> None:
     """Raises UsageError for flags that exclude each other."""
     one = next((flag for flag, given in (("--explain", args.explain), ("--cold", args.cold)) if given), "")
     pairs = [
         ("--input-shape", args.input_shape and not args.model, "is the shape of --model's images: add --model NAME"),
+        ("--option", args.option and not args.model, "is of --model: add --model NAME"),
         ("--workload", args.model and args.workload != "all", "has its own model: leave out one of it and --model"),
         ("--no-tuned", one and args.no_tuned, f"is for a race, and {one} is none: leave one of them out"),
         ("--compiled", one and args.compiled, f"is for a race, and {one} is none: leave one of them out"),
@@ -113,7 +126,8 @@ def starts(task: Task, args: argparse.Namespace) -> tuple[Any, list[str]]:
 def title(task: Task) -> str:
     """What was timed."""
     threads = counted(task.threads, "thread")
-    return f"{task.model}, batch {task.batch_size}, {task.precision}, {task.mode}, {threads}"
+    options = "".join(f", {name} {value}" for name, value in task.options.items())
+    return f"{task.model}{options}, batch {task.batch_size}, {task.precision}, {task.mode}, {threads}"
 
 
 def table(result: Result, rounds: int) -> list[str]:

@@ -22,7 +22,7 @@ from gpucnn.inference.predict import probabilities
 from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.plots.report import PICTURES, save_report
-from gpucnn.runs.build import check_data, split
+from gpucnn.runs.build import check_data, fit_parts, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import harmless, say, say_json, tell
@@ -94,7 +94,7 @@ def write_report(
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, validation, test = load_named(name, args, reading(config, args, trained=True))
+    train, validation, test = fit_parts(config, load_named(name, args, reading(config, args, trained=True)))
     held_out = bool(config.data.validation) or validation is not None
     part = args.split or ("validation" if held_out else "test")
     if part == "test" and test is not None:
@@ -154,7 +154,7 @@ def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
     rows = [["class", "precision", "recall", "F1", "images"]]
     shown = list(per_class.items())
     if len(shown) > MOST_LISTED:
-        shown = sorted(shown, key=lambda item: item[1]["f1"])[:WORST]
+        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:WORST]
         rows[0][0] = f"lowest F1 of {len(per_class):,} (--json has all)"
     for name, row in shown:
         scores = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import add_data_options, load_named, reading, writing
-from gpucnn.data.image_files import fit, grey, open_image, titled
+from gpucnn.data.image_files import fit, grey, open_image, titled, visible
 from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.attribution import attribute
@@ -22,7 +22,7 @@ from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data, check_files, split
+from gpucnn.runs.build import check_data, check_files, fit_parts, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -95,7 +95,7 @@ def look_inside(args: argparse.Namespace) -> int:
     image, title, _ = chosen_image(args, config)
     say(f"{title}, through {config.model.name} of {args.checkpoint}")
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
-    stages, seen = [Stage("input", "normalised", x[0])], feature_maps.visible(image[np.newaxis])[0]
+    stages, seen = [Stage("input", "normalised", x[0])], visible(image[np.newaxis])[0]
     same = []
     for name, layer, y in trace(model, x):
         if isinstance(layer, Dropout | Flatten):
@@ -144,12 +144,12 @@ def class_number(name: str | None, names: Sequence[str], known: int) -> int:
 def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
     """The image for a trained model, uint8 (H,W,C), a line about it, and its label where that is known."""
     if args.image is not None:
-        check_files(config)
+        check_files(config.data.pixels)
         image, opened = open_image(args.image)
         pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
-    train, validation, test = load_named(name, args, reading(config, args, trained=True))
+    train, validation, test = fit_parts(config, load_named(name, args, reading(config, args, trained=True)))
     test = test or split(config, train, test, validation)[1]
     check_data(config, test)
     if not 0 <= args.index < len(test.images):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
 from gpucnn.data.reading import LARGEST_SIDE, Parts, Reading
@@ -21,6 +21,8 @@ from gpucnn.inference.tta import VIEWS
 from gpucnn.runs.config import Config, stated_settings
 from gpucnn.terminal import say, tell
 from gpucnn.types import Shape
+
+TRAINED = "best.h5 of a run, say, or a pretrained model of gpucnn recipes"
 
 LARGEST = 512  # pixels of a side, or channels
 
@@ -73,8 +75,11 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
             continue
         if kind is bool:
             parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
-        elif get_origin(kind) is tuple:
+        elif kind == tuple[int, ...]:
             parser.add_argument(*field.flags, type=integers, metavar="HxW", help=field.help)
+        elif kind not in (int, float, str):
+            line = f"{field.help}; with commas, or given again"
+            parser.add_argument(*field.flags, action="extend", type=lambda s: s.split(","), metavar="NAMES", help=line)
         else:
             choices = f"{', '.join(field.choices)}; " if field.choices else ""
             shown = f"{default:g}" if kind is float else default or repr(default)
@@ -92,7 +97,7 @@ def integers(text: str) -> tuple[int, ...]:
 
 def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     """Dotted name -> value of the settings whose flags were given."""
-    values = {name: getattr(args, field.dest) for name, field, *_ in stated_settings() if field.flags}
+    values = {name: getattr(args, field.dest, None) for name, field, *_ in stated_settings() if field.flags}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -143,10 +148,16 @@ def load_named(name: str, args: argparse.Namespace, how: Reading) -> Parts:
     return load_parts(name, args.data_dir, download=not args.no_download, how=how)
 
 
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """The flag of commands that make models."""
+    mine = "a Python file with layers and models of your own, which @models.register marks; may be repeated"
+    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE", help=mine)
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that ask a trained model for its answers."""
     views = "average over views of each image: flip (2), shift (3) or multicrop (6); default: none"
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help=TRAINED)
     parser.add_argument("--tta", choices=list(VIEWS), default="none", help=views)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_setting_flags(parser, (*DEVICE, "data.skip_broken"))

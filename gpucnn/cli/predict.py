@@ -150,7 +150,7 @@ WRITERS = {".csv": as_csv, ".jsonl": as_json_lines}
 
 def check_preparation(args: argparse.Namespace, config: Config) -> None:
     """Raises UsageError where --prepare does not go with the model or with --invert, or no image file does."""
-    check_files(config)
+    check_files(config.data.pixels)
     if args.prepare and config.model.input_shape != MNIST_SHAPE:
         size = " x ".join(map(str, config.model.input_shape))
         raise UsageError(f"--prepare digit makes images of 28 x 28 x 1, the model takes {size}: leave it out")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import DataError, ShapeError, UsageError, near
+from gpucnn.errors import DataError, ShapeError, near
 from gpucnn.types import Array, Shape
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
@@ -48,7 +48,6 @@ def open_image(path: Path) -> tuple[Any, list[str]]:
 
     Raises:
         DataError: no such file, another format, damaged, or larger than ``LARGEST``.
-        UsageError: Pillow is not installed.
     """
     with without_warnings():
         return decode(path)
@@ -90,10 +89,8 @@ def is_grey(mode: str) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An image file whose header was read; raises as ``open_image``, whatever happens to it."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UsageError(f"image files need Pillow ({error}): pip install pillow") from None
+    from PIL import Image
+
     try:
         if not path.is_file():  # reading a pipe would block
             what = "a folder: name the pictures in it" if path.is_dir() else "not a file"
@@ -283,3 +280,17 @@ def fit(image: Any, shape: Shape, how: str = "crop") -> tuple[Array, list[str]]:
             to = ImageOps.fit if how == "crop" else ImageOps.pad
             image = to(image, (width, height), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(height, width, channels), done
+
+
+def visible(images: Array, low: float | None = None, high: float | None = None) -> Array:
+    """Any images (N,H,W,C) as uint8 (N,H,W,1 or 3): of other channels the first three, or the first of two.
+
+    Floats from ``low`` to ``high``, by default those that there are, become 0 to 255.
+    """
+    channels = images.shape[3]
+    images = images[..., : 3 if channels >= 3 else 1]
+    if images.dtype != np.uint8:
+        low, high = (images.min() if low is None else low), (images.max() if high is None else high)
+        scaled = (images - low) / max(high - low, 1e-30)
+        images = np.rint(255.0 * np.clip(scaled, 0.0, 1.0)).astype(np.uint8)
+    return images

@@ -10,7 +10,7 @@ from gpucnn import losses, metrics
 from gpucnn.backend import Backend, Kernel, Op, guarded
 from gpucnn.data.augment import crop_flip, warp
 from gpucnn.devices.cores import usable_cores
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.optim import averages, optimizer
 
 
@@ -20,16 +20,26 @@ def table() -> dict[Op, Kernel]:
     from gpucnn.kernels.cpu import batchnorm as norm
     from gpucnn.kernels.cpu import dropout as drop
     from gpucnn.kernels.cpu import gelu as gelus
+    from gpucnn.kernels.cpu import groupnorm as groups
     from gpucnn.kernels.cpu import linear as products
     from gpucnn.kernels.cpu import pooling as pools
     from gpucnn.kernels.cpu import warp as warps
     from gpucnn.kernels.cpu.conv import conv2d as conv
+    from gpucnn.kernels.cpu.conv import grouped
 
     return {
         # convolution: Winograd or direct, by ``plan``
         conv2d.conv2d: Kernel(conv.conv2d, conv.accepts_forward, conv.plan_forward),
         conv2d.conv2d_input_grad: Kernel(conv.conv2d_input_grad, conv.accepts_input_grad, conv.plan_input_grad),
         conv2d.conv2d_weight_grad: Kernel(conv.conv2d_weight_grad, conv.accepts_weight_grad, conv.plan_weight_grad),
+        # with groups or dilation: depthwise, or one of the two for each group
+        conv2d.grouped_conv2d: Kernel(grouped.grouped_conv2d, grouped.accepts_forward, grouped.plan_forward),
+        conv2d.grouped_conv2d_input_grad: Kernel(
+            grouped.grouped_conv2d_input_grad, grouped.accepts_input_grad, grouped.plan_input_grad
+        ),
+        conv2d.grouped_conv2d_weight_grad: Kernel(
+            grouped.grouped_conv2d_weight_grad, grouped.accepts_weight_grad, grouped.plan_weight_grad
+        ),
         conv2d.bias_grad: Kernel(products.bias_grad, products.accepts_bias_grad),
         # fully connected
         linear.linear: Kernel(products.linear, products.accepts_forward),
@@ -42,11 +52,18 @@ def table() -> dict[Op, Kernel]:
         batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_train),
         batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_eval),
         batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
+        # group norm and layer norm
+        groupnorm.groupnorm: Kernel(groups.groupnorm, groups.accepts),
+        groupnorm.groupnorm_grad: Kernel(groups.groupnorm_grad, groups.accepts_grad),
         # activations and sums
         activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
+        activations.relu6: Kernel(elementwise.relu6, elementwise.accepts_one),
+        activations.relu6_grad: Kernel(elementwise.relu6_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_one),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_two),
+        activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
+        activations.hardswish_grad: Kernel(elementwise.hardswish_grad, elementwise.accepts_two),
         gelu.gelu: Kernel(gelus.gelu, gelus.accepts),
         gelu.gelu_grad: Kernel(gelus.gelu_grad, gelus.accepts_grad),
         containers.add: Kernel(elementwise.add, elementwise.accepts_two),
@@ -60,6 +77,9 @@ def table() -> dict[Op, Kernel]:
         pooling.global_avg_pool2d: Kernel(pools.global_avg_pool2d, pools.accepts),
         pooling.global_avg_pool2d_grad: Kernel(pools.global_avg_pool2d_grad, pools.accepts),
         # fused layers
+        fusion.batchnorm_relu6: Kernel(norm.batchnorm_relu6, norm.accepts_train),
+        fusion.batchnorm_relu6_eval: Kernel(norm.batchnorm_relu6_eval, norm.accepts_eval),
+        fusion.batchnorm_relu6_grad: Kernel(norm.batchnorm_relu6_grad, norm.accepts_grad),
         fusion.relu_max_pool2d: Kernel(pools.relu_max_pool2d, pools.accepts),
         fusion.relu_max_pool2d_grad: Kernel(pools.relu_max_pool2d_grad, pools.accepts_max_grad),
         fusion.batchnorm_relu_max_pool2d: Kernel(fused.batchnorm_relu_max_pool2d, fused.accepts_train),

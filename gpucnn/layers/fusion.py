@@ -9,9 +9,17 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from gpucnn.layers.activations import ReLU, relu, relu_grad
+from gpucnn.layers.activations import ReLU, ReLU6, relu, relu6, relu6_grad, relu_grad
 from gpucnn.layers.base import Layer
-from gpucnn.layers.batchnorm import BatchNorm, batchnorm_relu, batchnorm_relu_eval, batchnorm_relu_grad
+from gpucnn.layers.batchnorm import (
+    BatchNorm,
+    batchnorm,
+    batchnorm_eval,
+    batchnorm_grad,
+    batchnorm_relu,
+    batchnorm_relu_eval,
+    batchnorm_relu_grad,
+)
 from gpucnn.layers.pooling import MaxPool2D, max_pool2d, max_pool2d_grad
 from gpucnn.types import Array, Padding, Pair, Shape
 
@@ -52,6 +60,25 @@ def batchnorm_relu_max_pool2d_grad(
     return batchnorm_relu_grad(dz, x, scale, shift, mean, var, eps)
 
 
+def batchnorm_relu6(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Batch norm, then ReLU6: y (..., C), mean (C,), biased variance (C,)."""
+    y, mean, var = batchnorm(x, scale, shift, eps)
+    return relu6(y), mean, var
+
+
+def batchnorm_relu6_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """Batch norm with given statistics, then ReLU6: y (..., C)."""
+    return relu6(batchnorm_eval(x, scale, shift, mean, var, eps))
+
+
+def batchnorm_relu6_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Back through ReLU6, then through batch norm, whose output is computed again for the mask."""
+    z = batchnorm_eval(x, scale, shift, mean, var, eps)
+    return batchnorm_grad(relu6_grad(dy, z), x, scale, mean, var, eps)
+
+
 def of_the_first(attribute: str) -> Any:
     """A property of a fused step that is read from the first of its layers."""
     return property(lambda step: getattr(step.layers[0], attribute))
@@ -70,10 +97,11 @@ class Fused(Layer):
 
     ops: tuple[Callable[..., Any], ...] = ()
     name, backend, clock, training = map(of_the_first, ("name", "backend", "clock", "training"))
+    needs_input_grad, learned = map(of_the_first, ("needs_input_grad", "learned"))
 
     def __init__(self, *layers: Any) -> None:
         self.layers, pool = layers, layers[-1]
-        self.window = (pool.kernel, pool.stride, pool.padding) if isinstance(pool, MaxPool2D) else ()
+        self.window = pool.window(()) if isinstance(pool, MaxPool2D) else ()
 
     @property
     def kind(self) -> str:
@@ -110,8 +138,9 @@ class NormOps(Layer):
     def forward(self, x: Array) -> Array:
         norm, (op, eval_op, _) = self.layers[0], self.ops
         scale, shift = norm.scale.data, norm.shift.data
-        if not self.training:
+        if norm.fixed or not self.training:
             mean, var = norm.running_mean.data, norm.running_var.data
+            self.keep(x)
             return self.run(eval_op, x, scale, shift, mean, var, norm.eps, *self.window)
         y, mean, var = self.run(op, x, scale, shift, norm.eps, *self.window)
         norm.update_running(mean, var, prod(x.shape[:-1]))
@@ -120,14 +149,30 @@ class NormOps(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         norm, (_, _, grad_op) = self.layers[0], self.ops
+        if norm.fixed:
+            return self.fixed_grad(norm, dy, *self.kept())
         x, mean, var = self.kept()
         grads = self.run(grad_op, dy, x, norm.scale.data, norm.shift.data, mean, var, norm.eps, *self.window)
         dx, norm.scale.grad[...], norm.shift.grad[...] = grads
         return dx
 
+    def fixed_grad(self, norm: BatchNorm, dy: Array, x: Array) -> Array:
+        """Back through all of it where batch norm is fixed: dL/dy, x -> dL/dx."""
+        stats = norm.running_mean.data, norm.running_var.data
+        y = self.run(batchnorm_relu_eval, x, norm.scale.data, norm.shift.data, *stats, norm.eps)
+        if self.window:
+            dy = self.run(max_pool2d_grad, dy, y, *self.window)
+        return norm.through(self.run(relu_grad, dy, y))
+
 
 class FusedBatchNormReLU(NormOps, Fused):
     """``BatchNorm`` and ``ReLU``."""
+
+
+class FusedBatchNormReLU6(NormOps, Fused):
+    """``BatchNorm`` and ``ReLU6``."""
+
+    ops = batchnorm_relu6, batchnorm_relu6_eval, batchnorm_relu6_grad
 
 
 class FusedBatchNormReLUMaxPool2D(NormOps, Fused):
@@ -162,11 +207,12 @@ FUSIONS: dict[tuple[type[Layer], ...], type[Fused]] = {
     (BatchNorm, ReLU, MaxPool2D): FusedBatchNormReLUMaxPool2D,
     (BatchNormReLU, MaxPool2D): FusedBatchNormReLUMaxPool2D,
     (BatchNorm, ReLU): FusedBatchNormReLU,
+    (BatchNorm, ReLU6): FusedBatchNormReLU6,
     (ReLU, MaxPool2D): FusedReLUMaxPool2D,
 }
 """Classes of neighbours -> the step that runs them; the first row that matches is used, so longer rows come first.
 
-A subclass is not fused: it may compute something else."""
+A subclass is not fused: it may compute something else; nor is a pooling whose border depends on the image."""
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
@@ -175,7 +221,8 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     while layers:
         step, size = layers[0], 1
         for row, fused in FUSIONS.items():
-            if tuple(map(type, layers[: len(row)])) == row and fused.ops[0] in step.backend.kernels:
+            fits = tuple(map(type, layers[: len(row)])) == row and not getattr(layers[len(row) - 1], "ceil_mode", False)
+            if fits and fused.ops[0] in step.backend.kernels:
                 step, size = fused(*layers[: len(row)]), len(row)
                 break
         steps.append(step)

@@ -13,7 +13,7 @@ Initializer = Callable[[Shape, int, int], Array]
 
 ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
 
-GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
+GROUPS = ("filter", "weight", "bias", "norm", "whiten", "head", "head_bias", "frozen")
 """Optimizers treat all parameters of a group alike, by default and by a user's rules for it:
 
     filter   weights of convolutions
@@ -21,10 +21,11 @@ GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
     bias     of convolutions and linear layers
     norm     scale and shift of batch norm
     whiten   the bias of a convolution that whitens patches, which often trains for a few epochs only
+    head, head_bias   weights, and biases, that fine-tuning trains at a rate of their own
     frozen   part of the model's state, but never updated, decayed or averaged; it has no part of the flat gradient
 """
 
-DECAYED = ("filter", "weight")
+DECAYED = ("filter", "weight", "head")
 """Weight decay applies to these, not to biases and batch norm."""
 
 
@@ -55,6 +56,11 @@ class Parameter:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
+
+    @property
+    def filled(self) -> bool:
+        """Whether it has values."""
+        return self._data is not None
 
     @property
     def trainable(self) -> bool:
@@ -97,6 +103,11 @@ class Buffer:
         self.shape = shape
         self.fill = fill
         self._data: Array | None = None
+
+    @property
+    def filled(self) -> bool:
+        """Whether it has values."""
+        return self._data is not None
 
     @property
     def data(self) -> Array:

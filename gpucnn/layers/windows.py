@@ -5,6 +5,7 @@ that belong to windows back to the pixels they came from.  <view(x), v> = <x, ad
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from gpucnn.backend import array_module
 from gpucnn.errors import ShapeError
@@ -19,19 +20,33 @@ def as_pair(value: int | Pair, what: str, minimum: int) -> Pair:
     return pair[0], pair[1]
 
 
-def as_padding(value: int | Pair | str, kernel: Pair, stride: Pair) -> Padding:
-    """An int, a (height, width) pair or 'same' -> ((top, bottom), (left, right)).
+def extent(kernel: Pair, dilation: Pair) -> Pair:
+    """How far a kernel reaches whose taps lie ``dilation`` pixels apart: d (k - 1) + 1, for height and width."""
+    (kh, kw), (dh, dw) = kernel, dilation
+    return dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+
+def as_padding(value: int | Pair | Padding | str, kernel: Pair, stride: Pair) -> Padding:
+    """An int, a (height, width) pair, ((top, bottom), (left, right)) or 'same' -> ((top, bottom), (left, right)).
 
     'same' keeps the image's size: k - 1 pixels in all, the odd one of an even kernel at bottom and right.
+
+    Args:
+        kernel: how far the kernel reaches (``extent``).
     """
     if isinstance(value, str):
         if value != "same":
-            raise ShapeError(f"padding={value!r}: give an int, a (height, width) pair or 'same'")
+            raise ShapeError(
+                f"padding={value!r}: give an int, a (height, width) pair, ((top, bottom), (left, right)) or 'same'"
+            )
         if stride != (1, 1):
             raise ShapeError(f"padding='same' needs stride 1, got {stride}: give the padding as numbers")
         kh, kw = kernel
         return ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2)
-    ph, pw = as_pair(value, "padding", 0)
+    sides: Any = value
+    if isinstance(sides, Sequence) and len(sides) == 2 and all(isinstance(side, Sequence) for side in sides):
+        return as_pair(sides[0], "padding", 0), as_pair(sides[1], "padding", 0)
+    ph, pw = as_pair(sides, "padding", 0)
     return (ph, ph), (pw, pw)
 
 
@@ -63,36 +78,36 @@ def crop(x: Array, padding: Padding) -> Array:
     return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right, :]
 
 
-def view_windows(x: Array, kernel: Pair, stride: Pair) -> Array:
-    """All windows of x (N,H,W,C), as a view (N,H',W',KH,KW,C) that copies nothing."""
+def view_windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Array:
+    """All windows of x (N,H,W,C), as a view (N,H',W',KH,KW,C) that copies nothing; their pixels ``dilation`` apart."""
     n, h, w, c = x.shape
-    (kh, kw), (sh, sw) = kernel, stride
+    (kh, kw), (sh, sw), (dh, dw), (tall, wide) = kernel, stride, dilation, extent(kernel, dilation)
     along_n, along_h, along_w, along_c = x.strides
     return array_module(x).lib.stride_tricks.as_strided(
         x,
-        shape=(n, (h - kh) // sh + 1, (w - kw) // sw + 1, kh, kw, c),
-        strides=(along_n, sh * along_h, sw * along_w, along_h, along_w, along_c),
+        shape=(n, (h - tall) // sh + 1, (w - wide) // sw + 1, kh, kw, c),
+        strides=(along_n, sh * along_h, sw * along_w, dh * along_h, dw * along_w, along_c),
     )
 
 
-def view_taps(x: Array, kernel: Pair, size: Pair, stride: Pair) -> Iterator[Array]:
+def view_taps(x: Array, kernel: Pair, size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Iterator[Array]:
     """For each kernel tap (m, n), row by row: the pixel of x (N,H,W,C) under it in every window, (N,H',W',C).
 
     The slices are views: adding to one adds to the pixels.  Within one tap no pixel occurs twice.
     """
-    (kh, kw), (h, w), (sh, sw) = kernel, size, stride
-    for m in range(kh):
-        for n in range(kw):
+    (kh, kw), (h, w), (sh, sw), (dh, dw) = kernel, size, stride, dilation
+    for m in range(0, dh * kh, dh):
+        for n in range(0, dw * kw, dw):
             yield x[:, m : m + sh * h : sh, n : n + sw * w : sw, :]
 
 
-def add_windows(windows: Array, shape: Shape, stride: Pair) -> Array:
+def add_windows(windows: Array, shape: Shape, stride: Pair, dilation: Pair = (1, 1)) -> Array:
     """Add windows (N,H',W',KH,KW,C) into zeros of ``shape`` (N,H,W,C), each where it was read.
 
     One strided slice per kernel tap: a pixel in several windows gets the sum of their values.
     """
     _, h, w, kh, kw, _ = windows.shape
     x = array_module(windows).zeros(shape, dtype=windows.dtype)
-    for tap, pixels in enumerate(view_taps(x, (kh, kw), (h, w), stride)):
+    for tap, pixels in enumerate(view_taps(x, (kh, kw), (h, w), stride, dilation)):
         pixels += windows[:, :, :, tap // kw, tap % kw, :]
     return x

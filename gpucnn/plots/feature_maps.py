@@ -244,20 +244,6 @@ class Column:
     images: Array
 
 
-def visible(images: Array, low: float | None = None, high: float | None = None) -> Array:
-    """Any images (N,H,W,C) as uint8 (N,H,W,1 or 3): of other channels the first three, or the first of two.
-
-    Floats from ``low`` to ``high``, by default those that there are, become 0 to 255.
-    """
-    channels = images.shape[3]
-    images = images[..., : 3 if channels >= 3 else 1]
-    if images.dtype != np.uint8:
-        low, high = (images.min() if low is None else low), (images.max() if high is None else high)
-        scaled = (images - low) / max(high - low, 1e-30)
-        images = np.rint(255.0 * np.clip(scaled, 0.0, 1.0)).astype(np.uint8)
-    return images
-
-
 def save_columns(path: Path, title: str, note: str, names: Sequence[str], columns: Sequence[Column]) -> None:
     """A contact sheet: one image per row, with its name, and one version of it per column."""
     height, width = columns[0].images.shape[1:3]
@@ -312,11 +298,10 @@ class Sheet:
     def __init__(self, width: float, height: float, minimum: int = 0) -> None:
         prepare_matplotlib()
         try:
-            import PIL  # noqa: F401  (matplotlib writes PNG through Pillow)
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'") from None
+            raise UsageError(f"pictures need matplotlib ({error}): pip install 'gpucnn[viz]'") from None
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)

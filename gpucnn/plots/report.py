@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn.data import Dataset
+from gpucnn.data.image_files import visible
 from gpucnn.inference.attribution import attribute
 from gpucnn.inference.predict import normalise
 from gpucnn.layers import Layer
-from gpucnn.plots.feature_maps import INK, PALE, RED, Sheet, signed, visible
+from gpucnn.plots.feature_maps import INK, PALE, RED, Sheet, signed
 from gpucnn.plots.index import write_index
 from gpucnn.types import Array
 

@@ -1,28 +1,37 @@
 """From settings to objects: the one place that knows which config value makes what."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from math import ceil
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gpucnn import models
 from gpucnn.backend import Backend
 from gpucnn.data import Dataset, split_validation
 from gpucnn.data.dataset import TEST_FRACTION
+from gpucnn.data.image_files import fit
 from gpucnn.data.loader import check as check_loader
+from gpucnn.data.reading import Parts
 from gpucnn.data.registry import is_path
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
+from gpucnn.models import ORIGINS
 from gpucnn.models.memory import check_memory
+from gpucnn.models.spec import CUSTOM
 from gpucnn.optim import OPTIMIZERS, Optimizer
 from gpucnn.optim.averages import EMA, Average, Lookahead
+from gpucnn.optim.optimizer import GroupRule
 from gpucnn.optim.schedules import SCHEDULES, Schedule, warmup
-from gpucnn.runs.config import Config
+from gpucnn.runs.config import Config, ModelConfig
+from gpucnn.runs.plugins import needed
 from gpucnn.settings import LONGEST_LIST
 from gpucnn.training.precision import FLOAT32, POLICIES
 from gpucnn.training.trainer import Trainer, TrainerOptions
+from gpucnn.types import Shape
 
 T = TypeVar("T")
 
@@ -44,12 +53,39 @@ def split(
     return (train, chosen) if chosen else split_validation(train, TEST_FRACTION, 0)
 
 
+def fit_parts(config: Config, parts: Parts) -> Parts:
+    """The parts of a data set with images as ``data.size`` and ``data.channels`` want them."""
+    train, *others = parts
+    return Parts(fit_images(config, train), *(part and fit_images(config, part) for part in others))
+
+
+def fit_images(config: Config, dataset: Dataset) -> Dataset:
+    """The images of a set as ``data.size``, ``fit`` and ``channels`` want them.
+
+    Raises:
+        DataError: they are no pictures: floats, or of another number of channels than 1 or 3.
+    """
+    height, width, channels = dataset.image_shape
+    shape = (*(config.data.size or (height, width)), config.data.channels or channels)
+    if shape == dataset.image_shape:
+        return dataset
+    if dataset.images.dtype != np.uint8 or channels not in (1, 3):
+        raise DataError(f"{dataset.name} has {dataset.images.dtype} images {dataset.image_shape}: no picture to resize")
+    from PIL import Image
+
+    plain = (Image.fromarray(image[..., 0] if channels == 1 else image) for image in dataset.images)
+    return replace(dataset, images=np.stack([fit(image, shape, config.data.fit)[0] for image in plain]))
+
+
 def resolve(config: Config, train: Dataset) -> Config:
     """Fill in what the training set determines: statistics, class names, image shape, number of classes."""
-    pixels = str(train.images.dtype)
-    data = replace(config.data, mean=train.mean, std=train.std, classes=held_names(train.classes), pixels=pixels)
+    d, t, pixels = config.data, config.train, str(train.images.dtype)
+    kept = t.init_digest and t.init_statistics == "file" and len(d.mean) == len(d.std) == train.image_shape[2]
+    mean, std = (d.mean, d.std) if kept else (train.mean, train.std)
+    data = replace(d, mean=mean, std=std, classes=held_names(train.classes), pixels=pixels)
     model = replace(config.model, input_shape=train.image_shape, num_classes=train.num_classes)
-    return replace(config, data=data, model=model)
+    config = replace(config, data=data, model=model)
+    return replace(config, model=replace(model, plugins=needed(build_model(config), model.name) if ORIGINS else ()))
 
 
 def held_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -85,9 +121,9 @@ def check_data(config: Config, dataset: Dataset) -> None:
         )
 
 
-def check_files(config: Config) -> None:
-    """Raises UsageError where image files, which are bytes, are no input of the model."""
-    if config.data.pixels != "uint8":
+def check_files(pixels: str) -> None:
+    """Raises UsageError where image files, which are bytes, are no input of a model that learned from such images."""
+    if pixels != "uint8":
         raise UsageError(
             "the model was trained on float images, on a scale that image files do not have: give it arrays, by "
             "gpucnn.inference.predict.normalise, or train it on bytes, by Dataset.from_arrays(..., scale=255)"
@@ -107,12 +143,10 @@ NEEDS = {
     "data.augmentation.elastic_sigma": ("elastic",),
     "data.augmentation.mixup_prob": ("mixup", "cutmix"),
     "train.lookahead_decay": ("lookahead",),
+    "train.init_statistics": ("init",),
 }
 """Setting -> others in its table; without any of them it changes nothing."""
 
-
-OWN = ("data.size", "data.fit", "data.channels", "data.skip_broken")
-"""Settings that say how people's own images are read."""
 
 KINDS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 """Table -> what its name chooses."""
@@ -122,8 +156,10 @@ def without_effect(config: Config, name: str) -> str:
     """Why a setting of this dotted name changes nothing in this config; "" where it does, as far as is known."""
     table, _, key = name.rpartition(".")
     values = config.flat()
-    if name in OWN and not is_path(config.data.dataset):
-        return f"{config.data.dataset} has images of one kind: leave it out, or name a folder with --dataset"
+    if name == "data.fit" and not (config.data.size or is_path(config.data.dataset)):
+        return "add data.size"
+    if name == "data.skip_broken" and not is_path(config.data.dataset):
+        return f"{config.data.dataset} has no image files: leave it out, or name a folder with --dataset"
     if (needs := NEEDS.get(name)) and not any(values[f"{table}.{other}"] for other in needs):
         return f"add {' or '.join(f'{table}.{other}' for other in needs)}"
     kinds = KINDS.get(table, {})
@@ -136,8 +172,42 @@ def without_effect(config: Config, name: str) -> str:
 
 
 def build_model(config: Config) -> Layer:
-    """The model of a resolved config, not initialised yet."""
-    return models.build(config.model.name, config.model.input_shape, config.model.num_classes, **config.model.options)
+    """The model of a resolved config, not initialised yet, with its parameters in the groups that they train in."""
+    t, model = config.train, net(config)
+    model.freeze_matching(t.freeze)
+    if t.head_lr or config.optimizer.groups.keys() & HEAD:
+        parameters = model.parameters()
+        for name in head_names(list(parameters), t.drawn):
+            parameters[name].group = HEADS.get(parameters[name].group, parameters[name].group)
+    return model
+
+
+def net(config: Config) -> Layer:
+    """The model by name, or of the layers that the config lists."""
+    m = config.model
+    if m.name != CUSTOM:
+        return models.build(m.name, m.input_shape, m.num_classes, **m.options)
+    if m.options or not m.layers:
+        missing = "has no options: write them into its layers" if m.layers else "has no layers: add [[model.layers]]"
+        raise UsageError(f"a net with model.name = {CUSTOM!r} {missing}")
+    return models.from_spec(m.layers, m.input_shape, m.num_classes)
+
+
+HEADS = {"filter": "head", "weight": "head", "bias": "head_bias", "norm": "head_bias"}
+HEAD = {"head": "weight", "head_bias": "bias"}
+"""A group of the head -> the one whose rule it follows where it has none."""
+
+
+def head_names(names: Sequence[str], drawn: Collection[str]) -> list[str]:
+    """The parameters that ``train.head_lr`` is for: those that no file gave, or those of the last layer."""
+    last = names[-1].rpartition(".")[0]
+    return [name for name in names if (name in drawn if drawn else name.rpartition(".")[0] == last)]
+
+
+def described(model: Layer, input_shape: Shape, num_classes: int) -> ModelConfig:
+    """The settings from which ``build_model`` makes an equal net; raises UsageError as ``models.to_spec``."""
+    layers, plugins = tuple(models.to_spec(model)), needed(model)
+    return ModelConfig(name=CUSTOM, layers=layers, plugins=plugins, input_shape=input_shape, num_classes=num_classes)
 
 
 def steps_in_epoch(config: Config, train: Dataset) -> int:
@@ -151,7 +221,13 @@ def build_optimizer(config: Config, steps_per_epoch: int) -> Optimizer:
     o = config.optimizer
     if o.decoupled and o.name not in ("sgd", "muon"):
         raise UsageError(f"optimizer.decoupled is for sgd and muon, not {o.name}: adamw decouples its decay itself")
-    rules = {group: rule.in_steps(steps_per_epoch) for group, rule in o.groups.items()}
+    groups = dict(o.groups)
+    if rate := config.train.head_lr:
+        if not o.lr:
+            raise UsageError("train.head_lr without a learning rate: --freeze is for what is not trained")
+        own = {group: groups.get(group) or groups.get(like) or GroupRule() for group, like in HEAD.items()}
+        groups |= {group: replace(rule, lr=rule.lr * rate / o.lr) for group, rule in own.items()}
+    rules = {group: rule.in_steps(steps_per_epoch) for group, rule in groups.items()}
     return made(OPTIMIZERS[o.name], {**vars(o), "groups": rules, "steps": o.newton_schulz_steps})
 
 
@@ -197,7 +273,7 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
     if backend.synchronous:  # a GPU has a memory of its own, and says itself when it is full
         check_memory(model, config.model.input_shape, min(t.batch_size, len(train)))
     steps_per_epoch = steps_in_epoch(config, train)
-    return Trainer(
+    trainer = Trainer(
         model,
         build_optimizer(config, steps_per_epoch),
         backend=backend,
@@ -211,3 +287,6 @@ def build_trainer(config: Config, train: Dataset, backend: Backend) -> Trainer:
             TrainerOptions, {**vars(t), **vars(d), **vars(config.run), "loss_options": {"smoothing": t.smoothing}}
         ),
     )
+    if t.init_digest:
+        trainer.kept |= model.parameters().keys() - set(t.drawn)
+    return trainer

@@ -5,14 +5,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gpucnn.checkpoint import Checkpoint
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import CHECKPOINTS, Position, find_latest, position_of, survey
 from gpucnn.runs.log import JSONL
 from gpucnn.runs.state import load_run
 
-FREE = {"train.epochs", "train.max_steps", "train.patience", "train.tta"}
-"""Settings that may change when a run goes on: how long it trains, and the last evaluation."""
+FREE = {"train.epochs", "train.max_steps", "train.patience", "train.tta", "model.plugins"}
+"""Settings that may change when a run goes on: how long it trains, the last evaluation, and files that were edited."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def refuse_changes(resumed: Resumed, config: Config, digest: str, test_digest: s
     for name in before | now:
         if before.get(name) != now.get(name) and name not in free and not name.startswith("run."):
             raise UsageError(
-                f"{resumed.path} was trained with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
+                f"{resumed.path} was trained with {name} = {shown(before.get(name))}, not {shown(now.get(name))}: "
                 "keep the setting, or add --force to go on regardless"
             )
     parts = [("trained", checkpoint.dataset_digest, digest)]

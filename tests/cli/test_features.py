@@ -222,11 +222,10 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys) -> Non
     assert "--out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("module", "remedy"), [("matplotlib.figure", "'gpucnn[viz]'"), ("PIL", "pillow")])
-def test_without_the_extra_the_error_names_it(monkeypatch, tmp_path: Path, capsys, module, remedy) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+def test_without_the_extra_the_error_names_it(monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["features", "--out", str(tmp_path)]) == 2
-    assert f"pip install {remedy}" in capsys.readouterr().err
+    assert "pip install 'gpucnn[viz]'" in capsys.readouterr().err
 
 
 def test_the_script_works_from_anywhere(tmp_path: Path) -> None:

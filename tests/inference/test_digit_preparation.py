@@ -15,7 +15,7 @@ from gpucnn.inference.digit_preparation import otsu, prepare_digit, stroke_width
 from gpucnn.inference.predict import normalise
 from gpucnn.runs.state import load_trained
 
-LENET = Path(__file__).parents[2] / "pretrained" / "mnist_lenet.h5"
+LENET = Path(__file__).parents[2] / "gpucnn" / "pretrained" / "mnist_lenet.h5"
 
 
 def read(images: list[np.ndarray]) -> np.ndarray:

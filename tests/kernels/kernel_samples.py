@@ -7,8 +7,8 @@ import numpy as np
 
 from gpucnn import losses, metrics, optim
 from gpucnn.data.augment import crop_flip, warp
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
-from gpucnn.layers.windows import as_padding, as_pair, output_size
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
+from gpucnn.layers.windows import as_padding, as_pair, extent, output_size
 from gpucnn.optim import averages
 
 Op = Callable[..., Any]
@@ -67,6 +67,22 @@ CONVOLUTIONS: list[Case] = [
     ((1, 6, 7, 3), 5, (2, 4), (3, 1), ASYMMETRIC),
     ((1, 6, 7, 18), 35, (2, 4), (3, 1), ASYMMETRIC),
 ]
+# x, filters, kernel, stride, padding, dilation, groups
+GROUPED: list[tuple[Any, ...]] = [
+    ((2, 7, 6, 16), 16, 3, 1, 1, 1, 16),  # depthwise: whole vectors, and none, and one filled up
+    ((1, 5, 9, 5), 5, 3, 1, ASYMMETRIC, 1, 5),
+    ((2, 8, 7, 24), 24, 3, 2, 1, 1, 24),
+    ((1, 2, 3, 33), 33, 3, 1, 1, 1, 33),
+    ((1, 11, 4, 6), 6, (5, 2), (1, 3), (4, 0), (2, 1), 6),
+    ((2, 9, 8, 17), 17, 5, 2, "same", 1, 17),
+    ((2, 6, 7, 3), 6, 3, 1, 1, 2, 3),  # two filters a channel
+    ((1, 7, 7, 1), 3, 2, 3, 0, 4, 1),  # dilation alone
+    ((2, 9, 8, 20), 33, 3, 1, "same", (2, 3), 1),
+    ((1, 8, 8, 16), 7, (1, 3), 1, ASYMMETRIC, (1, 2), 1),
+    ((2, 8, 8, 32), 48, 3, 1, 1, 1, 2),  # groups, by tiles and directly
+    ((2, 6, 5, 12), 8, 3, 2, 1, 1, 4),
+    ((1, 9, 9, 10), 6, 2, 1, ASYMMETRIC, 2, 2),
+]
 MANY_PIXELS: list[Case] = [
     ((8, 16, 16, 16), 32, 3, 1, 1),
     ((8, 16, 16, 1), 6, 5, 1, 2),
@@ -104,6 +120,9 @@ IMAGES = [
     ((3, 6, 33, 3), 3, 4),
 ]
 MANY_IMAGES = [((40, 32, 32, 3), 50, 4), ((40, 28, 28, 1), 60, 2)]
+# (N, ..., C), groups: layer norm's rows, instance norm, one value a group but one, whole images
+GROUPS = [((5, 7), 1), ((3, 4, 5, 6), 3), ((2, 3, 3, 4), 4), ((130, 33), 1), ((1, 9, 8, 16), 1), ((2, 25, 22, 4), 2)]
+MANY_GROUPS = [((3000, 10), 1), ((9, 16, 16, 32), 8)]
 PRODUCTS = [(1, 1, 1), (5, 7, 3), (16, 400, 120), (128, 256, 100), (130, 127, 129)]  # N, C, F
 SIZES = [1, 15, 16, 33, 1000]
 MANY = 50_001
@@ -133,6 +152,34 @@ def _convolutions(cases: list[Case]) -> Iterator[Sample]:
         yield Sample(conv2d.conv2d, f"no bias,{label}", no_bias)
         yield Sample(conv2d.conv2d_input_grad, label, back)
         yield Sample(conv2d.conv2d_weight_grad, label, weights)
+
+
+def grouped(case: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Shapes of x, w and y, and what the ops take behind the arrays: stride, padding, dilation, groups."""
+    x_shape, f, kernel_size, step, border, apart, groups = case
+    kernel, stride = as_pair(kernel_size, "kernel", 1), as_pair(step, "stride", 1)
+    dilation = as_pair(apart, "dilation", 1)
+    reach = extent(kernel, dilation)
+    padding = as_padding(border, reach, (1, 1) if border == "same" else stride)
+    y_shape = (x_shape[0], *output_size(x_shape, reach, stride, padding), f)
+    return x_shape, (f, *kernel, x_shape[3] // groups), y_shape, (stride, padding, dilation, groups)
+
+
+def _grouped(cases: list[tuple[Any, ...]]) -> Iterator[Sample]:
+    for case in cases:
+        x, w, y, how = grouped(case)
+        label = f"{'x'.join(map(str, x))},{','.join(map(str, case[1:]))}"
+
+        def forward(s, x=x, w=w, how=how):
+            return s(*x), s(*w), s(w[0]), *how
+
+        yield Sample(conv2d.grouped_conv2d, label, forward)
+        make = lambda s, x=x, w=w, how=how: (s(*x), s(*w), None, *how)  # noqa: E731
+        yield Sample(conv2d.grouped_conv2d, f"no bias,{label}", make)
+        make = lambda s, x=x, w=w, y=y, how=how: (s(*y), s(*w), x, *how)  # noqa: E731
+        yield Sample(conv2d.grouped_conv2d_input_grad, label, make)
+        make = lambda s, x=x, w=w, y=y, how=how: (s(*y), s(*x), w, *how)  # noqa: E731
+        yield Sample(conv2d.grouped_conv2d_weight_grad, label, make)
 
 
 def convolution_arrays(case: Case, dtype: str = "float32") -> tuple[Any, ...]:
@@ -233,7 +280,35 @@ def _rows(shapes: list[tuple[int, ...]]) -> Iterator[Sample]:
             yield Sample(op, label, evaluate)
         yield Sample(batchnorm.batchnorm_grad, label, back)
         yield Sample(batchnorm.batchnorm_relu_grad, label, back_relu)
+
+        def beyond(s, make, place):  # far enough for ReLU6 to end some
+            args = list(make(s))
+            args[place] = 6 * args[place]
+            return tuple(args)
+
+        for op, make, place in (
+            (fusion.batchnorm_relu6, train, 1),
+            (fusion.batchnorm_relu6_eval, evaluate, 1),
+            (fusion.batchnorm_relu6_grad, back_relu, 2),
+        ):
+            yield Sample(op, label, lambda s, make=make, place=place, beyond=beyond: beyond(s, make, place))
         yield Sample(conv2d.bias_grad, label, lambda s, a=shape: (s(*a),))
+
+
+def _groups(cases: list[tuple[tuple[int, ...], int]]) -> Iterator[Sample]:
+    """Group norm, and layer norm: one group of a row."""
+    for shape, groups in cases:
+        label, c = f"{'x'.join(map(str, shape))},{groups}", shape[-1]
+
+        def forward(s, a=shape, c=c, groups=groups):
+            return s(*a, mean=3.0), s(c), s(c), groups, 1e-5
+
+        def back(s, a=shape, c=c, groups=groups):
+            statistics = s(a[0], groups).astype(np.float64), np.abs(s(a[0], groups)).astype(np.float64) + 0.5
+            return s(*a), s(*a), s(c), *statistics, groups, 1e-5
+
+        yield Sample(groupnorm.groupnorm, label, forward)
+        yield Sample(groupnorm.groupnorm_grad, label, back)
 
 
 def _elements(sizes: list[int]) -> Iterator[Sample]:
@@ -242,8 +317,12 @@ def _elements(sizes: list[int]) -> Iterator[Sample]:
         label = str(n)
         yield Sample(activations.relu, label, lambda s, n=n: (s(n),))
         yield Sample(activations.relu_grad, label, lambda s, n=n: (s(n), np.round(s(n))))
+        yield Sample(activations.relu6, label, lambda s, n=n: (np.round(4 * s(n)),))
+        yield Sample(activations.relu6_grad, label, lambda s, n=n: (s(n), np.round(4 * s(n))))
         yield Sample(activations.leaky_relu, label, lambda s, n=n: (s(n), 0.1))
         yield Sample(activations.leaky_relu_grad, label, lambda s, n=n: (s(n), np.round(s(n)), 0.1))
+        yield Sample(activations.hardswish, label, lambda s, n=n: (3 * s(n),))
+        yield Sample(activations.hardswish_grad, label, lambda s, n=n: (s(n), np.round(3 * s(n))))
         yield Sample(gelu.gelu, label, lambda s, n=n: (3 * s(n),))
         yield Sample(gelu.gelu_grad, label, lambda s, n=n: (s(n), 3 * s(n)))
         yield Sample(containers.add, label, lambda s, n=n: (s(n), s(n)))
@@ -326,8 +405,10 @@ def _warped(cases: list[tuple[tuple[int, ...], int]]) -> Iterator[Sample]:
 
 SMALL = [
     *_convolutions(CONVOLUTIONS),
+    *_grouped(GROUPED),
     *_poolings(POOLINGS),
     *_rows(ROWS),
+    *_groups(GROUPS),
     *_elements(SIZES),
     *_products(PRODUCTS),
     *_images(IMAGES),
@@ -335,8 +416,10 @@ SMALL = [
 ]
 BIG = [
     *_convolutions(MANY_PIXELS),
+    *_grouped([((8, 16, 17, 48), 48, 3, 1, 1, 1, 48), ((8, 17, 15, 20), 20, 3, 2, 1, 1, 20)]),
     *_poolings(MANY_WINDOWS),
     *_rows(MANY_ROWS),
+    *_groups(MANY_GROUPS),
     *_elements([MANY]),
     *_products([(200, 300, 100)]),
     *_images(MANY_IMAGES),

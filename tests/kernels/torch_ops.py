@@ -8,7 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from gpucnn import losses, optim
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling, softmax
+from gpucnn.layers import (
+    activations,
+    batchnorm,
+    containers,
+    conv2d,
+    dropout,
+    fusion,
+    gelu,
+    groupnorm,
+    linear,
+    pooling,
+    softmax,
+)
 from gpucnn.layers.scale import scaled
 from gpucnn.optim import averages, loss_scale
 
@@ -33,6 +45,10 @@ def convolved(x: Any, w: Any, b: Any, stride: Any, padding: Any) -> torch.Tensor
     return last(F.conv2d(bordered(x, padding), first(w), b, stride))
 
 
+def grouped(x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> torch.Tensor:
+    return last(F.conv2d(bordered(x, padding), first(w), b, stride, 0, dilation, groups))
+
+
 def max_pooled(x: Any, kernel: Any, stride: Any, padding: Any) -> torch.Tensor:
     return last(F.max_pool2d(bordered(x, padding, -float("inf")), kernel, stride))
 
@@ -48,6 +64,15 @@ def normalised(x: Any, scale: Any, shift: Any, eps: float) -> torch.Tensor:
 def with_moments(y: Any, x: Any) -> Any:
     rows = x.reshape(-1, x.shape[-1])
     return y, rows.mean(0), rows.var(0, correction=0)
+
+
+def group_normalised(x: Any, scale: Any, shift: Any, groups: int, eps: float) -> torch.Tensor:
+    return last(F.group_norm(first(x), groups, scale, shift, eps))
+
+
+def with_group_moments(y: Any, x: Any, groups: int) -> Any:
+    values = groupnorm.in_groups(x, groups)
+    return y, values.mean((1, 3)), values.var((1, 3), correction=0)
 
 
 def evaluated(x: Any, scale: Any, shift: Any, mean: Any, var: Any, eps: float) -> torch.Tensor:
@@ -128,6 +153,13 @@ TORCH: dict[Op, Op] = {
     conv2d.conv2d_weight_grad: lambda dy, x, shape, *how: back(
         lambda w: convolved(x, w, None, *how), dy, images(shape)
     ),
+    conv2d.grouped_conv2d: grouped,
+    conv2d.grouped_conv2d_input_grad: lambda dy, w, shape, *how: back(
+        lambda x: grouped(x, w, None, *how), dy, images(shape)
+    ),
+    conv2d.grouped_conv2d_weight_grad: lambda dy, x, shape, *how: back(
+        lambda w: grouped(x, w, None, *how), dy, images(shape)
+    ),
     conv2d.bias_grad: lambda dy: dy.reshape(-1, dy.shape[-1]).sum(0),
     linear.linear: F.linear,
     linear.linear_input_grad: lambda dy, w: dy @ w,
@@ -142,9 +174,22 @@ TORCH: dict[Op, Op] = {
     batchnorm.batchnorm_relu_grad: lambda dy, x, scale, shift, mean, var, eps: normalised_back(
         dy, x, scale, shift, eps, F.relu
     ),
+    fusion.batchnorm_relu6: lambda x, *rest: with_moments(F.relu6(normalised(x, *rest)), x),
+    fusion.batchnorm_relu6_eval: lambda *args: F.relu6(evaluated(*args)),
+    fusion.batchnorm_relu6_grad: lambda dy, x, scale, shift, mean, var, eps: normalised_back(
+        dy, x, scale, shift, eps, F.relu6
+    ),
     batchnorm.move_running: moved,
+    groupnorm.groupnorm: lambda x, scale, shift, groups, eps: with_group_moments(
+        group_normalised(x, scale, shift, groups, eps), x, groups
+    ),
+    groupnorm.groupnorm_grad: lambda dy, x, scale, mean, var, groups, eps: back(
+        lambda x, scale, shift: group_normalised(x, scale, shift, groups, eps), dy, x, scale, torch.zeros_like(scale)
+    ),
     activations.relu: F.relu,
     activations.relu_grad: lambda dy, x: back(F.relu, dy, x),
+    activations.relu6: F.relu6,
+    activations.relu6_grad: lambda dy, x: back(F.relu6, dy, x),
     activations.leaky_relu: F.leaky_relu,
     activations.leaky_relu_grad: lambda dy, x, slope: back(lambda x: F.leaky_relu(x, slope), dy, x),
     activations.tanh: torch.tanh,
@@ -153,6 +198,12 @@ TORCH: dict[Op, Op] = {
     activations.sigmoid_grad: lambda dy, y: dy * (1 - y) * y,
     activations.silu: F.silu,
     activations.silu_grad: lambda dy, x: back(F.silu, dy, x),
+    activations.elu: F.elu,
+    activations.elu_grad: lambda dy, x, alpha: back(lambda x: F.elu(x, alpha), dy, x),
+    activations.hardsigmoid: F.hardsigmoid,
+    activations.hardsigmoid_grad: lambda dy, x: back(F.hardsigmoid, dy, x),
+    activations.hardswish: F.hardswish,
+    activations.hardswish_grad: lambda dy, x: back(F.hardswish, dy, x),
     gelu.gelu: F.gelu,
     gelu.gelu_grad: lambda dy, x: back(F.gelu, dy, x),
     gelu.gelu_tanh: tanh_gelu,

@@ -1,4 +1,4 @@
-"""Batch norm, with and without ReLU: two passes over the image forward, two back.
+"""Batch norm, with ReLU or ReLU6 behind it or without: two passes over the image forward, two back.
 
 Forward:   sums of x and x^2 per channel, then y = a (x - mean) + shift with inv = 1 / sqrt(var + eps), a = scale inv.
 Backward:  sums of dz and dz xhat with xhat = inv (x - mean), then dx = a (dz - mean(dz) - (x - mean) pull) with
@@ -22,11 +22,13 @@ from gpucnn.kernels.arguments import per_channel, same_shape, statistics
 from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
-from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, load, positive, put
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, at_least, fill, load, no_larger, positive, put
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel, partial
 from gpucnn.types import Array
 
 ROWS = 64  # summed in the origin's dtype before they go into a float64 total
+PLAIN, RELU, RELU6 = 0, 1, 2  # what comes behind
+SIX = np.float32(6)
 FAR = 16.0  # the second pass follows where squares around the origin are so many times those around the mean
 
 
@@ -72,14 +74,15 @@ def _moments(first, last, x, origin, total, squares):
 
 @jit
 def _apply(first, last, x, mean, a, shift, relu, past, y):
-    """y = a (x - mean) + shift over shards of rows, cut at 0 where relu, written past the caches where ``past``."""
+    """y = a (x - mean) + shift over shards of rows, cut as ``relu`` says, written past the caches where ``past``."""
     m, c = x.shape
     start, stop = m * first // SHARDS, m * last // SHARDS
     if c % LANES:
         for row in range(start, stop):
             for k in range(c):
                 z = a[k] * (x[row, k] - mean[k]) + shift[k]
-                y[row, k] = np.float32(0) if relu and z < 0 else z
+                z = np.float32(0) if relu and z < 0 else z
+                y[row, k] = SIX if relu == RELU6 and z > SIX else z
         return
     source, target = x.ctypes.data, y.ctypes.data
     mean_at, a_at, shift_at = mean.ctypes.data, a.ctypes.data, shift.ctypes.data
@@ -88,6 +91,8 @@ def _apply(first, last, x, mean, a, shift, relu, past, y):
             z = load(a_at, k) * (load(source, at + k) - load(mean_at, k)) + load(shift_at, k)
             if relu:
                 z = positive(z)
+            if relu == RELU6:
+                z = no_larger(z, fill(SIX))
             put(target, at + k, z, past)
 
 
@@ -104,7 +109,14 @@ def _grad_sums(first, last, dy, x, mean, inv, a, shift, rest, relu, total, produ
             some[:] = 0
             more[:] = 0
             for row in range(block, min(block + ROWS, stop)):
-                if relu:
+                if relu == RELU6:
+                    for k in range(c):
+                        apart = x[row, k] - mean[k]
+                        z = a[k] * apart + shift[k]
+                        d = dy[row, k] if (z > 0) & (z < SIX) else np.float32(0)
+                        some[k] += d
+                        more[k] += d * (apart * inv[k] + rest[k])
+                elif relu:
                     for k in range(c):
                         apart = x[row, k] - mean[k]
                         d = dy[row, k] if a[k] * apart + shift[k] > 0 else np.float32(0)
@@ -129,7 +141,8 @@ def _grad_apply(first, last, dy, x, mean, a, shift, relu, mean_dz, pull, past, d
         for row in range(start, stop):
             for k in range(c):
                 apart = x[row, k] - mean[k]
-                dz = dy[row, k] if not relu or a[k] * apart + shift[k] > 0 else np.float32(0)
+                z = a[k] * apart + shift[k]
+                dz = dy[row, k] if not relu or (z > 0 and (relu == RELU or z < SIX)) else np.float32(0)
                 dx[row, k] = a[k] * (dz - (pull[k] * apart + mean_dz[k]))
         return
     source, grad, target = x.ctypes.data, dy.ctypes.data, dx.ctypes.data
@@ -139,7 +152,10 @@ def _grad_apply(first, last, dy, x, mean, a, shift, relu, mean_dz, pull, past, d
         for k in range(0, c, LANES):
             apart, d, slope = load(source, at + k) - load(mean_at, k), load(grad, at + k), load(a_at, k)
             if relu:
-                d = above_zero(slope * apart + load(shift_at, k), d)
+                z = slope * apart + load(shift_at, k)
+                d = above_zero(z, d)
+                if relu == RELU6:
+                    d = at_least(z, fill(SIX), fill(np.float32(0)), d)
             put(target, at + k, slope * (d - (load(pull_at, k) * apart + load(mean_dz_at, k))), past)
 
 
@@ -235,13 +251,13 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean, var
 
 
-def _train(x: Array, scale: Array, shift: Array, eps: float, relu: bool) -> tuple[Array, Array, Array]:
+def _train(x: Array, scale: Array, shift: Array, eps: float, relu: int) -> tuple[Array, Array, Array]:
     x = np.ascontiguousarray(x)
     mean, var = moments(x)
     return _evaluate(x, scale, shift, mean, var, eps, relu), mean, var
 
 
-def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool) -> Array:
+def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: int) -> Array:
     x = np.ascontiguousarray(x)
     y = empty(x.shape)
     c = x.shape[-1]
@@ -251,7 +267,7 @@ def _evaluate(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps
 
 
 def _grad(
-    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: bool
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float, relu: int
 ) -> tuple[Array, Array, Array]:
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     c = x.shape[-1]
@@ -282,33 +298,50 @@ def accepts_grad(dy: Array, x: Array, *rest: Any) -> bool:
 
 def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
     """x (..., C) -> y, mean, variance."""
-    return _train(x, scale, shift, eps, relu=False)
+    return _train(x, scale, shift, eps, relu=PLAIN)
 
 
 def batchnorm_relu(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
     """The same and ReLU, in the same two passes."""
-    return _train(x, scale, shift, eps, relu=True)
+    return _train(x, scale, shift, eps, relu=RELU)
 
 
 def batchnorm_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """x (..., C) -> y with given statistics."""
-    return _evaluate(x, scale, shift, mean, var, eps, relu=False)
+    return _evaluate(x, scale, shift, mean, var, eps, relu=PLAIN)
 
 
 def batchnorm_relu_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """The same and ReLU."""
-    return _evaluate(x, scale, shift, mean, var, eps, relu=True)
+    return _evaluate(x, scale, shift, mean, var, eps, relu=RELU)
 
 
 def batchnorm_grad(
     dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """dy, x (..., C) -> dx, dscale, dshift."""
-    return _grad(dy, x, scale, np.zeros_like(scale), mean, var, eps, relu=False)
+    return _grad(dy, x, scale, np.zeros_like(scale), mean, var, eps, relu=PLAIN)
 
 
 def batchnorm_relu_grad(
     dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """The same through ReLU, whose mask is made again from x."""
-    return _grad(dy, x, scale, shift, mean, var, eps, relu=True)
+    return _grad(dy, x, scale, shift, mean, var, eps, relu=RELU)
+
+
+def batchnorm_relu6(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """The same and ReLU6, in the same two passes."""
+    return _train(x, scale, shift, eps, relu=RELU6)
+
+
+def batchnorm_relu6_eval(x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
+    """The same and ReLU6."""
+    return _evaluate(x, scale, shift, mean, var, eps, relu=RELU6)
+
+
+def batchnorm_relu6_grad(
+    dy: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The same through ReLU6."""
+    return _grad(dy, x, scale, shift, mean, var, eps, relu=RELU6)

@@ -10,7 +10,7 @@ from gpucnn.kernels.arguments import same_shape
 from gpucnn.kernels.cpu.arguments import float32_arrays, float32_where
 from gpucnn.kernels.cpu.engine.allocator import empty, streams
 from gpucnn.kernels.cpu.engine.compile import jit
-from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, by_sign, fill, load, positive, put
+from gpucnn.kernels.cpu.engine.simd import LANES, above_zero, at_least, by_sign, fill, load, no_larger, positive, put
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel
 from gpucnn.types import Array
 
@@ -45,6 +45,51 @@ def _relu_grad(first, last, dy, x, leaky, slope, past, dx):
     for i in range(stop - (stop - start) % LANES, stop):
         below = slope * dy[i] if leaky else np.float32(0)
         dx[i] = dy[i] if x[i] > 0 else below
+
+
+@jit
+def _hardswish(first, last, x, y):
+    start, stop = _bounds(x.size, first, last)
+    sixth = np.float32(1 / 6)
+    for i in range(start, stop):
+        v = x[i]
+        t = v + np.float32(3)
+        t = np.float32(0) if t < 0 else t
+        t = np.float32(6) if t > 6 else t
+        y[i] = v * (t * sixth)
+
+
+@jit
+def _hardswish_grad(first, last, dy, x, dx):
+    start, stop = _bounds(x.size, first, last)
+    third, half = np.float32(1 / 3), np.float32(0.5)
+    for i in range(start, stop):
+        d, v = dy[i], x[i]
+        inside = d * (v * third + half)
+        dx[i] = d if v >= 3 else np.float32(0) if v <= -3 else inside
+
+
+@jit
+def _relu6(first, last, x, past, y):
+    start, stop = _bounds(x.size, first, last)
+    source, target, six = x.ctypes.data, y.ctypes.data, fill(np.float32(6))
+    for i in range(start, stop - LANES + 1, LANES):
+        put(target, i, no_larger(positive(load(source, i)), six), past)
+    for i in range(stop - (stop - start) % LANES, stop):
+        v = np.float32(0) if x[i] < 0 else x[i]
+        y[i] = np.float32(6) if v > 6 else v
+
+
+@jit
+def _relu6_grad(first, last, dy, x, past, dx):
+    start, stop = _bounds(x.size, first, last)
+    source, grad, target = x.ctypes.data, dy.ctypes.data, dx.ctypes.data
+    six, none = fill(np.float32(6)), fill(np.float32(0))
+    for i in range(start, stop - LANES + 1, LANES):
+        v = load(source, i)
+        put(target, i, at_least(v, six, none, above_zero(v, load(grad, i))), past)
+    for i in range(stop - (stop - start) % LANES, stop):
+        dx[i] = dy[i] if (x[i] > 0) & (x[i] < 6) else np.float32(0)
 
 
 @jit
@@ -89,6 +134,20 @@ def relu_grad(dy: Array, x: Array) -> Array:
     return _backward(dy, x, None)
 
 
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6)."""
+    y = empty(x.shape)
+    parallel(_relu6, np.ravel(x), streams(y), y.reshape(-1), work=x.size)
+    return y
+
+
+def relu6_grad(dy: Array, x: Array) -> Array:
+    """dy where 0 < x < 6, else 0."""
+    dx = empty(x.shape)
+    parallel(_relu6_grad, np.ravel(dy), np.ravel(x), streams(dx), dx.reshape(-1), work=x.size)
+    return dx
+
+
 def leaky_relu(x: Array, slope: float) -> Array:
     """x where x > 0, else slope x."""
     return _forward(x, slope)
@@ -97,6 +156,20 @@ def leaky_relu(x: Array, slope: float) -> Array:
 def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
     """dy where x > 0, else slope dy."""
     return _backward(dy, x, slope)
+
+
+def hardswish(x: Array) -> Array:
+    """x min(max(x + 3, 0), 6) / 6."""
+    y = empty(x.shape)
+    parallel(_hardswish, np.ravel(x), y.reshape(-1), work=x.size)
+    return y
+
+
+def hardswish_grad(dy: Array, x: Array) -> Array:
+    """0 where x <= -3, dy where x >= 3, else dy (2 x + 3) / 6."""
+    dx = empty(x.shape)
+    parallel(_hardswish_grad, np.ravel(dy), np.ravel(x), dx.reshape(-1), work=x.size)
+    return dx
 
 
 def _sum(a: Array, b: Array, relu: bool) -> Array:

@@ -23,8 +23,8 @@ from gpucnn import losses, metrics, optim
 from gpucnn.data.augment import crop_flip, warp
 from gpucnn.devices import get_backend
 from gpucnn.devices.cpu import set_threads
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
-from gpucnn.layers.windows import output_size
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
+from gpucnn.layers.windows import extent, output_size
 from gpucnn.optim import averages
 
 PAGE = mmap.PAGESIZE
@@ -141,7 +141,16 @@ class Shapes:
 
     def calls(self) -> Iterator[Call]:
         """Cases without end, some of one kind and then some of the next."""
-        kinds = [self.convolution, self.convolution, self.pooling, self.rows, self.elements, self.product, self.images]
+        kinds = [
+            self.convolution,
+            self.convolution,
+            self.grouped,
+            self.pooling,
+            self.rows,
+            self.elements,
+            self.product,
+            self.images,
+        ]
         while True:
             for kind in kinds:
                 yield from kind()
@@ -168,6 +177,24 @@ class Shapes:
         yield conv2d.conv2d, (x, weight, bias, stride, padding)
         yield conv2d.conv2d_input_grad, (dy, weight, x_shape, stride, padding)
         yield conv2d.conv2d_weight_grad, (dy, x, w_shape, stride, padding)
+
+    def grouped(self) -> Iterator[Call]:
+        """Depthwise, groups, and dilation, with paddings beyond the kernel too."""
+        n, groups, depthwise = self.up_to(9), self.up_to(70), bool(self.rng.integers(2))
+        each, per = (int(self.rng.integers(1, 3)), 1) if depthwise else (self.up_to(20), self.up_to(20))
+        groups = groups if depthwise else min(groups, 4)
+        kernel, stride, dilation = (tuple(int(v) for v in self.rng.integers(1, most, 2)) for most in (5, 4, 4))
+        padding = tuple(tuple(int(v) for v in self.rng.integers(0, 6, 2)) for _ in range(2))
+        reach = extent(kernel, dilation)
+        h, w = (max(1, r - sum(p), int(self.rng.integers(1, 14))) for r, p in zip(reach, padding, strict=True))
+        x_shape, w_shape = (n, h, w, groups * per), (groups * each, *kernel, per)
+        y_shape = (n, *output_size(x_shape, reach, stride, padding), w_shape[0])
+        x, weight, dy = self.floats(*x_shape), self.floats(*w_shape), self.floats(*y_shape)
+        bias = self.floats(w_shape[0]) if self.rng.integers(2) else None
+        how = stride, padding, dilation, groups
+        yield conv2d.grouped_conv2d, (x, weight, bias, *how)
+        yield conv2d.grouped_conv2d_input_grad, (dy, weight, x_shape, *how)
+        yield conv2d.grouped_conv2d_weight_grad, (dy, x, w_shape, *how)
 
     def pooling(self) -> Iterator[Call]:
         shape = (self.up_to(9), int(self.rng.integers(1, 14)), int(self.rng.integers(1, 14)), self.up_to(70))
@@ -204,14 +231,30 @@ class Shapes:
         lines = scale, shift, mean, var
         yield batchnorm.batchnorm_relu_grad, (dy, decided(x, *lines), *lines, 1e-5)
         yield conv2d.bias_grad, (dy,)
+        large = 6 * scale, shift, mean, var
+        if m > 1:
+            yield fusion.batchnorm_relu6, (x, *large[:2], 1e-5)
+        yield fusion.batchnorm_relu6_eval, (x, *large, 1e-5)
+        yield fusion.batchnorm_relu6_grad, (dy, decided(decided(x, *large), *large, at=6), *large, 1e-5)
+        n = self.up_to(9)
+        groups = int(self.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
+        x = self.floats(n, self.up_to(60), c)
+        dy = self.floats(*x.shape)
+        statistics = self.floats(n, groups).astype(float), np.abs(self.floats(n, groups)).astype(float) + 0.5
+        yield groupnorm.groupnorm, (x, scale, shift, groups, 1e-5)
+        yield groupnorm.groupnorm_grad, (dy, x, scale, *statistics, groups, 1e-5)
 
     def elements(self) -> Iterator[Call]:
         size = self.up_to(40_000)
         x, dy, v = self.floats(size), self.floats(size), np.abs(self.floats(size))
         yield activations.relu, (x,)
         yield activations.relu_grad, (dy, x)
+        yield activations.relu6, (4 * x,)
+        yield activations.relu6_grad, (dy, 4 * x)
         yield activations.leaky_relu, (x, 0.1)
         yield activations.leaky_relu_grad, (dy, x, 0.1)
+        yield activations.hardswish, (3 * x,)
+        yield activations.hardswish_grad, (dy, 3 * x)
         yield gelu.gelu, (x,)
         yield gelu.gelu_grad, (dy, x)
         yield containers.add, (x, dy)
@@ -250,10 +293,12 @@ class Shapes:
         yield warp.noise_planes, (index, (h, w, c), int(self.rng.integers(2**62)), 77, 5)
 
 
-def decided(x: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
-    """Images whose ReLU behind batch norm does not depend on rounding: what comes close to 0 there is moved away."""
+def decided(
+    x: np.ndarray, scale: np.ndarray, shift: np.ndarray, mean: np.ndarray, var: np.ndarray, at: float = 0.0
+) -> np.ndarray:
+    """Images whose ReLU behind batch norm does not depend on rounding: what comes close to its kink is moved away."""
     z = (x.astype(np.float64) - mean) * (scale / np.sqrt(var.astype(np.float64) + 1e-5)) + shift
-    return np.where(np.abs(z) < 1e-5, x + np.float32(0.1), x)
+    return np.where(np.abs(z - at) < 1e-5, x + np.float32(0.1), x)
 
 
 def run(cases: int, seed: int, threads: list[int], tell: Callable[[str], None] = print) -> int:

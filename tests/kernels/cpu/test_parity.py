@@ -28,6 +28,8 @@ EXACT = {
     fusion.relu_max_pool2d,
     activations.relu,
     activations.relu_grad,
+    activations.relu6,
+    activations.relu6_grad,
     containers.add,
     containers.add_relu,
     dropout.dropout,

@@ -52,7 +52,9 @@ class Geometry:
 
 
 @lru_cache(maxsize=256)
-def geometry(n: int, image: Shape, size: Pair, kernel: Pair, stride: Pair, padding: Padding, c: int) -> Geometry:
+def geometry(
+    n: int, image: Shape, size: Pair, kernel: Pair, stride: Pair, padding: Padding, c: int, dilation: Pair = (1, 1)
+) -> Geometry:
     """For n images of shape ``image`` (H,W) that become ``size`` (H',W'), with c channels in the padded ones."""
     (h, w), (down, across), (kh, kw) = image, size, kernel
     (top, bottom), (left, right) = padding
@@ -64,7 +66,7 @@ def geometry(n: int, image: Shape, size: Pair, kernel: Pair, stride: Pair, paddi
         + np.arange(down)[:, None] * (stride[0] * width)
         + np.arange(across) * stride[1]
     )
-    points = np.arange(kh)[:, None] * width + np.arange(kw)  # (KH,KW)
+    points = np.arange(kh)[:, None] * (dilation[0] * width) + np.arange(kw) * dilation[1]  # (KH,KW)
     taps = (c * points[:, :, None] + np.arange(c)).reshape(-1)
     spare = np.zeros(OVERHANG, np.int64)
     return Geometry(
@@ -271,11 +273,13 @@ def _panels(w: Array) -> Array:
     return panels
 
 
-def forward(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding, size: Pair) -> Array:
+def forward(
+    x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding, size: Pair, dilation: Pair = (1, 1)
+) -> Array:
     """x (N,H,W,C), w (F,KH,KW,C) -> y (N,*size,F)."""
     n, h, width, c = x.shape
     f, kh, kw, _ = w.shape
-    g = geometry(n, (h, width), size, (kh, kw), stride, padding, c)
+    g = geometry(n, (h, width), size, (kh, kw), stride, padding, c, dilation)
     panels = _panels(w)
     bias = np.zeros(panels.shape[::2], np.float32)
     if b is not None:
@@ -287,12 +291,12 @@ def forward(x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding,
     return y
 
 
-def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding) -> Array:
+def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Array:
     """dy (N,H',W',F), x (N,H,W,C) -> dw (F,KH,KW,C)."""
     n, h, width, c = x.shape
     f, kh, kw, _ = w_shape
     taps, lanes = kh * kw * c, lanes_of(f)
-    g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c)
+    g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c, dilation)
     sums = min(-(-n // g.group), SHARDS if taps * f < SMALL_SUM else 2)
     parts = empty((sums, -(-f // lanes), taps + OVERHANG, lanes))
     grads = empty((SHARDS, g.pixels.size - OVERHANG, lanes))
@@ -303,8 +307,8 @@ def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padd
     return dw.reshape(w_shape)
 
 
-def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
-    """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape``."""
+def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding, dilation: Pair = (1, 1)) -> Array:
+    """dy (N,H',W',F), w (F,KH,KW,C) -> dx of ``x_shape``; with dilation C has to fill vectors."""
     n, h, width, c = x_shape
     f, kh, kw, _ = w.shape
     by_tap = c % LANES == 0
@@ -313,11 +317,11 @@ def input_grad(dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Paddi
     # zeros beyond the last column are added too: an image has lines for them at its end
     spare = 0 if by_tap else 1 + columns // ((width + sum(padding[1])) * own)
     (top, bottom), sides = padding
-    g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, ((top, bottom + spare), sides), own)
+    g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, ((top, bottom + spare), sides), own, dilation)
     kind, pixels = kind_of(LANES), g.pixels.size - OVERHANG
     inside = by_tap and padding == ((0, 0), (0, 0)) and overhang(pixels, kind) == 0
     if inside:
-        g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c)
+        g = geometry(n, (h, width), dy.shape[1:3], (kh, kw), stride, padding, c, dilation)
     weights = w.reshape(f, slices, per).swapaxes(0, 1)  # (slices,F,per), where w lies
     if columns > per:
         weights = np.zeros((slices, f, columns), np.float32)

@@ -16,6 +16,7 @@ LLVM splits the vectors; the code stays right.
     positive(a)                      max(a, 0), and NaN stays NaN
     larger(a, b)                     max(a, b), and NaN where either is
     at_least(a, b, x, y)             x where a >= b, else y
+    no_larger(a, b)                  min(a, b), and a where it is NaN
     first_of(a, b, x, y)             x where a >= b or a is NaN, else y: NaN is the largest
 """
 
@@ -177,6 +178,16 @@ def larger(typingctx, a, b):
         a, b = args
         most = builder.select(builder.fcmp_ordered(">", a, b), a, b)  # one instruction: b where either is NaN
         return builder.select(builder.fcmp_unordered("uno", a, a), a, most)
+
+    return float32x16(float32x16, float32x16), generate
+
+
+@intrinsic
+def no_larger(typingctx, a, b):
+    """min(a, b) in one instruction; a where it is NaN."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", args[1], args[0]), args[1], args[0])
 
     return float32x16(float32x16, float32x16), generate
 
