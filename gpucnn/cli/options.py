@@ -88,11 +88,11 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """Height and width: 64x48, "64 48" or 64 -> (64, 48) or (64,)."""
+    """Height and width: 64x48, "64 48" or 64 -> (64, 48) or (64, 64)."""
     words = re.split("[x, ]+", text.strip().lower())
     if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
         raise argparse.ArgumentTypeError(f"{shown(text)}: give height and width, as 64x48")
-    return tuple(map(int, words))
+    return tuple(map(int, words * 2 if len(words) == 1 else words))
 
 
 def flags_given(args: argparse.Namespace) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_from_a_folder_to_predictions(digits: Path, tmp_path: Path, capsys: Out)
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("digits_png_mnist_cnn")
     last = out.splitlines()[-1]
-    assert last == f"or     gpucnn predict --checkpoint runs/{folder.name}/best.h5 {digits}"
+    assert last == f"       gpucnn predict --checkpoint runs/{folder.name}/best.h5 {digits}"
     best = folder / "best.h5"
     config = load_run(best)[1]
     assert (config.data.dataset, config.data.classes) == (str(digits), NAMES)
@@ -112,8 +112,8 @@ def test_size_and_memory_limit(digits: Path, tmp_path: Path, capsys: Out) -> Non
         np.testing.assert_array_equal(other[name], value)
     for words, reason in (
         (["--size", "big"], "as 64x48"),
-        (["--size", "1x2x3"], "give height and width"),
-        (["--dataset", "digits", "--size", "9"], "has no effect: digits has images of one kind"),
+        (["--size", "1x2x3"], "give [height, width]"),
+        (["--dataset", "digits", "--fit", "pad"], "has no effect"),
         (["--data-dir", "."], "is not used"),
     ):
         try:
