@@ -172,6 +172,7 @@ def test_a_large_picture_is_broken_before_it_is_decoded(pets: Path, monkeypatch)
             "both the",
         ),
         (lambda root: put(root / "test/a/1.png"), "no folder train"),
+        (lambda root: [put(root / "train/a/1.png"), (root / "val/a").mkdir(parents=True)], "val has no images: remove"),
         (lambda root: put(root / "a\x1b[2J/1.png"), "no name for a class"),
         (lambda root: put(root / ("a/" * 23 + "1.png")), "more than 20 folders"),
     ],
