@@ -53,7 +53,7 @@ class StoredImages:
         self.path, self.name = Path(path).absolute(), name
         self.places: Array | None = None  # int64 (N,): which of the file's images, in which order; None: all of them
         try:
-            with h5py.File(self.path, "r") as file:
+            with h5py.File(self.path, "r", locking=False) as file:  # read-only folders have no locks
                 found = file.get(name)
                 if not isinstance(found, h5py.Dataset) or found.ndim != self.ndim:
                     raise DataError(f"{self.path} has no array {name!r} of images (N, H, W, C)")
@@ -110,8 +110,8 @@ class StoredImages:
         found = images.reshape(np.shape(index) + self.shape[1:])
         return found[(slice(None),) * np.ndim(index) + tuple(rest)] if rest else found
 
-    def select(self, places: Array) -> "StoredImages":
-        """Images ``places`` (M,), as a view that reads nothing."""
+    def select(self, places: Array | slice) -> "StoredImages":
+        """Images ``places``, a slice, indices (M,) or bools (N,), as a view that reads nothing."""
         view = object.__new__(StoredImages)
         vars(view).update(vars(self))
         view.places = np.arange(len(self))[places] if self.places is None else self.places[places]
