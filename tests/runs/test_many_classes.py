@@ -91,6 +91,8 @@ def test_a_classifier_takes_floats_where_it_learned_from_them(tmp_path: Path) ->
     trainer.train(dataset, dataset, epochs=1)
     trainer.save(tmp_path / "a.h5")
     wanted = trainer.evaluate(dataset).predictions
+    with pytest.raises(DataError, match="made has uint8 images, arrays has float32: give one kind"):
+        trainer.evaluate(made(3, 2))
     for classifier in (trainer, load(tmp_path / "a.h5", REFERENCE)):
         found = classifier.predict(dataset.images.astype(float))
         assert np.array_equal(found.labels, wanted)
