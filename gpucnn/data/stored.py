@@ -137,7 +137,9 @@ class StoredImages:
         places = index if self.places is None else self.places[index]
         images = np.empty((len(places), *self.shape[1:]), self.dtype)
         row = prod(self.shape[1:]) * self.dtype.itemsize  # bytes of an image
-        rows = list(images.reshape(len(places), prod(self.shape[1:])).view(np.uint8))
+        if not len(places):
+            return images
+        memory = images.data.cast("B")
         order = np.argsort(places, kind="stable")
         ends = np.flatnonzero(np.diff(places[order]) != 1) + 1  # where a run of neighbours ends
         ordered, numbers = places[order].tolist(), order.tolist()
@@ -145,11 +147,12 @@ class StoredImages:
         for end in (*ends.tolist(), len(places)):
             for first in range(start, end, MOST_BUFFERS):
                 targets = numbers[first : min(first + MOST_BUFFERS, end)]
-                self.fill(file, self.offset + ordered[first] * row, [rows[target] for target in targets], row)
+                buffers = [memory[target * row : (target + 1) * row] for target in targets]
+                self.fill(file, self.offset + ordered[first] * row, buffers, row)
             start = end
         return images
 
-    def fill(self, file: int, offset: int, buffers: list[Array], row: int) -> None:
+    def fill(self, file: int, offset: int, buffers: list[memoryview], row: int) -> None:
         """Read what lies at an offset into buffers of ``row`` bytes each."""
         wanted = row * len(buffers)
         try:
