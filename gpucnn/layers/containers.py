@@ -181,14 +181,19 @@ class Residual(Branches):
 
 def joined(*parts: Array) -> Array:
     """(..., C1), (..., C2), ... -> (..., C1 + C2 + ...)."""
-    return array_module(parts[0]).concatenate(parts, axis=-1)
+    channels = sum(part.shape[-1] for part in parts)
+    y = array_module(parts[0]).zeros((*parts[0].shape[:-1], channels), dtype=parts[0].dtype)
+    end = 0  # no ``concatenate``: CuPy's may send addresses from the host, which a CUDA graph cannot replay
+    for part in parts:
+        start, end = end, end + part.shape[-1]
+        y[..., start:end] = part
+    return y
 
 
 def cut(x: Array, *channels: int) -> tuple[Array, ...]:
     """(..., C1 + C2 + ...) -> (..., C1), (..., C2), ..., each in memory of its own."""
     ends = [sum(channels[: i + 1]) for i in range(len(channels))]
-    contiguous = array_module(x).ascontiguousarray
-    return tuple(contiguous(x[..., end - size : end]) for size, end in zip(channels, ends, strict=True))
+    return tuple(x[..., end - size : end].copy() for size, end in zip(channels, ends, strict=True))
 
 
 class Concat(Branches):
