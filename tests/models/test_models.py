@@ -123,6 +123,7 @@ def test_a_group_starts_as_the_identity_and_batch_norm_without_a_scale() -> None
         ("speedrun96", (16, 16, 1), {"unit_head": True}),
         ("wide_resnet", (8, 8, 3), {"depth": 10, "widen": 2}),
         ("resnet9", (8, 8, 3), {}),
+        ("densenet", (8, 8, 3), {"depth": 16}),
     ],
 )
 def test_forward_and_backward_are_pytorchs(name, shape, options) -> None:
