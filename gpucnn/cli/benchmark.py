@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def option(text: str) -> tuple[str, bool | float | str]:
+def option(text: str) -> tuple[str, Any]:
     """An option of a model, NAME=VALUE, where the value is a number, true, false or a word."""
     name, _, value = text.partition("=")
     try:
