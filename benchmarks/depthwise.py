@@ -1,8 +1,9 @@
 """Depthwise convolutions and a copy of the same bytes: ``python benchmarks/depthwise.py``, on a quiet machine.
 
-For each depthwise layer of ``mobilenet_v2`` on CIFAR-10's images: the time of forward, input gradient and kernel gradient, and
-the fraction of the bandwidth that a copy reaches, by the bytes that have to be read and written once.  The copy
-(``numpy.copyto``, each thread a part) moves as many bytes; all four take turns, and the median of paired rounds counts.
+For each depthwise layer of ``mobilenet_v2`` on CIFAR-10's images: the time of forward, input gradient and kernel
+gradient, and in brackets the fraction of a copy's bandwidth that they reach, by the bytes that have to be read and
+written once.  The copy (``numpy.copyto``, each thread a part) moves as many bytes; all four take turns, and the median
+of paired rounds counts.
 """
 
 import argparse
