@@ -214,7 +214,7 @@ class Reader:
             return tuple(self.net(v, shape, dotted(here, str(i)), depth + 1)[0] for i, v in enumerate(value))
         if one:
             return self.net(value, shape, here, depth + 1)[0]
-        if isinstance(value, str) and FUNCTION in map(get_origin, (hint, *get_args(hint))):
+        if isinstance(value, str) and FUNCTION in [get_origin(kind) for kind in (hint, *get_args(hint))]:
             if value not in INITIALIZERS:
                 raise UsageError(f"{at(here)}{shown(value)}{closest(value, INITIALIZERS)}")
             return INITIALIZERS[value]
