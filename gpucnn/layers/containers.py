@@ -125,6 +125,10 @@ class Branches(Layer):
         for child in self.children().values():
             child.skip_input_grad()
 
+    def back(self, child: Layer, dy: Array) -> Array | None:
+        """Back through a child; None where nothing needs that."""
+        return child.backward(dy) if child.needs_backward else None
+
     def flops(self, shape: Shape) -> int:
         return sum(child.flops(shape) for child in self.children().values()) + prod(self.output_shape(shape))
 
@@ -160,10 +164,8 @@ class Residual(Branches):
         (y,) = self.kept()
         if self.relu:
             dy = self.run(relu_grad, dy, y)  # (L17): y > 0 exactly where the sum was
-        through_body = self.body.backward(dy) if self.body.needs_backward else None
-        through_shortcut = dy
-        if self.shortcut:
-            through_shortcut = self.shortcut.backward(dy) if self.shortcut.needs_backward else None
+        through_body = self.back(self.body, dy)
+        through_shortcut = self.back(self.shortcut, dy) if self.shortcut else dy
         if not self.needs_input_grad:
             return None
         return self.run(add, through_body, through_shortcut)
@@ -220,7 +222,7 @@ class Concat(Branches):
     def backward(self, dy: Array) -> Array | None:
         (channels,) = self.kept()
         parts = zip(self.names, self.run(cut, dy, *channels), strict=True)
-        gradients = [getattr(self, name).backward(part) for name, part in parts]
+        gradients = [self.back(getattr(self, name), part) for name, part in parts]
         return reduce(lambda a, b: self.run(add, a, b), gradients) if self.needs_input_grad else None
 
     def flops(self, shape: Shape) -> int:
@@ -272,7 +274,7 @@ class Gate(Branches):
 
     def backward(self, dy: Array) -> Array | None:
         x, gate = self.kept()
-        through_body = self.body.backward(self.run(gate_grad, dy, x))
+        through_body = self.back(self.body, self.run(gate_grad, dy, x))
         return self.run(add, self.run(gated, dy, gate), through_body) if self.needs_input_grad else None
 
     def output_shape(self, shape: Shape) -> Shape:
