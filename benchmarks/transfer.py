@@ -24,9 +24,10 @@ import numpy as np
 from gpucnn.backend import Backend
 from gpucnn.checkpoint import save_checkpoint
 from gpucnn.data import Dataset, load_dataset
+from gpucnn.data.reading import fit_pictures
 from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
-from gpucnn.runs.build import build_trainer, fit_images
+from gpucnn.runs.build import build_trainer
 from gpucnn.runs.config import Config
 from gpucnn.runs.fine_tuning import read_source, resolve_start
 from gpucnn.runs.state import capture
@@ -94,7 +95,7 @@ def race(
 def digits(args: argparse.Namespace, backend: Backend) -> None:
     """LeNet from MNIST to scikit-learn's digits."""
     config = read_source(LENET).defaults().updated({**SMALL, "train": {"batch_size": 20, "epochs": args.epochs}})
-    train, test = (fit_images(config, part) for part in load_dataset("digits"))
+    train, test = (fit_pictures(part, config.data.size, 1, "crop") for part in load_dataset("digits"))
     print(f"digits at 28 x 28, 20 images of each class, {args.epochs} epochs: test accuracy on {len(test)} images")
     race(config, train, test, 20, [LENET] * args.seeds, backend, args.rates)
 
