@@ -316,7 +316,7 @@ def tables_in(value: Any) -> Iterator[dict[str, Any]]:
 
 def tensors(layer: Layer) -> dict[str, Any]:
     """What makes a net's state: names, shapes and groups."""
-    return {name: (p.shape, p.group) for name, p in layer.parameters().items()} | {
+    return {name: (p.shape, p.made_in) for name, p in layer.parameters().items()} | {
         name: buffer.shape for name, buffer in layer.buffers().items()
     }
 
