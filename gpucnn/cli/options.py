@@ -128,6 +128,12 @@ def reading(config: Config, args: argparse.Namespace, *, trained: bool = False) 
     )
 
 
+def load_fitted(name: str, args: argparse.Namespace, config: Config, *, trained: bool = False) -> Parts:
+    """``load_named``, with pictures as ``data.size``, ``fit`` and ``channels`` want them, also those of a named set."""
+    d = config.data
+    return load_named(name, args, reading(config, args, trained=trained)).fitted(d.size, d.channels, d.fit)
+
+
 def load_named(name: str, args: argparse.Namespace, how: Reading) -> Parts:
     """The parts of the data set of this name or path, by the flags of ``add_data_options``.
 

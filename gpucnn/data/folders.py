@@ -339,7 +339,9 @@ class Decoder:
 
         silent = not (self.how.progress and is_terminal(sys.stderr))
         total = sum(map(len, self.found.parts.values()))
-        return tqdm(total=total, desc=f"{doing} {harmless(self.found.name, 30)}", unit=" images", leave=False, disable=silent)
+        return tqdm(
+            total=total, desc=f"{doing} {harmless(self.found.name, 30)}", unit=" images", leave=False, disable=silent
+        )
 
     def each(self, pictures: Sequence[Picture], function: Callable[[int, Path], T], bar: Any) -> Iterator[T | None]:
         """What a function makes of (place, path) of each image, in order, by threads; None where it is broken."""

@@ -54,7 +54,8 @@ def load_table(path: Path, how: Reading) -> Parts:
     """
     read = READERS[path.suffix.lower()]
     with explained(path):
-        return read(path, how)
+        parts = read(path, how)
+    return parts.fitted(how.size, how.channels, how.fit)
 
 
 @contextmanager
