@@ -214,7 +214,7 @@ class Reader:
             return tuple(self.net(v, shape, dotted(here, str(i)), depth + 1)[0] for i, v in enumerate(value))
         if one:
             return self.net(value, shape, here, depth + 1)[0]
-        if isinstance(value, str) and FUNCTION in map(get_origin, (hint, *get_args(hint))):
+        if isinstance(value, str) and FUNCTION in [get_origin(kind) for kind in (hint, *get_args(hint))]:
             if value not in INITIALIZERS:
                 raise UsageError(f"{at(here)}{shown(value)}{closest(value, INITIALIZERS)}")
             return INITIALIZERS[value]
@@ -316,7 +316,7 @@ def tables_in(value: Any) -> Iterator[dict[str, Any]]:
 
 def tensors(layer: Layer) -> dict[str, Any]:
     """What makes a net's state: names, shapes and groups."""
-    return {name: (p.shape, p.group) for name, p in layer.parameters().items()} | {
+    return {name: (p.shape, p.made_in) for name, p in layer.parameters().items()} | {
         name: buffer.shape for name, buffer in layer.buffers().items()
     }
 
