@@ -1,6 +1,6 @@
 """What fine-tuning is worth with few images: ``python benchmarks/transfer.py --data-dir DATA``.
 
-    digits   pretrained/mnist_lenet.h5, trained on MNIST, on 20 images of each class of scikit-learn's digits at 28 x 28
+    digits   the pretrained mnist_lenet, from MNIST, on 20 images of each class of scikit-learn's digits at 28 x 28
     cifar10  a net trained on the first six classes of CIFAR-10, on 50 images of each of the other four
 
 Each seed draws its images, weights and shuffles anew, and for ``cifar10`` trains its own first net.  The same net on
@@ -24,15 +24,16 @@ import numpy as np
 from gpucnn.backend import Backend
 from gpucnn.checkpoint import save_checkpoint
 from gpucnn.data import Dataset, load_dataset
+from gpucnn.data.reading import fit_pictures
 from gpucnn.devices import get_backend
 from gpucnn.errors import GpucnnError
-from gpucnn.runs.build import build_trainer, fit_images
+from gpucnn.runs.build import build_trainer
 from gpucnn.runs.config import Config
 from gpucnn.runs.fine_tuning import read_source, resolve_start
 from gpucnn.runs.state import capture
 from gpucnn.training.trainer import Trainer
 
-LENET = Path(__file__).resolve().parent.parent / "pretrained" / "mnist_lenet.h5"
+LENET = "mnist_lenet"
 FIRST, SECOND = (0, 1, 2, 3, 4, 5), (6, 7, 8, 9)
 WAYS = {"from scratch": {}, "all layers": {}, "features frozen": {"freeze": ["features.*"]}}
 CIFAR = {"data": {"augmentation": {"flip": True, "crop": 4}}, "schedule": {"name": "one_cycle"}}
@@ -93,10 +94,10 @@ def race(
 
 def digits(args: argparse.Namespace, backend: Backend) -> None:
     """LeNet from MNIST to scikit-learn's digits."""
-    config = read_source(str(LENET)).defaults().updated({**SMALL, "train": {"batch_size": 20, "epochs": args.epochs}})
-    train, test = (fit_images(config, part) for part in load_dataset("digits"))
+    config = read_source(LENET).defaults().updated({**SMALL, "train": {"batch_size": 20, "epochs": args.epochs}})
+    train, test = (fit_pictures(part, config.data.size, 1, "crop") for part in load_dataset("digits"))
     print(f"digits at 28 x 28, 20 images of each class, {args.epochs} epochs: test accuracy on {len(test)} images")
-    race(config, train, test, 20, [str(LENET)] * args.seeds, backend, args.rates)
+    race(config, train, test, 20, [LENET] * args.seeds, backend, args.rates)
 
 
 def cifar10(args: argparse.Namespace, backend: Backend) -> None:

@@ -71,7 +71,9 @@ def test_commands_in_the_readme_exist() -> None:
     assert set(re.findall(r"gpucnn ([a-z-]+)", "\n".join(blocks("bash")))) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "gpucnn/pretrained/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/own_nets.md", "docs/recipes.md", "docs/optimizers.md", "gpucnn/pretrained/README.md"]
+)
 def test_flags_that_a_page_names_exist(page: str) -> None:
     from gpucnn.cli.main import COMMANDS, build_parser
 

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.features import make_room
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named, reading, writing
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_fitted, writing
 from gpucnn.data import Dataset, Loader
 from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.inference.evaluate import evaluate
@@ -22,7 +22,7 @@ from gpucnn.inference.predict import probabilities
 from gpucnn.layers import Layer
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.plots.report import PICTURES, save_report
-from gpucnn.runs.build import check_data, fit_parts, split
+from gpucnn.runs.build import check_data, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import harmless, say, say_json, tell
@@ -94,7 +94,7 @@ def write_report(
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, validation, test = fit_parts(config, load_named(name, args, reading(config, args, trained=True)))
+    train, validation, test = load_fitted(name, args, config, trained=True)
     held_out = bool(config.data.validation) or validation is not None
     part = args.split or ("validation" if held_out else "test")
     if part == "test" and test is not None:

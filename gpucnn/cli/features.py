@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
-from gpucnn.cli.options import add_data_options, load_named, reading, writing
+from gpucnn.cli.options import add_data_options, load_fitted, writing
 from gpucnn.data.image_files import fit, grey, open_image, titled, visible
 from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
@@ -22,7 +22,7 @@ from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data, check_files, fit_parts, split
+from gpucnn.runs.build import check_data, check_files, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -149,7 +149,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, 
         pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
-    train, validation, test = fit_parts(config, load_named(name, args, reading(config, args, trained=True)))
+    train, validation, test = load_fitted(name, args, config, trained=True)
     test = test or split(config, train, test, validation)[1]
     check_data(config, test)
     if not 0 <= args.index < len(test.images):

@@ -1,11 +1,14 @@
 """What there is to say about reading people's own images, and what is read: the parts of a set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+import numpy as np
 
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.image_files import FITS
-from gpucnn.errors import UsageError, closest
+from gpucnn.data.image_files import fit as fit_image
+from gpucnn.errors import DataError, UsageError, closest
 
 LARGEST_SIDE = 512  # pixels of a side of the images that networks learn from
 DEFAULT_SIDE = 224  # at most, where images of several sizes are made equal
@@ -17,6 +20,31 @@ class Parts(NamedTuple):
     train: Dataset
     validation: Dataset | None = None
     test: Dataset | None = None
+
+    def fitted(self, size: tuple[int, ...], channels: int, fit: str) -> "Parts":
+        """The same by ``fit_pictures``."""
+        train, *others = self
+        fitted = (part and fit_pictures(part, size, channels, fit) for part in others)
+        return Parts(fit_pictures(train, size, channels, fit), *fitted)
+
+
+def fit_pictures(dataset: Dataset, size: tuple[int, ...], channels: int, fit: str) -> Dataset:
+    """A set with its images resized, grey or in colour; () and 0 leave that as it is.
+
+    Raises:
+        DataError: they are no pictures in memory: floats, of another number of channels than 1 or 3, or in a file.
+    """
+    images, own = dataset.images, dataset.image_shape
+    shape = (*(size or own[:2]), channels or own[2])
+    if shape == own:
+        return dataset
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or own[2] not in (1, 3):
+        kind = f"{images.dtype} images {' x '.join(map(str, own))}, not {' x '.join(map(str, shape))}"
+        raise DataError(f"{dataset.name} has {kind}: only bytes in memory, grey or in colour, are resized")
+    from PIL import Image
+
+    plain = (Image.fromarray(image[..., 0] if own[2] == 1 else image) for image in images)
+    return replace(dataset, images=np.stack([fit_image(image, shape, fit)[0] for image in plain]))
 
 
 @dataclass(frozen=True)

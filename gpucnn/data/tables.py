@@ -26,7 +26,7 @@ from gpucnn.data.decoded import Cache
 from gpucnn.data.files.sources import MIB
 from gpucnn.data.reading import Parts, Reading
 from gpucnn.data.stored import StoredImages, free_memory, spill
-from gpucnn.errors import DataError, UsageError, shown
+from gpucnn.errors import DataError, shown
 from gpucnn.files import open_regular
 from gpucnn.types import Array
 
@@ -55,14 +55,7 @@ def load_table(path: Path, how: Reading) -> Parts:
     read = READERS[path.suffix.lower()]
     with explained(path):
         parts = read(path, how)
-    shape = parts.train.image_shape
-    if (how.size and how.size != shape[:2]) or (how.channels and how.channels != shape[2]):
-        wanted = " x ".join(map(str, (*(how.size or shape[:2]), how.channels or shape[2])))
-        raise UsageError(
-            f"{path} has images {' x '.join(map(str, shape))}, not {wanted}: --size and --channels are for image files "
-            "and for the lines of a .csv"
-        )
-    return parts
+    return parts.fitted(how.size, how.channels, how.fit)
 
 
 @contextmanager
@@ -150,7 +143,7 @@ def read_hdf5(path: Path, how: Reading) -> Parts:
 
     open_regular(path).close()
     limit = how.memory or free_memory() // 2
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         names: dict[str, str] = {}
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):

@@ -33,6 +33,7 @@ class Parameter:
     """A learned array and its gradient, both views into flat arrays once the model is initialised.
 
     Attributes:
+        made_in: the group that its layer gave it, where fine-tuning has put it into another one.
         frozen: not updated, from the start (group "frozen") or since ``freeze``.
 
     Raises:
@@ -47,7 +48,7 @@ class Parameter:
             raise ShapeError(f"a parameter of shape {shape}: give channels, features and classes of at least 1")
         self.shape = shape
         self.init = init
-        self.group = group
+        self.group = self.made_in = group
         self.frozen = group == "frozen"
         self._data: Array | None = None
         self._grad: Array | None = None

@@ -7,15 +7,11 @@ from inspect import signature
 from math import ceil
 from typing import Any, TypeVar
 
-import numpy as np
-
 from gpucnn import models
 from gpucnn.backend import Backend
 from gpucnn.data import Dataset, split_validation
 from gpucnn.data.dataset import TEST_FRACTION
-from gpucnn.data.image_files import fit
 from gpucnn.data.loader import check as check_loader
-from gpucnn.data.reading import Parts
 from gpucnn.data.registry import is_path
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
@@ -51,30 +47,6 @@ def split(
         return split_validation(train, held_out, config.train.seed)
     chosen = validation or test
     return (train, chosen) if chosen else split_validation(train, TEST_FRACTION, 0)
-
-
-def fit_parts(config: Config, parts: Parts) -> Parts:
-    """The parts of a data set with images as ``data.size`` and ``data.channels`` want them."""
-    train, *others = parts
-    return Parts(fit_images(config, train), *(part and fit_images(config, part) for part in others))
-
-
-def fit_images(config: Config, dataset: Dataset) -> Dataset:
-    """The images of a set as ``data.size``, ``fit`` and ``channels`` want them.
-
-    Raises:
-        DataError: they are no pictures: floats, or of another number of channels than 1 or 3.
-    """
-    height, width, channels = dataset.image_shape
-    shape = (*(config.data.size or (height, width)), config.data.channels or channels)
-    if shape == dataset.image_shape:
-        return dataset
-    if dataset.images.dtype != np.uint8 or channels not in (1, 3):
-        raise DataError(f"{dataset.name} has {dataset.images.dtype} images {dataset.image_shape}: no picture to resize")
-    from PIL import Image
-
-    plain = (Image.fromarray(image[..., 0] if channels == 1 else image) for image in dataset.images)
-    return replace(dataset, images=np.stack([fit(image, shape, config.data.fit)[0] for image in plain]))
 
 
 def resolve(config: Config, train: Dataset) -> Config:
@@ -125,8 +97,8 @@ def check_files(pixels: str) -> None:
     """Raises UsageError where image files, which are bytes, are no input of a model that learned from such images."""
     if pixels != "uint8":
         raise UsageError(
-            "the model was trained on float images, on a scale that image files do not have: give it arrays, by "
-            "gpucnn.inference.predict.normalise, or train it on bytes, by Dataset.from_arrays(..., scale=255)"
+            "the model was trained on float images, on a scale that files do not have: give arrays in Python, or train "
+            "it on bytes, by Dataset.from_arrays(..., scale=255)"
         )
 
 

@@ -202,15 +202,13 @@ class Classifier(Checked):
 
     def _read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
-        check_files(self.pixels)
         picture, notes = open_image(path)
         image, done = self._fitted(picture)
         return image, titled(path, notes + done)
 
     def _fitted(self, picture: Any) -> tuple[Array, list[str]]:
         """An image of Pillow as the model's, uint8 (H,W,C), and what was done."""
-        if self.pixels != "uint8":
-            raise UsageError("the model was trained on float images, on a scale that files do not have: give arrays")
+        check_files(self.pixels)
         return fit(picture, self.input_shape, self.fit)
 
     def _check_scale(self, images: Array) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpucnn.data import Dataset
 from gpucnn.data.reading import Reading
 from gpucnn.data.registry import load_parts
 from gpucnn.data.stored import StoredImages
-from gpucnn.errors import DataError, UsageError
+from gpucnn.errors import DataError
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (12, 5, 5), dtype=np.uint8)
@@ -200,8 +201,12 @@ def test_npz_that_is_damaged_or_lies(tmp_path: Path) -> None:
     refused(r"claims uint8 \(1000000000, 28, 28\)")
 
 
-def test_the_size_of_arrays_is_not_changed(tmp_path: Path) -> None:
+def test_bytes_are_resized_and_other_arrays_are_not(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
     assert digests(tmp_path / "set.npz", size=(5, 5), channels=1)[0] == TRAIN.digest
-    with pytest.raises(UsageError, match="5 x 5 x 1, not 6 x 5 x 1: --size and --channels are for image files"):
+    found = load_parts(str(tmp_path / "set.npz"), how=Reading(size=(6, 4), channels=3, fit="stretch")).train
+    wanted = Image.fromarray(TRAIN.images[1, :, :, 0]).convert("RGB").resize((4, 6), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(found.images[1], np.asarray(wanted))
+    np.savez(tmp_path / "set.npz", images=IMAGES / 255.0, labels=LABELS)
+    with pytest.raises(DataError, match=r"float.* images 5 x 5 x 1, not 6 x 5 x 1: only bytes"):
         load_parts(str(tmp_path / "set.npz"), how=Reading(size=(6, 5)))

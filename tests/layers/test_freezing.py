@@ -8,7 +8,18 @@ import pytest
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.errors import UsageError
-from gpucnn.layers import BatchNorm, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Residual, Sequential
+from gpucnn.layers import (
+    BatchNorm,
+    Concat,
+    Conv2D,
+    Flatten,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Sequential,
+    SqueezeExcite,
+)  # fmt: skip
 from gpucnn.layers.base import MISSING, TAKEN, Layer
 from gpucnn.layers.batchnorm import batchnorm_relu
 from gpucnn.layers.fusion import BatchNormReLU, batchnorm_relu_max_pool2d
@@ -94,6 +105,24 @@ def test_fixed_batch_norm_is_a_linear_function_of_its_running_statistics(norms, 
         assert dx[place] == pytest.approx(slope, abs=1e-6)
     for name, buffer in norm.buffers().items():
         np.testing.assert_array_equal(buffer.data, running[name])
+
+
+def test_branches_that_learn_nothing_are_left_out() -> None:
+    branches = Concat(Conv2D(1, 3, 1), Conv2D(1, 1, 1), Sequential())
+    model = Sequential(
+        branches, Residual(Conv2D(5, 5, 1), Conv2D(5, 5, 1)), SqueezeExcite(5), Flatten(), Linear(320, 2)
+    )
+    model.freeze_matching(["0.branch0.*", "1.shortcut.*"])
+    ops = ops_of_backward(model)
+    assert (ops["conv2d_weight_grad"], ops["conv2d_input_grad"]) == (2, 2)
+    model = Sequential(*model.layers.values())
+    model.freeze_matching(["0.*", "1.body.*"])
+    ops = ops_of_backward(model)  # one shortcut was frozen before
+    assert ops.keys().isdisjoint({"conv2d_weight_grad", "conv2d_input_grad"})
+    gate = Sequential(SqueezeExcite(1), Conv2D(1, 2, 1), Flatten(), Linear(128, 2))
+    gate.freeze_matching("0.*")
+    assert ops_of_backward(gate) == {"linear_weight_grad": 1, "linear_input_grad": 1, "bias_grad": 2,
+                                     "conv2d_weight_grad": 1}  # fmt: skip
 
 
 def test_only_a_batch_norm_that_is_named_whole_is_fixed() -> None:

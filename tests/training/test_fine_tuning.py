@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gpucnn import optim
+import gpucnn
+from gpucnn import models, optim
 from gpucnn.data import Dataset
 from gpucnn.errors import UsageError
 from gpucnn.layers import BatchNorm, Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sequential
@@ -91,6 +92,19 @@ def test_whitening_filters_that_were_taken_are_not_fitted_again() -> None:
         trainer.prepare(train)
         name = "features.whitening.weight"
         assert np.array_equal(trainer.model.state_dict()[name], state[name]) == same
+
+
+def test_a_fine_tuned_model_is_saved_and_loaded(tmp_path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
+    train = Dataset("noise", noise, [0, 1] * 10, ("a", "b"))
+    for net in (models.build("mlp", (6, 6, 1), 2, width=8), Sequential(Flatten(), Linear(36, 8), Linear(8, 2))):
+        net.freeze_matching("1.*")
+        trainer = gpucnn.Trainer(net, "adam", averages=[EMA(0.5)])
+        trainer.start_from({"1.weight": np.ones((8, 36), np.float32)})
+        trainer.train(train, epochs=1, quiet=True)
+        trainer.save(tmp_path / "tuned.h5")
+        found = gpucnn.load(tmp_path / "tuned.h5").model.state_dict()
+        assert (found["1.weight"] == 1).all()
 
 
 def test_a_start_that_takes_nothing_or_comes_too_late_is_refused() -> None:
