@@ -62,7 +62,7 @@ class Setting:
             if len(value) > LONGEST_LIST:
                 raise UsageError(f"{name} has {len(value)} values: give at most {LONGEST_LIST}")
             for item in value:
-                self.check(name, item)
+                (replace(self, bounds={}) if isinstance(item, str) else self).check(name, item)
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 if (self.keys and key not in self.keys) or not is_name(key):

@@ -95,3 +95,30 @@ def batchnorm(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, 
     for c, (mean, variance) in enumerate(zip(means, variances, strict=True)):
         y[..., c] = (x[..., c] - mean) / (variance + eps) ** 0.5 * scale[c] + shift[c]
     return y, means, variances
+
+
+def grouped_windows(x_shape, w_shape, stride: Pair, padding: Padding, dilation: Pair, groups: int):
+    """(n, i, j, f, m, k, c, row, column, channel): a product of a convolution with groups and dilation."""
+    f, kh, kw, per = w_shape
+    reach = [d * (k - 1) + 1 for k, d in zip((kh, kw), dilation, strict=True)]
+    down, across = sizes(x_shape, (reach[0], reach[1]), stride, padding)
+    filters = [one for group in range(groups) for one in [group] * (f // groups)]  # the group of each
+    for n, i, j, one in product(range(x_shape[0]), range(down), range(across), range(f)):
+        for m, k, c in product(range(kh), range(kw), range(per)):
+            row = i * stride[0] + m * dilation[0] - padding[0][0]
+            column = j * stride[1] + k * dilation[1] - padding[1][0]
+            yield n, i, j, one, m, k, c, row, column, filters[one] * per + c
+
+
+def grouped_conv2d(x: Array, w: Array, dy: Array | None, *how) -> tuple[Array, Array, Array]:
+    """y, and where dy is given dx and dw, of a convolution with stride, padding, dilation and groups."""
+    stride, padding, dilation, _ = how
+    reach = [d * (k - 1) + 1 for k, d in zip(w.shape[1:3], dilation, strict=True)]
+    y = np.zeros((x.shape[0], *sizes(x.shape, (reach[0], reach[1]), stride, padding), w.shape[0]))
+    dx, dw = np.zeros(x.shape), np.zeros(w.shape)
+    for n, i, j, one, m, k, c, row, column, channel in grouped_windows(x.shape, w.shape, *how):
+        y[n, i, j, one] += pixel(x, n, row, column, channel) * w[one, m, k, c]
+        if dy is not None and 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
+            dx[n, row, column, channel] += dy[n, i, j, one] * w[one, m, k, c]
+            dw[one, m, k, c] += dy[n, i, j, one] * x[n, row, column, channel]
+    return y, dx, dw

@@ -1,6 +1,6 @@
 """Sample shapes, in one place: ordinary ones and all the odd ones."""
 
-from gpucnn.layers.windows import as_padding, as_pair
+from gpucnn.layers.windows import as_padding, as_pair, extent
 
 # (N, H, W, C), filters, kernel, stride, padding
 CONVOLUTIONS = [
@@ -15,6 +15,16 @@ CONVOLUTIONS = [
     ((1, 9, 4, 2), 3, (1, 3), (2, 1), (0, 1)),  # rectangular in every way
     ((2, 3, 3, 1), 2, 5, 1, 2),  # larger than the image without its border
     ((2, 7, 5, 2), 2, 3, (3, 2), 1),  # the stride does not divide
+]
+
+# (N, H, W, C), filters, kernel, stride, padding, dilation, groups
+GROUPED = [
+    ((2, 5, 6, 3), 3, 3, 1, 1, 1, 3),  # depthwise
+    ((1, 6, 5, 2), 6, 3, 2, 1, 1, 2),  # three filters a channel, a stride
+    ((2, 5, 4, 4), 6, (3, 2), 1, ((0, 2), (1, 0)), 1, 2),  # groups, four paddings
+    ((1, 7, 8, 2), 3, 3, 1, 2, 2, 1),  # dilation
+    ((1, 9, 6, 4), 4, (3, 2), (2, 3), ((2, 1), (0, 3)), (2, 4), 2),  # all at once
+    ((1, 3, 3, 2), 2, 3, 1, 4, 4, 2),  # taps that are never inside together
 ]
 
 # (N, H, W, C), kernel, stride, padding
@@ -35,6 +45,15 @@ def convolution(case):
     x_shape, filters, kernel, stride, padding = case
     kernel, stride = as_pair(kernel, "kernel", 1), as_pair(stride, "stride", 1)
     return x_shape, (filters, *kernel, x_shape[3]), stride, as_padding(padding, kernel, stride)
+
+
+def grouped(case):
+    """(x shape, w shape, (stride, padding, dilation, groups)) of a case, as the ops take them."""
+    x_shape, filters, kernel, stride, padding, dilation, groups = case
+    kernel, stride = as_pair(kernel, "kernel", 1), as_pair(stride, "stride", 1)
+    dilation = as_pair(dilation, "dilation", 1)
+    padding = as_padding(padding, extent(kernel, dilation), stride)
+    return x_shape, (filters, *kernel, x_shape[3] // groups), (stride, padding, dilation, groups)
 
 
 def pooling(case):

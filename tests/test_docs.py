@@ -13,7 +13,7 @@ LECTURE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("gpucnn/*/*.md")]
 )
-SCRIPT_FLAGS = {"--runs"}  # of benchmarks/speedrun.py
+SCRIPT_FLAGS = {"--runs", "--maxprocesses", "--dist"}  # of benchmarks/speedrun.py and pytest-xdist
 MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`)*)")
 
 
@@ -71,7 +71,9 @@ def test_commands_in_the_readme_exist() -> None:
     assert set(re.findall(r"gpucnn ([a-z-]+)", "\n".join(blocks("bash")))) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "gpucnn/pretrained/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/own_nets.md", "docs/recipes.md", "docs/optimizers.md", "gpucnn/pretrained/README.md"]
+)
 def test_flags_that_a_page_names_exist(page: str) -> None:
     from gpucnn.cli.main import COMMANDS, build_parser
 

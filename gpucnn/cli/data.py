@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.cli.columns import columns, sentence
+from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.options import add_data_options, add_setting_flags, writing
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.files.sources import NO_PLACE, gap, locate, search_places
@@ -159,7 +159,7 @@ def as_lines(name: str, found: Inspection) -> list[str]:
     lines += ["", *columns(rows, "<>"), ""]
     if found.shapes:
         sizes = [f"{h} x {w} {'grey' if c == 1 else 'colour'} ({n:,})" for (h, w, c), n in found.shapes.most_common()]
-        tail = f", and {len(sizes) - MOST_SIZES:,} more" if len(sizes) > MOST_SIZES else ""
+        tail = f" and {len(sizes) - MOST_SIZES:,} other sizes" if len(sizes) > MOST_SIZES else ""
         lines += sentence("sizes", f"{', '.join(sizes[:MOST_SIZES])}{tail}", 8)
     if found.ignored:
         lines += sentence("", f"passed over: {words(found.ignored)}", 8)
@@ -171,7 +171,7 @@ def as_lines(name: str, found: Inspection) -> list[str]:
         lines += sentence("", f"{' = '.join(map(found.name, group[:3]))}{tail}", 8)
     if len(worst) > MOST_NAMED:
         lines.append(f"{'':<8}{len(worst) - MOST_NAMED:,} more (--json has all)")
-    lines += sentence("broken", f"{len(found.broken):,} files" if found.broken else "no files", 8)
+    lines += sentence("broken", counted(len(found.broken), "file") if found.broken else "no files", 8)
     for path, reason in list(found.broken.items())[:MOST_NAMED]:
         lines += sentence("", f"{path}: {reason}", 8)
     return lines

@@ -60,11 +60,9 @@ def by_name(name: str, shape: Shape) -> ModelConfig:
 
 
 def show_architecture(model: ModelConfig, as_json: bool) -> int:
-    """A net as layers, as its config has them, or general where it has a name."""
-    layers: Any = model.layers
-    if not layers:
-        spec = to_spec(build_model(Config(model=model)))
-        layers = general(spec, model.input_shape, model.num_classes)
+    """A net as layers, without the numbers that follow from its images and classes."""
+    spec = json.loads(json.dumps(model.layers)) or to_spec(build_model(Config(model=model)))
+    layers = general(spec, model.input_shape, model.num_classes)
     if as_json:
         say_json(layers, indent=2)
     else:

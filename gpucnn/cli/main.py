@@ -37,7 +37,7 @@ COMMANDS = {
 }
 """command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for."""
 
-WITHOUT_MODELS = ("plot", "data", "doctor", "benchmark")
+WITHOUT_MODELS = ("plot", "recipes", "data", "doctor", "benchmark")
 """Commands without --plugin: they make no model, or make it in other processes."""
 
 

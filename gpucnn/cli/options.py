@@ -88,11 +88,11 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """Height and width: 64x48, "64 48" or 64 -> (64, 48) or (64,)."""
+    """Height and width: 64x48, "64 48" or 64 -> (64, 48) or (64, 64)."""
     words = re.split("[x, ]+", text.strip().lower())
     if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
         raise argparse.ArgumentTypeError(f"{shown(text)}: give height and width, as 64x48")
-    return tuple(map(int, words))
+    return tuple(map(int, words * 2 if len(words) == 1 else words))
 
 
 def flags_given(args: argparse.Namespace) -> dict[str, Any]:
@@ -141,6 +141,8 @@ def load_named(name: str, args: argparse.Namespace, how: Reading) -> Parts:
         UsageError: a folder is named for a set that has no files.
     """
     if is_path(name):
+        if args.data_dir:
+            raise UsageError(f"--data-dir {args.data_dir} is not used: {name} is a path, which says where it is")
         return load_parts(name, how=how)
     key, source = find_source(name)
     if source.built_in and args.data_dir:

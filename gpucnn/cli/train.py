@@ -31,6 +31,7 @@ from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset
 from gpucnn.data.registry import is_path, title
+from gpucnn.data.stored import StoredImages
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
 from gpucnn.explain.live import LiveView
@@ -41,14 +42,13 @@ from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
 from gpucnn.runs.fine_tuning import Source, found_at_start, other_model, read_source, resolve_start
 from gpucnn.runs.log import JSONL, STEPS, StepLog, event_writer
-from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
+from gpucnn.runs.resume import FROM_DATA, Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
-FROM_DATA = ("data.mean", "data.std", "data.pixels", "data.classes", "model.input_shape", "model.num_classes")
 HIDDEN = (*FROM_DATA, "train.init_digest", "train.drawn")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
@@ -317,7 +317,8 @@ def introduce(
     note(f"gpucnn {__version__}", f"on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
         note("amp", line)
-    note("data", f"{train.name}: {images}, {config.model.num_classes} classes")
+    place = f", read from {train.images.path} as they are needed" if isinstance(train.images, StoredImages) else ""
+    note("data", f"{train.name}: {images}, {config.model.num_classes} classes{place}")
     note("model", f"{config.model.name}: {cost}")
     for head, text in about_settings(config, verbose).items():
         say(*paragraph(f"{head:<6} ", text, max(7, len(head) + 1)))

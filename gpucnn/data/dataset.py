@@ -97,7 +97,7 @@ class Dataset:
         Args:
             images: (N,H,W) or (N,H,W,C).  Whole numbers from 0 to 255 of any dtype are bytes.  Floats stay on their
                 own scale, as float32, and are normalised there, by (x - mean) / std.
-            labels: (N,) or (N,1), integers or texts.
+            labels: (N,) or (N,1), integers, texts or bools.
             classes: names of the classes, in order.  Integer labels are places in it, unless all names are integers:
                 then they, like texts, are names.  Without it the classes are the distinct labels, sorted, so the test
                 set of a training set needs ``classes=train.classes``.
@@ -250,10 +250,12 @@ class Arrays:
             labels = labels[:, 0]
         if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.flat):
             labels = labels.astype(str)
-        if labels.dtype.kind not in "iuUS" or labels.ndim != 1:
+        if labels.dtype.kind not in "biuUS" or labels.ndim != 1:
             rows = ": give their columns, labels.argmax(axis=1)" if labels.ndim == 2 else ": give integers or texts"
             raise DataError(f"{self.name}: labels are {labels.dtype} {labels.shape}{rows}, one for each image")
         labels = labels.astype(str) if labels.dtype.kind == "S" else labels
+        if labels.dtype.kind == "b" and classes is not None:
+            labels = labels.astype(np.int64)
         if classes is not None and (isinstance(classes, str) or not hasattr(classes, "__len__")):
             raise DataError(f"{self.name}: classes = {in_short(classes)}: give the name of each, as ('cat', 'dog')")
         if classes is None:

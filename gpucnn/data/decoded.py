@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucnn.checkpoint.durable import clean_leftovers
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.stored import StoredImages, StoredWriter, within
 from gpucnn.errors import DataError
@@ -94,6 +93,8 @@ class Cache:
 
     def prepare(self, asked: Asked) -> None:
         """Make the folder; remove what killed processes left, and files of this folder that are too many."""
+        from gpucnn.checkpoint.durable import clean_leftovers  # whose room brings in h5py
+
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             clean_leftovers(self.path(asked))

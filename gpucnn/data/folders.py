@@ -48,7 +48,7 @@ NO_CLASSES = ("__macosx",)
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".raw", ".dng", ".ppm", ".pgm", ".svg", ".pdf")
 DEEPEST = 20  # folders below a class's
 CHUNK = 2**26  # bytes of images that are decoded at once
-FEW = 64  # images that a thread takes at a time
+FEW = 16  # images that a thread takes at a time
 QUIET = 2000  # images that are decoded without a word where there is no terminal
 NAMED = 3  # broken files in a message
 
@@ -97,7 +97,11 @@ def load_folder(path: Path, how: Reading) -> Parts:
     Raises:
         DataError: no images, a class without any, files that cannot be read, or a class that a model does not have.
     """
-    return load_listed(scan(path, how.classes), how)[0]
+    found = scan(path, how.classes)
+    parts, broken = load_listed(found, how)
+    if broken and how.progress:
+        tell(f"{found.name}: left out {told(broken, parts)}")
+    return parts
 
 
 def scan(root: Path, classes: Sequence[str] = ()) -> Folder:
@@ -110,19 +114,22 @@ def scan(root: Path, classes: Sequence[str] = ()) -> Folder:
     inside = os.path.realpath(root)
     parts = part_folders(root)
     known = tuple(classes) or tuple(sorted(class_folders(parts["train"])))
+    labels = {name: label for label, name in enumerate(known)}
     for name in known:
         if len(name) > LONGEST_TEXT or CONTROL.search(name):
             raise DataError(f"{root}: {shown(name)} is no name for a class: give the folder another name")
     for part, folder in parts.items():
         pictures = found.parts[part] = []
         for name in sorted(class_folders(folder)):
-            if name not in known:
+            if name not in labels:
                 whose = "the model" if classes else "the training part"
                 raise DataError(f"{folder / name}: {whose} has no class {name!r}{closest(name, known)}")
-            label, before = known.index(name), len(pictures)
+            label, before = labels[name], len(pictures)
             pictures += sorted(walk(found, inside, (folder / name).relative_to(root).as_posix(), label))
             if part == "train" and len(pictures) == before and not classes:
                 raise DataError(f"{folder / name} has no images: remove it, or put images of its class there")
+        if not pictures and part != "train":
+            raise DataError(f"{folder} has no images: remove it, or put images of each class there")
     if not found.parts["train"]:
         raise DataError(
             f"{root} has no images: give a folder with a sub-folder of images for each class, as {root / 'cat'}, or "
@@ -214,19 +221,19 @@ def load_listed(found: Folder, how: Reading) -> tuple[Parts, dict[str, str]]:
             kept = Decoder(found, how, limit).run(cache, asked)
     parts, broken = kept
     broken = found.broken | broken
-    if broken:
-        names = sorted(broken)
-        some = "; ".join(f"{name}: {broken[name]}" for name in names[:NAMED])
-        more = f"; and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        count = f"{len(names):,} of {len(names) + sum(map(len, parts.values())):,} images"
-        if not how.skip_broken:
-            raise DataError(
-                f"{found.root}: {count} cannot be read: {some}{more}: mend or remove them, or leave them out with "
-                "--skip-broken"
-            )
-        if how.progress:
-            tell(f"{found.name}: left out {count} that cannot be read: {some}{more}")
+    if broken and not how.skip_broken:
+        what = told(broken, Parts(**parts))
+        raise DataError(f"{found.root}: {what}: mend or remove them, or leave them out with --skip-broken")
     return Parts(**parts), broken
+
+
+def told(broken: dict[str, str], parts: Parts) -> str:
+    """How many images cannot be read, and the first of them with the reasons."""
+    names = sorted(broken)
+    some = "; ".join(f"{name}: {broken[name]}" for name in names[:NAMED])
+    more = f"; and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    total = len(names) + sum(len(part) for part in parts if part is not None)
+    return f"{len(names):,} of {total:,} images that cannot be read: {some}{more}"
 
 
 def chosen_size(shapes: Counter[Shape], name: str, fit: str) -> tuple[tuple[int, int], str]:
@@ -257,7 +264,7 @@ class Decoder:
 
     def __init__(self, found: Folder, how: Reading, limit: int) -> None:
         self.found, self.how, self.limit = found, how, limit
-        self.threads = how.threads or len(os.sched_getaffinity(0))
+        self.threads = how.threads or os.cpu_count() or 1
         self.broken: dict[str, str] = {}
 
     def run(self, cache: Cache | None, asked: Asked) -> Kept:
@@ -280,7 +287,8 @@ class Decoder:
             cache.link(asked, resolved)
             return kept
         if count * prod(shape) <= self.limit:
-            kept = self.in_memory(shape), self.broken
+            with self.bar("decoding") as bar:
+                kept = self.in_memory(shape, bar), self.broken
             if cache:
                 cache.keep(resolved, *kept)
         elif cache is None:
@@ -291,8 +299,10 @@ class Decoder:
             )
         else:
             cache.prepare(resolved)
-            while not self.spill(cache.path(resolved), shape):
-                pass
+            whole = False
+            while not whole:
+                with self.bar("decoding") as bar:
+                    whole = self.spill(cache.path(resolved), shape, bar)
             kept = cache.load(resolved, self.limit)
             if kept is None:
                 raise DataError(f"{cache.path(resolved)} was damaged or removed while it was made: start again")
@@ -318,21 +328,26 @@ class Decoder:
 
     def shapes(self) -> Counter[Shape]:
         """(H, W, C) of all images -> how many have it."""
-        shapes: Counter[Shape] = Counter()
         pictures = list(chain.from_iterable(self.found.parts.values()))
-        for shape in self.each("reading sizes of", pictures, lambda place, path: probe(path)):
-            if shape is not None:
-                shapes[shape] += 1
-        return shapes
+        with self.bar("reading sizes of") as bar:
+            found = self.each(pictures, lambda place, path: probe(path), bar)
+            return Counter(shape for shape in found if shape is not None)
 
-    def each(
-        self, doing: str, pictures: Sequence[Picture], function: Callable[[int, Path], Any], start: int = 0
-    ) -> Iterator[Any]:
-        """What a function makes of (place, path) of each image, in order, by threads; None where it is broken."""
+    def bar(self, doing: str) -> Any:
+        """A progress bar over all images, on a terminal."""
         from tqdm import tqdm
 
-        def some(numbered: Sequence[tuple[int, Picture]]) -> list[tuple[Any, str]]:
-            answers = []
+        silent = not (self.how.progress and is_terminal(sys.stderr))
+        total = sum(map(len, self.found.parts.values()))
+        return tqdm(
+            total=total, desc=f"{doing} {harmless(self.found.name, 30)}", unit=" images", leave=False, disable=silent
+        )
+
+    def each(self, pictures: Sequence[Picture], function: Callable[[int, Path], T], bar: Any) -> Iterator[T | None]:
+        """What a function makes of (place, path) of each image, in order, by threads; None where it is broken."""
+
+        def some(numbered: Sequence[tuple[int, Picture]]) -> list[tuple[T | None, str]]:
+            answers: list[tuple[T | None, str]] = []
             for place, picture in numbered:
                 path = self.found.root / picture.path
                 try:
@@ -341,22 +356,20 @@ class Decoder:
                     answers.append((None, str(error).removeprefix(f"{path} is ").removeprefix(f"{path}: ")))
             return answers
 
-        silent = not (self.how.progress and is_terminal(sys.stderr))
-        title = f"{doing} {harmless(self.found.name, 30)}"
-        with (
-            ThreadPoolExecutor(self.threads) as pool,
-            tqdm(total=len(pictures), desc=title, unit=" images", disable=silent) as bar,
-        ):
-            groups = batched(enumerate(pictures, start), FEW)
-            for several in batched(groups, 16 * self.threads):  # no more of them wait
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            groups = batched(enumerate(pictures), FEW)
+            for several in batched(groups, 64 * self.threads):  # no more of them wait
                 for group, answers in zip(several, pool.map(some, several), strict=True):
                     for (_, picture), (answer, reason) in zip(group, answers, strict=True):
                         if reason:
                             self.broken[picture.path] = reason
                         yield answer
                     bar.update(len(group))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def fill(self, images: Array, pictures: Sequence[Picture]) -> Array:
+    def fill(self, images: Array, pictures: Sequence[Picture], bar: Any) -> Array:
         """Decode images into an array (N,H,W,C); which of them could be read, bool (N,)."""
         shape = images.shape[1:]
 
@@ -365,15 +378,15 @@ class Decoder:
             images[place] = fit(image, shape, self.how.fit)[0]
             return True
 
-        return np.array([bool(good) for good in self.each("decoding", pictures, put)], dtype=bool)
+        return np.array([bool(good) for good in self.each(pictures, put, bar)], dtype=bool)
 
-    def in_memory(self, shape: Shape) -> dict[str, Dataset]:
+    def in_memory(self, shape: Shape, bar: Any) -> dict[str, Dataset]:
         """All parts as arrays."""
         parts = {}
         for part in self.found.parts:
             pictures = self.pictures(part)
             images = np.empty((len(pictures), *shape), dtype=np.uint8)
-            good = self.fill(images, pictures)
+            good = self.fill(images, pictures, bar)
             labels = np.array([picture.label for picture in pictures], dtype=np.int64)
             if not good.any():
                 raise DataError(f"{self.found.root}: no image of {part} can be read: {self.first_reason()}")
@@ -382,7 +395,7 @@ class Decoder:
             parts[part] = Dataset(self.found.name, images, labels, self.found.classes)
         return parts
 
-    def spill(self, path: Path, shape: Shape) -> bool:
+    def spill(self, path: Path, shape: Shape, bar: Any) -> bool:
         """Decode all parts into a file, some at a time; False where images were broken, which leaves no file."""
         known, found = len(self.broken), self.found
         size = max(1, CHUNK // prod(shape))
@@ -396,7 +409,7 @@ class Decoder:
                 digest = hashlib.sha256(repr((len(pictures), *shape)).encode())  # as ``Dataset.digest``
                 block = np.empty((min(size, len(pictures)), *shape), dtype=np.uint8)
                 for some in batched(pictures, size):
-                    self.fill(block[: len(some)], some)
+                    self.fill(block[: len(some)], some, bar)
                     append(block[: len(some)])
                     digest.update(block[: len(some)].data)
                 labels = np.array([picture.label for picture in pictures])

@@ -88,6 +88,12 @@ def load_dataset(
     """
     how = Reading(tuple(size), fit, channels, skip_broken, progress=progress)
     train, validation, test = load_parts(str(name), data_dir, download=download, how=how)
+    shape = train.image_shape
+    if (how.size and how.size != shape[:2]) or (channels and channels != shape[2]):
+        raise UsageError(
+            f"{train.name} has images {' x '.join(map(str, shape))}: size and channels are for image files, and for a "
+            ".csv's lines"
+        )
     test = test or validation
     return (train, test) if test else split_validation(train, TEST_FRACTION, 0)
 

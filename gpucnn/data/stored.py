@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import DataError, UsageError
+from gpucnn.files import open_regular
 from gpucnn.types import Array, Shape
 
 MIB = 2**20
@@ -53,7 +54,7 @@ class StoredImages:
         self.path, self.name = Path(path).absolute(), name
         self.places: Array | None = None  # int64 (N,): which of the file's images, in which order; None: all of them
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_regular(self.path) as opened, h5py.File(opened, "r") as file:  # opened by Python: no locks
                 found = file.get(name)
                 if not isinstance(found, h5py.Dataset) or found.ndim != self.ndim:
                     raise DataError(f"{self.path} has no array {name!r} of images (N, H, W, C)")
@@ -110,8 +111,8 @@ class StoredImages:
         found = images.reshape(np.shape(index) + self.shape[1:])
         return found[(slice(None),) * np.ndim(index) + tuple(rest)] if rest else found
 
-    def select(self, places: Array) -> "StoredImages":
-        """Images ``places`` (M,), as a view that reads nothing."""
+    def select(self, places: Array | slice) -> "StoredImages":
+        """Images ``places``, a slice, indices (M,) or bools (N,), as a view that reads nothing."""
         view = object.__new__(StoredImages)
         vars(view).update(vars(self))
         view.places = np.arange(len(self))[places] if self.places is None else self.places[places]
@@ -137,7 +138,9 @@ class StoredImages:
         places = index if self.places is None else self.places[index]
         images = np.empty((len(places), *self.shape[1:]), self.dtype)
         row = prod(self.shape[1:]) * self.dtype.itemsize  # bytes of an image
-        rows = list(images.reshape(len(places), prod(self.shape[1:])).view(np.uint8))
+        if not len(places):
+            return images
+        memory = images.data.cast("B")
         order = np.argsort(places, kind="stable")
         ends = np.flatnonzero(np.diff(places[order]) != 1) + 1  # where a run of neighbours ends
         ordered, numbers = places[order].tolist(), order.tolist()
@@ -145,11 +148,12 @@ class StoredImages:
         for end in (*ends.tolist(), len(places)):
             for first in range(start, end, MOST_BUFFERS):
                 targets = numbers[first : min(first + MOST_BUFFERS, end)]
-                self.fill(file, self.offset + ordered[first] * row, [rows[target] for target in targets], row)
+                buffers = [memory[target * row : (target + 1) * row] for target in targets]
+                self.fill(file, self.offset + ordered[first] * row, buffers, row)
             start = end
         return images
 
-    def fill(self, file: int, offset: int, buffers: list[Array], row: int) -> None:
+    def fill(self, file: int, offset: int, buffers: list[memoryview], row: int) -> None:
         """Read what lies at an offset into buffers of ``row`` bytes each."""
         wanted = row * len(buffers)
         try:

@@ -143,7 +143,7 @@ def read_hdf5(path: Path, how: Reading) -> Parts:
 
     open_regular(path).close()
     limit = how.memory or free_memory() // 2
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         names: dict[str, str] = {}
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):

@@ -50,6 +50,9 @@ def table(options: Options) -> dict[Op, Kernel]:
         conv2d.conv2d: by_cudnn("conv2d"),
         conv2d.conv2d_input_grad: by_cudnn("conv2d_input_grad"),
         conv2d.conv2d_weight_grad: by_cudnn("conv2d_weight_grad"),
+        conv2d.grouped_conv2d: by_cudnn("grouped_conv2d"),
+        conv2d.grouped_conv2d_input_grad: by_cudnn("grouped_conv2d_input_grad"),
+        conv2d.grouped_conv2d_weight_grad: by_cudnn("grouped_conv2d_weight_grad"),
         conv2d.bias_grad: Kernel(sums.bias_grad, sums.accepts_bias_grad),
         # fully connected: small ones, the others run on cuBLAS
         linear.linear: Kernel(products.linear, products.accepts_linear),
@@ -69,6 +72,8 @@ def table(options: Options) -> dict[Op, Kernel]:
         # activations and sums
         activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
+        activations.relu6: Kernel(elementwise.relu6, elementwise.accepts_one),
+        activations.relu6_grad: Kernel(elementwise.relu6_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_slope),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_slope_grad),
         activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
@@ -117,6 +122,9 @@ ON_CUBLAS = (
     conv2d.conv2d,
     conv2d.conv2d_input_grad,
     conv2d.conv2d_weight_grad,
+    conv2d.grouped_conv2d,
+    conv2d.grouped_conv2d_input_grad,
+    conv2d.grouped_conv2d_weight_grad,
     linear.linear,
     linear.linear_input_grad,
     linear.linear_weight_grad,

@@ -330,7 +330,7 @@ class Layer(Checked):
     def load_matching(self, state: Mapping[str, Array]) -> dict[str, str]:
         """Take the parameters and buffers that fit by name and shape; the others keep their values.
 
-        A model that is to be trained takes them by ``Trainer.start_from``, since a Trainer draws new weights.
+        A model that is to be trained takes them by ``Trainer.start_from``, which knows which ones they are.
 
         Returns:
             Name -> ``TAKEN``, ``MISSING``, or the two shapes.

@@ -125,8 +125,9 @@ class Branches(Layer):
         for child in self.children().values():
             child.skip_input_grad()
 
-    def back(self, child: Layer, dy: Array) -> Array | None:
-        """Back through a child; None where nothing needs that."""
+    @staticmethod
+    def back(child: Layer, dy: Array) -> Array | None:
+        """The child's dL/dx, where it has any backward to do."""
         return child.backward(dy) if child.needs_backward else None
 
     def flops(self, shape: Shape) -> int:
@@ -180,14 +181,19 @@ class Residual(Branches):
 
 def joined(*parts: Array) -> Array:
     """(..., C1), (..., C2), ... -> (..., C1 + C2 + ...)."""
-    return array_module(parts[0]).concatenate(parts, axis=-1)
+    channels = sum(part.shape[-1] for part in parts)
+    y = array_module(parts[0]).zeros((*parts[0].shape[:-1], channels), dtype=parts[0].dtype)
+    end = 0  # no ``concatenate``: CuPy's may send addresses from the host, which a CUDA graph cannot replay
+    for part in parts:
+        start, end = end, end + part.shape[-1]
+        y[..., start:end] = part
+    return y
 
 
 def cut(x: Array, *channels: int) -> tuple[Array, ...]:
     """(..., C1 + C2 + ...) -> (..., C1), (..., C2), ..., each in memory of its own."""
     ends = [sum(channels[: i + 1]) for i in range(len(channels))]
-    contiguous = array_module(x).ascontiguousarray
-    return tuple(contiguous(x[..., end - size : end]) for size, end in zip(channels, ends, strict=True))
+    return tuple(x[..., end - size : end].copy() for size, end in zip(channels, ends, strict=True))
 
 
 class Concat(Branches):
@@ -220,6 +226,8 @@ class Concat(Branches):
         return self.run(joined, *parts)
 
     def backward(self, dy: Array) -> Array | None:
+        if not self.needs_backward:
+            return None
         (channels,) = self.kept()
         parts = zip(self.names, self.run(cut, dy, *channels), strict=True)
         gradients = [self.back(getattr(self, name), part) for name, part in parts]
@@ -273,8 +281,10 @@ class Gate(Branches):
         return self.run(gated, x, gate)
 
     def backward(self, dy: Array) -> Array | None:
+        if not self.needs_backward:
+            return None
         x, gate = self.kept()
-        through_body = self.back(self.body, self.run(gate_grad, dy, x))
+        through_body = self.back(self.body, self.run(gate_grad, dy, x)) if self.body.needs_backward else None
         return self.run(add, self.run(gated, dy, gate), through_body) if self.needs_input_grad else None
 
     def output_shape(self, shape: Shape) -> Shape:

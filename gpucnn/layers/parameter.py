@@ -19,14 +19,14 @@ GROUPS = ("filter", "weight", "bias", "norm", "whiten", "head", "head_bias", "fr
     filter   weights of convolutions
     weight   weights of linear layers
     bias     of convolutions and linear layers
-    norm     scale and shift of batch norm
+    norm     scale and shift of batch, group and layer norm
     whiten   the bias of a convolution that whitens patches, which often trains for a few epochs only
     head, head_bias   weights, and biases, that fine-tuning trains at a rate of their own
     frozen   part of the model's state, but never updated, decayed or averaged; it has no part of the flat gradient
 """
 
 DECAYED = ("filter", "weight", "head")
-"""Weight decay applies to these, not to biases and batch norm."""
+"""Weight decay applies to these, not to biases and norms."""
 
 
 class Parameter:

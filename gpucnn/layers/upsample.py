@@ -39,37 +39,36 @@ def along(axis: int, part: slice) -> tuple[slice, ...]:
     return tuple(part if i == axis else slice(None) for i in range(4))
 
 
+def neighbours(o: float, size: int) -> tuple[slice, slice, slice]:
+    """(pixels that have a neighbour at sign o, these neighbours, the pixel at the border that is its own)."""
+    left, right = slice(0, size - 1), slice(1, size)
+    return (right, left, slice(0, 1)) if o < 0 else (left, right, slice(size - 1, size))
+
+
 def upsample_axis(x: Array, axis: int, factor: int, linear: bool) -> Array:
     """(UP)  x with ``factor`` times as many pixels along an axis."""
-    xp, size = array_module(x), x.shape[axis]
-    y = xp.zeros([factor * s if i == axis else s for i, s in enumerate(x.shape)], dtype=x.dtype)
+    y = array_module(x).zeros([factor * s if i == axis else s for i, s in enumerate(x.shape)], dtype=x.dtype)
     for p, o in enumerate(offsets(factor, linear)):
         target = y[along(axis, slice(p, None, factor))]
-        if o == 0:
-            target[...] = x
-            continue
-        border, inside = (slice(0, 1), slice(0, size - 1)) if o < 0 else (slice(size - 1, size), slice(1, size))
-        pair = (x[along(axis, border)], x[along(axis, inside)])
-        neighbour = xp.concatenate(pair if o < 0 else pair[::-1], axis=axis)
-        target[...] = (1 - abs(o)) * x + abs(o) * neighbour
+        target[...] = (1 - abs(o)) * x if o else x
+        if o:
+            here, there, border = (along(axis, part) for part in neighbours(o, x.shape[axis]))
+            target[here] += abs(o) * x[there]
+            target[border] += abs(o) * x[border]
     return y
 
 
 def upsample_axis_grad(dy: Array, axis: int, factor: int, linear: bool) -> Array:
-    """(UP)  dy -> dx, with as many pixels along an axis divided by ``factor``."""
-    xp = array_module(dy)
+    """(UP)  dy -> dx, with as many pixels along an axis divided by ``factor``: what was read is added to."""
     shape = [s // factor if i == axis else s for i, s in enumerate(dy.shape)]
-    dx, size = xp.zeros(shape, dtype=accumulator_dtype(dy)), shape[axis]
-    first, last = slice(0, 1), slice(size - 1, size)
+    dx = array_module(dy).zeros(shape, dtype=accumulator_dtype(dy))
     for p, o in enumerate(offsets(factor, linear)):
         part = dy[along(axis, slice(p, None, factor))].astype(dx.dtype, copy=False)
-        dx += (1 - abs(o)) * part
+        dx += (1 - abs(o)) * part if o else part
         if o:
-            border, of, here = (first, slice(1, size), slice(0, size - 1))
-            if o > 0:
-                border, of, here = last, here, of
-            dx[along(axis, here)] += abs(o) * part[along(axis, of)]
-            dx[along(axis, border)] += abs(o) * part[along(axis, border)]
+            here, there, border = (along(axis, part) for part in neighbours(o, shape[axis]))
+            dx[there] += abs(o) * part[here]
+            dx[border] += abs(o) * part[border]
     return dx.astype(dy.dtype, copy=False)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from gpucnn.errors import ShapeError, UsageError, closest, shown
 from gpucnn.layers import Layer
+from gpucnn.models.autoencoder import autoencoder
 from gpucnn.models.densenet import densenet, densenet121
 from gpucnn.models.lenet import lenet5
 from gpucnn.models.mobilenet import mobilenet_v2
@@ -20,7 +21,7 @@ from gpucnn.models.wide_resnet import wide_resnet
 from gpucnn.settings import checked
 from gpucnn.types import Shape
 
-__all__ = ["MODELS", "build", "from_spec", "register", "to_spec"]
+__all__ = ["MODELS", "autoencoder", "build", "from_spec", "register", "to_spec"]
 
 Made = TypeVar("Made", bound=Callable[..., Layer])
 

@@ -214,7 +214,7 @@ class Reader:
             return tuple(self.net(v, shape, dotted(here, str(i)), depth + 1)[0] for i, v in enumerate(value))
         if one:
             return self.net(value, shape, here, depth + 1)[0]
-        if isinstance(value, str) and FUNCTION in map(get_origin, (hint, *get_args(hint))):
+        if isinstance(value, str) and FUNCTION in [get_origin(kind) for kind in (hint, *get_args(hint))]:
             if value not in INITIALIZERS:
                 raise UsageError(f"{at(here)}{shown(value)}{closest(value, INITIALIZERS)}")
             return INITIALIZERS[value]
@@ -286,7 +286,7 @@ def to_spec(layer: Layer) -> list[dict[str, Any]]:
             raise UsageError(f"layer {name} ({part.kind}) stands twice in the net: make one for each place")
         seen.add(id(part))
     spec = tables_of(layer) if type(layer) is Sequential else [{**table_of(layer, ""), "name": ""}]
-    if tensors(from_spec(spec)) != tensors(layer):
+    if not alike(from_spec(spec), layer):
         raise UsageError(f"the net ({layer.kind}) was changed after it was made, and is not what its layers say")
     return spec
 
@@ -319,6 +319,13 @@ def tensors(layer: Layer) -> dict[str, Any]:
     return {name: (p.shape, p.made_in) for name, p in layer.parameters().items()} | {
         name: buffer.shape for name, buffer in layer.buffers().items()
     }
+
+
+def alike(made: Layer, layer: Layer) -> bool:
+    """Whether a net has the state of one as it was made, though some of its parameters may be frozen."""
+    before, now = tensors(made), tensors(layer)
+    frozen = ((name, (*before.get(name, ())[:1], "frozen")) for name in now)
+    return before.keys() == now.keys() and all(now[name] in (before[name], kept) for name, kept in frozen)
 
 
 def tables_of(sequence: Sequential, place: str = "") -> list[dict[str, Any]]:

@@ -97,8 +97,8 @@ def check_files(pixels: str) -> None:
     """Raises UsageError where image files, which are bytes, are no input of a model that learned from such images."""
     if pixels != "uint8":
         raise UsageError(
-            "the model was trained on float images, on a scale that image files do not have: give it arrays, by "
-            "gpucnn.inference.predict.normalise, or train it on bytes, by Dataset.from_arrays(..., scale=255)"
+            "the model was trained on float images, on a scale that files do not have: give arrays in Python, or train "
+            "it on bytes, by Dataset.from_arrays(..., scale=255)"
         )
 
 

@@ -94,7 +94,10 @@ class Classifier(Checked):
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
         self.input_shape, self.name = tuple(input_shape), name or model.kind
         self.pixels, self.fit = pixels, fit
-        self.classes = class_names(tuple(classes), model.output_shape(self.input_shape)[-1])
+        outputs = model.output_shape(self.input_shape)
+        if len(outputs) != 1:
+            raise ShapeError(f"the model gives {outputs} for an image, no number per class: call model(x) itself")
+        self.classes = class_names(tuple(classes), outputs[0])
         self.forward = forward or model
 
     @property
@@ -202,15 +205,13 @@ class Classifier(Checked):
 
     def _read(self, path: Path) -> tuple[Array, str]:
         """A file as the model's image uint8 (H,W,C), and what it is."""
-        check_files(self.pixels)
         picture, notes = open_image(path)
         image, done = self._fitted(picture)
         return image, titled(path, notes + done)
 
     def _fitted(self, picture: Any) -> tuple[Array, list[str]]:
         """An image of Pillow as the model's, uint8 (H,W,C), and what was done."""
-        if self.pixels != "uint8":
-            raise UsageError("the model was trained on float images, on a scale that files do not have: give arrays")
+        check_files(self.pixels)
         return fit(picture, self.input_shape, self.fit)
 
     def _check_scale(self, images: Array) -> None:

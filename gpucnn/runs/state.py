@@ -20,7 +20,7 @@ from gpucnn.terminal import tell
 from gpucnn.training.trainer import Trainer
 from gpucnn.types import Array, Shape
 
-REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
+REMEDY = "resume from last.h5 of a run with the same settings (files of export and Trainer.save are for evaluation)"
 
 PROGRESS: dict[str, tuple[type, float, float]] = {
     **dict.fromkeys(("epoch", "best_epoch"), (int, 0, MOST_EPOCHS)),

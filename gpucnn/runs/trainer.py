@@ -12,7 +12,7 @@ from gpucnn import models
 from gpucnn.errors import UsageError
 from gpucnn.inference.predictions import Prediction, Predictions
 from gpucnn.layers import Layer
-from gpucnn.models.spec import tensors
+from gpucnn.models.spec import alike
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.averages import EMA, averaged
 from gpucnn.optim.optimizer import GroupRule
@@ -103,7 +103,7 @@ def model_settings(model: Layer, input_shape: Shape, num_classes: int) -> ModelC
     if model.built:
         name, options = model.built["name"], model.built["options"]
         twin = models.build(name, input_shape, num_classes, **options)
-        if tensors(twin) == tensors(model):
+        if alike(twin, model):
             plugins = needed(model, name)
             return ModelConfig(name, input_shape, num_classes, options, plugins=plugins)
     return described(model, input_shape, num_classes)

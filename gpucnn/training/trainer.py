@@ -25,7 +25,7 @@ from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
 from gpucnn.devices import get_backend
 from gpucnn.devices.gpu_memory import images_limit
-from gpucnn.errors import NotANumberError, ShapeError, UsageError, closest
+from gpucnn.errors import DataError, NotANumberError, ShapeError, UsageError, closest
 from gpucnn.inference.evaluate import Evaluation, evaluate
 from gpucnn.layers import Layer
 from gpucnn.layers.base import TAKEN
@@ -534,7 +534,12 @@ class Trainer(Checked):
             return evaluate(partial(self.precision.forward, self.model), batches, self.loss, tta)
 
     def loader(self, dataset: Dataset, *, training: bool) -> Loader:
-        """Batches of a data set: shuffled and augmented in training, plain and in order otherwise."""
+        """Batches of a data set: shuffled and augmented in training, plain and in order otherwise.
+
+        Raises DataError for bytes where floats were trained on, whose mean and std are on another scale, or vice versa.
+        """
+        if self.trained_on and (found := str(dataset.images.dtype)) != self.pixels:
+            raise DataError(f"{dataset.name} has {found} images, {self.trained_on} has {self.pixels}: give one kind")
         return Loader(
             dataset,
             self.batch_size,

@@ -31,13 +31,40 @@ def commands(said: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.split()[0] in ("train", "evaluate", "predict")]
 
 
-@pytest.mark.parametrize("data", [[], ["--data-dir=-my data", "--dataset", "mnist"]], ids=["built in", "in a folder"])
+PLUGIN = """
+from gpucnn import layers, models
+
+
+@models.register
+def mine(input_shape, num_classes):
+    height, width, channels = input_shape
+    return layers.Sequential(layers.Flatten(), layers.Linear(height * width * channels, num_classes))
+"""
+
+
+def own_pictures(folder: Path) -> None:
+    """Five pictures in each of two classes."""
+    for number, name in enumerate(("a cat", "it's a dog")):
+        (folder / name).mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(np.full((8, 8), 100 * number + i, np.uint8)).save(folder / name / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [[], ["--data-dir=-my data", "--dataset", "mnist"], ["--dataset", "my pictures/", "--plugin", "my net.py"]],
+    ids=["built in", "in a folder", "own pictures and net"],
+)
 def test_the_commands_at_the_end(data: list[str], capsys: Out) -> None:
-    assert main([*QUICK, *data, "--epochs", "1", "--output", "it's mine"]) == 0
+    own_pictures(Path("my pictures"))
+    Path("my net.py").write_text(PLUGIN)
+    quick = [word if word != "mlp" or "--plugin" not in data else "mine" for word in QUICK]
+    assert main([*quick, *data, "--epochs", "1", "--output", "it's mine"]) == 0
     found = commands(capsys.readouterr().out)
     assert [words[0] for words in found] == ["evaluate", "predict"]
     for words in found:
         assert main(words) == 0, words
+    assert "--plugin" not in data or "a cat" in capsys.readouterr().out
 
 
 def test_the_command_after_a_signal(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:

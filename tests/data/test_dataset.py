@@ -116,6 +116,8 @@ FROM_ARRAYS = [
     (PIXELS, np.array(["b", "a"] * 2, object), ("c", "b", "a"), {}, ("c", "b", "a"), [1, 2, 1, 2]),
     (PIXELS, [7, -3, 7, 7], ("-3", "7", "9"), {}, ("-3", "7", "9"), [1, 0, 1, 1]),
     (PIXELS, [2, 0, 2, 2], ("x", "y", "z"), {}, ("x", "y", "z"), [2, 0, 2, 2]),
+    (PIXELS, [True, False, True, True], None, {}, ("False", "True"), [1, 0, 1, 1]),
+    (PIXELS, np.array([True, False, True, True]), ("no", "yes"), {}, ("no", "yes"), [1, 0, 1, 1]),
     (PIXELS / 255, [0, 1, 2, 1], None, {"scale": 255}, ("0", "1", "2"), [0, 1, 2, 1]),
     ((PIXELS / 255).astype(np.float32), [0, 1, 2, 1], None, {"scale": 255}, ("0", "1", "2"), [0, 1, 2, 1]),
 ]

@@ -51,6 +51,7 @@ def test_views_of_views_read_the_images_they_name(stored: StoredImages, places: 
     assert np.array_equal(view[:], noise()[places])
     some = data.draw(st.lists(st.integers(0, len(places) - 1), min_size=1))
     assert np.array_equal(view.select(np.array(some))[::-1], noise()[places][some][::-1])
+    assert np.array_equal(view.select(slice(1, 9, 2))[:], noise()[places][1:9:2])
 
 
 def test_more_neighbours_than_one_call_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,3 +188,9 @@ def test_what_is_no_file_of_images(tmp_path: Path, content: object, message: str
             file.create_group("images")
     with pytest.raises(DataError, match=message):
         StoredImages(path)
+
+
+@pytest.mark.parametrize("locking", [True, False])
+def test_a_file_that_is_open_already_can_be_read(stored: StoredImages, locking: bool) -> None:
+    with h5py.File(stored.path, "r", locking=locking):
+        assert np.array_equal(StoredImages(stored.path)[:], noise())

@@ -107,11 +107,13 @@ def trained(train: Dataset, test: Dataset, *epochs: int, max_steps: int = 0) -> 
     return weights(trainer), [f"{r.train_loss} {r.test_loss} {r.test_accuracy}" for r in reports] + predictions
 
 
-def test_training_gives_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     """Whitening from the file, validation images taken off it, epochs that are left and gone on with."""
-    whole = noise()
+    whole = noise(dtype=dtype)
     parts = whole.split_off(np.arange(0, COUNT, 4))
     stored = on_disk(whole, tmp_path).split_off(np.arange(0, COUNT, 4))
+    monkeypatch.setattr("gpucnn.layers.whitening.IMAGES", 11)
     wanted = trained(*parts, 3)
     assert trained(*stored, 3) == wanted
     assert trained(*stored, 1, max_steps=7)[0] == wanted[0]

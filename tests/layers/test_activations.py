@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpucnn.errors import UsageError
-from gpucnn.layers import ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from gpucnn.layers import ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from gpucnn.layers.activations import (
     elu,
     elu_grad,
@@ -17,6 +17,8 @@ from gpucnn.layers.activations import (
     leaky_relu,
     leaky_relu_grad,
     relu,
+    relu6,
+    relu6_grad,
     relu_grad,
     sigmoid,
     sigmoid_grad,
@@ -37,6 +39,7 @@ def logistic(v: float) -> float:
 
 ONE_BY_ONE = {
     "relu": (relu, lambda v: max(v, 0.0)),
+    "relu6": (relu6, lambda v: min(max(v, 0.0), 6.0)),
     "leaky_relu": (lambda x: leaky_relu(x, 0.2), lambda v: v if v > 0 else 0.2 * v),
     "tanh": (tanh, math.tanh),
     "sigmoid": (sigmoid, logistic),
@@ -69,6 +72,7 @@ def test_the_normal_distribution_keeps_its_digits_in_both_tails() -> None:
     ("name", "gradient"),
     [
         ("relu", lambda dy, x: relu_grad(dy, x)),
+        ("relu6", lambda dy, x: relu6_grad(dy, x)),
         ("leaky_relu", lambda dy, x: leaky_relu_grad(dy, x, 0.01)),
         ("tanh", lambda dy, x: tanh_grad(dy, tanh(x))),
         ("sigmoid", lambda dy, x: sigmoid_grad(dy, sigmoid(x))),
@@ -86,7 +90,7 @@ def test_gradients_against_pytorch(name, gradient) -> None:
     import torch.nn.functional as theirs
 
     ops = {"gelu tanh": lambda t: theirs.gelu(t, approximate="tanh"), "softmax": lambda t: t.softmax(-1)}
-    x, dy = 2 * np.random.default_rng(0).standard_normal((2, 40, 7))
+    x, dy = 4 * np.random.default_rng(0).standard_normal((2, 40, 7))
     t = torch.from_numpy(x.copy()).requires_grad_()
     ops.get(name, getattr(theirs, name, None))(t).backward(torch.from_numpy(dy))
     rtol = 1e-7 if name == "hardsigmoid" else 1e-10  # PyTorch's 1/6 is a float32
@@ -102,7 +106,7 @@ def test_softmax_rows_sum_to_one_and_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [ReLU(), LeakyReLU(0.1), Tanh(), Sigmoid(), SiLU(), GELU(), GELU("tanh"), ELU(), Hardsigmoid(),
+    "layer", [ReLU(), ReLU6(), LeakyReLU(0.1), Tanh(), Sigmoid(), SiLU(), GELU(), GELU("tanh"), ELU(), Hardsigmoid(),
               Hardswish(), Softmax()],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip

@@ -229,3 +229,13 @@ def test_a_notebook_shows_a_table_of_the_layers() -> None:
     assert table.count("<tr>") == 2 + 12
     assert "<td>features.3</td><td>Conv2D</td><td>2,416</td><td>weight 16 × 5 × 5 × 6, bias 16</td>" in table
     assert "<th>61,706</th>" in table
+
+
+def test_a_model_prints_as_a_table_and_a_layer_as_a_line() -> None:
+    lines = str(models.build("lenet5", (28, 28, 1))).splitlines()
+    assert len(lines) == 2 + 12
+    assert " ".join(lines[4].split()) == "features.3 Conv2D 2,416 weight 16 × 5 × 5 × 6, bias 16"
+    assert lines[-1].split() == ["total", "61,706"]
+    assert repr(Linear(3, 2)) == "Linear  8           weight 2 × 3, bias 2"
+    with pytest.raises(UsageError, match=r"Linear\(in_features=a ReLU\)"):
+        Linear(ReLU(), 2)

@@ -179,6 +179,23 @@ def test_nothing_in_front_of_branches_learns() -> None:
         assert all(p.grad.any() for name, p in model.parameters().items() if name.endswith("3.bias") or "0.b" in name)
 
 
+def test_frozen_branches_are_left_out_of_backward() -> None:
+    for made, frozen in ((Concat(Linear(3, 2), Linear(3, 1)), "branch0.*"), (Residual(Linear(3, 3)), "body.bias")):
+        model = Sequential(made, Linear(3, 2))
+        model.freeze_matching(f"0.{frozen}")
+        model.initialize(0).skip_input_grad()
+        y = model(RNG.standard_normal((4, 3)).astype(np.float32))
+        assert model.backward(np.ones_like(y)) is None
+        assert all(p.grad.any() != p.frozen for p in model.parameters().values())
+    gate = SqueezeExcite(2)
+    model = Sequential(gate, GlobalAvgPool2D(), Linear(2, 2))
+    model.freeze_matching("0.*")
+    model.initialize(0).skip_input_grad()
+    y = model(RNG.standard_normal((4, 2, 2, 2)).astype(np.float32))
+    assert model.backward(np.ones_like(y)) is None
+    assert not gate.needs_backward
+
+
 def test_squeeze_and_excitation_by_hand(backend) -> None:
     model = SqueezeExcite(4, 2).initialize(3, backend)
     x = RNG.standard_normal((2, 3, 3, 4)).astype(np.float32)

@@ -210,6 +210,16 @@ def test_a_net_of_python_is_in_a_config() -> None:
     equal(build_model(Config.from_toml(config.to_toml())), net, (2, 2, 3))
 
 
+def test_texts_in_lists_survive_a_config() -> None:
+    tables = [{"layer": "Mine", "kinds": ["a", "b"], "sizes": [[1, 2], [3, 4]]}]
+    config = Config().updated({"model": {"layers": tables}})
+    assert Config.from_toml(config.to_toml()) == config
+    assert config.model.layers[0]["kinds"] == ("a", "b")
+    for kinds in (["a" * 101], ["\n"], [10**10], [[None]], [float("inf")]):
+        with pytest.raises(UsageError, match="layers"):
+            Config().updated({"model": {"layers": [{"layer": "Mine", "kinds": kinds}]}})
+
+
 def test_names_that_are_taken_and_what_is_no_layer_are_not_registered() -> None:
     def lenet5(shape: object, classes: int) -> None: ...
 

@@ -91,7 +91,7 @@ def test_a_notebook_shows_the_image_that_the_net_saw_and_no_markup_from_outside(
     assert many._repr_html_().count("<img") == 12
     assert "... 20 in all" in many._repr_html_()
     assert "<b>" not in many._repr_html_()
-    assert np.asarray(image.open(BytesIO(png(pixels(1, (6, 8, 5))[0])))).shape == (6, 8)
+    assert np.asarray(image.open(BytesIO(png(pixels(1, (6, 8, 5))[0])))).shape == (6, 8, 3)
 
 
 def test_the_pretrained_net_explains_a_digit_and_stays_as_it_was(tmp_path: Path) -> None:

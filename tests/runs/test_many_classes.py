@@ -59,7 +59,7 @@ def test_images_of_another_scale_are_refused() -> None:
     config = resolve(Config(), made(3, 3, "float32"))
     with pytest.raises(DataError, match="uint8 images, but the model was trained on float32"):
         check_data(config, made(3, 3))
-    with pytest.raises(UsageError, match="on a scale that image files do not have"):
+    with pytest.raises(UsageError, match="on a scale that files do not have"):
         check_files(config.data.pixels)
     check_files(resolve(Config(), made(3, 3)).data.pixels)
 
@@ -91,9 +91,11 @@ def test_a_classifier_takes_floats_where_it_learned_from_them(tmp_path: Path) ->
     trainer.train(dataset, dataset, epochs=1)
     trainer.save(tmp_path / "a.h5")
     wanted = trainer.evaluate(dataset).predictions
+    with pytest.raises(DataError, match="made has uint8 images, arrays has float32: give one kind"):
+        trainer.evaluate(made(3, 2))
     for classifier in (trainer, load(tmp_path / "a.h5", REFERENCE)):
         found = classifier.predict(dataset.images.astype(float))
         assert np.array_equal(found.labels, wanted)
         assert "base64" in found[0]._repr_html_()
-        with pytest.raises(UsageError, match="on a scale that image files do not have"):
-            classifier.predict(tmp_path / "no.png")
+        with pytest.raises(UsageError, match="on a scale that files do not have"):
+            classifier.predict(Path(__file__).parents[2] / "docs/images/explain.png")

@@ -149,6 +149,8 @@ def test_a_saved_model_answers_as_the_trainer_does(
         assert f"\n{line}\n" in text
     assert main(["evaluate", "--checkpoint", str(path), "--device", "reference"]) == 0
     assert "epoch 1" in capsys.readouterr().out
+    assert main(["train", "--resume", str(path), "--device", "reference", "--output", str(tmp_path / "run")]) == 2
+    assert "start from it by --init" in capsys.readouterr().err
 
 
 class Mine(layers.Layer):
@@ -165,7 +167,9 @@ def test_a_net_of_ones_own_is_saved_and_read_again(data: tuple[Dataset, Dataset]
     changed = net()  # no longer what models.build makes
     changed.layers["extra"] = layers.BatchNorm(10)
     own = layers.Sequential(layers.Conv2D(1, 4, 3), layers.ReLU(), layers.Flatten(), layers.Linear(144, 10))
-    for model in (own, changed):
+    frozen = layers.Sequential(layers.Conv2D(1, 4, 3), layers.Flatten(), layers.Linear(144, 10))
+    frozen.freeze_matching("0.*")
+    for model in (own, changed, frozen):
         trainer = Trainer(model, "adam")
         trainer.train(*data, epochs=1, quiet=True)
         trainer.save(tmp_path / "mine.h5")

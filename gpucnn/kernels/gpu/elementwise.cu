@@ -19,6 +19,16 @@ struct ReluGrad {
     template <class>
     __device__ static float of(float dy, float x, float) { return x > 0 ? dy : 0.0f; }
 };
+struct Relu6 {
+    static constexpr bool binary = false;
+    template <class>
+    __device__ static float of(float x, float, float) { return x < 0 ? 0.0f : x > 6.0f ? 6.0f : x; }
+};
+struct Relu6Grad {
+    static constexpr bool binary = true;
+    template <class>
+    __device__ static float of(float dy, float x, float) { return x > 0 && x < 6.0f ? dy : 0.0f; }
+};
 struct LeakyReluGrad {
     static constexpr bool binary = true;
     template <class>

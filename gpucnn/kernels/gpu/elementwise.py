@@ -10,7 +10,7 @@ from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch,
 from gpucnn.types import Array
 
 OPS = (
-    "Relu", "LeakyRelu", "ReluGrad", "LeakyReluGrad", "Gelu", "GeluGrad", "Hardswish", "HardswishGrad",
+    "Relu", "Relu6", "LeakyRelu", "ReluGrad", "Relu6Grad", "LeakyReluGrad", "Gelu", "GeluGrad", "Hardswish", "HardswishGrad",
     "Add", "AddRelu",
 )  # fmt: skip
 
@@ -54,6 +54,16 @@ def relu(x: Array) -> Array:
 def relu_grad(dy: Array, x: Array) -> Array:
     """dy where x > 0, else 0."""
     return _map("ReluGrad", dy, x)
+
+
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6)."""
+    return _map("Relu6", x)
+
+
+def relu6_grad(dy: Array, x: Array) -> Array:
+    """dy where 0 < x < 6, else 0."""
+    return _map("Relu6Grad", dy, x)
 
 
 def leaky_relu(x: Array, slope: float) -> Array:

@@ -42,23 +42,35 @@ __device__ inline void team_sums(double (&value)[N]) {
     }
 }
 
-// body(place, channel) for all values of a group, in turns of a team's threads: the place in x, and the channel.
-template <int TEAM, class Body>
-__device__ inline void each_of_group(index_t team, int groups, int pixels, int size, Body body) {
-    const int group = int(team % groups), first = group * size, lane = threadIdx.x % TEAM;
-    const index_t width = index_t(groups) * size, start = team / groups * pixels * width;
-    const int down = TEAM / size, across = TEAM % size;
-    int pixel = lane / size, k = lane % size;
-    while (pixel < pixels) {
-        body(start + pixel * width + first + k, first + k);
-        pixel += down;
-        k += across;
-        if (k >= size) {
-            k -= size;
-            ++pixel;
+// Where an example's group lies in x, for one thread of its team.
+template <int TEAM>
+struct Group {
+    index_t start;  // of the example
+    int first, width, pixels, size;
+
+    __device__ inline Group(index_t team, int groups, int pixels, int size)
+        : width(groups * size), pixels(pixels), size(size) {
+        const index_t example = quotient(team, groups);
+        first = int(team - example * groups) * size;
+        start = example * pixels * width;
+    }
+
+    // body(place, channel) for all values in turns of the team's threads: the place in x, and the channel.
+    template <class Body>
+    __device__ inline void each(Body body) const {
+        const int lane = threadIdx.x % TEAM, down = TEAM / size, across = TEAM % size;
+        int pixel = lane / size, k = lane % size;
+        while (pixel < pixels) {
+            body(start + (pixel * width + first + k), first + k);
+            pixel += down;
+            k += across;
+            if (k >= size) {
+                k -= size;
+                ++pixel;
+            }
         }
     }
-}
+};
 
 // What a group's values need: xhat = (x - near) inv + rest, where rest is what float32 does not hold of the mean.
 struct GroupLine {
@@ -76,19 +88,20 @@ struct GroupLine {
 };
 
 template <class T, int TEAM>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 4)
     group_norm(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift, float eps,
                index_t teams, int groups, int pixels, int size, double* __restrict__ means,
                double* __restrict__ variances, T* __restrict__ y) {
     const double count = double(pixels) * size;
     const index_t step = index_t(gridDim.x) * blockDim.x / TEAM;
     for (index_t team = (index_t(blockIdx.x) * blockDim.x + threadIdx.x) / TEAM; team < teams; team += step) {
+        const Group<TEAM> group(team, groups, pixels, size);
         double total[1] = {};
-        each_of_group<TEAM>(team, groups, pixels, size, [&](index_t at, int) { total[0] += double(widen(x[at])); });
+        group.each([&](index_t at, int) { total[0] += double(widen(x[at])); });
         team_sums<TEAM>(total);
         const double mean = total[0] / count;
         double squares[1] = {};
-        each_of_group<TEAM>(team, groups, pixels, size, [&](index_t at, int) {
+        group.each([&](index_t at, int) {
             const double d = double(widen(x[at])) - mean;
             squares[0] += d * d;
         });
@@ -99,23 +112,24 @@ __global__ void __launch_bounds__(BLOCK)
             variances[team] = var;
         }
         const GroupLine line(mean, var, eps);
-        each_of_group<TEAM>(team, groups, pixels, size, [&](index_t at, int channel) {
+        group.each([&](index_t at, int channel) {
             narrow(fmaf(line.xhat(widen(x[at])), scale[channel], shift[channel]), y[at]);
         });
     }
 }
 
 template <class T, int TEAM>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 4)
     group_norm_grad(const T* __restrict__ dy, const T* __restrict__ x, const float* __restrict__ scale,
                     const double* __restrict__ means, const double* __restrict__ variances, float eps, index_t teams,
                     int groups, int pixels, int size, T* __restrict__ dx) {
     const double count = double(pixels) * size;
     const index_t step = index_t(gridDim.x) * blockDim.x / TEAM;
     for (index_t team = (index_t(blockIdx.x) * blockDim.x + threadIdx.x) / TEAM; team < teams; team += step) {
+        const Group<TEAM> group(team, groups, pixels, size);
         const GroupLine line(means[team], variances[team], eps);
         double total[2] = {};
-        each_of_group<TEAM>(team, groups, pixels, size, [&](index_t at, int channel) {
+        group.each([&](index_t at, int channel) {
             const double d = double(scale[channel] * widen(dy[at]));
             total[0] += d;
             total[1] += d * double(line.xhat(widen(x[at])));
@@ -124,7 +138,7 @@ __global__ void __launch_bounds__(BLOCK)
         const float mean_product = float(total[1] / count), pull = line.inv * mean_product;
         const float low = mean_product - mean_product == 0 ? line.rest * mean_product : 0.0f;
         const float about = float(total[0] / count) + low;
-        each_of_group<TEAM>(team, groups, pixels, size, [&](index_t at, int channel) {
+        group.each([&](index_t at, int channel) {
             const float d = scale[channel] * widen(dy[at]);
             narrow(line.inv * (d - about - (widen(x[at]) - line.near) * pull), dx[at]);
         });
@@ -133,7 +147,7 @@ __global__ void __launch_bounds__(BLOCK)
 
 // dy, x (rows, width) -> partial (slabs, 2, width): each channel's sums of dy and of dy xhat over each slab of rows.
 template <class T>
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(BLOCK, 4)
     group_sums(const T* __restrict__ dy, const T* __restrict__ x, const double* __restrict__ means,
                const double* __restrict__ variances, float eps, index_t rows, int groups, int pixels, int size,
                double* __restrict__ partial) {

@@ -42,6 +42,7 @@ def accepts(geometry: Geometry, arrays: tuple[Array, ...]) -> bool:
         and kh * kw * c <= TAPS
         and geometry.w_shape[0] <= FILTERS
         and geometry.stride == (1, 1)
+        and geometry.plain
         and not geometry.problem()
         and all(prod(shape[1:]) < MOST for shape in (geometry.x_shape, geometry.y_shape))
         and all(

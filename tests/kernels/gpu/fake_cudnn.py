@@ -72,9 +72,10 @@ class Tensor:
 
 def taps(x: np.ndarray, w_dim, y_dim, how):
     """For each tap: its place (r, s) and the view of padded x (N,C,H,W) under it, (N,C,H',W')."""
-    (down, across), (rows, columns) = how["stride"], y_dim[2:]
-    for r, s in product(range(w_dim[2]), range(w_dim[3])):
-        yield r, s, x[:, :, r : r + down * rows : down, s : s + across * columns : across][:, :, :rows, :columns]
+    (down, across), (rows, columns), (tall, wide) = how["stride"], y_dim[2:], how["dilation"]
+    for m, k in product(range(w_dim[2]), range(w_dim[3])):
+        r, s = m * tall, k * wide
+        yield m, k, x[:, :, r : r + down * rows : down, s : s + across * columns : across][:, :, :rows, :columns]
 
 
 def convolve(op: str, a: np.ndarray, b: np.ndarray, dims: dict[str, list[int]], how) -> np.ndarray:
@@ -86,13 +87,20 @@ def convolve(op: str, a: np.ndarray, b: np.ndarray, dims: dict[str, list[int]], 
     if op != "conv_dgrad":
         inside[...] = a if op == "conv_fprop" else b
     result = np.zeros(dims["w"] if op == "conv_wgrad" else dims["y"])
-    for r, s, under in taps(padded, dims["w"], dims["y"], how):
-        if op == "conv_fprop":
-            result += np.einsum("nchw,fc->nfhw", under, b[:, :, r, s])
-        elif op == "conv_dgrad":
-            under += np.einsum("nfhw,fc->nchw", a, b[:, :, r, s])
-        else:
-            result[:, :, r, s] = np.einsum("nfhw,nchw->fc", a, under)
+    filters, per = dims["w"][:2]
+    groups = c // per  # as cuDNN does, from the channels
+    for group in range(groups):
+        own, seen = (
+            slice(group * filters // groups, (group + 1) * filters // groups),
+            slice(group * per, (group + 1) * per),
+        )
+        for r, s, under in taps(padded[:, seen], dims["w"], dims["y"], how):
+            if op == "conv_fprop":
+                result[:, own] += np.einsum("nchw,fc->nfhw", under, b[own, :, r, s])
+            elif op == "conv_dgrad":
+                under += np.einsum("nfhw,fc->nchw", a[:, own], b[own, :, r, s])
+            else:
+                result[own, :, r, s] = np.einsum("nfhw,nchw->fc", a[:, own], under)
     return inside if op == "conv_dgrad" else result
 
 
@@ -117,7 +125,6 @@ class Graph:
 
     def _convolution(self, op: str, first: Tensor, second: Tensor, how) -> Tensor:
         assert set(how) == {"pre_padding", "post_padding", "stride", "dilation"}
-        assert how["dilation"] == [1, 1]
         self.op, self.operands, self.how = op, [first, second], how
         self.result = Tensor(self.kind)
         return self.result

@@ -18,7 +18,14 @@ from gpucnn.kernels.gpu.cudnn.options import Options
 from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.optim import loss_scale, muon
 
-BY_CUDNN = (conv2d.conv2d, conv2d.conv2d_input_grad, conv2d.conv2d_weight_grad)
+BY_CUDNN = (
+    conv2d.conv2d,
+    conv2d.conv2d_input_grad,
+    conv2d.conv2d_weight_grad,
+    conv2d.grouped_conv2d,
+    conv2d.grouped_conv2d_input_grad,
+    conv2d.grouped_conv2d_weight_grad,
+)
 TABLE = {op: kernel for op, kernel in gpu.table(Options()).items() if op not in BY_CUDNN}
 """Every row but those that choose among libraries, which are tested on doubles of them."""
 
@@ -45,6 +52,8 @@ STORED: dict[Op, tuple[int, ...]] = {
     groupnorm.groupnorm_grad: (0, 1),
     activations.relu: (0,),
     activations.relu_grad: (0, 1),
+    activations.relu6: (0,),
+    activations.relu6_grad: (0, 1),
     activations.leaky_relu: (0,),
     activations.leaky_relu_grad: (0, 1),
     activations.hardswish: (0,),
@@ -87,6 +96,8 @@ EXACT = {
     fusion.relu_max_pool2d_grad,
     activations.relu,
     activations.relu_grad,
+    activations.relu6,
+    activations.relu6_grad,
     activations.leaky_relu,
     activations.leaky_relu_grad,
     containers.add,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_cudnn import ENGINES, Engine, aligned, install
-from kernel_samples import CONVOLUTIONS, convolution_arrays, convolution_calls
+from kernel_samples import CONVOLUTIONS, GROUPED, SMALL, convolution_arrays, convolution_calls
 
 from gpucnn.backend import guarded
 from gpucnn.bench.profiler import algorithm
@@ -14,9 +14,17 @@ from gpucnn.devices import gpu
 from gpucnn.kernels.gpu.cudnn import conv2d as fast
 from gpucnn.kernels.gpu.cudnn.library import ALIGNMENT, Library, pack
 from gpucnn.kernels.gpu.cudnn.options import Options
-from gpucnn.layers.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.layers.conv2d import (
+    conv2d,
+    conv2d_input_grad,
+    conv2d_weight_grad,
+    grouped_conv2d,
+    grouped_conv2d_input_grad,
+    grouped_conv2d_weight_grad,
+)
 
-OPS = (conv2d, conv2d_input_grad, conv2d_weight_grad)
+GENERAL = (grouped_conv2d, grouped_conv2d_input_grad, grouped_conv2d_weight_grad)
+OPS = (conv2d, conv2d_input_grad, conv2d_weight_grad, *GENERAL)
 BY_CUDNN = Options(stem=False)  # few channels too
 ONE = ((1, 1), (1, 1))
 
@@ -69,6 +77,29 @@ def test_every_sample_shape_is_computed_right(doubles, case, dtype, tolerance) -
         assert got.shape == wanted.shape
         assert np.abs(got - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1), op.__name__
     assert doubles[0].launched
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float16", 2e-3)])
+def test_groups_and_dilation_are_computed_right(doubles, dtype, tolerance) -> None:
+    samples = [sample for sample in SMALL if sample.op in GENERAL]
+    assert len(samples) == 4 * len(GROUPED)
+    table = rows()
+    for sample in samples:
+        args = tuple(aligned(a.astype(dtype)) if isinstance(a, np.ndarray) else a for a in sample.arguments())
+        row = table[sample.op]
+        assert row.accepts(*args), str(sample)
+        assert row.plan(*args).startswith("cudnn ")
+        got, wanted = row.run(*args), exact(sample.op, args)
+        assert (got.dtype, got.shape) == (dtype, wanted.shape)
+        assert np.abs(got - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1), str(sample)
+    assert doubles[0].launched
+
+
+def test_few_channels_with_groups_are_not_the_stems(doubles) -> None:
+    x, w = aligned(np.ones((2, 8, 8, 3), np.float32)), aligned(np.ones((6, 3, 3, 1), np.float32))
+    assert rows(Options())[grouped_conv2d].plan(x, w, None, (1, 1), ONE, (1, 1), 3) == "cudnn fprop"
+    w = aligned(np.ones((6, 3, 3, 3), np.float32))
+    assert rows(Options())[grouped_conv2d].plan(x, w, None, (1, 1), ONE, (2, 2), 1) == "cudnn fprop"
 
 
 def turned(array):

@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 from fake_cudnn import Cudnn
-from shapes import CONVOLUTIONS, convolution
+from shapes import CONVOLUTIONS, GROUPED, convolution, grouped
 
 from gpucnn.kernels.gpu.cudnn import graph as cudnn_graph
 from gpucnn.kernels.gpu.cudnn.geometry import DGRAD, FPROP, WGRAD, Geometry
@@ -15,9 +15,9 @@ ONE = ((1, 1), (1, 1))
 
 
 def geometry(
-    op=FPROP, x=(2, 5, 6, 3), w=(4, 3, 3, 3), stride=(1, 1), padding=ONE, dtype=SINGLE, bias=False
+    op=FPROP, x=(2, 5, 6, 3), w=(4, 3, 3, 3), stride=(1, 1), padding=ONE, dtype=SINGLE, bias=False, **more
 ) -> Geometry:
-    return Geometry(op, x, w, stride, padding, dtype, bias)
+    return Geometry(op, x, w, stride, padding, dtype, bias, **more)
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
@@ -45,6 +45,9 @@ def test_the_output_is_as_large_as_counting_says(case) -> None:
         ({"w": (4, 0, 3, 3)}, "without elements"),
         ({"w": (4, 8, 3, 3)}, "does not fit into"),
         ({"w": (4, 3, 9, 3)}, "does not fit into"),
+        ({"dilation": (4, 1)}, "does not fit into"),
+        ({"groups": 3}, "do not fit together"),
+        ({"groups": 3, "w": (4, 3, 3, 1)}, "4 filters cannot be cut into 3 groups"),
     ],
 )
 def test_what_is_no_convolution_for_cudnn(change, reason) -> None:
@@ -60,9 +63,12 @@ def test_every_field_is_part_of_the_key() -> None:
         base._replace(stride=(2, 1)),
         base._replace(padding=((1, 2), (4, 3))),
         base._replace(dtype=HALF),
+        base._replace(dilation=(1, 2)),
+        base._replace(groups=2),
         base._replace(bias=True),
     ]
-    assert len({base, *others}) == len({str(one) for one in (base, *others)}) == 8
+    assert len({base, *others}) == len({str(one) for one in (base, *others)}) == 10
+    assert str(others[-2]).endswith(" padding=1,2,3,4 dilation=1,1 groups=2")
     assert str(others[-1]) == "fprop float32 x=2,5,6,3 w=4,3,3,3 stride=1,2 padding=1,2,3,4 bias"
 
 
@@ -72,6 +78,16 @@ def test_memory_is_described_as_numpy_sees_it(shape) -> None:
     turned = array.transpose(0, 3, 1, 2)
     strides = [stride // array.itemsize for stride in turned.strides]
     assert cudnn_graph.channels_last(shape) == {"dim": list(turned.shape), "stride": strides}
+
+
+@pytest.mark.parametrize("case", GROUPED, ids=str)
+def test_sizes_with_groups_and_dilation(case) -> None:
+    x_shape, w_shape, how = grouped(case)
+    stride, padding, dilation, groups = how
+    one = Geometry(FPROP, x_shape, w_shape, stride, padding, SINGLE, False, dilation, groups)
+    y, *_ = naive.grouped_conv2d(np.zeros(x_shape), np.zeros(w_shape), None, *how)
+    assert (one.output_shape, one.problem()) == (y.shape, "")
+    assert cudnn_graph.build(Cudnn(), one, handle=77).how["dilation"] == list(dilation)
 
 
 @pytest.mark.parametrize("op", [FPROP, DGRAD, WGRAD])

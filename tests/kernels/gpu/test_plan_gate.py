@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_samples import ASYMMETRIC, CONVOLUTIONS
+from kernel_samples import ASYMMETRIC, CONVOLUTIONS, GROUPED, grouped
 
 from gpucnn import models
 from gpucnn.kernels.gpu import muon
@@ -92,7 +92,8 @@ def cases() -> dict[str, tuple]:
             for layer, shape in convolutions_of(name, image):
                 for batch in (128, 512, 1024) if name == "resnet18" else (128,):
                     case = ((batch, *shape), layer.weight.shape, layer.stride, layer.padding)
-                    found.setdefault(case, name)
+                    if (layer.dilation, layer.groups) == ((1, 1), 1):
+                        found.setdefault(case, name)
     for batch in (128, 1024, 2000):  # a CIFAR net made for speed (arXiv 2404.00498)
         found.setdefault(((batch, 32, 32, 3), (24, 2, 2, 3), (1, 1), NONE), "speedrun")
         for size, c, f in ((31, 24, 64), (31, 64, 64), (15, 64, 64), (15, 64, 256), (15, 256, 256), (7, 256, 256)):
@@ -107,6 +108,22 @@ def cases() -> dict[str, tuple]:
 
 
 CASES = cases()
+
+
+def general_cases() -> dict[str, tuple]:
+    """Name -> (x shape, w shape, stride, padding, dilation, groups): depthwise ones of a model, and odd ones."""
+    found = {}
+    for layer, shape in convolutions_of("mobilenet_v2", (32, 32, 3)):
+        how = layer.stride, layer.padding, layer.dilation, layer.groups
+        if layer.groups > 1:
+            found[((128, *shape), layer.weight.shape, *how)] = "mobilenet_v2"
+    for case in GROUPED:
+        x_shape, w_shape, _, how = grouped(case)
+        found.setdefault((x_shape, w_shape, *how), "sample")
+    return {f"{name} {case}": case for case, name in found.items()}
+
+
+GENERAL = general_cases()
 
 
 def products() -> set[Geometry]:
@@ -166,6 +183,23 @@ def test_cudnn_has_plans(h100, case, mode) -> None:
 
 
 @needs_wheels
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", GENERAL)
+def test_cudnn_has_plans_for_groups_and_dilation(h100, case, mode) -> None:
+    import cudnn
+
+    dtype, options = MODES[mode]
+    *shapes, stride, padding, dilation, groups = GENERAL[case]
+    for op in (FPROP, DGRAD, WGRAD):
+        geometry = Geometry(op, *shapes, stride, padding, dtype, False, dilation, groups)
+        plan = Plan(cudnn, geometry, options, **h100)
+        if plan.refusal:  # the op itself runs then, which is slow for the many groups of a net
+            assert case.startswith("sample"), f"{geometry}: {plan.refusal}"
+            continue
+        assert engines(plan), f"{geometry}: no engine can be built"
+
+
+@needs_wheels
 @pytest.mark.parametrize("geometry", sorted(products(), key=str), ids=str)
 def test_cudnn_multiplies_matrices(h100, geometry) -> None:
     import cudnn
@@ -209,9 +243,9 @@ def test_what_cudnn_does_not_compute_is_a_refusal_with_a_reason(h100) -> None:
         assert Plan(cudnn, wrong, Options(), **h100).refusal == wrong.problem()
         # and cuDNN says so too, by an exception of its own
         assert cudnn_graph.ask(cudnn, cudnn_graph.build(cudnn, wrong, **h100), Options(), "float32")
-    grouped = one._replace(x_shape=(2, 8, 8, 6))
-    assert cudnn_graph.ask(cudnn, cudnn_graph.build(cudnn, grouped, **h100), Options(), "float32") == ""
-    assert Plan(cudnn, grouped, Options(), **h100).refusal  # which is why we do not leave it to cuDNN
+    cut = one._replace(x_shape=(2, 8, 8, 6))
+    assert cudnn_graph.ask(cudnn, cudnn_graph.build(cudnn, cut, **h100), Options(), "float32") == ""
+    assert Plan(cudnn, cut, Options(), **h100).refusal  # which is why we do not leave it to cuDNN
 
 
 @needs_wheels

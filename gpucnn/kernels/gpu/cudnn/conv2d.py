@@ -28,15 +28,39 @@ def weight_grad(dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padd
     return Geometry(WGRAD, x.shape, w_shape, stride, padding, dy.dtype), (dy, x)
 
 
+def grouped_forward(
+    x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Request:
+    plain, arrays = forward(x, w, b, stride, padding)
+    return plain._replace(dilation=dilation, groups=groups), arrays
+
+
+def grouped_input_grad(
+    dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Request:
+    plain, arrays = input_grad(dy, w, x_shape, stride, padding)
+    return plain._replace(dilation=dilation, groups=groups), arrays
+
+
+def grouped_weight_grad(
+    dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Request:
+    plain, arrays = weight_grad(dy, x, w_shape, stride, padding)
+    return plain._replace(dilation=dilation, groups=groups), arrays
+
+
 REQUESTS: dict[str, Callable[..., Request]] = {
     "conv2d": forward,
     "conv2d_input_grad": input_grad,
     "conv2d_weight_grad": weight_grad,
+    "grouped_conv2d": grouped_forward,
+    "grouped_conv2d_input_grad": grouped_input_grad,
+    "grouped_conv2d_weight_grad": grouped_weight_grad,
 }
 
 
 class Convolutions:
-    """The three kernels by a library's cuDNN, and ``stem.cu`` forward where there are few channels.
+    """The kernels by a library's cuDNN, and ``stem.cu`` forward where there are few channels.
 
     Ops are named as in ``REQUESTS``.
     """
@@ -102,10 +126,14 @@ class Convolutions:
         geometry, arrays = forward(x, w, b, stride, padding)
         if self.by_stem(geometry, arrays):
             return stem.conv2d(x, w, b, stride, padding)
-        if b is None or not self.library.plans().find(geometry).refusal:
+        return self._forward(geometry, arrays)
+
+    def _forward(self, geometry: Geometry, arrays: tuple[Array, ...]) -> Array:
+        """The bias is added afterwards where no engine adds it."""
+        if not geometry.bias or not self.library.plans().find(geometry).refusal:
             return self.library.compute(geometry, arrays)
-        y = self.library.compute(geometry._replace(bias=False), (x, w))
-        y += b
+        y = self.library.compute(geometry._replace(bias=False), arrays[:2])
+        y += arrays[2]
         return y
 
     def conv2d_input_grad(self, dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding) -> Array:
@@ -118,3 +146,21 @@ class Convolutions:
         From float16 arrays it is float16 too: cuDNN's engines store no other.
         """
         return self.library.compute(*weight_grad(dy, x, w_shape, stride, padding))
+
+    def grouped_conv2d(
+        self, x: Array, w: Array, b: Array | None, stride: Pair, padding: Padding, dilation: Pair, groups: int
+    ) -> Array:
+        """x (N,H,W,C), w (F,KH,KW,C/G), b (F,) or None -> y (N,H',W',F)."""
+        return self._forward(*grouped_forward(x, w, b, stride, padding, dilation, groups))
+
+    def grouped_conv2d_input_grad(
+        self, dy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Padding, dilation: Pair, groups: int
+    ) -> Array:
+        """dy (N,H',W',F), w (F,KH,KW,C/G) -> dx of ``x_shape`` (N,H,W,C)."""
+        return self.library.compute(*grouped_input_grad(dy, w, x_shape, stride, padding, dilation, groups))
+
+    def grouped_conv2d_weight_grad(
+        self, dy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Padding, dilation: Pair, groups: int
+    ) -> Array:
+        """dy (N,H',W',F), x (N,H,W,C) -> dw of ``w_shape`` (F,KH,KW,C/G), in the arrays' dtype."""
+        return self.library.compute(*grouped_weight_grad(dy, x, w_shape, stride, padding, dilation, groups))

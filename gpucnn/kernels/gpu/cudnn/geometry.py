@@ -1,4 +1,4 @@
-"""What a convolution is, on any library: op, shapes, stride, padding, dtype."""
+"""What a convolution is, on any library: op, shapes, stride, padding, dilation, groups, dtype."""
 
 from math import prod
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ class Geometry(NamedTuple):
     Attributes:
         op: ``FPROP``, ``DGRAD`` or ``WGRAD``.
         x_shape: (N,H,W,C).
-        w_shape: (F,KH,KW,C).
+        w_shape: (F,KH,KW,C/G).
         dtype: of all arrays.
         bias: whether the forward pass adds one.
+        groups: G.
     """
 
     op: str
@@ -29,6 +30,8 @@ class Geometry(NamedTuple):
     padding: Padding
     dtype: Any
     bias: bool = False
+    dilation: Pair = (1, 1)
+    groups: int = 1
 
     @property
     def y_shape(self) -> Shape:
@@ -36,8 +39,14 @@ class Geometry(NamedTuple):
         n, h, w, _ = self.x_shape
         f, kh, kw, _ = self.w_shape
         (top, bottom), (left, right) = self.padding
-        down, across = self.stride
-        return n, (h + top + bottom - kh) // down + 1, (w + left + right - kw) // across + 1, f
+        (down, across), (dh, dw) = self.stride, self.dilation
+        tall, wide = h + top + bottom - dh * (kh - 1) - 1, w + left + right - dw * (kw - 1) - 1
+        return n, tall // down + 1, wide // across + 1, f
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has neither dilation nor groups."""
+        return self.dilation == (1, 1) and self.groups == 1
 
     @property
     def input_shapes(self) -> list[Shape]:
@@ -55,12 +64,14 @@ class Geometry(NamedTuple):
     def problem(self) -> str:
         """Why these shapes are no convolution for cuDNN; "" where they are one.
 
-        cuDNN itself would take fewer input channels than the image has for a grouped convolution, without a word.
+        cuDNN itself takes fewer input channels than the image has for a grouped convolution, without a word.
         """
         if self.dtype.name not in ("float16", "float32"):
             return f"dtype {self.dtype.name}: cuDNN computes float16 and float32 here"
-        if len(self.x_shape) != 4 or len(self.w_shape) != 4 or self.x_shape[3] != self.w_shape[3]:
+        if len(self.x_shape) != 4 or len(self.w_shape) != 4 or self.x_shape[3] != self.groups * self.w_shape[3]:
             return f"x {self.x_shape} and w {self.w_shape} do not fit together"
+        if self.w_shape[0] % self.groups:
+            return f"{self.w_shape[0]} filters cannot be cut into {self.groups} groups"
         if not (prod(self.x_shape) and prod(self.w_shape)):
             return "an array without elements"
         if min(self.y_shape) < 1:
@@ -71,5 +82,7 @@ class Geometry(NamedTuple):
         """As in ``fprop float32 x=128,32,32,3 w=64,3,3,3 stride=1,1 padding=1,1,1,1 bias``."""
         (top, bottom), (left, right) = self.padding
         parts = {"x": self.x_shape, "w": self.w_shape, "stride": self.stride, "padding": (top, bottom, left, right)}
+        if not self.plain:
+            parts |= {"dilation": self.dilation, "groups": (self.groups,)}
         words = [self.op, self.dtype.name, *(f"{key}={','.join(map(str, value))}" for key, value in parts.items())]
         return " ".join([*words, "bias"] if self.bias else words)

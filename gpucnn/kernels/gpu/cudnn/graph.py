@@ -24,7 +24,8 @@ def channels_last(shape: Shape) -> dict[str, list[int]]:
 def build(cudnn: Any, geometry: Geometry, **target: Any) -> Any:
     """The graph of a convolution, not checked yet.
 
-    Its tensors have the numbers 1, 2, ...: the op's arrays in the order in which it takes them, then its result.
+    Groups are what cuDNN concludes from the channels of image and filter.  The tensors have the numbers 1, 2, ...: the
+    op's arrays in the order in which it takes them, then its result.
 
     Args:
         target: ``handle=`` for the GPU at hand; ``device_property=``, ``sm_version=``, ``sm_count=`` for one that
@@ -42,7 +43,7 @@ def build(cudnn: Any, geometry: Geometry, **target: Any) -> Any:
         "pre_padding": [top, left],
         "post_padding": [bottom, right],
         "stride": list(geometry.stride),
-        "dilation": [1, 1],
+        "dilation": list(geometry.dilation),
     }
     if geometry.op == FPROP:
         result = graph.conv_fprop(image=tensors[0], weight=tensors[1], **how)
