@@ -13,7 +13,7 @@ LECTURE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("gpucnn/*/*.md")]
 )
-SCRIPT_FLAGS = {"--runs"}  # of benchmarks/speedrun.py
+SCRIPT_FLAGS = {"--runs", "--maxprocesses", "--dist"}  # of benchmarks/speedrun.py and pytest-xdist
 MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`)*)")
 
 

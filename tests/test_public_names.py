@@ -88,6 +88,10 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
         "on a scale that files do not have: give arrays",
     ),
     "invert floats": (lambda: classifier(pixels="float32").predict(IMAGES / 255, invert=True), "invert is for bytes"),
+    "a classifier without classes": (
+        lambda: Classifier(layers.ReLU(), input_shape=SHAPE, **STATISTICS),
+        "the model gives (8, 8, 1) for an image, no number per class",
+    ),
     "predict nothing": (lambda: classifier().predict(None), "give an array, a path or a list of paths"),
     "predict no file": (lambda: classifier().predict("nowhere.png"), "no such file"),
     "predict an empty folder": (lambda: classifier().predict(EMPTY), "a folder without images"),

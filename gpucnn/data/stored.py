@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import DataError, UsageError
+from gpucnn.files import open_regular
 from gpucnn.types import Array, Shape
 
 MIB = 2**20
@@ -53,7 +54,7 @@ class StoredImages:
         self.path, self.name = Path(path).absolute(), name
         self.places: Array | None = None  # int64 (N,): which of the file's images, in which order; None: all of them
         try:
-            with h5py.File(self.path, "r", locking=False) as file:  # read-only folders have no locks
+            with open_regular(self.path) as opened, h5py.File(opened, "r") as file:  # opened by Python: no locks
                 found = file.get(name)
                 if not isinstance(found, h5py.Dataset) or found.ndim != self.ndim:
                     raise DataError(f"{self.path} has no array {name!r} of images (N, H, W, C)")

@@ -94,7 +94,10 @@ class Classifier(Checked):
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
         self.input_shape, self.name = tuple(input_shape), name or model.kind
         self.pixels, self.fit = pixels, fit
-        self.classes = class_names(tuple(classes), model.output_shape(self.input_shape)[-1])
+        outputs = model.output_shape(self.input_shape)
+        if len(outputs) != 1:
+            raise ShapeError(f"the model gives {outputs} for an image, no number per class: call model(x) itself")
+        self.classes = class_names(tuple(classes), outputs[0])
         self.forward = forward or model
 
     @property

@@ -71,6 +71,8 @@ def refuse_changes(resumed: Resumed, config: Config, digest: str, test_digest: s
     The digests are of the training set and of the test set, which checkpoints of earlier versions lack.
     """
     before, now, checkpoint = resumed.config.flat(), config.flat(), resumed.checkpoint
+    if not checkpoint.dataset_digest:
+        raise UsageError(f"{resumed.path} is of Trainer.save, no run to go on with: start from it by --init")
     free = (*FREE, *(FROM_DATA if checkpoint.dataset_digest != digest else ()))
     for name in before | now:
         if before.get(name) != now.get(name) and name not in free and not name.startswith("run."):

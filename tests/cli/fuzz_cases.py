@@ -229,9 +229,8 @@ def command_line(name: str, parser: Any) -> st.SearchStrategy[Case]:
         )
     flags = [a for a in parser._actions if a.option_strings and a.dest not in ("help", "debug")]
     places = [a for a in parser._actions if not a.option_strings]
-    some = st.lists(st.sampled_from(flags), max_size=3, unique_by=id).flatmap(
-        lambda found: st.tuples(*map(flag, found))
-    )
+    chosen = st.lists(st.sampled_from(flags), max_size=3, unique_by=id) if flags else st.just([])
+    some = chosen.flatmap(lambda found: st.tuples(*map(flag, found)))
     needed = [w for a in flags if a.required for w in (a.option_strings[0], "new.h5" if a.dest == "out" else "good.h5")]
     given_places = st.tuples(*(place(a) for a in places))
 

@@ -190,6 +190,7 @@ def test_what_is_no_file_of_images(tmp_path: Path, content: object, message: str
         StoredImages(path)
 
 
-def test_a_file_that_is_open_without_locks_can_be_read(stored: StoredImages) -> None:
-    with h5py.File(stored.path, "r", locking=False):
+@pytest.mark.parametrize("locking", [True, False])
+def test_a_file_that_is_open_already_can_be_read(stored: StoredImages, locking: bool) -> None:
+    with h5py.File(stored.path, "r", locking=locking):
         assert np.array_equal(StoredImages(stored.path)[:], noise())

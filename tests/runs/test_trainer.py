@@ -149,6 +149,8 @@ def test_a_saved_model_answers_as_the_trainer_does(
         assert f"\n{line}\n" in text
     assert main(["evaluate", "--checkpoint", str(path), "--device", "reference"]) == 0
     assert "epoch 1" in capsys.readouterr().out
+    assert main(["train", "--resume", str(path), "--device", "reference", "--output", str(tmp_path / "run")]) == 2
+    assert "start from it by --init" in capsys.readouterr().err
 
 
 class Mine(layers.Layer):
