@@ -24,10 +24,26 @@ def open_regular(path: Path) -> BufferedReader:
     return open(descriptor, "rb")
 
 
+def foreign(folder: Path) -> str | None:
+    """Why a folder may hold what others have put there, who could make a reader do anything; None where it may not.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{folder} is not a folder"
+    if status.st_uid != os.getuid():
+        return f"{folder} belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write {folder} (chmod go-w mends that)"
+    return None
+
+
 def check_target(path: Path) -> None:
     """Raises OSError for a place that has no file but a FIFO or a device, where a writer might wait for ever."""
     if path.exists() and not path.is_file():
-        raise OSError(EINVAL, "not a regular file", str(path))
+        raise OSError(EINVAL, "this is a folder" if path.is_dir() else "not a regular file", str(path))
 
 
 def read_text(path: Path, most: int, errors: str = "strict") -> str:

@@ -156,7 +156,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     NumPy's numbers are numbers, and Python's when they arrive.  What an annotation leaves open, as those of arrays
     do, is not looked at.  It is for what is called once, not in every step.
     """
-    declared, title = signature(function), function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    declared, constructs = signature(function), function.__name__ == "__init__"
+    named_so = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
     hints: dict[str, Any] = {}
 
     @wraps(function)
@@ -165,6 +166,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             hints["return"] = None
             with suppress(NameError):  # of a name that is there for type checkers alone
                 hints.update(get_type_hints(function))
+        title = type(args[0]).__name__ if constructs and args else named_so  # a derived class's own name
         try:
             bound = declared.bind(*args, **kwargs)
         except TypeError as error:

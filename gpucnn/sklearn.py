@@ -6,6 +6,7 @@
 scikit-learn is imported when this module is, and not by ``gpucnn`` itself.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any, Self
@@ -18,10 +19,11 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from gpucnn import models
 from gpucnn.data import Augmentation, Dataset
 from gpucnn.devices import get_backend
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers import Layer
 from gpucnn.runs.classifier import Classifier
 from gpucnn.runs.trainer import Trainer
+from gpucnn.settings import in_short
 from gpucnn.training.trainer import TrainerOptions
 from gpucnn.types import Array, Shape
 
@@ -130,10 +132,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         if len(shape) == 1 and self.image_shape is None:
             side = isqrt(shape[0])
             return (side, side, 1) if side * side == shape[0] else (1, shape[0], 1)
-        wanted = tuple(self.image_shape or shape)
+        try:
+            wanted = tuple(operator.index(size) for size in self.image_shape or shape)
+        except TypeError:
+            wanted = ()
         wanted = (*wanted, 1) if len(wanted) == 2 else wanted
-        if len(wanted) != 3 or int(np.prod(shape)) != int(np.prod(wanted)):
-            raise ShapeError(f"X has images of shape {shape}, image_shape is {self.image_shape}: give (H, W, C)")
+        if len(wanted) != 3 or min(wanted) < 1 or int(np.prod(shape)) != int(np.prod(wanted)):
+            raise ShapeError(f"X has images of shape {shape}, image_shape is {self.image_shape!r}: give (H, W, C)")
         return wanted
 
     def _pixels(self, X: Array) -> Array:
@@ -146,7 +151,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """A new network for ``image_shape_`` and ``classes_``."""
         shape, classes = self.image_shape_, len(self.classes_)
         if isinstance(self.model, str):
-            return models.build(self.model, shape, classes, **(self.model_options or {}))
+            options = self.model_options or {}
+            if not isinstance(options, Mapping):
+                raise UsageError(f"model_options = {in_short(options)}: give a dict, as {{'width': 64}}")
+            return models.build(self.model, shape, classes, **options)
         return models.from_spec(self.model, shape, classes)
 
     def _classifier(self, net: Layer) -> Classifier:

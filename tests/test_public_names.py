@@ -57,6 +57,27 @@ def classifier(**words: object) -> Classifier:
     return Classifier(net().initialize(), classes=NAMES, input_shape=SHAPE, **STATISTICS, **words)
 
 
+def trained() -> Trainer:
+    made = trainer()
+    made.train(DATA, epochs=1, quiet=True)
+    return made
+
+
+def wide() -> Dataset:
+    return Dataset("wide", np.zeros((2, 9, 9, 1), np.uint8), np.array([0, 1]), NAMES)
+
+
+def turned() -> Dataset:
+    """A test set without the first class, numbered by itself."""
+    return Dataset.from_arrays(IMAGES[1:3], ["b", "c"])
+
+
+def weights(factor: complex) -> dict[str, np.ndarray]:
+    """Those of a net, times a factor."""
+    state = net().initialize().state_dict()
+    return state | {"1.weight": state["1.weight"] * factor}
+
+
 SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "model.save": (lambda: net().save("x.h5"), "writes no file"),
     "model.save of a path": (lambda: net().initialize().save(Path("x.h5")), "writes no file"),
@@ -176,6 +197,39 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "negative labels": (lambda: Dataset("d", IMAGES, [-1] * 12, NAMES), "has label -1"),
     "a number of classes": (lambda: Dataset("d", IMAGES, LABELS, 3), "give the name of each"),
     "one string of classes": (lambda: Dataset("d", IMAGES, LABELS, "abc"), "give the name of each"),
+    "one name twice": (lambda: Dataset.from_arrays(IMAGES, LABELS, ["a", "b", "a"]), "two classes are called 'a'"),
+    "labels of odd bytes": (lambda: Dataset.from_arrays(IMAGES[:2], [b"a", b"\xff"]), "bytes beyond ASCII"),
+    "a scale of 0": (lambda: Dataset.from_arrays(IMAGES / 255, LABELS, scale=0), "give a number above 0"),
+    "a schedule of texts": (lambda: trainer(schedule=lambda step: "a").train(DATA, epochs=1), "give the learning rate"),
+    "a loss of one number": (
+        lambda: trainer(loss=lambda y, t: 3.0).train(DATA, epochs=1),
+        "its gradient by the logits",
+    ),
+    "a test set of another size": (lambda: trained().evaluate(wide()), "mine has (8, 8, 1): give one size"),
+    "a test set in another order": (lambda: trained().evaluate(turned()), "'b' is number 0, of the model it is 1"),
+    "the same in fit": (lambda: trainer().train(DATA, turned(), epochs=1), "classes=train.classes"),
+    "the same of a classifier": (lambda: classifier().evaluate(turned()), "classes=train.classes"),
+    "a name that is too long": (lambda: classifier().predict("x" * 5000), "name too long"),
+    "a NUL in a path": (lambda: trained().save("a\0b.h5"), "a NUL in the name"),
+    "no path": (lambda: trained().save(""), "this is a folder"),
+    "a folder to save to": (lambda: trained().save(EMPTY), "this is a folder"),
+    "predictions of a mask": (lambda: classifier().predict(IMAGES)[LABELS == 1], "give a number or a slice"),
+    "top of -1": (lambda: classifier().predict(IMAGES)[0].top(-1), "k = -1: give at least 0"),
+    "a shape of two": (lambda: Classifier(net(), input_shape=(8, 8), **STATISTICS), "give (height, width, channels)"),
+    "a deviation of 0": (lambda: Classifier(net(), mean=[0], std=[0], input_shape=SHAPE), "give positive numbers"),
+    "pixels": (lambda: classifier(pixels="int8"), "did you mean 'uint8'?"),
+    "fit": (lambda: classifier(fit="croop"), "did you mean 'crop'?"),
+    "too few names": (lambda: Classifier(net(), classes=["a"], input_shape=SHAPE, **STATISTICS), "for a model of 3"),
+    "a rate of NaN": (lambda: classifier().explain(IMAGES[0], lr=float("nan")), "give a number >= 0"),
+    "weights of NaN": (lambda: trainer().start_from(weights(np.nan)), "'1.weight' has values up to nan"),
+    "weights beyond float32": (lambda: trainer().start_from(weights(np.float64(1e300))), "values up to"),
+    "complex weights": (lambda: trainer().start_from(weights(1j)), "give an array of numbers"),
+    "a number to freeze": (lambda: net().freeze_matching(3), "give a string or a sequence"),
+    "eps": (lambda: layers.LayerNorm(3, eps=-1.0), "LayerNorm(eps=-1.0): give a number >= 0"),
+    "a slope of NaN": (lambda: layers.LeakyReLU(float("nan")), "LeakyReLU(nan): give a finite number"),
+    "windows of padding": (lambda: layers.MaxPool2D(3, padding=2), "which leaves windows of padding alone: give less"),
+    "an argument of another package": (lambda: layers.StochasticDepth(p=0.5), "StochasticDepth has no argument 'p'"),
+    "a padding of four": (lambda: layers.AvgPool2D(3, padding=1.5), "AvgPool2D(padding=1.5): give an integer"),
 }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from gpucnn.errors import GpucnnError
+from gpucnn.files import check_target
 
 Bytes = bytes | bytearray | memoryview
 
@@ -45,6 +46,9 @@ def replace_file(path: Path, parts: Iterable[Bytes], keep: Path | None = None) -
 
 def replace_atomically(path: Path, parts: Iterable[Bytes], keep: Path | None = None) -> None:
     """``replace_file``, whose failures are OSErrors; one of ``parts`` leaves the file at ``path`` unchanged too."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a NUL in the name", str(path))
+    check_target(path)  # as root one could put a file into the place of /dev/null
     for target in (path, keep) if keep is not None else (path,):
         clean_leftovers(target)
     temporary, descriptor = create_temporary(path)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,12 @@ import numpy as np
 
 from gpucnn.checkpoint.durable import replace_file
 from gpucnn.cli.columns import columns, counted, sentence
-from gpucnn.cli.options import add_model_options, backend_from, check_number
+from gpucnn.cli.options import add_model_options, backend_from, check_number, writing
 from gpucnn.data.folders import images_below
 from gpucnn.data.image_files import decode, fit, grey, without_warnings
 from gpucnn.devices.cores import thread_count
 from gpucnn.errors import DataError, UsageError
+from gpucnn.files import check_target
 from gpucnn.inference.digit_preparation import MNIST_SHAPE, prepare_digit
 from gpucnn.inference.predict import class_names, normalise, probabilities, top_k
 from gpucnn.inference.tta import VIEWS, mean_over_views
@@ -52,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
     check_number("--top", args.top, 1, 1000)
     if args.output and args.output.suffix.lower() not in WRITERS:
         raise UsageError(f"--output {args.output}: the name must end in {' or '.join(WRITERS)}")
+    if args.output:  # which a long command would otherwise find out at its end
+        with writing(args.output, "--output"):
+            check_target(args.output)
     backend, _ = backend_from(args)
     model, config, _ = load_trained(args.checkpoint, backend)
     names = class_names(config.data.classes, config.model.num_classes)
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             classes = [{"class": name, "probability": p} for name, p in top_k(row, names, args.top)]
             answers.append({"image": str(path), "note": ", ".join(notes), "classes": classes})
     show("")
+    if not answers:
+        raise DataError(f"none of {counted(len(paths), 'image')} can be read: {'; '.join(broken[:3])}")
     if broken:
         tell(f"left out {len(broken):,} of {len(paths):,} images that cannot be read: {'; '.join(broken[:3])}")
     if args.output:
@@ -88,7 +95,7 @@ def listed(paths: Sequence[Path]) -> list[Path]:
     """These files, and those in these folders; raises DataError for a folder without images."""
     found: list[Path] = []
     for path in paths:
-        inside = images_below(path) if path.is_dir() else [path]
+        inside = images_below(path) if os.path.isdir(path) else [path]
         if not inside:
             raise DataError(f"{path} has no images: name a folder that has some, or image files")
         found += inside

@@ -106,6 +106,8 @@ def config_file(args: argparse.Namespace, base: Config | None = None) -> Path | 
     """The TOML file of --config, of --recipe, or of the recipe that fits the data set; None for no file."""
     if args.config and args.recipe:
         raise UsageError(f"--config {args.config} and --recipe {args.recipe}: give one of them")
+    if args.recipe == "":
+        raise UsageError("--recipe '': give a name of gpucnn recipes, or none")
     name = args.recipe or fitting(args, base)
     return args.config or (catalogue.recipe(name) if name and name != "none" else None)
 
@@ -121,6 +123,8 @@ def settings_and_source(
     args: argparse.Namespace, base: Config | None = None, unread: Collection[str] = ()
 ) -> tuple[Config, Source | None]:
     """``settings``, and what a new run with --init starts from: also its model, where no other one is named."""
+    if flags_given(args).get("train.init") == "":
+        raise UsageError("--init '': give a checkpoint, a run's folder or a pretrained model, or leave it out")
     config = settings(args, base, unread, found_at_start(base) if base else None)
     if base or not config.train.init:
         return config, None

@@ -1,6 +1,7 @@
 """A set of labelled images, validated on construction, and a validation set split off it."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -230,6 +231,8 @@ class Arrays:
 
     def as_bytes(self, images: Array, scale: float) -> Array:
         """round(scale x), uint8; raises DataError where that is no byte."""
+        if not scale > 0:
+            raise DataError(f"{self.name}: scale = {scale:g}: give a number above 0, as 255 for images from 0 to 1")
         pixels = np.empty(images.shape, np.uint8)
         start = 0
         for some in slices(images):
@@ -253,7 +256,11 @@ class Arrays:
         if labels.dtype.kind not in "biuUS" or labels.ndim != 1:
             rows = ": give their columns, labels.argmax(axis=1)" if labels.ndim == 2 else ": give integers or texts"
             raise DataError(f"{self.name}: labels are {labels.dtype} {labels.shape}{rows}, one for each image")
-        labels = labels.astype(str) if labels.dtype.kind == "S" else labels
+        try:
+            labels = labels.astype(str) if labels.dtype.kind == "S" else labels
+        except UnicodeDecodeError:
+            remedy = "give texts, as [label.decode() for label in labels]"
+            raise DataError(f"{self.name}: labels are bytes beyond ASCII: {remedy}") from None
         if labels.dtype.kind == "b" and classes is not None:
             labels = labels.astype(np.int64)
         if classes is not None and (isinstance(classes, str) or not hasattr(classes, "__len__")):
@@ -262,6 +269,8 @@ class Arrays:
             distinct, numbers = np.unique(labels, return_inverse=True)
             return numbers, tuple(map(str, distinct.tolist()))
         names = tuple(map(str, classes))
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"{self.name}: two classes are called {shown(twice[0])}: give each a name of its own")
         if labels.dtype.kind in "iu" and not all(name.removeprefix("-").isdecimal() for name in names):
             return labels, names
         place = {name: number for number, name in enumerate(names)}
@@ -269,6 +278,20 @@ class Arrays:
         if odd := [label for label in map(str, distinct.tolist()) if label not in place]:
             raise DataError(f"{self.name}: the label {shown(odd[0])} is none of the {len(names)} classes")
         return np.array([place[str(label)] for label in distinct.tolist()], np.int64)[numbers], names
+
+
+def check_order(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Raises DataError where a class has another number than in ``classes``, those of a model.
+
+    Its images would be counted as those of another class.
+    """
+    place = {name: number for number, name in enumerate(classes)}
+    for number, name in enumerate(dataset.classes):
+        if place.get(name, number) != number:
+            raise DataError(
+                f"{dataset.name}: the class {shown(name)} is number {number}, of the model it is {place[name]}: make "
+                "the data set with the model's classes, as Dataset.from_arrays(images, labels, classes=train.classes)"
+            )
 
 
 def channels_first(shape: Shape) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.stored import StoredImages, StoredWriter, within
 from gpucnn.errors import DataError
+from gpucnn.files import foreign
 from gpucnn.terminal import tell
 from gpucnn.types import Array
 
@@ -52,13 +53,23 @@ class Cache:
 
     @classmethod
     def of(cls, root: Path, name: str, classes: tuple[str, ...], digest: str) -> "Cache | None":
-        """The cache for a folder whose contents have a digest; None for a user without a home."""
+        """The cache for a folder whose contents have a digest.
+
+        Returns:
+            None for a user without a home; and, with a line, where others may have put files into the cache.
+        """
         try:
             home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         except RuntimeError:
             return None
+        place = home / "gpucnn" / "decoded"
+        for folder in (place.parent, place):
+            with suppress(OSError):  # it is yet to be made
+                if reason := foreign(folder):
+                    tell(f"{name}: the decoded images are not kept: {reason}")
+                    return None
         prefix = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-        return cls(home / "gpucnn" / "decoded", prefix, f"{prefix}-{digest[:32]}", name, classes)
+        return cls(place, prefix, f"{prefix}-{digest[:32]}", name, classes)
 
     def path(self, asked: Asked) -> Path:
         """The file for images that are read in this way."""
@@ -96,7 +107,8 @@ class Cache:
         from gpucnn.checkpoint.durable import clean_leftovers  # whose room brings in h5py
 
         with suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (self.folder.parent, self.folder):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             clean_leftovers(self.path(asked))
             files = [path for path in self.folder.glob(f"{self.prefix}-*.h5") if not path.is_symlink()]
             for path in sorted(files, key=lambda path: path.stat().st_mtime)[: 1 - MOST_KEPT]:

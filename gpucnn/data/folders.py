@@ -127,7 +127,9 @@ def scan(root: Path, classes: Sequence[str] = ()) -> Folder:
             label, before = labels[name], len(pictures)
             pictures += sorted(walk(found, inside, (folder / name).relative_to(root).as_posix(), label))
             if part == "train" and len(pictures) == before and not classes:
-                raise DataError(f"{folder / name} has no images: remove it, or put images of its class there")
+                below = (path for path in found.broken if (root / path).is_relative_to(folder / name))
+                why = next((f" that can be read ({path} is {found.broken[path]})" for path in below), "")
+                raise DataError(f"{folder / name} has no images{why}: remove it, or put images of its class there")
         if not pictures and part != "train":
             raise DataError(f"{folder} has no images: remove it, or put images of each class there")
     if not found.parts["train"]:
@@ -294,7 +296,7 @@ class Decoder:
         elif cache is None:
             raise DataError(
                 f"{found.root}: {count:,} images of {' x '.join(map(str, shape))} are more than memory may take "
-                f"({self.limit / 2**30:.1f} GiB), and this user has no home to keep them decoded in: give a smaller "
+                f"({self.limit / 2**30:.1f} GiB), and there is no cache to keep them decoded in: give a smaller "
                 "--size, or XDG_CACHE_HOME"
             )
         else:

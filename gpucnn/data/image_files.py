@@ -92,9 +92,14 @@ def _opened(path: Path) -> Iterator[Any]:
     from PIL import Image
 
     try:
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file{near(path)}") from None
+    except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
         if not path.is_file():  # reading a pipe would block
-            what = "a folder: name the pictures in it" if path.is_dir() else "not a file"
-            raise DataError(f"{path}: {what if path.exists() else f'no such file{near(path)}'}")
+            raise DataError(f"{path}: {'a folder: name the pictures in it' if path.is_dir() else 'not a file'}")
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:
                 size = f"{image.width} x {image.height}"

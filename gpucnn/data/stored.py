@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import DataError, UsageError
-from gpucnn.files import open_regular
+from gpucnn.files import check_target, open_regular
 from gpucnn.types import Array, Shape
 
 MIB = 2**20
@@ -196,8 +196,9 @@ class StoredWriter:
     def __enter__(self) -> "StoredWriter":
         import h5py
 
-        self.draft = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.tmp")
         with self.explained():
+            check_target(self.path)
+            self.draft = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.tmp")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = h5py.File(self.draft, "x", libver=("earliest", "v108"))
         return self

@@ -14,7 +14,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from gpucnn.data.decoded import Cache
 from gpucnn.data.files.sources import MIB
 from gpucnn.data.reading import Parts, Reading
 from gpucnn.data.stored import StoredImages, free_memory, spill
-from gpucnn.errors import DataError, shown
+from gpucnn.errors import DataError, cut, shown
 from gpucnn.files import open_regular
 from gpucnn.types import Array
 
@@ -63,6 +63,8 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what a damaged file raises into a DataError that names it."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} has texts that are not UTF-8 ({error.reason}): save them as UTF-8") from None
     except (OSError, EOFError, ValueError, LookupError, MemoryError, RuntimeError, *ZIPPED) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or "out of memory"
         raise DataError(f"{path} cannot be read: {reason}") from None
@@ -171,10 +173,13 @@ def read_hdf5(path: Path, how: Reading) -> Parts:
             cache = Cache.of(path, path.stem, (), key[::-1])
             if cache is None:
                 raise ValueError(
-                    f"{name!r} is compressed and more than memory may take, and there is no home for a copy"
+                    f"{name!r} is compressed and more than memory may take, and there is no cache for a copy"
                 )
             copy = cache.folder / f"{cache.stem}-{name.replace('/', '-')}.h5"
-            return StoredImages(copy) if copy.exists() else spill(found, copy)
+            with suppress(DataError):  # it is not there, or was cut: then it is made again
+                if (kept := StoredImages(copy)).shape == found.shape and kept.dtype == found.dtype:
+                    return kept
+            return spill(found, copy)
 
         return join(path, how, names, read)
 
@@ -199,9 +204,19 @@ def read_csv(path: Path, how: Reading) -> Parts:
         fields = [("before", kind, (column,)), ("label", f"U{LONGEST_LABEL + 1}"), ("after", kind, (pixels - column,))]
         dtype = np.dtype([one for one in fields if one[-1] != (0,)])
         file.seek(0)
-        table = np.loadtxt(
-            file, dtype, delimiter=delimiter, skiprows=int(skip), comments=None, quotechar='"', ndmin=1
-        )  # (N,)
+        try:
+            table = np.loadtxt(
+                file, dtype, delimiter=delimiter, skiprows=int(skip), comments=None, quotechar='"', ndmin=1
+            )  # (N,)
+        except UnicodeDecodeError:
+            raise
+        except ValueError as error:
+            reason = cut(str(error).partition("; use")[0], 200)
+            most = "0 to 255, or decimals on a scale of their own" if kind == np.uint8 else "numbers"
+            raise DataError(
+                f"{path}: {reason}, counted from 0 below the names: give a label and {pixels:,} pixels on each line, "
+                f"pixels {most}"
+            ) from None
     labels = np.char.strip(table["label"])
     if np.char.str_len(labels).max() > LONGEST_LABEL:
         raise DataError(f"{path}: a label of more than {LONGEST_LABEL} characters: give it a shorter name")

@@ -6,12 +6,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
 
 from gpucnn.data.image_files import visible
+from gpucnn.errors import UsageError
 from gpucnn.inference.predict import top_k
+from gpucnn.settings import checked, in_short
 from gpucnn.terminal import harmless
 from gpucnn.types import Array
 
@@ -41,8 +44,11 @@ class Prediction:
     image: Array
     source: str = ""
 
+    @checked
     def top(self, k: int = TOP) -> list[tuple[str, float]]:
         """(name, probability) of the ``k`` most probable classes, the most probable first."""
+        if k < 0:
+            raise UsageError(f"k = {k}: give at least 0")
         return top_k(self.probabilities, self.classes, k)
 
     def __repr__(self) -> str:
@@ -97,6 +103,8 @@ class Predictions(Sequence[Prediction]):
     @overload
     def __getitem__(self, place: slice) -> "Predictions": ...
     def __getitem__(self, place: int | slice) -> "Prediction | Predictions":
+        if not isinstance(place, slice | Integral):
+            raise UsageError(f"predictions[{in_short(place)}]: give a number or a slice; .labels takes any index")
         row, image = self.probabilities[place], self.images[place]
         if isinstance(place, slice):
             return Predictions(row, self.classes, image, self.sources[place])

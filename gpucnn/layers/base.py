@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import wraps
 from html import escape
+from math import isfinite
 from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend, array_module
-from gpucnn.errors import CheckpointError, UsageError, closest
+from gpucnn.errors import CheckpointError, NotANumberError, UsageError, closest
 from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
 from gpucnn.random import Clock, stream_id
 from gpucnn.settings import Checked, checked, in_short
@@ -19,6 +20,11 @@ def recorded(constructor: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(constructor)
     def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, float) and not isfinite(value):
+                raise UsageError(f"{type(self).__name__}({value}): give a finite number")
+        if isinstance(eps := kwargs.get("eps"), int | float) and eps < 0:
+            raise UsageError(f"{type(self).__name__}(eps={eps}): give a number >= 0")
         vars(self).setdefault("made_with", (args, kwargs))  # that of a base class is called later
         constructor(self, *args, **kwargs)
 
@@ -220,6 +226,7 @@ class Layer(Checked):
             self.skip_input_grad()
         return bool(found)
 
+    @checked
     def freeze_matching(self, patterns: str | Sequence[str]) -> list[str]:
         """Freeze parameters by name, as "features.*", before ``initialize`` or a Trainer -> the names that match.
 
@@ -339,12 +346,21 @@ class Layer(Checked):
             raise UsageError(f"load_matching({in_short(state)}): give name -> array, as state_dict() does")
         entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
         report = self.matching(state)
-        for name in (name for name, reason in report.items() if reason == TAKEN):
+        taken = [name for name, reason in report.items() if reason == TAKEN]
+        for name in taken:
+            dtype = str(getattr(state[name], "dtype", ""))
+            if not dtype.startswith(("float", "int", "uint")):
+                raise UsageError(f"tensor {name!r} is {dtype or in_short(state[name])}: give an array of numbers")
+            largest = float(abs(state[name]).max()) if state[name].size else 0.0
+            if not largest <= LARGEST_WEIGHT:
+                raise NotANumberError(f"tensor {name!r} has values up to {largest:g}: start from another model")
+        for name in taken:
             entries[name].data[...] = self.backend.to_device(state[name])
         return report
 
 
 TAKEN, MISSING = "taken", "not in the file"
+LARGEST_WEIGHT = 3e38  # of float32
 
 
 def sizes(shape: Shape) -> str:

@@ -149,8 +149,9 @@ class _Pool2D(Layer):
         self.kernel = as_pair(kernel_size, "kernel_size", 1)
         self.stride = as_pair(kernel_size if stride is None else stride, "stride", 1)
         self.padding = as_padding(padding, self.kernel, self.stride)
-        if any(2 * before > k for (before, _), k in zip(self.padding, self.kernel, strict=True)):
-            raise ShapeError(f"padding={padding!r} is more than half the kernel {self.kernel}: windows of padding")
+        if any(2 * max(sides) > k for sides, k in zip(self.padding, self.kernel, strict=True)):
+            half = f"more than half the kernel {self.kernel}"
+            raise ShapeError(f"padding={padding!r} is {half}, which leaves windows of padding alone: give less")
 
     def window(self, shape: Shape) -> tuple[Pair, Pair, Padding]:
         """(L2c)  Kernel, stride and padding for images (..., H, W, C)."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy as np
 
 from gpucnn.backend import Backend
 from gpucnn.data import Dataset, Loader
-from gpucnn.data.dataset import Arrays
+from gpucnn.data.dataset import Arrays, check_order
 from gpucnn.data.folders import images_below
-from gpucnn.data.image_files import fit, open_image, titled
+from gpucnn.data.image_files import FITS, fit, open_image, titled
 from gpucnn.devices import get_backend
 from gpucnn.errors import DataError, ShapeError, UsageError
 from gpucnn.explain import Recording, record
@@ -34,6 +35,7 @@ from gpucnn.settings import Checked, checked, in_short, named
 from gpucnn.types import Array, Shape
 
 BATCH = 256
+PIXELS = ("uint8", "float32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +95,18 @@ class Classifier(Checked):
     ) -> None:
         self.model, self.mean, self.std = model.eval(), tuple(mean), tuple(std)
         self.input_shape, self.name = tuple(input_shape), name or model.kind
-        self.pixels, self.fit = pixels, fit
+        self.pixels, self.fit = chosen("pixels", pixels, PIXELS), chosen("fit", fit, FITS)
+        if len(self.input_shape) != 3:
+            raise ShapeError(f"input_shape = {self.input_shape}: give (height, width, channels)")
+        if not all(0 < deviation < inf for deviation in self.std):
+            raise UsageError(f"std = {self.std}: give positive numbers")
         outputs = model.output_shape(self.input_shape)
         if len(outputs) != 1:
             raise ShapeError(f"the model gives {outputs} for an image, no number per class: call model(x) itself")
+        if 0 < len(classes) != outputs[0]:
+            raise ShapeError(
+                f"{len(classes)} classes for a model of {outputs[0]} outputs: give the name of each output"
+            )
         self.classes = class_names(tuple(classes), outputs[0])
         self.forward = forward or model
 
@@ -126,7 +136,7 @@ class Classifier(Checked):
         if isinstance(images, Dataset):
             pixels, sources = self._fitting(images.images), list[str]()
         elif is_path(images) or (isinstance(images, list | tuple) and images and all(map(is_path, images))):
-            one = is_path(images) and not Path(images).is_dir()
+            one = is_path(images) and not os.path.isdir(images)
             read = [self._read(path) for path in files_of(images)]
             pixels, sources = np.stack([image for image, _ in read]), [source for _, source in read]
         elif hasattr(images, "getbands"):  # of Pillow
@@ -159,6 +169,7 @@ class Classifier(Checked):
         if dataset.image_shape != self.input_shape or dataset.num_classes > len(self.classes):
             found = f"images {dataset.image_shape} in {dataset.num_classes} classes"
             raise ShapeError(f"{dataset.name} has {found}, the model takes {self.input_shape} in {len(self.classes)}")
+        check_order(dataset, self.classes)
         self._check_scale(dataset.images)
         batches = Loader(dataset, batch_size, backend=self.backend, mean=self.mean, std=self.std)
         return evaluate(self.forward, batches, tta=tta)
@@ -186,6 +197,8 @@ class Classifier(Checked):
         if not 0 <= label < len(self.classes) or steps < 1:
             last = len(self.classes) - 1
             raise UsageError(f"label = {label}, steps = {steps}: labels go from 0 to {last}, steps from 1")
+        if not 0 <= lr < inf:
+            raise UsageError(f"lr = {lr}: give a number >= 0")
         x = normalise(found.image[np.newaxis], self.mean, self.std, self.backend)  # (1,H,W,C)
         try:
             recorded = record(self.model, x, np.array([label]), lr=lr, steps=steps)
@@ -256,6 +269,11 @@ class Classifier(Checked):
         return f"<p>{escape(repr(self))}</p>{self.model._repr_html_()}"
 
 
+def chosen(what: str, name: str, known: Sequence[str]) -> str:
+    """A name that is known; else raises UsageError."""
+    return named(what, name, {one: one for one in known})
+
+
 def is_path(value: object) -> bool:
     """Whether this names a file."""
     return isinstance(value, str | os.PathLike)
@@ -264,7 +282,7 @@ def is_path(value: object) -> bool:
 def files_of(paths: Any) -> Iterator[Path]:
     """The files of a path, a folder or a list of them; raises DataError for a folder without images."""
     for path in map(Path, [paths] if is_path(paths) else paths):
-        found = images_below(path) if path.is_dir() else [path]
+        found = images_below(path) if os.path.isdir(path) else [path]
         if not found:
             raise DataError(f"{path}: a folder without images: name one that has some, or image files")
         yield from found

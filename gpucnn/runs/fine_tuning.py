@@ -12,6 +12,7 @@ from gpucnn.runs.build import build_model, resolve
 from gpucnn.runs.catalogue import checkpoint_file
 from gpucnn.runs.config import Config, DataConfig, ModelConfig, TrainConfig
 from gpucnn.runs.state import evaluated_state, load_run
+from gpucnn.settings import LONGEST_LIST, LONGEST_TEXT
 from gpucnn.types import Array
 
 
@@ -46,6 +47,8 @@ def read_source(name: str) -> Source:
     path = checkpoint_file(Path(name))
     if path.is_dir():
         path = next((path / file for file in ("best.h5", "last.h5") if (path / file).exists()), path / "best.h5")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--init {path}: not a regular file: give a checkpoint, or the folder of a run")
     if not path.is_file():
         raise UsageError(f"--init {path}: there is no such file{near(path)}")
     checkpoint, config = load_run(path)
@@ -79,6 +82,11 @@ def resolve_start(config: Config, train: Dataset, source: Source | None) -> Conf
             f"({sizes(parameters[here].shape)}): give the same --model, or none"
         )
     drawn = tuple(name for name in parameters if report[name] != TAKEN)
+    if len(drawn) > LONGEST_LIST or max(map(len, drawn), default=0) > LONGEST_TEXT:
+        raise UsageError(
+            f"--init {source.path}: it lacks {len(drawn):,} parameters of this {config.model.name}, as {drawn[0]}: at "
+            f"most {LONGEST_LIST:,} can be new, with names of {LONGEST_TEXT} characters: give the file's own model"
+        )
     return replace(config, data=data, train=replace(fresh, drawn=drawn))
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from inspect import Parameter, signature
 from math import isfinite, isnan, nan
+from numbers import Real
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
+from gpucnn.data.dataset import check_order
 from gpucnn.devices import get_backend
 from gpucnn.devices.gpu_memory import images_limit
 from gpucnn.errors import DataError, NotANumberError, ShapeError, UsageError, closest
@@ -328,14 +330,20 @@ class Trainer(Checked):
     def gradients(self, x: Array, labels: Array) -> Array:
         """Forward, loss and backward: assigns all gradients, adds to the running metrics, returns the mean loss ()."""
         logits = self.precision.forward(self.model, x)
-        loss, dlogits = self.backend.run(self.loss, logits, labels, **self.options.loss_options)
+        found = self.backend.run(self.loss, logits, labels, **self.options.loss_options)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise UsageError(f"the loss gives {in_short(found)}: let it give (mean loss, its gradient by the logits)")
+        loss, dlogits = found
         self.precision.backward(self.model, dlogits * len(labels) if self.options.reduction == "sum" else dlogits)
         self.metrics.add(loss, logits, labels)
         return loss
 
     def step_inputs(self, step: int) -> StepInputs:
         """The numbers of a step, counted from 0."""
-        rates = self.optimizer.rates(self.schedule(step), step)
+        rate = self.schedule(step)
+        if not isinstance(rate, Real):
+            raise UsageError(f"the schedule gives {in_short(rate)} for step {step}: let it give the learning rate")
+        rates = self.optimizer.rates(float(rate), step)
         used = {group: rates[group] for group in self.optimizer.parts if group in rates}
         if not max(used.values(), default=0.0) <= LARGEST_RATE:
             raise NotANumberError(f"the learning rate of step {step} is {max(used.values()):g}; {REMEDY}")
@@ -540,6 +548,10 @@ class Trainer(Checked):
         """
         if self.trained_on and (found := str(dataset.images.dtype)) != self.pixels:
             raise DataError(f"{dataset.name} has {found} images, {self.trained_on} has {self.pixels}: give one kind")
+        if self.image_shape and dataset.image_shape != self.image_shape:
+            ours = f"{self.trained_on} has {self.image_shape}"
+            raise ShapeError(f"{dataset.name} has images {dataset.image_shape}, {ours}: give one size")
+        check_order(dataset, self.classes)
         return Loader(
             dataset,
             self.batch_size,

@@ -261,3 +261,11 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         save_checkpoint(tmp_path / "last.h5", sample(seed), keep=tmp_path / "previous.h5")
     assert_equal(load_checkpoint(tmp_path / "last.h5"), sample(3))
     assert os.listdir(tmp_path) == ["last.h5"]  # none is kept, and none is ever missing
+
+
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    """As root a rename would put a file into the place of /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(GpucnnError, match="not a regular file"):
+        durable.replace_file(tmp_path / "pipe", [b"x"])
+    assert (tmp_path / "pipe").is_fifo()

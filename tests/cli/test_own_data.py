@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -38,6 +39,30 @@ def digits(tmp_path: Path) -> Path:
     (folder / "one/bad.png").write_text("no picture")
     (folder / "one/note.txt").write_text("no picture")
     return folder
+
+
+def test_predictions_that_cannot_be_written_or_made(tmp_path: Path, capsys: Out) -> None:
+    os.mkfifo("pipe.csv")
+    Path("folder.csv").mkdir()
+    Path("loop.png").symlink_to("loop.png")
+    Path("bad.png").write_text("no picture")
+    for words, code, reason in (
+        (["--output", "pipe.csv", "bad.png"], 2, "--output pipe.csv: not a regular file"),
+        (["--output", "folder.csv", "bad.png"], 2, "--output folder.csv: this is a folder"),
+        (["--skip-broken", "bad.png", "--output", "new.csv"], 3, "none of 1 image can be read"),
+        (["--skip-broken", "loop.png", "bad.png"], 3, "none of 2 images can be read: loop.png: Too many levels"),
+        (["x" * 5000], 3, "File name too long"),
+    ):
+        assert reason in run(capsys, "predict", "--checkpoint", "mnist_lenet", *words, code=code)[1]
+    assert not Path("new.csv").exists()
+
+
+def test_empty_names_are_no_defaults(capsys: Out) -> None:
+    for flag, reason in (("--recipe", "give a name of gpucnn recipes"), ("--init", "give a checkpoint")):
+        assert reason in run(capsys, "train", flag, "", code=2)[1]
+    assert "--init .: not a regular file" not in run(capsys, "train", "--init", ".", code=2)[1]
+    os.mkfifo("pipe.h5")
+    assert "pipe.h5: not a regular file" in run(capsys, "train", "--init", "pipe.h5", code=2)[1]
 
 
 TRAIN = ("train", "--epochs", "2", "--batch-size", "16", "--skip-broken")

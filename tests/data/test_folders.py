@@ -235,8 +235,27 @@ def test_without_a_place_for_the_cache(pets: Path, cache: Path, monkeypatch, cap
         cache.parent.write_text("a file in its place")
     assert len(load_folder(pets, Reading()).train) == 12
     assert ("are not kept" in capsys.readouterr().err) == (home == "file")
-    with pytest.raises(DataError, match=r"no home|cannot write images"):
+    with pytest.raises(DataError, match="no cache"):
         load_folder(pets, Reading(memory=1))
+
+
+@pytest.mark.parametrize("where", ["decoded", "gpucnn"])
+def test_a_cache_that_others_may_write_is_not_read(pets: Path, cache: Path, capsys, where) -> None:
+    """They could have put HDF5 files there, whose images and labels are not those of the folder."""
+    first = load_folder(pets, Reading()).train
+    (kept,) = files(cache)
+    (cache if where == "decoded" else cache.parent).chmod(0o777)
+    kept.write_bytes(b"put there by somebody else")
+    assert load_folder(pets, Reading()).train.digest == first.digest
+    assert "others may write" in capsys.readouterr().err
+    assert kept.read_bytes() == b"put there by somebody else"
+
+
+def test_a_class_of_what_cannot_be_read_says_why(pets: Path) -> None:
+    (pets / "eel").mkdir()
+    (pets / "eel/0.png").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"eel has no images that can be read \(eel/0.png is a link to"):
+        load_folder(pets, Reading())
 
 
 def test_more_than_memory_may_take_stays_in_the_file(pets: Path, monkeypatch) -> None:

@@ -1,6 +1,8 @@
 """Images in .npz, .csv and HDF5 files: the same bits as arrays, and files that are damaged or lie."""
 
 import io
+import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from gpucnn.data import Dataset
 from gpucnn.data.reading import Reading
 from gpucnn.data.registry import load_parts
 from gpucnn.data.stored import StoredImages
+from gpucnn.data.tables import load_table
 from gpucnn.errors import DataError
 
 RNG = np.random.default_rng(3)
@@ -210,3 +213,28 @@ def test_bytes_are_resized_and_other_arrays_are_not(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=IMAGES / 255.0, labels=LABELS)
     with pytest.raises(DataError, match=r"float.* images 5 x 5 x 1, not 6 x 5 x 1: only bytes"):
         load_parts(str(tmp_path / "set.npz"), how=Reading(size=(6, 5)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (b"1,2,3,4,5\n0,1,2,3\n", "requires 5 columns but 4 were found at row 2, counted from 0"),
+        (b"1,2,3,4,256\n0,1,2,3,4\n", "'256' to uint8 at row 0, column 5., counted"),
+        (b"caf\xe9,1,2,3,4\n", "save them as UTF-8"),
+    ],
+)
+def test_lines_that_are_no_images_say_what_to_do(tmp_path: Path, lines: bytes, reason: str) -> None:
+    (tmp_path / "odd.csv").write_bytes(lines)
+    with pytest.raises(DataError, match=re.escape(reason)):
+        load_table(tmp_path / "odd.csv", Reading())
+
+
+def test_a_copy_that_was_cut_is_made_again(tmp_path: Path) -> None:
+    images = np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8, 1)
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        file.create_dataset("images", data=images, chunks=(1, 8, 8, 1))
+        file["labels"] = np.arange(6) % 2
+    for _ in range(2):
+        train = load_table(tmp_path / "packed.h5", Reading(memory=1)).train
+        np.testing.assert_array_equal(train.images, images)
+        os.truncate(train.images.path, 500)

@@ -10,7 +10,6 @@ says so.
 import hashlib
 import os
 import pickle
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from gpucnn import terminal
+from gpucnn.files import foreign
 
 DIGEST = hashlib.sha256().digest_size
 _told: set[str] = set()
@@ -78,13 +78,8 @@ def unusable(root: Path, folder: Path) -> str | None:
         for path in (root, folder):
             with suppress(FileExistsError):
                 path.mkdir(mode=0o700)
-            status = path.lstat()
-            if not stat.S_ISDIR(status.st_mode):
-                return f"{path} is not a folder"
-            if status.st_uid != os.getuid():
-                return f"{path} belongs to another user"
-            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return f"others may write {path} (chmod go-w mends that)"
+            if reason := foreign(path):
+                return reason
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(4096))
             probe.flush()
