@@ -8,6 +8,7 @@ from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.models import ORIGINS, from_spec
 from gpucnn.models.spec import LAYERS as NAMED
+from gpucnn.runs.plugins import place
 from gpucnn.terminal import say, say_json
 from gpucnn.types import Shape
 
@@ -50,5 +51,13 @@ def check_plugins(names: str) -> list[Check]:
             except ShapeError:
                 shape = (3, 6)
                 layer = from_spec([table], shape[1:])
-            checks += check_layer(layer, shape, case=name)
+            try:
+                checks += check_layer(layer, shape, case=name)
+            except NotImplementedError:
+                raise UsageError(f"{name} has no forward or no backward: define both") from None
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                if where := place(error):  # in a plugin's own line
+                    raise UsageError(f"--plugin {where}") from error
+                reason = f"{type(error).__name__}: {error}"
+                raise UsageError(f"{name}: forward or backward gives an array of the wrong shape ({reason})") from error
     return checks

@@ -40,7 +40,7 @@ from gpucnn.runs.build import build_trainer, split, steps_in_epoch, total_steps,
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
-from gpucnn.runs.fine_tuning import Source, found_at_start, other_model, read_source, resolve_start
+from gpucnn.runs.fine_tuning import Source, found_at_start, read_source, resolve_start, two_models
 from gpucnn.runs.log import JSONL, STEPS, StepLog, event_writer
 from gpucnn.runs.resume import FROM_DATA, Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
@@ -129,8 +129,8 @@ def settings_and_source(
     if base or not config.train.init:
         return config, None
     source = read_source(config.train.init)
-    other = other_model(source)
-    named = settings(args, defaults=other).model.name != other.model.name
+    first, second = (settings(args, defaults=other).model.name for other in two_models())
+    named = first == second
     return config if named else settings(args, defaults=source.defaults()), source
 
 

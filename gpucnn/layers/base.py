@@ -245,7 +245,8 @@ class Layer(Checked):
         if found and "flat" in vars(self):
             raise UsageError("freeze_matching of an initialised model: call it before initialize and before Trainer")
         if found and all(name in found or parameter.frozen for name, parameter in entries.items()):
-            raise UsageError(f"freeze {patterns!r}: nothing is left to train; give fewer names, as 'features.*'")
+            asked = patterns if isinstance(patterns, str) else ", ".join(patterns)
+            raise UsageError(f"freeze {asked!r}: nothing is left to train; give fewer names, as 'features.*'")
         chosen = {entries[name] for name in found}
         for parameter in chosen:
             parameter.group, parameter.frozen = "frozen", True

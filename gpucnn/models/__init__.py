@@ -61,6 +61,8 @@ def register(made: Made) -> Made:
         raise UsageError(f"register({shown(made)}): give a class derived from Layer, or a function that returns one")
     if is_layer and (taken := RESERVED & signature(made).parameters.keys()):
         raise UsageError(f"register: {name} has an argument {min(taken)!r}, a word of every table: give another name")
+    if not is_layer and not takes(made, (1, 1, 1), 2):
+        raise UsageError(f"register: {name}{signature(made)}: a model takes (input_shape, num_classes, *, options)")
     file = getattr(sys.modules.get(made.__module__), "__file__", None)
     place = Path(file).name if file else made.__module__
     if (name in LAYERS or name in MODELS or name == CUSTOM) and file_of(ORIGINS.get(name, "")) != place:
@@ -70,6 +72,15 @@ def register(made: Made) -> Made:
     digest = sha256(Path(file).read_bytes()).hexdigest()[:16] if file and Path(file).is_file() else "unknown"
     ORIGINS[name] = f"{place} {digest}"
     return made
+
+
+def takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether a function can be called with these arguments alone."""
+    try:
+        signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def file_of(origin: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from gpucnn.checkpoint import open_checkpoint
 from gpucnn.checkpoint.durable import replace_atomically
-from gpucnn.errors import CheckpointError, GpucnnError, UsageError, cut
+from gpucnn.errors import CheckpointError, GpucnnError, UsageError, cut, shown
 from gpucnn.files import check_target
+from gpucnn.optim.optimizer import MOST, MOST_EPOCHS
 from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet, literal_text
 from gpucnn.runs.log import HISTORY, STEPS, check_history, read_rows
 from gpucnn.terminal import harmless
@@ -71,12 +72,15 @@ def read_steps(path: Path, curves: Curves) -> Curves:
     rows = read_rows(path / STEPS, "step") if path.is_dir() else []
     wanted = ("epoch", "train_loss", "train_accuracy")
     columns = {name: [row.get(name) for row in rows] for name in wanted}
-    numbers = all(isinstance(value, int | float) for column in columns.values() for value in column)
-    if not rows or not numbers:
+    if not rows:
         raise UsageError(f"{path} has no log of intervals ({STEPS}): train with --log-steps, or leave out --steps")
-    return replace(
-        curves, steps={name: [float(v) for v in column if v is not None] for name, column in columns.items()}
-    )
+    for name, column in columns.items():
+        low, high = (0, MOST_EPOCHS) if name == "epoch" else (-MOST, MOST)
+        for value in column:
+            if value is not None and (type(value) not in (int, float) or not low <= value <= high):
+                raise UsageError(f"{path / STEPS}: {name} = {shown(value)} is none of a run: leave out --steps")
+    numbers = {name: [float(_number(value)) for value in column] for name, column in columns.items()}
+    return replace(curves, steps=numbers)
 
 
 def _number(value: Any) -> float:

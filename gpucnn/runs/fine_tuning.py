@@ -104,6 +104,6 @@ def found_at_start(config: Config) -> Config:
     return Config(data, unsized(config.model), TrainConfig(init_digest=t.init_digest, drawn=t.drawn))
 
 
-def other_model(source: Source) -> Config:
-    """Settings without any, but for a model that is not the source's."""
-    return Config(model=ModelConfig(name="mlp" if source.config.model.name != "mlp" else "lenet5"))
+def two_models() -> tuple[Config, Config]:
+    """Settings without any, but for a model, in two ways: whoever names one makes both the same."""
+    return Config(model=ModelConfig(name="mlp")), Config(model=ModelConfig(name="lenet5"))

@@ -1,5 +1,6 @@
 """``gpucnn train --init``, ``--freeze`` and ``--head-lr``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from gpucnn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpucnn.cli.main import main
+from gpucnn.cli.options import Parser
+from gpucnn.cli.train import add_arguments, settings_and_source
 from gpucnn.data import load_dataset
 from gpucnn.errors import UsageError
 from gpucnn.runs.build import build_model, build_optimizer
@@ -113,6 +116,45 @@ def test_what_cannot_be_tuned_is_said_in_a_line(five: Path, capsys: pytest.Captu
     ):
         assert train(*words) == 2
         assert reason in capsys.readouterr().err
+
+
+def test_images_stay_as_they_are_for_a_model_of_ones_own_choice(five: Path, tmp_path: Path) -> None:
+    """Any name is a choice; options of the file's model are not the other one's."""
+    mine, source = tmp_path / "mine.npz", read_source(str(five))
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9), dtype=np.uint8)
+    np.savez(mine, images=images, labels=np.arange(8) % 2)
+    parser = Parser()
+    add_arguments(parser)
+    for name in ("mlp", "lenet5", "mnist_cnn"):
+        args = parser.parse_args(["--dataset", str(mine), "--init", str(five), "--model", name])
+        args.command = "train"
+        config, found = settings_and_source(args)
+        assert (config.model.name, config.data.size, found.digest) == (name, (), source.digest)
+    args = parser.parse_args(["--dataset", str(mine), "--init", str(five)])
+    args.command = "train"
+    assert settings_and_source(args)[0].data.size == (8, 8)
+
+
+def test_more_new_parameters_than_settings_can_name(trained: Any, five: Path) -> None:
+    source = read_source(str(five))
+    few = {name: source.state[name] for name in list(source.state)[:1]}
+    config = Config().updated({"model": {"name": "mnist_cnn"}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpucnn.runs.fine_tuning.LONGEST_LIST", 11)
+        with pytest.raises(
+            UsageError, match=r"it lacks 12 parameters of this mnist_cnn, as features.*: at most 11 can"
+        ):
+            resolve_start(config, trained.train, replace(source, state=few))
+
+
+def test_weights_that_are_too_large_are_not_taken(five: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = load_checkpoint(five)
+    name, huge = "features.0.weight", five.with_name("huge.h5")
+    changed = {**found.parameters, name: np.full_like(found.parameters[name], np.finfo(np.float32).max)}
+    averages = {"ema": {**found.averages["ema"], name: changed[name]}}
+    save_checkpoint(huge, Checkpoint(**{**vars(found), "parameters": changed, "averages": averages}))
+    assert train("--init", huge, *TUNE) == 5
+    assert f"tensor '{name}' has values up to 3.4" in capsys.readouterr().err
 
 
 def test_the_rate_of_the_head_is_a_rate_beside_lr(trained: Any) -> None:

@@ -184,3 +184,29 @@ def test_a_layer_of_a_file_is_checked_by_its_example(capsys: pytest.CaptureFixtu
     Path("mine.py").write_text(source.replace("3 * dy", "3.1 * dy"))
     assert main(["gradcheck", "--layer", "twice", "--plugin", "mine.py"]) == 1
     assert re.search(r"Twice +x .*WRONG", capsys.readouterr().out)
+
+
+ODD = """
+from gpucnn import layers, models
+
+@models.register
+class Odd(layers.Layer):
+    {}
+    {}
+"""
+BACKWARD = "def backward(self, dy): return dy"
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "reason"),
+    [
+        ("pass", "", "Odd has no forward or no backward: define both"),
+        ("def forward(self, x): return 2 * x", "", "Odd has no forward or no backward"),
+        ("def forward(self, x): return x[:1]", BACKWARD, "gives an array of the wrong shape"),
+        ("def forward(self, x): return [][x.ndim]", BACKWARD, "odd.py, line 6: IndexError"),
+    ],
+)
+def test_a_layer_that_cannot_be_checked_is_one_line(forward: str, backward: str, reason: str, capsys) -> None:
+    Path("odd.py").write_text(ODD.format(forward, backward))
+    assert main(["gradcheck", "--layer", "odd", "--plugin", "odd.py"]) == 2
+    assert reason in capsys.readouterr().err

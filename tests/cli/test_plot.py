@@ -135,3 +135,8 @@ def test_intervals_within_epochs_are_logged_once_and_drawn_on_request(
     other = write_log(tmp_path / "other", [row(1), row(2)])
     assert main(["plot", str(run), str(other), "--steps", "--out", str(picture)]) == 2
     assert "other has no log of intervals (steps.jsonl): train with --log-steps" in capsys.readouterr().err
+    for epoch, loss in (("1e308", "1"), ("NaN", "1"), ("true", "1"), ("1", '"x"'), ("1", "9" * 400), ("-5", "1")):
+        line = f'{{"step": 1, "epoch": {epoch}, "train_loss": {loss}, "train_accuracy": 1}}'
+        (run / "steps.jsonl").write_text(line)
+        assert main(["plot", str(run), "--steps", "--out", str(picture)]) == 2
+        assert "is none of a run: leave out --steps" in capsys.readouterr().err

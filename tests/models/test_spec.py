@@ -228,12 +228,15 @@ def test_names_that_are_taken_and_what_is_no_layer_are_not_registered() -> None:
     class Wraps(Layer):
         def __init__(self, layer: Layer) -> None: ...
 
+    def without_arguments() -> None: ...
+
     before = dict(LAYERS), dict(models.MODELS)
     for made, message in (
         (lenet5, "has the name of another"),
         (Conv2D, "has the name of another"),
         (Wraps, "has an argument 'layer'"),
         (int, "give a class derived from Layer"),
+        (without_arguments, r"without_arguments\(\) -> None: a model takes \(input_shape, num_classes"),
     ):
         with pytest.raises(UsageError, match=message):
             models.register(made)
