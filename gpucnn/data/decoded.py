@@ -79,7 +79,7 @@ class Cache:
     def load(self, asked: Asked, limit: int) -> Kept | None:
         """What was kept, in memory where it takes at most ``limit`` bytes; None where there is nothing."""
         path = self.path(asked)
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         import h5py
 
@@ -94,6 +94,8 @@ class Cache:
                 parts[part] = Dataset(self.name, within(images[part], most), labels[part], self.classes)
                 if parts[part].digest != digest:
                     raise ValueError("its contents have changed")
+        except FileNotFoundError:  # another process has just found it to be damaged
+            return None
         except Exception as error:  # HDF5 raises whatever the damage leads to
             reason = " ".join(str(error).split())
             tell(f"removed damaged decoded images of {self.name}, decoding them again: {path}: {reason}")

@@ -6,10 +6,11 @@ crash, several threads may read at once, and the interpreter is free for others 
 """
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gpucnn.types import Array, Shape
 MIB = 2**20
 CHUNK = 4 * MIB  # bytes of images that are looked at or copied at once
 AHEAD = 3  # batches that are read before they are asked for
+SYSTEM_ERROR = re.compile("error message = '([^']*)'")  # in what HDF5 says
 MOST_BUFFERS = 1024  # that one call of the system fills
 LIMIT = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
@@ -208,9 +210,11 @@ class StoredWriter:
         """Let the system's errors say which file it is."""
         try:
             yield
-        except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
-            raise DataError(f"cannot write images to {self.path}: {reason}") from None
+        except (OSError, RuntimeError) as error:  # HDF5 knows a full disk as both
+            said = SYSTEM_ERROR.search(str(error))
+            reason = said[1] if said else getattr(error, "strerror", None) or " ".join(str(error).split())
+            remedy = "free some space, or choose another place"
+            raise DataError(f"cannot write images to {self.path}: {reason}: {remedy}") from None
 
     def images(self, name: str, shape: Shape, dtype: str = "uint8") -> Callable[[Array], None]:
         """Begin an array (N,H,W,C) of uint8 or float32; gives a function that appends some images (B,H,W,C)."""
@@ -252,10 +256,12 @@ class StoredWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
+            if kind is not None:
+                with suppress(OSError, RuntimeError):  # the disk is full, say; the first error is the one to know
+                    self.file.close()
+                return
             with self.explained():
                 self.file.close()
-            if kind is not None:
-                return
             if lacking := {name: count for name, count in self.missing.items() if count}:
                 name, count = lacking.popitem()
                 raise DataError(f"{name!r} in {self.path} lacks its last {count} images: append as many as were said")

@@ -1,6 +1,7 @@
 """Folders of images: what is a class, a part and an image, the order, sizes, broken files, links, and the cache."""
 
 import os
+import resource
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,22 @@ def test_without_a_place_for_the_cache(pets: Path, cache: Path, monkeypatch, cap
     assert ("are not kept" in capsys.readouterr().err) == (home == "file")
     with pytest.raises(DataError, match="no cache"):
         load_folder(pets, Reading(memory=1))
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path: Path, cache: Path, capsys) -> None:
+    """HDF5 fails a second time, as it is closed.  Here the limit is one of the process, in place of a small disk."""
+    for name in ("a/0.png", "b/0.png"):
+        put(tmp_path / "large" / name, noise(200, 200))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        assert len(load_folder(tmp_path / "large", Reading()).train) == 2
+        with pytest.raises(DataError, match=r"cannot write images to .*: File too large: free some space"):
+            load_folder(tmp_path / "large", Reading(memory=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "the decoded images are not kept: cannot write images" in capsys.readouterr().err
+    assert [path for path in files(cache) if path.exists()] == []
 
 
 @pytest.mark.parametrize("where", ["decoded", "gpucnn"])
