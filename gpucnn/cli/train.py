@@ -33,7 +33,7 @@ from gpucnn.data import Dataset
 from gpucnn.data.registry import is_path, title
 from gpucnn.data.stored import StoredImages
 from gpucnn.devices.gpu_memory import memory_explained
-from gpucnn.errors import GpucnnError, NotANumberError, UsageError
+from gpucnn.errors import DataError, GpucnnError, NotANumberError, UsageError
 from gpucnn.explain.live import LiveView
 from gpucnn.runs import catalogue
 from gpucnn.runs.build import build_trainer, split, steps_in_epoch, total_steps, without_effect
@@ -95,7 +95,7 @@ def settings(
     for name, value in flags.items():
         config = config.with_value(name, value)
     asked = {assignment.partition("=")[0].strip(): f"--set {assignment}" for assignment in args.set}
-    asked |= {name: f"{flag_of(name)} {value}" for name, value in flags.items()}
+    asked |= {name: flag_of(name) if value is True else f"{flag_of(name)} {value}" for name, value in flags.items()}
     for name, words in asked.items():
         if reason := f"gpucnn {args.command} does not use it" if name in unread else without_effect(config, name):
             raise UsageError(f"{words} has no effect: {reason}")
@@ -137,6 +137,11 @@ def settings_and_source(
 def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
     """What to train and to test on."""
     train, validation, test = load_fitted(config.data.dataset, args, config)
+    if train.num_classes == 1:
+        raise DataError(
+            f"{config.data.dataset} has one class, {train.classes[0]}, and a network tells at least two apart: if that "
+            "is a folder of classes, name it instead"
+        )
     return split(config, train, test, validation)
 
 

@@ -12,7 +12,7 @@ from gpucnn.backend import Backend
 from gpucnn.data import Dataset, split_validation
 from gpucnn.data.dataset import TEST_FRACTION
 from gpucnn.data.loader import check as check_loader
-from gpucnn.data.registry import is_path
+from gpucnn.data.registry import DATASETS, is_path
 from gpucnn.errors import DataError, UsageError
 from gpucnn.layers import Layer
 from gpucnn.models import ORIGINS
@@ -128,9 +128,10 @@ def without_effect(config: Config, name: str) -> str:
     """Why a setting of this dotted name changes nothing in this config; "" where it does, as far as is known."""
     table, _, key = name.rpartition(".")
     values = config.flat()
-    if name == "data.fit" and not (config.data.size or is_path(config.data.dataset)):
+    built_in = config.data.dataset.lower() in DATASETS and not is_path(config.data.dataset)
+    if name == "data.fit" and not config.data.size and built_in:
         return "add data.size"
-    if name == "data.skip_broken" and not is_path(config.data.dataset):
+    if name == "data.skip_broken" and built_in:
         return f"{config.data.dataset} has no image files: leave it out, or name a folder with --dataset"
     if (needs := NEEDS.get(name)) and not any(values[f"{table}.{other}"] for other in needs):
         return f"add {' or '.join(f'{table}.{other}' for other in needs)}"

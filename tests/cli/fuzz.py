@@ -227,11 +227,25 @@ def quiet() -> None:
 
 
 def make_files() -> None:
-    """A checkpoint and an image, made by the commands themselves, which compiles their kernels too."""
+    """A checkpoint, made by the commands themselves, which compiles their kernels too; images, and sets of them."""
+    import h5py
     import numpy as np
     from PIL import Image
 
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save("digit.png")
+    images, labels = np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8), np.arange(6) % 2
+    for number, image in enumerate(images):
+        folder = Path("pets", ("cat", "dog")[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    Path("pets/cat/odd.png").write_bytes(b"no picture")
+    np.savez("set.npz", images=images, labels=labels)
+    np.savetxt("set.csv", np.column_stack([labels, images.reshape(6, 64)]), "%d", ",")
+    with h5py.File("set.h5", "w") as file:
+        file["images"], file["labels"] = images / np.float32(255), labels
+    Path("mine.py").write_text(
+        "from gpucnn import layers, models\n\n@models.register\nclass Mine(layers.ReLU):\n    pass\n"
+    )
     for device in ("cpu", "reference"):
         code, err = call(
             ["train", "--max-steps", "1", "--model", "mlp", "--device", device, "--output", "run", "--force"]

@@ -75,7 +75,16 @@ def fitting(kind: Any, default: Any, bounds: dict[str, float], choices: list[str
 
 
 LAYERS = {
-    "Conv2D": ("out_channels", "kernel_size", "stride", "padding", "weight_init", "in_channels"),
+    "Conv2D": ("out_channels", "kernel_size", "stride", "padding", "weight_init", "in_channels", "groups", "dilation"),
+    "ConvTranspose2D": ("out_channels", "kernel_size", "stride", "padding", "output_padding", "dilation"),
+    "Upsample": ("factor", "mode"),
+    "AdaptiveAvgPool2D": ("output_size",),
+    "Concat": ("branches",),
+    "GroupNorm": ("groups", "eps", "affine"),
+    "LayerNorm": ("eps",),
+    "StochasticDepth": ("rate",),
+    "LeakyReLU": ("slope",),
+    "SqueezeExcite": ("reduction",),
     "Linear": ("out_features", "weight_init", "bias"),
     "Residual": ("body", "shortcut", "relu"),
     "Sequential": ("layers",),
@@ -160,6 +169,10 @@ FILES = ["absent", "folder", "fifo", "socket", "loop", "binary", "big", "empty",
 FILES += ["/dev/null", "/dev/zero", "/dev/full", "no/such/place.png", "$\\bad{$.png", "~nobody/x", "digit.png", "run"]
 FILES += ["good.h5", "config.toml", "log/metrics.jsonl", "out.png", "fifo.png", "folder.png", "new.h5", "fifo.h5"]
 FILES += ["", "a\nb", "x" * 300]
+DATA = ["pets", "pets/cat/0.png", "set.npz", "set.csv", "set.h5", "mine.py", "mnist_lenet"]
+FILES += DATA
+NAMING = ("resume", "data_dir", "output", "dataset", "init", "name", "sheet", "recipe")
+"""Arguments that may name a file, though their type is text."""
 
 
 READERS = """
@@ -190,7 +203,9 @@ def cases() -> st.SearchStrategy[Case]:
     parser = build_parser(list(COMMANDS))
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
     assignment = st.sampled_from(list(stated_settings())).flatmap(
-        lambda one: st.tuples(st.just(one[0]), values(one[2], one[3], one[1].bounds, one[1].choices))
+        lambda one: st.tuples(
+            st.just(one[0]), values(one[2], one[3], one[1].bounds, one[1].choices or of_files(one[0]))
+        )
     )
     with_flags = st.sampled_from(sorted(commands)).flatmap(lambda name: command_line(name, commands[name]))
     by_set = st.lists(assignment, min_size=1, max_size=3).map(
@@ -208,6 +223,11 @@ def cases() -> st.SearchStrategy[Case]:
         lambda found: Case(found[0], sealed=dict(found[1]))
     )
     return st.one_of(by_set, by_set, by_file, with_flags, with_flags, by_seal, by_seal)
+
+
+def of_files(name: str) -> list[str]:
+    """The usual values of a setting that names a file."""
+    return [*DATA, *FILES] if name in ("data.dataset", "train.init") else []
 
 
 def line(command: str, words: list[str]) -> list[str]:
@@ -258,7 +278,7 @@ def texts(action: Any) -> st.SearchStrategy[str]:
     numbers = (
         st.one_of(st.sampled_from(NUMBERS), fitting(action.type, 1, {}, [])) if action.type in (int, float) else None
     )
-    some = [st.sampled_from(FILES)] if action.type is Path or action.dest in ("resume", "data_dir", "output") else []
+    some = [st.sampled_from([*FILES, *DATA])] if action.type is Path or action.dest in NAMING else []
     some += [numbers] if numbers is not None else []
     some += [st.sampled_from(sorted(action.choices))] if action.choices else []
     return st.one_of(

@@ -57,6 +57,18 @@ def test_predictions_that_cannot_be_written_or_made(tmp_path: Path, capsys: Out)
     assert not Path("new.csv").exists()
 
 
+def test_slips_in_the_name_of_a_folder(digits: Path, capsys: Out) -> None:
+    Path("outer").mkdir()
+    digits.rename("outer/digits")
+    err = run(capsys, *TRAIN, "--dataset", "./outer", code=3)[1]
+    assert "./outer has one class, digits, and a network tells at least two apart" in err
+    assert "unknown data set 'digitss'" in run(capsys, *TRAIN, "--dataset", "digitss", code=2)[1]
+    assert (
+        "--skip-broken has no effect: digits has no image files"
+        in run(capsys, *TRAIN, "--dataset", "digits", code=2)[1]
+    )
+
+
 def test_empty_names_are_no_defaults(capsys: Out) -> None:
     for flag, reason in (("--recipe", "give a name of gpucnn recipes"), ("--init", "give a checkpoint")):
         assert reason in run(capsys, "train", flag, "", code=2)[1]
