@@ -1,4 +1,4 @@
-"""The time of a whole recipe: ``python benchmarks/speedrun.py --config configs/cifar10_speedrun94.toml --runs 5``.
+"""The time of a whole recipe: ``python benchmarks/speedrun.py --config FILE --runs 5``, FILE as in gpucnn/recipes.
 
 Counts what the published speed records count: whitening, all training steps and the last evaluation with the recipe's
 test-time augmentation.  It does not count copying the images to the device, the evaluations between epochs, and a

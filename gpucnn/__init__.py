@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from gpucnn.errors import GpucnnError
     from gpucnn.models.summary import summary
     from gpucnn.optim import schedules
-    from gpucnn.training.trainer import EpochReport, Trainer, TrainerOptions
+    from gpucnn.runs.classifier import Classifier, load
+    from gpucnn.runs.trainer import Trainer
+    from gpucnn.training.trainer import EpochReport, TrainerOptions
 
 __all__ = [
     "REFERENCE",
     "Augmentation",
     "Backend",
+    "Classifier",
     "Dataset",
     "EpochReport",
     "GpucnnError",
@@ -31,6 +34,7 @@ __all__ = [
     "__version__",
     "get_backend",
     "layers",
+    "load",
     "load_dataset",
     "losses",
     "models",
@@ -46,7 +50,9 @@ _HOMES = {
     "errors": ("GpucnnError",),
     "models.summary": ("summary",),
     "optim": ("schedules",),
-    "training.trainer": ("EpochReport", "Trainer", "TrainerOptions"),
+    "runs.classifier": ("Classifier", "load"),
+    "runs.trainer": ("Trainer",),
+    "training.trainer": ("EpochReport", "TrainerOptions"),
 }
 """Module -> its public names; a public name that is not here is itself a module."""
 

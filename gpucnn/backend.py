@@ -64,6 +64,7 @@ class Backend:
         synchronous: results are there when a call returns (NumPy), so reading one costs nothing.
         uncapturable_ops: names of ops that ran since it was last called and cannot be part of a CUDA graph; None where
             there are no graphs.
+        free_memory: bytes of the device that are free; None where it has none of its own.
         half: worth training on in float16; the CPU's kernels know float32 alone.
         tf32_kernels: (allowed) -> ``kernels`` whose float32 convolutions may, or may not, round their factors to 10
             bits of mantissa (TF32); None where they never do.
@@ -77,6 +78,7 @@ class Backend:
     half: bool = True
     tf32_kernels: Callable[[bool], Mapping[Op, Op]] | None = None
     uncapturable_ops: Callable[[], list[str]] | None = None
+    free_memory: Callable[[], int] | None = None
 
     def with_tf32(self, allowed: bool) -> Self:
         """The same device with convolutions that may use TF32 or not; this backend itself stays as it is."""

@@ -153,3 +153,6 @@ EQUATIONS: dict[Callable[..., tuple[Array, Array]], tuple[str, ...]] = {
     ),
 }
 """A loss -> its equations (``explain/equations.py``), with x its input, t the targets and y the loss."""
+
+LOSSES = {loss.__name__: loss for loss in EQUATIONS} | {"cross_entropy": softmax_cross_entropy}
+"""Name -> loss; the last one is what PyTorch calls so."""

@@ -26,7 +26,8 @@ from gpucnn.errors import UsageError, closest, cut, shown
 BOUNDS = {"at_least": (">=", ge), "above": (">", gt), "at_most": ("<=", le), "below": ("<", lt)}
 
 REAL: Any = Real  # NumPy's numbers too
-LONGEST_TEXT, LONGEST_LIST = 100, 256
+LONGEST_TEXT, LONGEST_LIST = 100, 1024
+LONGEST_PATH = 4096
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -39,6 +40,7 @@ class Setting:
         flags: on the command line, as ("--lr",).
         choices: the values of a string.
         keys: the keys of a table, where only some are known.
+        longest: characters of a text.
         bounds: of a number, or of every number in a list or table, by the names of ``BOUNDS``; it must be finite too.
     """
 
@@ -47,6 +49,7 @@ class Setting:
     choices: Collection[str]
     keys: Collection[str]
     bounds: dict[str, float]
+    longest: int = LONGEST_TEXT
 
     @property
     def dest(self) -> str:
@@ -59,7 +62,7 @@ class Setting:
             if len(value) > LONGEST_LIST:
                 raise UsageError(f"{name} has {len(value)} values: give at most {LONGEST_LIST}")
             for item in value:
-                self.check(name, item)
+                (replace(self, bounds={}) if isinstance(item, str) else self).check(name, item)
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 if (self.keys and key not in self.keys) or not is_name(key):
@@ -68,8 +71,8 @@ class Setting:
                 (replace(self, bounds={}) if isinstance(item, str) else self).check(f"{name}.{key}", item)
         elif self.choices and value not in self.choices:
             raise UsageError(f"{name} = {shown(value)}{closest(value, self.choices)}")
-        elif isinstance(value, str) and (len(value) > LONGEST_TEXT or CONTROL.search(value)):
-            raise UsageError(f"{name} = {shown(value)}: give at most {LONGEST_TEXT} characters, none of control")
+        elif isinstance(value, str) and (len(value) > self.longest or CONTROL.search(value)):
+            raise UsageError(f"{name} = {shown(value)}: give at most {self.longest} characters, none of control")
         elif self.bounds and value is not None and not self.allows(value):
             allowed = " and ".join(f"{BOUNDS[kind][0]} {bound}" for kind, bound in self.bounds.items())
             raise UsageError(f"{name} = {shown(value)}: give a number {allowed}")
@@ -94,10 +97,11 @@ def setting(
     *flags: str,
     choices: Collection[str] = (),
     keys: Collection[str] = (),
+    longest: int = LONGEST_TEXT,
     **bounds: float,
 ) -> Any:
     """A dataclass field with this default and a ``Setting``."""
-    metadata = {"setting": Setting(help, flags, choices, keys, bounds)}
+    metadata = {"setting": Setting(help, flags, choices, keys, bounds, longest)}
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -130,6 +134,20 @@ def check_names(title: str, given: Iterable[str], known: Collection[str]) -> Non
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+def named(what: str, value: T | str, table: Mapping[str, T]) -> T:
+    """What a name stands for in a table; anything but a name as it is.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if not isinstance(value, str):
+        return value
+    if value not in table:
+        raise UsageError(f"{what} = {value!r}{closest(value, table)}")
+    return table[value]
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -213,6 +231,7 @@ REMEDIES = {
     "Dataset": "a Dataset, as load_dataset('digits') gives two",
     "Layer": "a Layer, as models.build makes one",
     "Optimizer": "an Optimizer, as optim.SGD(lr=0.1)",
+    "Policy": "a Policy of training.precision",
     "PathLike": "a path",
     "TrainerOptions": "TrainerOptions(...)",
 }
@@ -236,5 +255,7 @@ def in_short(value: Any) -> str:
     """A value on one line, for a message."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {value.shape}"
+    if hasattr(value, "named_layers") and not isinstance(value, type):
+        return f"a {value.kind}"  # whose ``repr`` is a table
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

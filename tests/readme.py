@@ -1,4 +1,7 @@
-"""Reads the code blocks of README.md: ``python tests/readme.py "## Tests"`` prints the first block of a section."""
+"""Reads the code blocks of README.md, or of another page.
+
+``python tests/readme.py "## Tests"`` prints the first block of a section.
+"""
 
 import re
 import sys
@@ -7,9 +10,9 @@ from pathlib import Path
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-def blocks(language: str = "", section: str = "") -> list[str]:
+def blocks(language: str = "", section: str = "", page: Path = README) -> list[str]:
     """Fenced code blocks of a language (all where empty), below a heading (anywhere where empty)."""
-    text = README.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     if section:
         text = text.partition(f"\n{section}\n")[2].partition("\n## ")[0]
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
@@ -17,4 +20,4 @@ def blocks(language: str = "", section: str = "") -> list[str]:
 
 
 if __name__ == "__main__":
-    print(blocks(section=sys.argv[1])[0].strip())
+    print(blocks("", sys.argv[1], *map(Path, sys.argv[2:]))[0].strip())

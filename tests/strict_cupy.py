@@ -29,9 +29,9 @@ PROPERTIES = {"shape", "dtype", "ndim", "size", "strides", "nbytes", "flags"}
 VIEWS = {"reshape", "ravel", "transpose"}
 METHODS = {"sum", "mean", "max", "min", "argmax", "copy", "all", "any"}
 FUNCTIONS = {
-    "arange", "argsort", "broadcast_to", "clip", "cos", "exp", "floor", "full", "full_like", "isfinite", "isnan", "log",
-    "log1p", "maximum", "minimum", "ones", "pad", "sin", "sqrt", "square", "stack", "tanh", "tile", "where", "zeros",
-    "zeros_like",
+    "arange", "argsort", "broadcast_to", "clip", "cos", "exp", "expm1", "floor", "full", "full_like",
+    "isfinite", "isnan", "log", "log1p", "maximum", "minimum", "ones", "pad", "sin", "sqrt", "square", "stack",
+    "tanh", "tile", "where", "zeros", "zeros_like",
 }  # fmt: skip
 
 

@@ -16,8 +16,9 @@ ROOMS = [
     "cli",
     "plots",
     "bench",
-    "explain",
+    "sklearn",
     "runs",
+    "explain",
     "training",
     "devices",
     "checks",
@@ -41,7 +42,7 @@ ROOMS = [
 ]
 """The rooms from the top to the bottom: each imports only what stands behind it in this list."""
 
-BUDGET = 16_850
+BUDGET = 16_940
 """Lines of the package without kernels."""
 
 
@@ -81,9 +82,9 @@ def is_module(parts: list[str]) -> bool:
 
 def test_every_room_is_in_the_list_and_there_are_few() -> None:
     found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert found - {"__init__", "__main__", "__pycache__", "py.typed"} == set(ROOMS)
+    assert found - {"__init__", "__main__", "__pycache__", "py.typed", "recipes", "pretrained"} == set(ROOMS)
     assert len(ROOMS) <= 28
-    assert len(list(PACKAGE.glob("*.py"))) <= 12
+    assert len(list(PACKAGE.glob("*.py"))) <= 13
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -133,7 +134,7 @@ def test_rooms_that_do_not_know_each_other(above: str, below: str) -> None:
         ("numba", ("kernels/cpu/",)),
         ("llvmlite", ("kernels/cpu/",)),
         ("torch", ("bench/pytorch.py",)),
-        ("h5py", ("checkpoint/",)),
+        ("h5py", ("checkpoint/", "data/")),
     ],
 )
 def test_heavy_libraries_stay_in_their_rooms(library: str, places: tuple[str, ...]) -> None:

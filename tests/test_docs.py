@@ -11,9 +11,9 @@ from readme import blocks
 ROOT = Path(__file__).resolve().parent.parent
 LECTURE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("pretrained/*.md")]
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("gpucnn/*/*.md")]
 )
-SCRIPT_FLAGS = {"--runs"}  # of benchmarks/speedrun.py
+SCRIPT_FLAGS = {"--runs", "--maxprocesses", "--dist"}  # of benchmarks/speedrun.py and pytest-xdist
 MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`)*)")
 
 
@@ -42,6 +42,13 @@ def test_python_in_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytes
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_the_page_on_python_runs_from_its_top_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for number, code in enumerate(blocks("python", page=ROOT / "docs" / "python.md"), 1):
+        exec(compile(code, f"docs/python.md, block {number}", "exec"), names)
+
+
 @pytest.mark.parametrize("section", ["## Quick start", "## Tests"])
 def test_the_first_commands_are_one_line_each(section: str) -> None:
     command = blocks("bash", section)[0].strip()
@@ -64,7 +71,9 @@ def test_commands_in_the_readme_exist() -> None:
     assert set(re.findall(r"gpucnn ([a-z-]+)", "\n".join(blocks("bash")))) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/optimizers.md", "pretrained/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/own_nets.md", "docs/recipes.md", "docs/optimizers.md", "gpucnn/pretrained/README.md"]
+)
 def test_flags_that_a_page_names_exist(page: str) -> None:
     from gpucnn.cli.main import COMMANDS, build_parser
 
@@ -119,5 +128,5 @@ def test_the_index_has_every_page() -> None:
 )
 def test_files_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    for path in re.findall(r"`((?:gpucnn|tests|scripts|benchmarks|configs)/[\w/.-]+)`", text):
+    for path in re.findall(r"`((?:gpucnn|tests|scripts|benchmarks)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path

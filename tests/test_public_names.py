@@ -13,6 +13,7 @@ import gpucnn
 from gpucnn import (
     REFERENCE,
     Augmentation,
+    Classifier,
     Dataset,
     GpucnnError,
     Loader,
@@ -30,6 +31,7 @@ from gpucnn import (
 from gpucnn.data import split_validation
 from gpucnn.errors import UsageError
 from gpucnn.optim.averages import EMA, Lookahead
+from gpucnn.runs.classifier import Explanation
 from gpucnn.settings import checked
 
 SHAPE = (8, 8, 1)
@@ -39,6 +41,7 @@ IMAGES, LABELS, NAMES = (
     ("a", "b", "c"),
 )
 DATA = Dataset("mine", IMAGES, LABELS, NAMES)
+EMPTY = Path(__file__).parent / "kernels"  # of images
 STATISTICS = {"mean": (0.5,), "std": (0.2,)}
 
 
@@ -50,11 +53,55 @@ def trainer(**words: object) -> Trainer:
     return Trainer(**{"model": net(), "optimizer": optim.SGD(lr=0.1), **words})
 
 
+def classifier(**words: object) -> Classifier:
+    return Classifier(net().initialize(), classes=NAMES, input_shape=SHAPE, **STATISTICS, **words)
+
+
 SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "model.save": (lambda: net().save("x.h5"), "writes no file"),
     "model.save of a path": (lambda: net().initialize().save(Path("x.h5")), "writes no file"),
     "load_state_dict of a path": (lambda: net().initialize().load_state_dict("x.h5"), "give name -> array"),
-    "backend": (lambda: trainer(backend="cpu"), "give a Backend, as get_backend"),
+    "trainer.save": (lambda: trainer().save("x.h5"), "has seen no images yet: call train or fit first"),
+    "trainer.predict": (lambda: trainer().predict(IMAGES), "has seen no images yet"),
+    "trainer.save of nothing": (lambda: trainer().save(5), "give a string or a path"),
+    "backend": (lambda: trainer(backend="cuda"), "give one of auto, cpu, gpu"),
+    "optimizer's name": (lambda: trainer(optimizer="adamx"), "did you mean 'adam'?"),
+    "no rate": (lambda: trainer(optimizer="sgd"), "has no default rate: give lr, as in lr=0.05"),
+    "two rates": (lambda: trainer(lr=0.2), "beside an optimizer with lr=0.1"),
+    "a rate as text": (lambda: trainer(optimizer="sgd", lr="0.2"), "give a number or None"),
+    "schedule's name": (lambda: trainer(schedule="cosin"), "did you mean 'cosine'?"),
+    "a schedule that needs more": (lambda: trainer(schedule="step"), "schedules.step_decay(0.1, milestones)"),
+    "policy's name": (lambda: trainer(policy="half"), "policy = 'half'"),
+    "patience alone": (
+        lambda: trainer(options=TrainerOptions(patience=2)).train(DATA, epochs=1),
+        "compares test accuracies: give a test set",
+    ),
+    "arrays to train": (lambda: trainer().train(IMAGES, LABELS, epochs=1), "give a Dataset"),
+    "load of nothing": (lambda: gpucnn.load(None), "give a string or a path"),
+    "load of a place without": (lambda: gpucnn.load("nowhere.h5"), "nowhere.h5"),
+    "load on no device": (lambda: gpucnn.load("nowhere.h5", backend="cuda"), "give one of auto, cpu, gpu"),
+    "predict other sizes": (lambda: classifier().predict(IMAGES[:, :4]), "an array of shape (12, 4, 8, 1) for a model"),
+    "predict floats": (lambda: classifier().predict(IMAGES / 255), "(255 * images).round().astype('uint8')"),
+    "predict bytes": (lambda: classifier(pixels="float32").predict(IMAGES), "was trained on float32: give images.as"),
+    "predict a file by floats": (
+        lambda: classifier(pixels="float32").predict(Path(__file__).parents[1] / "docs/images/explain.png"),
+        "on a scale that files do not have: give arrays",
+    ),
+    "invert floats": (lambda: classifier(pixels="float32").predict(IMAGES / 255, invert=True), "invert is for bytes"),
+    "a classifier without classes": (
+        lambda: Classifier(layers.ReLU(), input_shape=SHAPE, **STATISTICS),
+        "the model gives (8, 8, 1) for an image, no number per class",
+    ),
+    "predict nothing": (lambda: classifier().predict(None), "give an array, a path or a list of paths"),
+    "predict no file": (lambda: classifier().predict("nowhere.png"), "no such file"),
+    "predict an empty folder": (lambda: classifier().predict(EMPTY), "a folder without images"),
+    "predict with views": (lambda: classifier().predict(IMAGES, tta="flop"), "did you mean 'flip'?"),
+    "evaluate arrays": (lambda: classifier().evaluate(IMAGES), "give a Dataset"),
+    "evaluate other sizes": (lambda: classifier().evaluate(load_dataset("synthetic")[1]), "the model takes (8, 8, 1)"),
+    "explain many": (lambda: classifier().explain(IMAGES), "explain takes one image, not 12"),
+    "explain a class": (lambda: classifier().explain(IMAGES[0], "d"), "known are a, b, c"),
+    "explain a label": (lambda: classifier().explain(IMAGES[0], 3), "labels go from 0 to 2"),
+    "explain to no place": (lambda: Explanation([], "").save("nowhere/x.html"), "cannot write nowhere/x.html"),
     "no backend": (lambda: trainer(backend=None), "give a Backend"),
     "backend of a loader": (lambda: Loader(DATA, 2, backend="gpu", **STATISTICS), "give a Backend"),
     "backend of a model": (lambda: net().initialize(0, "cpu"), "give a Backend"),
@@ -66,8 +113,9 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "a float batch_size": (lambda: trainer(batch_size=64.0), "give an integer"),
     "True": (lambda: trainer(batch_size=True), "give an integer"),
     "seed": (lambda: trainer(seed=None), "give an integer"),
-    "schedule": (lambda: trainer(schedule=0.1), "give a function or None"),
-    "loss": (lambda: trainer(loss="cross_entropy"), "give a function"),
+    "schedule": (lambda: trainer(schedule=0.1), "give a function or a string or None"),
+    "loss": (lambda: trainer(loss=3), "give a function or a string"),
+    "loss's name": (lambda: trainer(loss="softmax_crossentropy"), "did you mean 'softmax_cross_entropy'?"),
     "one average": (lambda: trainer(averages=EMA(0.9)), "give a sequence"),
     "augmentation": (lambda: trainer(augmentation={"flip": True}), "give an Augmentation"),
     "options": (lambda: trainer(options={"patience": 3}), "TrainerOptions"),
@@ -113,10 +161,10 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "flips": (lambda: Augmentation(flips=True), "did you mean 'flip'?"),
     "loader's mean": (lambda: Loader(DATA, 2, mean=0.5, std=0.2), "give a sequence"),
     "loader's data": (lambda: Loader((IMAGES, LABELS), 2, **STATISTICS), "give a Dataset"),
-    "validation": (lambda: split_validation(DATA, 0.1, 0), "give an integer"),
+    "validation": (lambda: split_validation(DATA, "0.1", 0), "give a number"),
     "deepcopy": (lambda: copy.deepcopy(net().initialize()), "load_state_dict(model.state_dict())"),
     "pickle": (lambda: pickle.dumps(trainer()), "load_state_dict(model.state_dict())"),
-    "images": (lambda: Dataset("d", IMAGES / 255, LABELS, NAMES), "(255 * images).round()"),
+    "images": (lambda: Dataset("d", np.full((12, *SHAPE), np.nan), LABELS, NAMES), "images hold NaN or infinity"),
     "channels first": (lambda: Dataset("d", IMAGES.transpose(0, 3, 1, 2), LABELS, NAMES), "transpose(0, 2, 3, 1)"),
     "no channels": (lambda: Dataset("d", IMAGES[..., 0], LABELS, NAMES), "images[..., None]"),
     "ragged images": (lambda: Dataset("d", [[1, 2], [3]], LABELS, NAMES), "give images of one shape"),

@@ -37,7 +37,7 @@ class Sample(Settings):
         ({"table": {"a": 10}}, "table.a = 10: give a number <= 9"),
         ({"rate": "fast"}, "Sample(rate='fast'): give a number or None"),
         ({"seed": 10**5000}, "seed = an integer of about 4983 digits: give a number"),
-        ({"places": ((2.0,) * 300,)}, "places has 300 values: give at most 256"),
+        ({"places": ((2.0,) * 1100,)}, "places has 1100 values: give at most 1024"),
         ({"name": "a" * 101}, "give at most 100 characters, none of control"),
         ({"name": "a\x7f"}, r"name = 'a\x7f': give at most 100 characters"),
         ({"name": "\ud800"}, "give at most 100 characters, none of control"),

@@ -1,7 +1,7 @@
 """The same network in PyTorch: any tree of our layers as a torch module with the same weights."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -27,6 +27,17 @@ class Sum(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.activation(self.body(x) + (self.shortcut(x) if self.shortcut is not None else x))
+
+
+class Joined(nn.Module):  # type: ignore[misc]
+    """The channels of branches one after the other."""
+
+    def __init__(self, branches: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
 class Function(nn.Module):  # type: ignore[misc]
@@ -92,6 +103,12 @@ def _module(layer: ours.Layer) -> nn.Module:
             return nn.Sequential(norm, nn.ReLU(inplace=True)) if isinstance(layer, ours.BatchNormReLU) else norm
         case ours.ReLU():
             return nn.ReLU(inplace=True)
+        case ours.Concat():
+            return Joined(map(to_torch, layer.children().values()))
+        case ours.GroupNorm():
+            return nn.GroupNorm(layer.groups, layer.channels, eps=layer.eps)
+        case ours.Hardswish():
+            return nn.Hardswish(inplace=True)
         case ours.ReLU6():
             return nn.ReLU6(inplace=True)
         case ours.GELU():
@@ -99,14 +116,14 @@ def _module(layer: ours.Layer) -> nn.Module:
         case ours.Scale():
             return Function(partial(torch.mul, other=layer.factor))
         case ours.MaxPool2D():
-            return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
+            return nn.MaxPool2d(layer.kernel, layer.stride, symmetric(layer.padding), ceil_mode=layer.ceil_mode)
         case ours.AvgPool2D():
-            return nn.AvgPool2d(layer.kernel, layer.stride, symmetric(layer.padding))
+            return nn.AvgPool2d(layer.kernel, layer.stride, symmetric(layer.padding), layer.ceil_mode)
         case ours.GlobalAvgPool2D():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ours.Flatten():
             return Function(flatten_nhwc)
-        case ours.Dropout():
+        case ours.Dropout() if type(layer) is ours.Dropout:  # not of whole channels or examples
             return nn.Dropout(layer.rate)
     raise UsageError(f"there is no PyTorch counterpart of {layer.kind}: benchmark a model without it")
 

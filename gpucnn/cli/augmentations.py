@@ -10,19 +10,24 @@ from gpucnn.cli.columns import counted, sentence
 from gpucnn.cli.options import check_number, writing
 from gpucnn.cli.train import add_recipe_arguments, load_data, settings
 from gpucnn.data import Augmentation, Dataset, Loader
+from gpucnn.data.image_files import visible
 from gpucnn.errors import UsageError
 from gpucnn.plots import feature_maps
 from gpucnn.plots.feature_maps import Column
-from gpucnn.runs.config import Config
+from gpucnn.runs.config import Config, stated_settings
 from gpucnn.terminal import say
 from gpucnn.types import Array
 
 MOST = 40  # rows and columns
 
 
+READS = ("data.dataset", "data.validation", "train.seed")
+"""The settings that it uses, with those of the augmentation."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``gpucnn augmentations``: those of a recipe, and how many images and epochs to show."""
-    add_recipe_arguments(parser)
+    add_recipe_arguments(parser, READS)
     parser.add_argument("--images", type=int, default=8, metavar="N", help="rows: training images (default: 8)")
     parser.add_argument("--columns", type=int, default=7, metavar="N", help="the first epochs (default: 7)")
     out = Path("augmentations.png")
@@ -35,13 +40,17 @@ def run(args: argparse.Namespace) -> int:
     check_number("--columns", args.columns, 1, MOST)
     if args.out.suffix.lower() != ".png":
         raise UsageError(f"--out {args.out}: give the name of a PNG file, as augmentations.png")
-    config = settings(args)
+    known = {name for name, *_ in stated_settings() if not name.startswith("data.augmentation.")}
+    config = settings(args, unread=known.difference(READS))
     how = config.data.augmentation
     if not how:
         raise UsageError("this recipe has no augmentation: add for instance --set data.augmentation.crop=4")
     train, _ = load_data(args, config)
     index = some_of_each_class(train, args.images)
-    columns = [Column("image", "", train.images[index]), *augmented(config, train, how, index, args.columns)]
+    columns = [
+        Column("image", "", visible(train.images[index])),
+        *augmented(config, train, how, index, args.columns),
+    ]
     names = [train.classes[label] for label in train.labels[index]]
     with writing(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +77,8 @@ def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, e
     loader = Loader(
         train, len(index), backend=REFERENCE, mean=train.mean, std=train.std, seed=config.train.seed, augmentation=how
     )
-    columns = []
+    columns, some = [], train.images[index]
+    ends = (0.0, 1.0) if some.dtype == np.uint8 else (some.min(), some.max())
     for epoch in range(epochs):
         _, params, mixes = loader.sample_epoch(epoch)
         x, note = loader.gather(index, params, epoch), ""
@@ -76,7 +86,7 @@ def augmented(config: Config, train: Dataset, how: Augmentation, index: Array, e
             x, _ = loader.mix(x, train.labels[index].astype(np.int64), mixes[0])
             kind, weight = "cutmix" if mixes[0].box else "mixup", mixes[0].weight
             note = "not mixed" if weight == 1.0 else f"{kind} {weight:.2f}"
-        pixels = x * np.array(train.std) + np.array(train.mean)  # no longer normalised: 0..1
-        images = np.rint(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8)
+        pixels = x * np.array(train.std) + np.array(train.mean)  # no longer normalised: of bytes 0..1
+        images = visible(pixels, *ends)
         columns.append(Column(f"epoch {epoch + 1}", note, images))
     return columns

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     threads = thread_count(args.threads)
     refuse_unused(args)
     cases: list[tuple[str, Shape]] = list(WORKLOADS.values())
-    options = dict(map(option, args.option))
+    options: dict[str, Any] = dict(map(option, args.option))
     if args.model:
         cases = [(args.model, shape_from(args.input_shape or "32x32x3"))]
         # a wrong name is said here, not by a contender's process

@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from gpucnn.cli.columns import columns, counted, sentence
 from gpucnn.cli.features import make_room
-from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_named, writing
+from gpucnn.cli.options import add_data_options, add_model_options, backend_from, load_fitted, writing
 from gpucnn.data import Dataset, Loader
 from gpucnn.errors import NotANumberError, UsageError
 from gpucnn.inference.evaluate import evaluate
@@ -30,11 +30,13 @@ from gpucnn.types import Array
 
 WIDE = 12  # classes of the largest confusion matrix that is printed
 NAME = 24  # characters of a class name
+MOST_IN_MATRIX = 1024  # classes of the largest confusion matrix that there is
+MOST_LISTED, WORST = 256, 24  # classes of the longest table that is printed whole, and lines of a longer one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "which images (default: those that training tested on: validation where held out, else test)"
-    parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training")
+    parser.add_argument("--dataset", metavar="NAME", help="another data set than that of the training, or its path")
     parser.add_argument("--split", choices=("test", "train", "validation"), help=which)
     parser.add_argument("--report", type=Path, metavar="DIR", help="write pictures and an index.html into this folder")
     add_model_options(parser)
@@ -92,32 +94,42 @@ def write_report(
 
 def chosen_images(args: argparse.Namespace, config: Config, name: str) -> tuple[str, Dataset]:
     """(name of the split, its images); held-out validation images are not in "train"."""
-    train, test = load_named(name, args)
-    part = args.split or ("validation" if config.data.validation else "test")
-    if part == "test":
+    train, validation, test = load_fitted(name, args, config, trained=True)
+    held_out = bool(config.data.validation) or validation is not None
+    part = args.split or ("validation" if held_out else "test")
+    if part == "test" and test is not None:
         return part, test
-    if part == "validation" and not config.data.validation:
+    if part == "test" and name != config.data.dataset:  # images that were not trained on
+        return "all images", train
+    if part == "test" and held_out:
+        raise UsageError(f"--split test: {name} has no test part, give validation or train")
+    if part == "validation" and not held_out:
         raise UsageError("--split validation: no images were held out of this training, give test or train")
-    train, validation = split(config, train, test)
-    return part, train if part == "train" else validation
+    train, chosen = split(config, train, test, validation)
+    return part, train if part == "train" else chosen
 
 
 def by_class(dataset: Dataset, predictions: Array) -> dict[str, Any]:
-    """The confusion matrix (rows: true class, columns: predicted class), and precision, recall, F1 per class."""
+    """The confusion matrix (rows: true class, columns: predicted class), and precision, recall, F1 per class.
+
+    Without the matrix where there are more than ``MOST_IN_MATRIX`` classes.
+    """
     labels = range(dataset.num_classes)
-    matrix = confusion_matrix(dataset.labels, predictions, labels=labels)
+    matrix = None
+    if dataset.num_classes <= MOST_IN_MATRIX:
+        matrix = confusion_matrix(dataset.labels, predictions, labels=labels).tolist()
     scores = precision_recall_fscore_support(dataset.labels, predictions, labels=labels, zero_division=0)
     per_class = {
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
         for name, p, r, f, n in zip(dataset.classes, *scores, strict=True)
     }
-    return {"confusion_matrix": matrix.tolist(), "per_class": per_class}
+    return {"confusion_matrix": matrix, "per_class": per_class}
 
 
 def as_lines(report: dict[str, Any], model: str) -> list[str]:
     """The human-readable report."""
-    matrix = np.array(report["confusion_matrix"])
-    right, total = int(matrix.trace()), report["examples"]
+    matrix, total = report["confusion_matrix"], report["examples"]
+    right = round(report["accuracy"] * total)
     images = counted(total, "image")
     views = "" if report["tta"] == "none" else f", {report['tta']} views of each"
     return [
@@ -128,15 +140,23 @@ def as_lines(report: dict[str, Any], model: str) -> list[str]:
         f"loss      {report['loss']:.6f}",
         "",
         *class_table(report["per_class"]),
-        "",
-        *(matrix_table if len(matrix) <= WIDE else confusions)(matrix, list(report["per_class"])),
+        *(["", *confused(np.array(matrix), list(report["per_class"]))] if matrix else []),
     ]
 
 
+def confused(matrix: Array, names: list[str]) -> list[str]:
+    """The matrix, or what is largest in it."""
+    return (matrix_table if len(matrix) <= WIDE else confusions)(matrix, names)
+
+
 def class_table(per_class: dict[str, dict[str, Any]]) -> list[str]:
-    """One line per class."""
+    """One line per class; of many classes those with the lowest F1."""
     rows = [["class", "precision", "recall", "F1", "images"]]
-    for name, row in per_class.items():
+    shown = list(per_class.items())
+    if len(shown) > MOST_LISTED:
+        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:WORST]
+        rows[0][0] = f"lowest F1 of {len(per_class):,} (--json has all)"
+    for name, row in shown:
         scores = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
         rows.append([harmless(name, NAME), *scores, f"{row['support']:,}"])
     return columns(rows, "<>")

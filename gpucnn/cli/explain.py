@@ -2,7 +2,6 @@
 
 import argparse
 import webbrowser
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from gpucnn.explain import record
 from gpucnn.explain.page import Subject, build
 from gpucnn.inference.predict import class_names, normalise
 from gpucnn.plots.feature_maps import drawn_here
+from gpucnn.runs.catalogue import pretrained
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page and say what it shows."""
     check(args)
-    model, config, _ = load_trained(args.checkpoint or pretrained())
+    model, config, _ = load_trained(args.checkpoint or pretrained("mnist_lenet"))
     image, title, known = subject_of(args, config)
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
     answer = int(np.argmax(model.backend.to_host(model(x))))
@@ -78,12 +78,6 @@ def check(args: argparse.Namespace) -> None:
     check_place(args.out)
     if args.out.exists() and not drawn_here(args.out):
         raise UsageError(f"--out {args.out}: this file is no page of gpucnn: choose another name, or move it away")
-
-
-def pretrained() -> Path:
-    """The LeNet-5 that comes with the package: in it once it is installed, beside it in a clone."""
-    place = Path(str(files("gpucnn"))) / "pretrained" / "mnist_lenet.h5"
-    return place if place.exists() else place.parents[2] / "pretrained" / "mnist_lenet.h5"
 
 
 def subject_of(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:

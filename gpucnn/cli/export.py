@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from gpucnn.checkpoint import save_checkpoint
+from gpucnn.cli.options import TRAINED
 from gpucnn.errors import UsageError
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="last.h5 of a run, say")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help=TRAINED)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file, NAME.h5")
     parser.add_argument("--half", action="store_true", help="weights in float16 on disk: half the size")
 

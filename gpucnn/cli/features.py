@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from gpucnn.cli.columns import counted, sentence
-from gpucnn.cli.options import add_data_options, load_named, writing
+from gpucnn.cli.options import add_data_options, load_fitted, writing
+from gpucnn.data.image_files import fit, grey, open_image, titled, visible
 from gpucnn.errors import UsageError, closest, shown
 from gpucnn.inference.activations import trace
 from gpucnn.inference.attribution import attribute
-from gpucnn.inference.image_files import fit, grey, open_image, titled
 from gpucnn.inference.predict import class_names, normalise, probabilities
 from gpucnn.layers import Dropout, Flatten, Residual
 from gpucnn.plots import feature_maps, lecture_demo
 from gpucnn.plots.feature_maps import Stage
 from gpucnn.plots.index import write_index
 from gpucnn.plots.report import Example, save_attention
-from gpucnn.runs.build import check_data
+from gpucnn.runs.build import check_data, check_files, split
 from gpucnn.runs.config import Config
 from gpucnn.runs.state import load_trained
 from gpucnn.terminal import say
@@ -95,7 +95,7 @@ def look_inside(args: argparse.Namespace) -> int:
     image, title, _ = chosen_image(args, config)
     say(f"{title}, through {config.model.name} of {args.checkpoint}")
     x = normalise(image[np.newaxis], config.data.mean, config.data.std, model.backend)  # (1,H,W,C)
-    stages = [Stage("input", "normalised", x[0])]
+    stages, seen = [Stage("input", "normalised", x[0])], visible(image[np.newaxis])[0]
     same = []
     for name, layer, y in trace(model, x):
         if isinstance(layer, Dropout | Flatten):
@@ -109,7 +109,7 @@ def look_inside(args: argparse.Namespace) -> int:
     wanted = class_number(args.label, names, int(answer.argmax()))
     attention = args.out / "attention.png"
     make_room(args.out, [*paths, attention, args.out / "index.html"])
-    save(paths[0], stages[0], feature_maps.save_image, image)
+    save(paths[0], stages[0], feature_maps.save_image, seen)
     for path, stage in zip(paths[1:-1], stages[1:-1], strict=True):
         if max(stage.values.shape[:-1], default=1) == 1:
             save(path, stage, feature_maps.save_units)
@@ -117,7 +117,7 @@ def look_inside(args: argparse.Namespace) -> int:
             save(path, stage, partial(feature_maps.save_grid, one_scale=True), "channel")
     save(paths[-1], stages[-1], feature_maps.save_bars, names, answer)
     saliency, cam, where = attribute(model, x, np.array([wanted]))
-    example = Example(image, names[wanted], names[wanted], float(answer[wanted]))
+    example = Example(seen, names[wanted], names[wanted], float(answer[wanted]))
     save_attention(attention, [example], saliency, cam, where)
     say(f"{attention}   where it looks for {names[wanted]}")
     pictures = [
@@ -144,11 +144,13 @@ def class_number(name: str | None, names: Sequence[str], known: int) -> int:
 def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
     """The image for a trained model, uint8 (H,W,C), a line about it, and its label where that is known."""
     if args.image is not None:
+        check_files(config.data.pixels)
         image, opened = open_image(args.image)
-        pixels, fitted = fit(image, config.model.input_shape)
+        pixels, fitted = fit(image, config.model.input_shape, config.data.fit)
         return pixels, titled(args.image, opened + fitted), None
     name = args.dataset or config.data.dataset
-    _, test = load_named(name, args)
+    train, validation, test = load_fitted(name, args, config, trained=True)
+    test = test or split(config, train, test, validation)[1]
     check_data(config, test)
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,59 @@ import numpy as np
 from gpucnn.checkpoint import CheckpointFile, open_checkpoint
 from gpucnn.checkpoint.contents import read_array
 from gpucnn.cli.columns import columns, paragraph
+from gpucnn.cli.options import shape_from
+from gpucnn.errors import UsageError
+from gpucnn.models import to_spec
+from gpucnn.models.spec import general
+from gpucnn.runs.build import build_model
+from gpucnn.runs.catalogue import checkpoint_file
+from gpucnn.runs.config import Config, ModelConfig, as_toml
 from gpucnn.runs.directory import natural_order
+from gpucnn.runs.state import load_run
 from gpucnn.terminal import say, say_json
-from gpucnn.types import Array
+from gpucnn.types import Array, Shape
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="PATH", help="a checkpoint, or a run folder for its last.h5")
+    parser.add_argument("path", type=Path, nargs="?", help="a checkpoint, a pretrained model's name, or a run folder")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
+    parser.add_argument("--architecture", action="store_true", help="the net as the [[model.layers]] of a config")
+    parser.add_argument("--model", metavar="NAME", help="with --architecture: a model by its name, not of a checkpoint")
+    parser.add_argument("--input-shape", metavar="HxWxC", help="with --model: of an image (default: 32x32x3)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show a checkpoint; a damaged one is a CheckpointError (exit 4)."""
-    path = args.path / "last.h5" if args.path.is_dir() else args.path
+    if (args.path is None) == (args.model is None):
+        raise UsageError("name a checkpoint, or with --architecture a --model")
+    if (args.model and not args.architecture) or (args.input_shape and not args.model):
+        raise UsageError("--model is for --architecture, and --input-shape for --model: add them, or leave it out")
+    if args.model:
+        return show_architecture(by_name(args.model, shape_from(args.input_shape or "32x32x3")), args.json)
+    path = args.path / "last.h5" if args.path.is_dir() else checkpoint_file(args.path)
+    if args.architecture:
+        return show_architecture(load_run(path)[1].model, args.json)
     found = describe(open_checkpoint(path))
     if args.json:
         say_json(found, indent=2)
     else:
         say(*page(found))
+    return 0
+
+
+def by_name(name: str, shape: Shape) -> ModelConfig:
+    """The settings of a model for such images in ten classes."""
+    return replace(Config().with_value("model.name", name).model, input_shape=shape, num_classes=10)
+
+
+def show_architecture(model: ModelConfig, as_json: bool) -> int:
+    """A net as layers, without the numbers that follow from its images and classes."""
+    spec = json.loads(json.dumps(model.layers)) or to_spec(build_model(Config(model=model)))
+    layers = general(spec, model.input_shape, model.num_classes)
+    if as_json:
+        say_json(layers, indent=2)
+    else:
+        say("[model]", *f"layers = {as_toml(layers)}".splitlines())
     return 0
 
 
@@ -94,7 +130,7 @@ def page(found: dict[str, Any]) -> list[str]:
 def _config_lines(text: str) -> list[str]:
     """The settings, one paragraph per table."""
     lines: list[str] = []
-    for section in re.split(r"^(?=\[)", text, flags=re.MULTILINE):
+    for section in re.split(r"^(?=\[)", re.sub(r"\n +|\n(?=])", " ", text), flags=re.MULTILINE):
         head, _, settings = section.partition("\n") if section.startswith("[") else ("", "", section)
         words = ", ".join(filter(str.strip, settings.splitlines()))
         lines += paragraph(f"  {head:<11} ", words, 14)

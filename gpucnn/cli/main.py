@@ -23,12 +23,13 @@ COMMANDS = {
     "predict": "class names and probabilities for image files",
     "find-lr": "raise the learning rate until the loss explodes, and plot it",
     "plot": "learning curves of one run or of many",
+    "recipes": "recipes and pretrained models that come with gpucnn, as measured",
     "inspect": "what a checkpoint holds",
     "export": "a trained model to hand on, without its optimizer's state",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "explain": "a page on which every number of forward and backward can be clicked",
     "augmentations": "a picture of what training does to images, epoch by epoch",
-    "data": "download, verify and list data sets",
+    "data": "list, download, verify and inspect data sets",
     "doctor": "what this machine has, what is used, and why not",
     "benchmark": "training steps against PyTorch on this machine",
     "gradcheck": "finite differences against every layer's gradients",
@@ -36,10 +37,13 @@ COMMANDS = {
 }
 """command -> one line; the code is gpucnn/cli/COMMAND.py ("-" becomes "_"), imported only when it is asked for."""
 
+WITHOUT_MODELS = ("plot", "recipes", "data", "doctor", "benchmark")
+"""Commands without --plugin: they make no model, or make it in other processes."""
+
 
 def build_parser(commands: Sequence[str]) -> "ArgumentParser":
     """The parser; only the commands named get their flags, so that only their modules are imported."""
-    from gpucnn.cli.options import Parser
+    from gpucnn.cli.options import Parser, add_plugin_option
 
     parser = Parser(prog="gpucnn", description="Train convolutional networks that read like a lecture.")
     parser.add_argument("--version", action="version", version=f"gpucnn {__version__}")
@@ -49,6 +53,8 @@ def build_parser(commands: Sequence[str]) -> "ArgumentParser":
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name in commands:
             module(name).add_arguments(sub)
+            if name not in WITHOUT_MODELS:
+                add_plugin_option(sub)
     return parser
 
 
@@ -71,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may be what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with signals.Unwinding(), libraries_tamed():
+        with signals.Unwinding(), libraries_tamed(), plugins_of(args):
             return int(module(args.command).run(args))
     except GpucnnError as error:
         return fail(error, error.exit_code, debug=args.debug)
@@ -87,6 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             return fail(error, 1, refused(error), debug=args.debug)
         raise
+
+
+def plugins_of(args: "Any") -> "Any":
+    """A context with the files of ``--plugin``."""
+    from contextlib import nullcontext
+
+    if not getattr(args, "plugin", None):
+        return nullcontext()
+    from gpucnn.runs.plugins import plugged
+
+    return plugged(args.plugin)
 
 
 def fail(error: BaseException, code: int, message: str = "", *, debug: bool = False) -> int:

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpucnn.backend import Backend
-from gpucnn.data import Dataset, load_dataset
-from gpucnn.data.registry import DATASETS, find_source
+from gpucnn.data.reading import LARGEST_SIDE, Parts, Reading
+from gpucnn.data.registry import DATASETS, find_source, is_path, load_parts
+from gpucnn.data.stored import free_memory
+from gpucnn.devices.cores import thread_count
+from gpucnn.devices.gpu_memory import images_limit
 from gpucnn.devices.select import choose_backend
 from gpucnn.errors import UsageError, closest, nearest, shown
 from gpucnn.inference.tta import VIEWS
-from gpucnn.runs.config import stated_settings
+from gpucnn.runs.config import Config, stated_settings
 from gpucnn.terminal import say, tell
 from gpucnn.types import Shape
+
+TRAINED = "best.h5 of a run, say, or a pretrained model of gpucnn recipes"
 
 LARGEST = 512  # pixels of a side, or channels
 
@@ -70,6 +75,11 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
             continue
         if kind is bool:
             parser.add_argument(*field.flags, action="store_true", default=None, help=field.help)
+        elif kind == tuple[int, ...]:
+            parser.add_argument(*field.flags, type=integers, metavar="HxW", help=field.help)
+        elif kind not in (int, float, str):
+            line = f"{field.help}; with commas, or given again"
+            parser.add_argument(*field.flags, action="extend", type=lambda s: s.split(","), metavar="NAMES", help=line)
         else:
             choices = f"{', '.join(field.choices)}; " if field.choices else ""
             shown = f"{default:g}" if kind is float else default or repr(default)
@@ -77,9 +87,17 @@ def add_setting_flags(parser: argparse.ArgumentParser, names: Collection[str] = 
             parser.add_argument(*field.flags, type=kind, metavar=kind.__name__.upper(), help=line)
 
 
+def integers(text: str) -> tuple[int, ...]:
+    """Height and width: 64x48, "64 48" or 64 -> (64, 48) or (64, 64)."""
+    words = re.split("[x, ]+", text.strip().lower())
+    if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: give height and width, as 64x48")
+    return tuple(map(int, words * 2 if len(words) == 1 else words))
+
+
 def flags_given(args: argparse.Namespace) -> dict[str, Any]:
     """Dotted name -> value of the settings whose flags were given."""
-    values = {name: getattr(args, field.dest) for name, field, *_ in stated_settings() if field.flags}
+    values = {name: getattr(args, field.dest, None) for name, field, *_ in stated_settings() if field.flags}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -95,12 +113,37 @@ def add_data_options(parser: argparse.ArgumentParser, *, download: bool = True) 
         parser.add_argument("--no-download", action="store_true", help="fail rather than fetch a missing data set")
 
 
-def load_named(name: str, args: argparse.Namespace) -> tuple[Dataset, Dataset]:
-    """The training and the test set of this name, by the flags of ``add_data_options``.
+def reading(config: Config, args: argparse.Namespace, *, trained: bool = False) -> Reading:
+    """How a config's own images are read; for a trained model, as it takes them."""
+    d, (height, width, channels) = config.data, config.model.input_shape if trained else (0, 0, 0)
+    known = trained and max(height, width) <= LARGEST_SIDE
+    return Reading(
+        size=(height, width) if known else () if trained else d.size,
+        fit=d.fit,
+        channels=channels if channels in (1, 3) else d.channels,
+        skip_broken=d.skip_broken or bool(getattr(args, "skip_broken", False)),
+        classes=d.classes if trained else (),
+        threads=thread_count(getattr(args, "threads", None) or config.run.threads),
+        memory=images_limit(config.run.data_memory, free_memory()),
+    )
+
+
+def load_fitted(name: str, args: argparse.Namespace, config: Config, *, trained: bool = False) -> Parts:
+    """``load_named``, with pictures as ``data.size``, ``fit`` and ``channels`` want them, also those of a named set."""
+    d = config.data
+    return load_named(name, args, reading(config, args, trained=trained)).fitted(d.size, d.channels, d.fit)
+
+
+def load_named(name: str, args: argparse.Namespace, how: Reading) -> Parts:
+    """The parts of the data set of this name or path, by the flags of ``add_data_options``.
 
     Raises:
         UsageError: a folder is named for a set that has no files.
     """
+    if is_path(name):
+        if args.data_dir:
+            raise UsageError(f"--data-dir {args.data_dir} is not used: {name} is a path, which says where it is")
+        return load_parts(name, how=how)
     key, source = find_source(name)
     if source.built_in and args.data_dir:
         others = ", ".join(name for name, source in DATASETS.items() if not source.built_in)
@@ -108,16 +151,22 @@ def load_named(name: str, args: argparse.Namespace) -> tuple[Dataset, Dataset]:
             f"--data-dir {args.data_dir} is not used: the data set is {key!r}, which is built in; name the one in that "
             f"folder with --dataset ({others}), or leave out --data-dir"
         )
-    return load_dataset(name, args.data_dir, download=not args.no_download)
+    return load_parts(name, args.data_dir, download=not args.no_download, how=how)
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """The flag of commands that make models."""
+    mine = "a Python file with layers and models of your own, which @models.register marks; may be repeated"
+    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE", help=mine)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that ask a trained model for its answers."""
     views = "average over views of each image: flip (2), shift (3) or multicrop (6); default: none"
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help="best.h5 of a run, say")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help=TRAINED)
     parser.add_argument("--tta", choices=list(VIEWS), default="none", help=views)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    add_setting_flags(parser, DEVICE)
+    add_setting_flags(parser, (*DEVICE, "data.skip_broken"))
 
 
 def check_picture(out: Path) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -16,6 +16,7 @@ from gpucnn.bench.profiler import explain, stopwatch, table
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.cli import signals
 from gpucnn.cli.columns import columns, command, counted, paragraph, sentence
+from gpucnn.cli.fine_tuning import about_fine_tuning, tensor_lines
 from gpucnn.cli.options import (
     add_data_options,
     add_setting_flags,
@@ -24,36 +25,42 @@ from gpucnn.cli.options import (
     describe,
     flag_of,
     flags_given,
-    load_named,
+    load_fitted,
 )
 from gpucnn.cli.progress import Display
 from gpucnn.cli.repeat import repeat
 from gpucnn.data import Dataset
+from gpucnn.data.registry import is_path, title
+from gpucnn.data.stored import StoredImages
 from gpucnn.devices.gpu_memory import memory_explained
 from gpucnn.errors import GpucnnError, NotANumberError, UsageError
 from gpucnn.explain.live import LiveView
-from gpucnn.runs.build import build_trainer, resolve, split, steps_in_epoch, total_steps, without_effect
+from gpucnn.runs import catalogue
+from gpucnn.runs.build import build_trainer, split, steps_in_epoch, total_steps, without_effect
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import RUNS, RunDirectory, new_path
 from gpucnn.runs.environment import environment, stable_part
-from gpucnn.runs.log import JSONL, event_writer
-from gpucnn.runs.resume import Resumed, find_resumed, refuse_changes
+from gpucnn.runs.fine_tuning import Source, found_at_start, other_model, read_source, resolve_start
+from gpucnn.runs.log import JSONL, STEPS, StepLog, event_writer
+from gpucnn.runs.resume import FROM_DATA, Resumed, find_resumed, refuse_changes
 from gpucnn.runs.state import capture, restore
 from gpucnn.terminal import quoted, say
 from gpucnn.training.precision import POLICIES
 from gpucnn.training.trainer import IntervalReport, Trainer
 from gpucnn.version import __version__
 
-FROM_DATA = ("data.mean", "data.std", "data.classes", "model.input_shape", "model.num_classes")
+HIDDEN = (*FROM_DATA, "train.init_digest", "train.drawn")
 HORIZON = ("cosine", "one_cycle", "triangular")  # schedules that stretch with the length of the run
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what is trained, and how."""
-    parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as in configs/")
-    any_setting = "any setting, for example optimizer.nesterov=false"
+def add_recipe_arguments(parser: argparse.ArgumentParser, reads: Collection[str] = ()) -> None:
+    """The flags that say what is trained, and how: of all settings, or of those of these names."""
+    parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a TOML file, as gpucnn recipes NAME prints")
+    recipe = "one of gpucnn recipes, or none for the defaults (default: one that fits --dataset, where it is alone)"
+    parser.add_argument("--recipe", metavar="NAME", help=recipe)
+    any_setting = "any setting, for example data.augmentation.crop=2"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=any_setting)
-    add_setting_flags(parser)
+    add_setting_flags(parser, reads)
     add_data_options(parser)
 
 
@@ -70,25 +77,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help=several)
 
 
-def settings(args: argparse.Namespace, base: Config | None = None) -> Config:
-    """Defaults or ``base`` < --config < --set < flags."""
-    config = Config.from_file(args.config) if args.config else base or Config()
+def settings(
+    args: argparse.Namespace,
+    base: Config | None = None,
+    unread: Collection[str] = (),
+    defaults: Config | None = None,
+) -> Config:
+    """``defaults`` or ``base`` < --config or --recipe < --set < flags.
+
+    Raises:
+        UsageError: a setting that was given changes nothing, because of others or as it is ``unread`` by this command.
+    """
+    flags, file = flags_given(args), config_file(args, base)
+    config = Config.from_file(file, defaults) if file else base or defaults or Config()
     for assignment in args.set:
         config = config.with_setting(assignment)
-    flags = flags_given(args)
     for name, value in flags.items():
         config = config.with_value(name, value)
     asked = {assignment.partition("=")[0].strip(): f"--set {assignment}" for assignment in args.set}
     asked |= {name: f"{flag_of(name)} {value}" for name, value in flags.items()}
     for name, words in asked.items():
-        if reason := without_effect(config, name):
+        if reason := f"gpucnn {args.command} does not use it" if name in unread else without_effect(config, name):
             raise UsageError(f"{words} has no effect: {reason}")
     return config
 
 
+def config_file(args: argparse.Namespace, base: Config | None = None) -> Path | None:
+    """The TOML file of --config, of --recipe, or of the recipe that fits the data set; None for no file."""
+    if args.config and args.recipe:
+        raise UsageError(f"--config {args.config} and --recipe {args.recipe}: give one of them")
+    name = args.recipe or fitting(args, base)
+    return args.config or (catalogue.recipe(name) if name and name != "none" else None)
+
+
+def fitting(args: argparse.Namespace, base: Config | None = None) -> str:
+    """The recipe that stands for --dataset where nothing else says which net and augmentation; "" for none."""
+    given = dict(assignment.split("=", 1) for assignment in args.set if "=" in assignment) | flags_given(args)
+    named = args.config or args.recipe or base or any(name.startswith(("model.", "train.init")) for name in given)
+    return "" if named else catalogue.FITTING.get(str(given.get("data.dataset", "")).lower(), "")
+
+
+def settings_and_source(
+    args: argparse.Namespace, base: Config | None = None, unread: Collection[str] = ()
+) -> tuple[Config, Source | None]:
+    """``settings``, and what a new run with --init starts from: also its model, where no other one is named."""
+    config = settings(args, base, unread, found_at_start(base) if base else None)
+    if base or not config.train.init:
+        return config, None
+    source = read_source(config.train.init)
+    other = other_model(source)
+    named = settings(args, defaults=other).model.name != other.model.name
+    return config if named else settings(args, defaults=source.defaults()), source
+
+
 def load_data(args: argparse.Namespace, config: Config) -> tuple[Dataset, Dataset]:
     """What to train and to test on."""
-    return split(config, *load_named(config.data.dataset, args))
+    train, validation, test = load_fitted(config.data.dataset, args, config)
+    return split(config, train, test, validation)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,18 +141,20 @@ def run(args: argparse.Namespace) -> int:
     check_number("--repeat", args.repeat, 1, 1000)
     if args.repeat == 1:
         return run_once(args)
-    config = checked(settings(args))
-    return repeat(args, config.train.seed, config_name(args, config), run_once)
+    config = checked(settings_and_source(args)[0])
+    return repeat(args, config.train.seed, config_name(config, config_file(args)), run_once)
 
 
 def run_once(args: argparse.Namespace) -> int:
     """One run."""
     resumed = find_resumed(args.resume, args.output, RUNS)
-    config = checked(settings(args, resumed.config if resumed else None))
+    config, source = settings_and_source(args, resumed.config if resumed else None)
+    config = checked(config)
     backend, reason = backend_from(config.run)
     train, test = load_data(args, config)
-    config = resolve(config, train)
+    config = resolve_start(config, train, source)
     trainer = build_trainer(config, train, backend)
+    report = trainer.start_from(source.state) if source else {}
     if resumed:
         if not args.force:
             refuse_changes(resumed, config, train.digest, test.digest)
@@ -118,6 +165,11 @@ def run_once(args: argparse.Namespace) -> int:
     opened = RunDirectory(where, position=position, again=resumed is not None or args.resume == "auto")
     with opened as folder, memory_explained(config.train.batch_size, where / "last.h5"):
         introduce(trainer, config, train, test, resumed, verbose=args.verbose)
+        for head, lines in about_fine_tuning(trainer.model, config, source, report, verbose=args.verbose):
+            note(head, lines)
+        say(*tensor_lines(trainer.model, report) if args.verbose else ())
+        if fits := fitting(args, resumed.config if resumed else None):
+            note("recipe", f"{fits} fits {config.data.dataset}; others: gpucnn recipes; without: --recipe none")
         if why_new:
             note("", f"{why_new}: this run goes on in a new folder")
         say(f"run    {folder.path}")
@@ -135,7 +187,11 @@ def run_once(args: argparse.Namespace) -> int:
         )
         if live:
             note("live", folder.enter_context(live.serve()))
-        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args), live)
+        watchers = [live.at_interval] if live else []
+        if config.run.log_steps:
+            logs = [resumed.folder / STEPS] if resumed else []
+            watchers.append(StepLog(where / STEPS, *logs, step=trainer.clock.step, sums=trainer.metrics.sums()).append)
+        return train_in(folder, trainer, config, train, test, taken, where_data_lies(args), watchers, live)
 
 
 def checked(config: Config) -> Config:
@@ -146,8 +202,10 @@ def checked(config: Config) -> Config:
 
 
 def where_data_lies(args: argparse.Namespace) -> list[str]:
-    """The words by which another command finds the same files."""
-    return ["--data-dir", quoted(args.data_dir)] if args.data_dir else []
+    """The words by which another command finds the same files, and the same code."""
+    found = [("--plugin", path) for path in getattr(args, "plugin", None) or ()]
+    found += [("--data-dir", args.data_dir)] if args.data_dir else []
+    return [word for flag, path in found for word in (flag, quoted(path))]
 
 
 def train_in(
@@ -158,6 +216,7 @@ def train_in(
     test: Dataset,
     taken: Callable[[], Checkpoint],
     words: Sequence[str],
+    watchers: Sequence[Callable[[IntervalReport], None]] = (),
     live: LiveView | None = None,
 ) -> int:
     """The loop, with everything that must outlive it written to the folder.
@@ -165,15 +224,15 @@ def train_in(
     Args:
         taken: captures the current state.
         words: end the commands that are printed.
+        watchers: get each reading of the running metrics.
         live: shows the run in a browser.
     """
     display = Display(config.train.epochs, config.train.max_steps)
     display.begin(trainer.progress.epoch + 1)
 
     def watch(report: IntervalReport) -> None:
-        display.interval(report)
-        if live:
-            live.at_interval(report)
+        for see in (display.interval, *watchers):
+            see(report)
 
     try:
         with stopping_on_signals(trainer) as received:
@@ -204,7 +263,7 @@ def train_in(
         with suppress(OSError):
             display.line(f"stopped by {received[0].name} after {place}", *how)
         return 128 + received[0]
-    conclude(display, trainer, folder.path, words)
+    conclude(display, trainer, folder.path, words, config.data.dataset)
     if (tta := config.train.tta) != "none":  # test-time augmentation: the last weights once more, averaged over views
         tested, epoch = trainer.evaluate(test, tta), trainer.progress.epoch
         if not isfinite(tested.loss):
@@ -239,12 +298,12 @@ def destination(args: argparse.Namespace, config: Config, resumed: Resumed | Non
     why_new = resumed.elsewhere() if resumed else ""
     if resumed and not why_new:
         return resumed.folder, ""
-    return new_path(RUNS, config_name(args, config)), why_new
+    return new_path(RUNS, config_name(config, config_file(args, resumed.config if resumed else None))), why_new
 
 
-def config_name(args: argparse.Namespace, config: Config) -> str:
+def config_name(config: Config, file: Path | None) -> str:
     """What the run folder is called after its date."""
-    return args.config.stem if args.config else f"{config.data.dataset}_{config.model.name}"
+    return file.stem if file else f"{title(config.data.dataset)}_{config.model.name}"
 
 
 def introduce(
@@ -258,7 +317,8 @@ def introduce(
     note(f"gpucnn {__version__}", f"on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
         note("amp", line)
-    note("data", f"{train.name}: {images}, {config.model.num_classes} classes")
+    place = f", read from {train.images.path} as they are needed" if isinstance(train.images, StoredImages) else ""
+    note("data", f"{train.name}: {images}, {config.model.num_classes} classes{place}")
     note("model", f"{config.model.name}: {cost}")
     for head, text in about_settings(config, verbose).items():
         say(*paragraph(f"{head:<6} ", text, max(7, len(head) + 1)))
@@ -284,7 +344,7 @@ def note(head: str, text: str) -> None:
 def about_settings(config: Config, verbose: bool) -> dict[str, str]:
     """Those settings that differ from the defaults, or all by their tables; not what the data set determines."""
     defaults = Config().flat()
-    chosen = {name: value for name, value in config.flat().items() if value not in (None, ()) and name not in FROM_DATA}
+    chosen = {name: value for name, value in config.flat().items() if value not in (None, ()) and name not in HIDDEN}
     if not verbose:
         changed = [f"{name}={compact(value)}" for name, value in chosen.items() if value != defaults.get(name)]
         return {"set": ", ".join(changed) or "nothing but the defaults, which --verbose shows"}
@@ -310,10 +370,12 @@ def compact(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return f"[{','.join(map(compact, value))}]"
+    if isinstance(value, dict):
+        return str(value.get("layer"))
     return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)
 
 
-def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[str]) -> None:
+def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[str], dataset: str) -> None:
     """The last lines: the accuracies, the files, and the next command."""
     progress = trainer.progress
     if not progress.history:
@@ -327,3 +389,7 @@ def conclude(display: Display, trainer: Trainer, folder: Path, words: Sequence[s
     if files:  # a run resumed in another folder writes best.h5 only when it improves
         display.line(*sentence("saved", f"{', '.join(map(str, files))}, {folder / 'metrics.jsonl'}", 7))
         display.line(*command("next  ", "evaluate", "--checkpoint", quoted(files[0]), *words))
+        without_data = words[: words.index("--data-dir")] if "--data-dir" in words else words
+        folder_given = is_path(dataset) and Path(dataset).expanduser().is_dir()
+        images = quoted(dataset) if folder_given else "IMAGE.png"
+        display.line(*command("      ", "predict", "--checkpoint", quoted(files[0]), *without_data, images))

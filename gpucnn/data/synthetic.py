@@ -20,10 +20,10 @@ def load_synthetic(
 
     Raises UsageError for sizes out of range.
     """
-    if min(train, test, *shape) < 1 or shape[2] not in (1, 3) or not 1 <= num_classes <= 256:
+    if min(train, test, *shape, num_classes) < 1:
         raise UsageError(
             f"a synthetic set of {train} + {test} images {shape} in {num_classes} classes: give at least one "
-            f"image of each kind, a shape (H, W, 1 or 3) and 1 to 256 classes"
+            f"image of each kind, a shape (H, W, C) and at least one class"
         )
     patterns = random_bytes((num_classes, *shape), seed, "synthetic patterns")
     parts = []
@@ -31,7 +31,7 @@ def load_synthetic(
         labels = integers((count,), num_classes, seed=seed, stream=stream_id(f"synthetic {name} labels"))
         noise = random_bytes((count, *shape), seed, f"synthetic {name} noise")
         images = patterns[labels] // 2 + noise // 2  # (N,H,W,C), at most 254
-        parts.append(Dataset("synthetic", images, labels.astype(np.uint8), tuple(map(str, range(num_classes)))))
+        parts.append(Dataset("synthetic", images, labels, tuple(map(str, range(num_classes)))))
     return parts[0], parts[1]
 
 

@@ -10,7 +10,7 @@ from gpucnn import losses, metrics
 from gpucnn.backend import Backend, Kernel, Op, guarded
 from gpucnn.data.augment import crop_flip, warp
 from gpucnn.devices.cores import usable_cores
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.optim import averages, optimizer
 
 
@@ -20,6 +20,7 @@ def table() -> dict[Op, Kernel]:
     from gpucnn.kernels.cpu import batchnorm as norm
     from gpucnn.kernels.cpu import dropout as drop
     from gpucnn.kernels.cpu import gelu as gelus
+    from gpucnn.kernels.cpu import groupnorm as groups
     from gpucnn.kernels.cpu import linear as products
     from gpucnn.kernels.cpu import pooling as pools
     from gpucnn.kernels.cpu import warp as warps
@@ -51,6 +52,9 @@ def table() -> dict[Op, Kernel]:
         batchnorm.batchnorm_relu: Kernel(norm.batchnorm_relu, norm.accepts_train),
         batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_eval),
         batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
+        # group norm and layer norm
+        groupnorm.groupnorm: Kernel(groups.groupnorm, groups.accepts),
+        groupnorm.groupnorm_grad: Kernel(groups.groupnorm_grad, groups.accepts_grad),
         # activations and sums
         activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
@@ -58,6 +62,8 @@ def table() -> dict[Op, Kernel]:
         activations.relu6_grad: Kernel(elementwise.relu6_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_one),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_two),
+        activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
+        activations.hardswish_grad: Kernel(elementwise.hardswish_grad, elementwise.accepts_two),
         gelu.gelu: Kernel(gelus.gelu, gelus.accepts),
         gelu.gelu_grad: Kernel(gelus.gelu_grad, gelus.accepts_grad),
         containers.add: Kernel(elementwise.add, elementwise.accepts_two),

@@ -12,7 +12,7 @@ from gpucnn.backend import Backend, Kernel, Op, guarded
 from gpucnn.data.augment import colour, crop_flip, warp
 from gpucnn.devices.gpu_memory import MemoryLimit
 from gpucnn.kernels.gpu.cudnn.options import Options
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.optim import averages, loss_scale, muon, optimizer
 from gpucnn.terminal import tell
 
@@ -29,6 +29,7 @@ def table(options: Options) -> dict[Op, Kernel]:
     from gpucnn.kernels.gpu import batchnorm as norm
     from gpucnn.kernels.gpu import colour as colours
     from gpucnn.kernels.gpu import dropout as drop
+    from gpucnn.kernels.gpu import groupnorm as groups
     from gpucnn.kernels.gpu import linear as products
     from gpucnn.kernels.gpu import pooling as pools
     from gpucnn.kernels.gpu import warp as warps
@@ -65,6 +66,9 @@ def table(options: Options) -> dict[Op, Kernel]:
         batchnorm.batchnorm_relu_eval: Kernel(norm.batchnorm_relu_eval, norm.accepts_eval),
         batchnorm.batchnorm_relu_grad: Kernel(norm.batchnorm_relu_grad, norm.accepts_grad),
         batchnorm.move_running: Kernel(norm.move_running, norm.accepts_running),
+        # group norm and layer norm
+        groupnorm.groupnorm: Kernel(groups.groupnorm, groups.accepts),
+        groupnorm.groupnorm_grad: Kernel(groups.groupnorm_grad, groups.accepts_grad),
         # activations and sums
         activations.relu: Kernel(elementwise.relu, elementwise.accepts_one),
         activations.relu_grad: Kernel(elementwise.relu_grad, elementwise.accepts_two),
@@ -72,6 +76,8 @@ def table(options: Options) -> dict[Op, Kernel]:
         activations.relu6_grad: Kernel(elementwise.relu6_grad, elementwise.accepts_two),
         activations.leaky_relu: Kernel(elementwise.leaky_relu, elementwise.accepts_slope),
         activations.leaky_relu_grad: Kernel(elementwise.leaky_relu_grad, elementwise.accepts_slope_grad),
+        activations.hardswish: Kernel(elementwise.hardswish, elementwise.accepts_one),
+        activations.hardswish_grad: Kernel(elementwise.hardswish_grad, elementwise.accepts_two),
         gelu.gelu: Kernel(elementwise.gelu, elementwise.accepts_one),
         gelu.gelu_grad: Kernel(elementwise.gelu_grad, elementwise.accepts_two),
         containers.add: Kernel(elementwise.add, elementwise.accepts_two),
@@ -171,6 +177,7 @@ def gpu_backend(index: int = 0) -> Backend:
         synchronous=False,
         tf32_kernels=lambda allowed: kernels(options.with_tf32(allowed), uncapturable),
         uncapturable_ops=uncapturable.pop,
+        free_memory=lambda: int(cupy.cuda.runtime.memGetInfo()[0]),
     )
 
 

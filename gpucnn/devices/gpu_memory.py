@@ -23,7 +23,7 @@ class MemoryLimit:
     fraction: float = 0.0
 
 
-def memory_limit(text: str) -> MemoryLimit:
+def memory_limit(text: str, name: str = "run.memory_limit", whose: str = "GPU's memory") -> MemoryLimit:
     """What a setting says: "12" and "12 GiB" are bytes, "80%" is a fraction, "" is no limit.
 
     Raises:
@@ -35,10 +35,14 @@ def memory_limit(text: str) -> MemoryLimit:
     number = float(match[1]) if match else 0.0
     percent = match is not None and match[2] == "%"
     if not 0.0 < number <= (100.0 if percent else float("inf")):
-        raise UsageError(
-            f"run.memory_limit = {shown(text)}: give GiB as in 12, or a fraction of the GPU's memory as in 80%"
-        )
+        raise UsageError(f"{name} = {shown(text)}: give GiB as in 12, or a fraction of the {whose} as in 80%")
     return MemoryLimit(fraction=number / 100.0) if percent else MemoryLimit(bytes=int(number * GIB))
+
+
+def images_limit(text: str, free: int) -> int:
+    """Bytes that a set of images may take where so many are free, by ``run.data_memory``; half of them if it is ""."""
+    limit = memory_limit(text, "run.data_memory", "memory")
+    return limit.bytes or int(free * (limit.fraction or 0.5))
 
 
 def exhausted(error: BaseException) -> str:

@@ -105,7 +105,7 @@ def take(model: Layer) -> dict[str, Any]:
                 "values": np.round(values.astype(float), 4).ravel().tolist(),
             }
             break
-    shown = [(name, p) for name, p in parameters.items() if p.trainable and p.group in ("filter", "weight")]
+    shown = [(name, p) for name, p in parameters.items() if p.trainable and p.group in ("filter", "weight", "head")]
     histograms = [[name, *(histogram(to_host(a)) for a in (p.data, p.grad))] for name, p in shown]
     return {"filters": filters, "histograms": histograms}
 

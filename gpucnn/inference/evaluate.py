@@ -1,6 +1,7 @@
 """Loss, accuracy and predictions of a model on a data set."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +43,11 @@ def evaluate(
     backend = batches.backend
     metrics = RunningMetrics(backend)
     predictions = []
-    for x, labels in batches.epoch(0):
-        logits = mean_over_views(forward, x, VIEWS[tta])
-        value, _ = backend.run(loss, logits, labels)
-        metrics.update(value, logits, labels)
-        predictions.append(logits.argmax(axis=1))
+    with closing(batches.epoch(0)) as reading:
+        for x, labels in reading:
+            logits = mean_over_views(forward, x, VIEWS[tta])
+            value, _ = backend.run(loss, logits, labels)
+            metrics.update(value, logits, labels)
+            predictions.append(logits.argmax(axis=1))
     mean_loss, accuracy = metrics.read()  # sync
     return Evaluation(mean_loss, accuracy, np.concatenate([backend.to_host(p) for p in predictions]))

@@ -21,3 +21,10 @@ def statistics(x: Array, mean: Array, var: Array) -> bool:
 def class_indices(scores: Array, labels: Array) -> bool:
     """The classes of the rows of scores (N,K), integers (N,)."""
     return labels.dtype.kind in "iu" and labels.shape == scores.shape[:1]
+
+
+def group_statistics(x: Array, mean: Array, var: Array, groups: int) -> bool:
+    """A float64 mean and variance of each example and group of x (N, ..., C)."""
+    wanted = x.shape[0], groups
+    fit = mean.shape == var.shape == wanted and mean.dtype == var.dtype == "float64"
+    return bool(fit and x.shape[-1] % groups == 0)

@@ -6,6 +6,9 @@
            relu6(x) = min(max(0, x), 6)                  dx = dy where 0 < x < 6, else 0
            leaky_relu(x) = x where x > 0, else a x       dx = dy where x > 0, else a dy     (a: the slope)
            silu(x) = x sigmoid(x)                        dx = dy (s + x s (1 - s)),  s = sigmoid(x)
+           elu(x) = x where x > 0, else a (e^x - 1)      dx = dy where x > 0, else dy a e^x
+           hardsigmoid(x) = min(max(x + 3, 0), 6) / 6    dx = dy / 6 where -3 < x < 3, else 0
+           hardswish(x) = x hardsigmoid(x)               dx = 0 where x <= -3, dy where x >= 3, else dy (2 x + 3) / 6
 
 Where the derivative can be computed from y, a layer keeps y; elsewhere it keeps x.
 """
@@ -90,6 +93,40 @@ def silu_grad(dy: Array, x: Array) -> Array:
     return dy * (s + x * slope)
 
 
+def elu(x: Array, alpha: float) -> Array:
+    """x where x > 0, else alpha (e^x - 1) (arXiv 1511.07289)."""
+    xp = array_module(x)
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
+
+
+def elu_grad(dy: Array, x: Array, alpha: float) -> Array:
+    """dx = dy where x > 0, else dy alpha e^x."""
+    xp = array_module(x)
+    return xp.where(x > 0, dy, dy * (alpha * xp.exp(xp.minimum(x, 0))))
+
+
+def hardsigmoid(x: Array) -> Array:
+    """min(max(x + 3, 0), 6) / 6: sigmoid by three lines (arXiv 1905.02244)."""
+    return array_module(x).clip(x + 3, 0, 6) * (1 / 6)
+
+
+def hardsigmoid_grad(dy: Array, x: Array) -> Array:
+    """dx = dy / 6 where -3 < x < 3, else 0."""
+    return array_module(x).where((x > -3) & (x < 3), dy * (1 / 6), 0)
+
+
+def hardswish(x: Array) -> Array:
+    """x hardsigmoid(x): SiLU without an exponential (arXiv 1905.02244)."""
+    return x * hardsigmoid(x)
+
+
+def hardswish_grad(dy: Array, x: Array) -> Array:
+    """dx = 0 where x <= -3, dy where x >= 3, else dy (2 x + 3) / 6."""
+    xp = array_module(x)
+    inside = dy * (xp.clip(x, -3, 3) * (1 / 3) + 0.5)
+    return xp.where(x <= -3, 0, xp.where(x >= 3, dy, inside))
+
+
 class Activation(Layer):
     """y = op(x); backward is ``grad_op`` of dy and of what forward kept: x, or y where ``keeps_output``."""
 
@@ -170,4 +207,40 @@ class SiLU(Activation):
         "s[...] = 1 / (1 + exp(-x[...]))  # sigmoid",
         "y[...] = x[...] * s[...]  # silu",
         "dx[...] = dy[...] * s[...] * (1 + x[...] * (1 - s[...]))  # silu_grad",
+    )
+
+
+class ELU(Activation):
+    """x where x > 0, else ``alpha`` (e^x - 1)."""
+
+    op, grad_op, cost = staticmethod(elu), staticmethod(elu_grad), 3
+    equations = (
+        "y[...] = where(x[...] > 0, x[...], alpha * (exp(x[...]) - 1))  # elu",
+        "dx[...] = dy[...] * where(x[...] > 0, 1, alpha * exp(x[...]))  # elu_grad",
+    )
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha, self.numbers = alpha, (alpha,)
+
+    def symbols(self) -> dict[str, Any]:
+        return {"alpha": self.alpha}
+
+
+class Hardsigmoid(Activation):
+    """Three lines in place of ``Sigmoid``."""
+
+    op, grad_op, cost = staticmethod(hardsigmoid), staticmethod(hardsigmoid_grad), 4
+    equations = (
+        "y[...] = where(x[...] > -3, where(x[...] < 3, (x[...] + 3) / 6, 1), 0)  # hardsigmoid",
+        "dx[...] = dy[...] / 6 * (x[...] > -3) * (x[...] < 3)  # hardsigmoid_grad",
+    )
+
+
+class Hardswish(Activation):
+    """x ``Hardsigmoid``(x)."""
+
+    op, grad_op, cost = staticmethod(hardswish), staticmethod(hardswish_grad), 5
+    equations = (
+        "y[...] = x[...] * where(x[...] > -3, where(x[...] < 3, (x[...] + 3) / 6, 1), 0)  # hardswish",
+        "dx[...] = dy[...] * where(x[...] > -3, where(x[...] < 3, (2 * x[...] + 3) / 6, 1), 0)  # hardswish_grad",
     )

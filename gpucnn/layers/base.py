@@ -1,15 +1,28 @@
 """Layer: forward, backward, training and evaluation mode, parameters, state."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import wraps
 from html import escape
 from typing import Any, Self
 
 from gpucnn.backend import REFERENCE, Backend, array_module
-from gpucnn.errors import CheckpointError, UsageError
+from gpucnn.errors import CheckpointError, UsageError, closest
 from gpucnn.layers.parameter import Buffer, FlatBuffers, FlatParameters, Parameter
 from gpucnn.random import Clock, stream_id
 from gpucnn.settings import Checked, checked, in_short
 from gpucnn.types import Array, Shape
+
+
+def recorded(constructor: Callable[..., None]) -> Callable[..., None]:
+    """The same constructor, which keeps what the layer was made with, for ``models.to_spec``."""
+
+    @wraps(constructor)
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault("made_with", (args, kwargs))  # that of a base class is called later
+        constructor(self, *args, **kwargs)
+
+    return call
 
 
 class Layer(Checked):
@@ -23,11 +36,24 @@ class Layer(Checked):
     clock: Clock = Clock()
     training: bool = True
     needs_input_grad: bool = True
+    learned: bool = True
+    fixed: bool = False
     name: str = ""
+    built: Mapping[str, Any] | None = None
+    """Of a model by name: what ``models.build`` made it of (name, input_shape, num_classes, options)."""
+
     equations: tuple[str, ...] = ()
     """What it computes, forward and backward, number by number: the text that ``explain/equations.py`` reads."""
 
+    made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    """The arguments of its constructor."""
+
     _kept: tuple[Any, ...] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
 
     # -- the maths ------------------------------------------------------------------------------------
 
@@ -52,8 +78,8 @@ class Layer(Checked):
         return self.backend.run(op, *args)
 
     def keep(self, *values: Any) -> None:
-        """Keep what backward needs; in evaluation nothing is kept."""
-        self._kept = values if self.training else None
+        """Keep what backward needs; in evaluation, and where there is no backward, nothing is kept."""
+        self._kept = values if self.training and self.needs_backward else None
 
     def kept(self) -> tuple[Any, ...]:
         """What forward kept, returned once, so that its memory is free early.
@@ -74,8 +100,8 @@ class Layer(Checked):
             UsageError: always.
         """
         raise UsageError(
-            f"save({in_short(path)}) writes no file: numpy.savez(path, **model.state_dict()), and "
-            "model.load_state_dict(numpy.load(path)) to read it"
+            f"save({in_short(path)}) writes no file: trainer.save(path) does, for gpucnn.load; or weights alone by "
+            "numpy.savez(path, **model.state_dict()), and model.load_state_dict(numpy.load(path)) to read it"
         )
 
     def symbols(self) -> dict[str, Any]:
@@ -126,18 +152,31 @@ class Layer(Checked):
             if isinstance(value, kind)
         }
 
-    def _repr_html_(self) -> str:
-        """A table of the layers that compute, for notebooks."""
-        head = "<tr><th>layer</th><th></th><th>parameters</th><th>shapes</th></tr>"
-        rows = []
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, class, number of parameters and their shapes of the layers that compute, and the total."""
+        rows, total = [], 0
         for name, layer in self.named_layers():
             if not layer.children():
                 own = layer.parameters()
                 shapes = ", ".join(f"{key} {' × '.join(map(str, p.shape))}" for key, p in own.items())
                 count = sum(p.size for p in own.values())
-                rows.append(f"<tr><td>{escape(name)}</td><td>{layer.kind}</td><td>{count:,}</td><td>{shapes}</td></tr>")
-        total = sum(parameter.size for parameter in self.parameters().values())
-        return f"<table>{head}{''.join(rows)}<tr><th>total</th><td></td><th>{total:,}</th><td></td></tr></table>"
+                rows.append((name, layer.kind, f"{count:,}", shapes))
+                total += count
+        return [*rows, ("total", "", f"{total:,}", "")]
+
+    def __repr__(self) -> str:
+        """A table of the layers that compute; ``gpucnn.summary`` has their output shapes and operations too."""
+        rows = [("layer", "", "parameters", "shapes"), *self._rows()[: None if self.children() else -1]]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join(lines) if self.children() else lines[1].strip()
+
+    def _repr_html_(self) -> str:
+        """The same table, for notebooks."""
+        head = "<tr><th>layer</th><th></th><th>parameters</th><th>shapes</th></tr>"
+        *rows, total = ([escape(cell) for cell in row] for row in self._rows())
+        body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+        return f"<table>{head}{body}<tr><th>total</th><td></td><th>{total[2]}</th><td></td></tr></table>"
 
     def train(self) -> Self:
         """Training mode: dropout drops, batch norm uses the batch, backward is possible."""
@@ -158,7 +197,12 @@ class Layer(Checked):
 
     def skip_input_grad(self) -> None:
         """Compute no dL/dx of the model's own input."""
-        self.needs_input_grad = False
+        self.needs_input_grad, self.learned = False, self.learns()
+
+    @property
+    def needs_backward(self) -> bool:
+        """Whether backward computes anything: a container calls it only where this is true."""
+        return self.needs_input_grad or self.learned
 
     def learns(self) -> bool:
         """Whether any parameter is trainable."""
@@ -176,27 +220,75 @@ class Layer(Checked):
             self.skip_input_grad()
         return bool(found)
 
+    def freeze_matching(self, patterns: str | Sequence[str]) -> list[str]:
+        """Freeze parameters by name, as "features.*", before ``initialize`` or a Trainer -> the names that match.
+
+        They join the group "frozen": no gradient, update, decay or average.  A layer of which all parameters match is
+        ``fixed``: batch norm then uses its running statistics, and leaves them as they are.
+
+        Raises:
+            UsageError: a pattern that matches nothing, nothing left to train, or an initialised model.
+        """
+        entries = self.parameters()
+        found: dict[str, None] = {}
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            if not (matching := [name for name in entries if fnmatchcase(name, pattern)]):
+                raise UsageError(f"freeze {pattern!r} matches no parameter{closest(pattern, starts(entries))}")
+            found |= dict.fromkeys(matching)
+        if found and "flat" in vars(self):
+            raise UsageError("freeze_matching of an initialised model: call it before initialize and before Trainer")
+        if found and all(name in found or parameter.frozen for name, parameter in entries.items()):
+            raise UsageError(f"freeze {patterns!r}: nothing is left to train; give fewer names, as 'features.*'")
+        chosen = {entries[name] for name in found}
+        for parameter in chosen:
+            parameter.group, parameter.frozen = "frozen", True
+        for _, layer in self.named_layers():
+            own = {value for value in vars(layer).values() if isinstance(value, Parameter)}
+            layer.fixed = layer.fixed or (bool(own) and own <= chosen)
+        return list(found)
+
     # -- state ----------------------------------------------------------------------------------------
 
     @checked
     def initialize(
-        self, seed: int = 0, backend: Backend = REFERENCE, dtype: str = "float32", clock: Clock | None = None
+        self,
+        seed: int = 0,
+        backend: Backend = REFERENCE,
+        dtype: str = "float32",
+        clock: Clock | None = None,
+        keep: bool = False,
     ) -> Self:
         """Put all parameters into flat arrays on the backend and set their initial values.
 
         These depend only on the seed and the parameter's name and are computed on the host, so a model starts from the
         same weights everywhere.
+
+        Args:
+            keep: parameters and buffers that have values keep them; without it they start anew.
         """
         parameters = self.parameters()
+        kept = self.filled() if keep else {}
         self.flat = FlatParameters(parameters, backend, dtype)
         for name, parameter in parameters.items():
             values = parameter.init(parameter.shape, seed, stream_id(name))
             parameter.data[...] = backend.to_device(values.astype(dtype))
         self.flat_buffers = FlatBuffers(self.buffers(), backend, dtype)
+        entries: dict[str, Parameter | Buffer] = {**parameters, **self.buffers()}
+        for name, old in kept.items():
+            entries[name].data[...] = backend.to_device(old.astype(dtype))
         clock = clock or Clock(seed)
         for name, layer in self.named_layers():
             layer.name, layer.backend, layer.clock, layer.needs_input_grad = name, backend, clock, True
         return self
+
+    def filled(self) -> dict[str, Array]:
+        """Name -> host copy of every parameter and buffer that has values.  # sync"""
+        return {
+            f"{prefix}.{name}" if prefix else name: layer.backend.to_host(value.data).copy()
+            for prefix, layer in self.named_layers()
+            for name, value in vars(layer).items()
+            if isinstance(value, Parameter | Buffer) and value.filled
+        }
 
     def state_dict(self) -> dict[str, Array]:
         """Name -> host copy of every parameter and buffer.  # sync"""
@@ -224,3 +316,43 @@ class Layer(Checked):
                 )
         for name, entry in entries.items():
             entry.data[...] = self.backend.to_device(state[name])
+
+    def matching(self, state: Mapping[str, Array]) -> dict[str, str]:
+        """Name of every parameter and buffer -> TAKEN where the state's fits, or why it does not."""
+        entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
+        report = {}
+        for name, entry in entries.items():
+            theirs = tuple(getattr(state.get(name), "shape", ()))
+            differs = f"{sizes(entry.shape)} here, {sizes(theirs)} there"
+            report[name] = MISSING if name not in state else TAKEN if theirs == entry.shape else differs
+        return report
+
+    def load_matching(self, state: Mapping[str, Array]) -> dict[str, str]:
+        """Take the parameters and buffers that fit by name and shape; the others keep their values.
+
+        A model that is to be trained takes them by ``Trainer.start_from``, which knows which ones they are.
+
+        Returns:
+            Name -> ``TAKEN``, ``MISSING``, or the two shapes.
+        """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"load_matching({in_short(state)}): give name -> array, as state_dict() does")
+        entries: dict[str, Parameter | Buffer] = {**self.parameters(), **self.buffers()}
+        report = self.matching(state)
+        for name in (name for name, reason in report.items() if reason == TAKEN):
+            entries[name].data[...] = self.backend.to_device(state[name])
+        return report
+
+
+TAKEN, MISSING = "taken", "not in the file"
+
+
+def sizes(shape: Shape) -> str:
+    """A shape in a message: 64 x 3 x 3 x 3."""
+    return " x ".join(map(str, shape)) or "a number"
+
+
+def starts(names: Collection[str]) -> list[str]:
+    """The patterns by which these dotted names are most often meant: "features.*", "features.0.*", ..., and they."""
+    parts = [name.split(".") for name in names]
+    return list(dict.fromkeys(".".join([*words[:i], "*"]) for words in parts for i in range(1, len(words)))) + [*names]

@@ -8,7 +8,7 @@ Over the m values that a channel has in a batch (m = N H W for images, N for vec
     running mean     = (1 - momentum) * running mean     + momentum * mu
     running variance = (1 - momentum) * running variance + momentum * sigma^2 * m / (m - 1)
 
-Evaluation uses the running statistics in place of mu and sigma^2.
+Evaluation uses the running statistics in place of mu and sigma^2, and so does a layer that is ``fixed`` in training.
 
 Backward, with dy = dL/dy and so on.  From y = scale * xhat + shift, with sums over the m values of a channel,
 
@@ -155,8 +155,9 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array) -> Array:
         scale, shift = self.scale.data, self.shift.data
-        if not self.training:
+        if self.fixed or not self.training:
             mean, var = self.running_mean.data, self.running_var.data
+            self.keep()
             return self.run(batchnorm_eval, x, scale, shift, mean, var, self.eps)
         y, mean, var = self.run(batchnorm, x, scale, shift, self.eps)
         self.update_running(mean, var, prod(x.shape[:-1]))
@@ -164,9 +165,18 @@ class BatchNorm(Layer):
         return y
 
     def backward(self, dy: Array) -> Array | None:
+        if self.fixed:
+            self.kept()
+            return self.through(dy)
         x, mean, var = self.kept()
         grads = self.run(batchnorm_grad, dy, x, self.scale.data, mean, var, self.eps)
         dx, self.scale.grad[...], self.shift.grad[...] = grads
+        return dx
+
+    def through(self, dy: Array) -> Array:
+        """dL/dy -> dL/dx of a fixed one, which is linear: dx = scale/s dy, as y is of x but for the shifts."""
+        none = self.backend.xp.zeros_like(self.shift.data)
+        dx: Array = self.run(batchnorm_eval, dy, self.scale.data, none, none, self.running_var.data, self.eps)
         return dx
 
     def update_running(self, mean: Array, var: Array, m: int) -> None:

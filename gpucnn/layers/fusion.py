@@ -97,10 +97,11 @@ class Fused(Layer):
 
     ops: tuple[Callable[..., Any], ...] = ()
     name, backend, clock, training = map(of_the_first, ("name", "backend", "clock", "training"))
+    needs_input_grad, learned = map(of_the_first, ("needs_input_grad", "learned"))
 
     def __init__(self, *layers: Any) -> None:
         self.layers, pool = layers, layers[-1]
-        self.window = (pool.kernel, pool.stride, pool.padding) if isinstance(pool, MaxPool2D) else ()
+        self.window = pool.window(()) if isinstance(pool, MaxPool2D) else ()
 
     @property
     def kind(self) -> str:
@@ -137,8 +138,9 @@ class NormOps(Layer):
     def forward(self, x: Array) -> Array:
         norm, (op, eval_op, _) = self.layers[0], self.ops
         scale, shift = norm.scale.data, norm.shift.data
-        if not self.training:
+        if norm.fixed or not self.training:
             mean, var = norm.running_mean.data, norm.running_var.data
+            self.keep(x)
             return self.run(eval_op, x, scale, shift, mean, var, norm.eps, *self.window)
         y, mean, var = self.run(op, x, scale, shift, norm.eps, *self.window)
         norm.update_running(mean, var, prod(x.shape[:-1]))
@@ -147,10 +149,20 @@ class NormOps(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         norm, (_, _, grad_op) = self.layers[0], self.ops
+        if norm.fixed:
+            return self.fixed_grad(norm, dy, *self.kept())
         x, mean, var = self.kept()
         grads = self.run(grad_op, dy, x, norm.scale.data, norm.shift.data, mean, var, norm.eps, *self.window)
         dx, norm.scale.grad[...], norm.shift.grad[...] = grads
         return dx
+
+    def fixed_grad(self, norm: BatchNorm, dy: Array, x: Array) -> Array:
+        """Back through all of it where batch norm is fixed: dL/dy, x -> dL/dx."""
+        stats = norm.running_mean.data, norm.running_var.data
+        y = self.run(batchnorm_relu_eval, x, norm.scale.data, norm.shift.data, *stats, norm.eps)
+        if self.window:
+            dy = self.run(max_pool2d_grad, dy, y, *self.window)
+        return norm.through(self.run(relu_grad, dy, y))
 
 
 class FusedBatchNormReLU(NormOps, Fused):
@@ -200,7 +212,7 @@ FUSIONS: dict[tuple[type[Layer], ...], type[Fused]] = {
 }
 """Classes of neighbours -> the step that runs them; the first row that matches is used, so longer rows come first.
 
-A subclass is not fused: it may compute something else."""
+A subclass is not fused: it may compute something else; nor is a pooling whose border depends on the image."""
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
@@ -209,7 +221,8 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     while layers:
         step, size = layers[0], 1
         for row, fused in FUSIONS.items():
-            if tuple(map(type, layers[: len(row)])) == row and fused.ops[0] in step.backend.kernels:
+            fits = tuple(map(type, layers[: len(row)])) == row and not getattr(layers[len(row) - 1], "ceil_mode", False)
+            if fits and fused.ops[0] in step.backend.kernels:
                 step, size = fused(*layers[: len(row)]), len(row)
                 break
         steps.append(step)

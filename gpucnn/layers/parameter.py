@@ -13,25 +13,27 @@ Initializer = Callable[[Shape, int, int], Array]
 
 ALIGNMENT = 256  # elements: a segment starts on a 1 KiB border, fit for vector loads and per-block tables
 
-GROUPS = ("filter", "weight", "bias", "norm", "whiten", "frozen")
+GROUPS = ("filter", "weight", "bias", "norm", "whiten", "head", "head_bias", "frozen")
 """Optimizers treat all parameters of a group alike, by default and by a user's rules for it:
 
     filter   weights of convolutions
     weight   weights of linear layers
     bias     of convolutions and linear layers
-    norm     scale and shift of batch norm
+    norm     scale and shift of batch, group and layer norm
     whiten   the bias of a convolution that whitens patches, which often trains for a few epochs only
+    head, head_bias   weights, and biases, that fine-tuning trains at a rate of their own
     frozen   part of the model's state, but never updated, decayed or averaged; it has no part of the flat gradient
 """
 
-DECAYED = ("filter", "weight")
-"""Weight decay applies to these, not to biases and batch norm."""
+DECAYED = ("filter", "weight", "head")
+"""Weight decay applies to these, not to biases and norms."""
 
 
 class Parameter:
     """A learned array and its gradient, both views into flat arrays once the model is initialised.
 
     Attributes:
+        made_in: the group that its layer gave it, where fine-tuning has put it into another one.
         frozen: not updated, from the start (group "frozen") or since ``freeze``.
 
     Raises:
@@ -46,7 +48,7 @@ class Parameter:
             raise ShapeError(f"a parameter of shape {shape}: give channels, features and classes of at least 1")
         self.shape = shape
         self.init = init
-        self.group = group
+        self.group = self.made_in = group
         self.frozen = group == "frozen"
         self._data: Array | None = None
         self._grad: Array | None = None
@@ -55,6 +57,11 @@ class Parameter:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
+
+    @property
+    def filled(self) -> bool:
+        """Whether it has values."""
+        return self._data is not None
 
     @property
     def trainable(self) -> bool:
@@ -97,6 +104,11 @@ class Buffer:
         self.shape = shape
         self.fill = fill
         self._data: Array | None = None
+
+    @property
+    def filled(self) -> bool:
+        """Whether it has values."""
+        return self._data is not None
 
     @property
     def data(self) -> Array:

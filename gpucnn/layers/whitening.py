@@ -10,11 +10,11 @@ The responses u_k . p are uncorrelated, with mean square lambda_k / (lambda_k + 
 negatives are there because an activation passes only one sign of each response.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from gpucnn.backend import REFERENCE, Backend, array_module
+from gpucnn.backend import REFERENCE, Backend
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Layer
 from gpucnn.layers.conv2d import Conv2D
@@ -25,16 +25,15 @@ from gpucnn.types import Array, Pair
 IMAGES, AT_ONCE = 5000, 50  # images that filters are computed from, and images per pass
 
 
-def patch_sums(images: Array, kernel: Pair) -> tuple[int, Array, Array]:
-    """Over all patches q of images uint8 (N,H,W,C), K = KH KW C numbers each: m, sum q (K,), sum q q^T (K,K).
+def patch_sums(images: Array, kernel: Pair, backend: Backend) -> tuple[int, Array, Array]:
+    """Over all patches q of images (N,H,W,C), K = KH KW C numbers each: m, sum q (K,), sum q q^T (K,K), on the device.
 
     In float64 these sums of bytes are exact, so their order changes no bit and a GPU gives the same result.
     """
-    k = kernel[0] * kernel[1] * images.shape[3]
-    xp = array_module(images)
+    k, xp = kernel[0] * kernel[1] * images.shape[3], backend.xp
     count, sums, products = 0, xp.zeros(k), xp.zeros((k, k))
     for start in range(0, len(images), AT_ONCE):
-        some = images[start : start + AT_ONCE].astype("float64")
+        some = backend.to_device(images[start : start + AT_ONCE]).astype("float64")
         patches = view_windows(some, kernel, (1, 1)).reshape(-1, k)
         count += len(patches)
         sums += patches.sum(axis=0)
@@ -45,19 +44,20 @@ def patch_sums(images: Array, kernel: Pair) -> tuple[int, Array, Array]:
 def patch_covariance(
     images: Array, kernel: Pair, mean: Sequence[float], std: Sequence[float], backend: Backend = REFERENCE
 ) -> Array:
-    """(W1)  images uint8 (N,H,W,C) -> S (K,K) of all normalised patches, on the host, in float64.
+    """(W1)  images (N,H,W,C) -> S (K,K) of all normalised patches, on the host, in float64.
 
-    A patch q of bytes is normalised to p = a q + b, so
+    A patch q is normalised to p = a q + b, so
     sum p p^T = a a^T sum q q^T + a sum q b^T + b (a sum q)^T + m b b^T.
 
     Args:
-        mean, std: per channel, on a 0..1 scale.
+        images: uint8 or float32, on the host or in a file.
+        mean, std: per channel, of bytes on a 0..1 scale.
         backend: where the patches are summed.
     """
-    count, *device = patch_sums(backend.to_device(images), kernel)
+    count, *device = patch_sums(images, kernel, backend)
     sums, products = map(backend.to_host, device)  # sync
-    taps = kernel[0] * kernel[1]
-    a = np.tile(1.0 / (255.0 * np.array(std)), taps)  # (K,)
+    taps, scale = kernel[0] * kernel[1], 255.0 if images.dtype == np.uint8 else 1.0
+    a = np.tile(1.0 / (scale * np.array(std)), taps)  # (K,)
     b = np.tile(-np.array(mean) / np.array(std), taps)
     mixed = np.outer(a * sums, b)
     return (np.outer(a, a) * products + mixed + mixed.T) / count + np.outer(b, b)
@@ -101,8 +101,14 @@ class Whitening(Conv2D):
         )
         self.eps = eps
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its filters come from images: the second half is the first one with the other sign."""
+        first, second = self.weight.data.reshape(2, -1)
+        return bool((first == -second).all())
+
     def fit(self, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Make the filters from images uint8 (N,H,W,C) on the host; ``mean``, ``std`` per channel, on a 0..1 scale.
+        """Make the filters from images (N,H,W,C); arguments are those of ``patch_covariance``.
 
         Raises:
             ShapeError: images with other channels, or another count of means or deviations.
@@ -116,14 +122,18 @@ class Whitening(Conv2D):
         self.weight.data[...] = self.backend.to_device(filters.reshape(self.weight.shape).astype(np.float32))
 
 
-def whiten(model: Layer, images: Array, mean: Sequence[float], std: Sequence[float]) -> None:
+def whiten(
+    model: Layer, images: Array, mean: Sequence[float], std: Sequence[float], kept: Collection[str] = ()
+) -> None:
     """Fit a model's ``Whitening`` layers, which are its first, to the first 5000 of these images.
 
     Args:
         model: initialised; one without such a layer is not changed.
-        images: uint8 (N,H,W,C), on the host.
-        mean, std: per channel, on a 0..1 scale.
+        images: (N,H,W,C), uint8 or float32, on the host or in a file.
+        mean, std: per channel, of bytes on a 0..1 scale.
+        kept: names of parameters that had values before; filters among them that come from images stay.
     """
-    for _, layer in model.named_layers():
-        if isinstance(layer, Whitening):
-            layer.fit(images[:IMAGES], mean, std)
+    for name, layer in model.named_layers():
+        if isinstance(layer, Whitening) and not (f"{name}.weight" in kept and layer.fitted):
+            first = images.select(slice(IMAGES)) if hasattr(images, "select") else images[:IMAGES]  # a file's, unread
+            layer.fit(first, mean, std)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn.layers import Layer, Residual, Sequential
+from gpucnn.layers import Layer, Sequential
+from gpucnn.layers.containers import Branches
 from gpucnn.settings import checked
 from gpucnn.types import Shape
 
@@ -25,10 +26,10 @@ class Row:
 def walk(layer: Layer, x: Any, run: Callable[[Layer, Any], Any], name: str = "") -> Iterator[Step]:
     """Every layer that computes, in order: (dotted name, layer, its input, its output), the output by ``run``.
 
-    The layers of a ``Sequential`` come one by one, not fused, and after the branches of a ``Residual`` their sum.
+    The layers of a ``Sequential`` come one by one, not fused, and after branches what puts them together.
     """
     child_x = x
-    for child_name, child in layer.children().items() if isinstance(layer, Sequential | Residual) else ():
+    for child_name, child in layer.children().items() if isinstance(layer, Sequential | Branches) else ():
         for step in walk(child, child_x, run, f"{name}.{child_name}" if name else child_name):
             yield step
             child_x = step[3] if isinstance(layer, Sequential) else x
@@ -41,8 +42,8 @@ def rows(model: Layer, input_shape: Shape) -> Iterator[Row]:
     for name, layer, shape, output in walk(model, input_shape, lambda layer, shape: layer.output_shape(shape)):
         kind, flops = type(layer).__name__, layer.flops(shape)
         parameters = sum(parameter.size for parameter in layer.parameters().values())
-        if isinstance(layer, Residual):  # the branches have rows of their own
-            kind, parameters = "Residual (sum)", 0
+        if isinstance(layer, Branches):  # the branches have rows of their own
+            kind, parameters = f"{kind} ({layer.result})", 0
             flops -= sum(child.flops(shape) for child in layer.children().values())
         yield Row(name, kind, output, parameters, flops)
 

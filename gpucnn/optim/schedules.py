@@ -2,9 +2,11 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from inspect import signature
 from math import cos, pi
 
-from gpucnn.settings import checked
+from gpucnn.errors import UsageError
+from gpucnn.settings import checked, named
 
 Schedule = Callable[[int], float]
 
@@ -91,3 +93,19 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "triangular": triangular,
     "piecewise": piecewise_linear,
 }
+
+
+@checked
+def schedule_named(name: str, lr: float, total: int) -> Schedule:
+    """The schedule of this name over ``total`` steps, with its defaults.
+
+    Raises:
+        UsageError: no such name, or a schedule that needs more than the rate and the number of steps.
+    """
+    kind = named("schedule", name, SCHEDULES)
+    given = {"lr": lr, "total": total}
+    needed = {key: p.default is p.empty for key, p in signature(kind).parameters.items()}
+    if missing := [key for key, needs in needed.items() if needs and key not in given]:
+        how = f"schedules.{kind.__name__}({lr}, {missing[0]})"
+        raise UsageError(f"schedule = {name!r} needs {missing[0]}: give the function, as {how}")
+    return kind(**{key: value for key, value in given.items() if key in needed})

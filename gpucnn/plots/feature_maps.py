@@ -237,7 +237,7 @@ def save_overview(path: Path, photo: Array, kernels: Array, stages: Sequence[Sta
 
 @dataclass(frozen=True)
 class Column:
-    """Images of a contact sheet, uint8 (B,H,W,C), with a title and a note below it."""
+    """Images of a contact sheet, (B,H,W,C) as ``visible`` makes them, with a title and a note below it."""
 
     title: str
     note: str
@@ -298,11 +298,10 @@ class Sheet:
     def __init__(self, width: float, height: float, minimum: int = 0) -> None:
         prepare_matplotlib()
         try:
-            import PIL  # noqa: F401  (matplotlib writes PNG through Pillow)
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise UsageError(f"pictures need matplotlib and Pillow ({error}): pip install 'gpucnn[viz]'") from None
+            raise UsageError(f"pictures need matplotlib ({error}): pip install 'gpucnn[viz]'") from None
         self.width, self.height = max(width, minimum), height
         self.figure: Any = Figure(figsize=(self.width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)

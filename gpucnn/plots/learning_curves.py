@@ -1,7 +1,7 @@
 """Learning curves: the logs of runs, read and drawn."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import cycle
 from math import inf, nan
@@ -13,7 +13,7 @@ from gpucnn.checkpoint.durable import replace_atomically
 from gpucnn.errors import CheckpointError, GpucnnError, UsageError, cut
 from gpucnn.files import check_target
 from gpucnn.plots.feature_maps import DPI, INK, PALE, Sheet, literal_text
-from gpucnn.runs.log import HISTORY, check_history, read_rows
+from gpucnn.runs.log import HISTORY, STEPS, check_history, read_rows
 from gpucnn.terminal import harmless
 from gpucnn.training.lr_finder import LRFinderResult
 
@@ -31,6 +31,8 @@ class Curves:
 
     name: str
     columns: Mapping[str, Sequence[float]]
+    steps: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """The same columns of training, one number per interval within epochs; empty where they are not asked for."""
 
 
 def read_curves(path: Path) -> Curves:
@@ -60,6 +62,23 @@ def read_curves(path: Path) -> Curves:
     return Curves(harmless(name, NAME), wanted)
 
 
+def read_steps(path: Path, curves: Curves) -> Curves:
+    """The curves of a run folder with the intervals within its epochs.
+
+    Raises:
+        UsageError: its run has not logged them.
+    """
+    rows = read_rows(path / STEPS, "step") if path.is_dir() else []
+    wanted = ("epoch", "train_loss", "train_accuracy")
+    columns = {name: [row.get(name) for row in rows] for name in wanted}
+    numbers = all(isinstance(value, int | float) for column in columns.values() for value in column)
+    if not rows or not numbers:
+        raise UsageError(f"{path} has no log of intervals ({STEPS}): train with --log-steps, or leave out --steps")
+    return replace(
+        curves, steps={name: [float(v) for v in column if v is not None] for name, column in columns.items()}
+    )
+
+
 def _number(value: Any) -> float:
     """NaN for null, which a log has in place of NaN and infinity."""
     return nan if value is None else value
@@ -68,14 +87,18 @@ def _number(value: Any) -> float:
 def save_curves(path: Path, runs: Sequence[Curves]) -> None:
     """Loss and error over epochs, of training (dotted) and test (solid), one colour per run, as PNG or SVG.
 
+    Intervals within epochs are thin lines behind them.
+
     Both scales are logarithmic: from 98 to 99 % accuracy is as far as from 96 to 98.
     """
     figure = Sheet(1200, 460).figure
     for place, (kind, label) in enumerate(AXES.items()):
         axes = figure.add_axes((0.06 + 0.5 * place, 0.13, 0.42, 0.72))
         for color, run in zip(cycle(COLORS), runs, strict=False):
+            if inner := _points(run.steps, f"train_{kind}", kind):
+                axes.plot(*zip(*inner, strict=True), color=color, alpha=0.35, linewidth=0.8)
             for part, style in STYLES.items():
-                if points := _points(run, f"{part}_{kind}", kind):
+                if points := _points(run.columns, f"{part}_{kind}", kind):
                     dots = {"marker": "o" if len(points) < 3 else "", "markersize": 4}
                     axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.6, **dots)
         _dress(axes, label, "epoch")
@@ -103,10 +126,10 @@ def _dress(axes: Any, title: str, label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _points(run: Curves, column: str, kind: str) -> list[tuple[float, float]]:
-    """The points (epoch, value) with a finite logarithm, which leaves out NaN and 0."""
-    values = (v if kind == "loss" else 1.0 - v for v in run.columns[column])
-    return [(e, v) for e, v in zip(run.columns["epoch"], values, strict=True) if 0.0 < v < inf]
+def _points(columns: Mapping[str, Sequence[float]], name: str, kind: str) -> list[tuple[float, float]]:
+    """The points (epoch, value) of a column with a finite logarithm, which leaves out NaN and 0."""
+    values = (v if kind == "loss" else 1.0 - v for v in columns.get(name, ()))
+    return [(e, v) for e, v in zip(columns.get("epoch", ()), values, strict=True) if 0.0 < v < inf]
 
 
 def _plain_if_many(value: float, position: int) -> str:

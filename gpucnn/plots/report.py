@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.data import Dataset
+from gpucnn.data.image_files import visible
 from gpucnn.inference.attribution import attribute
 from gpucnn.inference.predict import normalise
 from gpucnn.layers import Layer
@@ -17,6 +18,7 @@ from gpucnn.types import Array
 
 GREEN = "#1a7f37"  # what is right
 PICTURES = ("confusion.png", "calibration.png", "mistakes.png", "attention.png", "filters.png")
+DRAWN = 256  # classes of the largest confusion matrix that is drawn
 NUMBERED = 20  # classes of the largest confusion matrix whose cells have room for a number
 BINS = 10  # of the calibration
 TILE, GAP = 112, 14
@@ -196,16 +198,17 @@ def save_report(
     right = said == dataset.labels
 
     def example(i: int) -> Example:
-        return Example(dataset.images[i], names[dataset.labels[i]], names[said[i]], float(confidence[i]))
+        return Example(
+            visible(dataset.images[i : i + 1])[0], names[dataset.labels[i]], names[said[i]], float(confidence[i])
+        )
 
     wrong = np.flatnonzero(~right)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:24]
-    save_confusion(folder / "confusion.png", np.array(report["confusion_matrix"]), names)
     error = save_calibration(folder / "calibration.png", confidence, right)
-    pictures = [
-        ("confusion.png", "Confusion matrix: which class is taken for which"),
-        ("calibration.png", "Calibration: how often answers of each probability are right"),
-    ]
+    pictures = [("calibration.png", "Calibration: how often answers of each probability are right")]
+    if len(names) <= DRAWN:
+        save_confusion(folder / "confusion.png", np.array(report["confusion_matrix"]), names)
+        pictures.insert(0, ("confusion.png", "Confusion matrix: which class is taken for which"))
     if len(worst):
         save_mistakes(folder / "mistakes.png", [example(i) for i in worst])
         pictures.append(("mistakes.png", f"The {len(worst)} most certain of {len(wrong):,} wrong answers"))

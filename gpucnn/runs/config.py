@@ -6,6 +6,7 @@ Precedence: the defaults here < the file < ``--set section.key=value`` < flags.
 import json
 import re
 import tomllib
+from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import pairwise
@@ -14,6 +15,9 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from gpucnn.data.augment.settings import Augmentation
+from gpucnn.data.dataset import MOST_CHANNELS, MOST_CLASSES
+from gpucnn.data.image_files import FITS
+from gpucnn.data.reading import LARGEST_SIDE
 from gpucnn.data.registry import DATASETS
 from gpucnn.devices import NAMES
 from gpucnn.devices.cores import MOST_THREADS
@@ -22,14 +26,18 @@ from gpucnn.errors import UsageError, cut, near, nearest, shown
 from gpucnn.files import read_text
 from gpucnn.inference.tta import VIEWS
 from gpucnn.models import MODELS
+from gpucnn.models.spec import CUSTOM, plain
 from gpucnn.optim import OPTIMIZERS
 from gpucnn.optim.optimizer import MOST, MOST_EPOCHS, MOST_STEPS, TRAINED, GroupRule
 from gpucnn.optim.schedules import SCHEDULES
-from gpucnn.settings import LONGEST_TEXT, Setting, Settings, setting
+from gpucnn.runs.plugins import require
+from gpucnn.settings import LONGEST_PATH, LONGEST_TEXT, Setting, Settings, setting
 from gpucnn.training.cuda_graph import MODES
 from gpucnn.training.precision import POLICIES
 
 LONGEST, DEEPEST = 2**17, 8  # characters of a config and words of a dotted key; TOML's parser takes its length squared
+
+NETS: Collection[str] = ChainMap[str, Any]({CUSTOM: None}, MODELS)  # a view: plugins add models
 
 QUOTED = re.compile(
     r"""#[^\n]*|\"{3}(?:\\.|[^\\])*?(?:\"{3,5}|\Z)|'{3}.*?(?:'{3,5}|\Z)|"(?:\\.|[^"\\\n])*.?|'[^'\n]*.?""", re.DOTALL
@@ -41,27 +49,64 @@ QUOTED = re.compile(
 class DataConfig(Settings):
     """Which images, and what happens to them.
 
-    ``mean``, ``std`` (per channel, 0..1 scale) and ``classes`` are filled in from the training set.
+    ``mean``, ``std`` (per channel; of bytes on a 0..1 scale, of floats on their own), ``pixels`` (the dtype of images)
+    and ``classes`` are filled in from the training set; of more names than ``held_names`` allows there are none.
     """
 
-    dataset: str = setting("digits", f"the data set: {', '.join(DATASETS)}", "--dataset")
-    validation: int = setting(
-        0, "hold out this many training images and test on them", "--validation", at_least=0, at_most=10**9
+    dataset: str = setting(
+        "digits",
+        f"the data set: {', '.join(DATASETS)}; or the path of a folder with a sub-folder of images per class, or of an "
+        ".npz, .csv or HDF5 file",
+        "--dataset",
+        longest=LONGEST_PATH,
     )
+    validation: float = setting(
+        0.0,
+        "hold out this many training images, or below 1 this fraction of each class, and test on them",
+        "--validation",
+        at_least=0,
+        at_most=10**9,
+    )
+    size: tuple[int, ...] = setting(
+        (), "height and width of image files, as 64x48; default: their own", "--size", at_least=1, at_most=LARGEST_SIDE
+    )
+    fit: str = setting("crop", "how image files come to another aspect ratio", "--fit", choices=FITS)
+    channels: int = setting(
+        0, "of image files: 1 for grey, 3 for colour, 0 for what is there", "--channels", at_least=0, at_most=3
+    )
+    skip_broken: bool = setting(False, "leave out image files that cannot be read", "--skip-broken")
     augmentation: Augmentation = Augmentation()
-    mean: tuple[float, ...] = setting((), at_least=0, at_most=1)
-    std: tuple[float, ...] = setting((), at_least=0, at_most=1)
+    mean: tuple[float, ...] = setting((), at_least=-MOST, at_most=MOST)
+    std: tuple[float, ...] = setting((), at_least=0, at_most=MOST)
+    pixels: str = setting("uint8", choices=("uint8", "float32"))
     classes: tuple[str, ...] = setting(())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.size) not in (0, 2):
+            raise UsageError(f"size = {list(self.size)}: give [height, width]")
 
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """Which network; ``input_shape`` (H, W, C) and ``num_classes`` are filled in from the data set."""
+    """Which network: by name, or layer by layer as ``models.from_spec`` takes it, where the name is "custom".
 
-    name: str = setting("mnist_cnn", "the network", "--model", choices=MODELS)
-    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=512)
-    num_classes: int = setting(0, at_least=0, at_most=256)  # labels are bytes
+    ``input_shape`` (H, W, C), ``num_classes`` and ``plugins`` (of what is in use) are filled in.
+    """
+
+    name: str = setting("mnist_cnn", "the network", "--model", choices=NETS)
+    input_shape: tuple[int, ...] = setting((), at_least=1, at_most=MOST_CHANNELS)
+    num_classes: int = setting(0, at_least=0, at_most=MOST_CLASSES)
     options: dict[str, bool | int | float | str] = setting({}, at_least=-(10**9), at_most=10**9)
+    layers: tuple[dict[str, Any], ...] = setting((), at_least=-(10**9), at_most=10**9)
+    plugins: tuple[str, ...] = setting(())
+
+    def __post_init__(self) -> None:
+        require(self.plugins)
+        object.__setattr__(self, "layers", plain(self.layers))
+        super().__post_init__()
+        if self.layers and self.name != CUSTOM:
+            raise UsageError(f"name = {shown(self.name)}, but layers are a net of their own: leave one of the two out")
 
 
 @dataclass(frozen=True)
@@ -90,6 +135,14 @@ class TrainConfig(Settings):
         0, "epochs without a better accuracy before it stops; 0: never", "--patience", at_least=0, at_most=MOST_EPOCHS
     )
     tta: str = setting("none", "views per test image, averaged once more at the end", "--tta", choices=VIEWS)
+    init: str = setting("", "start from the weights of this checkpoint or exported model", "--init", longest=4096)
+    init_statistics: str = setting("file", "with init, whose mean and std normalise images", choices=("file", "data"))
+    init_digest: str = setting("")  # of that file; filled in, as is the next one
+    drawn: tuple[str, ...] = setting(())  # parameters that are not from that file
+    freeze: tuple[str, ...] = setting((), "parameters that stay as they are, as 'features.*'", "--freeze")
+    head_lr: float = setting(
+        0.0, "learning rate of new parameters, or of the last layer; 0: as lr", "--head-lr", at_least=0, at_most=MOST
+    )
     max_steps: int = setting(
         0, "end the run with this step; 0: with the last epoch", "--max-steps", at_least=0, at_most=MOST_STEPS
     )
@@ -150,11 +203,17 @@ class RunConfig(Settings):
     device: str = setting("auto", f"{', '.join(NAMES)} (plain NumPy)", "--device")
     strict_device: bool = setting(False, "exit 6 where the GPU asked for is missing", "--strict-device")
     memory_limit: str = setting("", "GPU memory for arrays: GiB as in 12, or 80%; empty: all of it", "--memory-limit")
+    data_memory: str = setting(
+        "",
+        "memory for images: GiB as in 2, or 25%; larger sets are read as they are needed; empty: half of what is free",
+        "--data-memory",
+    )
     threads: int = setting(0, "CPU threads; 0: all cores it may use", "--threads", at_least=0, at_most=MOST_THREADS)
     cuda_graph: str = setting("auto", "on a GPU, launch a step as one graph", "--cuda-graph", choices=MODES)
     log_interval: int = setting(
         50, "steps between two readings of the running loss", "--log-interval", at_least=1, at_most=10**9
     )
+    log_steps: bool = setting(False, "also log each interval, for gpucnn plot --steps", "--log-steps")
     tensorboard: bool = setting(False, "also write TensorBoard events into the run folder", "--tensorboard")
 
 
@@ -171,26 +230,30 @@ class Config:
 
     def __post_init__(self) -> None:
         memory_limit(self.run.memory_limit)
+        memory_limit(self.run.data_memory, "run.data_memory", "memory")
 
     @classmethod
-    def from_toml(cls, text: str, origin: str = "config") -> Self:
+    def from_toml(cls, text: str, origin: str = "config", defaults: Self | None = None) -> Self:
         """Raises UsageError for bad TOML, unknown names and values that no run can have."""
         try:
-            return cls().updated(parse_toml(text))
+            return (defaults or cls()).updated(parse_toml(text))
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{origin} is not valid TOML: {error}") from None
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path, defaults: Self | None = None) -> Self:
         try:
             text = read_text(path, LONGEST)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"cannot read the config {path}: {reason}{near(path)}") from None
-        return cls.from_toml(text, str(path))
+        return cls.from_toml(text, str(path), defaults)
 
     def updated(self, tables: Mapping[str, Any]) -> Self:
         """A copy with some values replaced: {"train": {"epochs": 3}, ...}; names of older versions will do."""
+        model = tables.get("model")
+        if isinstance(model, Mapping) and model.get("layers") and "name" not in model:
+            tables = {**tables, "model": {"name": CUSTOM, **model}}
         updated: Self = _update(self, "", tables)
         return updated
 
@@ -216,7 +279,7 @@ class Config:
         tables: dict[str, str] = {}
         for name, value in self.flat().items():
             table, _, key = name.rpartition(".")
-            line = "" if value is None else f"{key} = {json.dumps(value, ensure_ascii=False)}\n"  # JSON's is TOML's too
+            line = "" if value is None else f"{key} = {as_toml(value)}\n"
             tables[table] = tables.get(table, f"[{table}]\n") + line
         return "\n".join(tables.values())
 
@@ -233,6 +296,21 @@ def stated_settings(kind: Any = Config, table: str = "") -> Iterator[tuple[str, 
             yield from stated_settings(types[f.name], _dotted(table, f.name))
         elif "setting" in f.metadata:
             yield _dotted(table, f.name), f.metadata["setting"], types[f.name], f.default
+
+
+def as_toml(value: Any, indent: str = "") -> str:
+    """A value in TOML; a list of tables has a line for each, whose keys are plain words."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key} = {as_toml(item, indent)}' for key, item in value.items())}}}"
+    if nested(value):
+        rows = (f"{indent}  {as_toml(item, indent + '  ')},\n" for item in value)
+        return f"[\n{''.join(rows)}{indent}]"
+    return json.dumps(value, ensure_ascii=False)  # numbers, texts and lists of them are in TOML as in JSON
+
+
+def nested(value: Any) -> bool:
+    """Whether there are tables in a list, or in its lists."""
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(nested, value)))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -269,6 +347,8 @@ def _convert(value: Any, wanted: Any, name: str, before: Any = None) -> Any:
 
     A table is merged into the one that the field had ``before``.
     """
+    if wanted is Any:
+        return value
     origin, inner = get_origin(wanted), get_args(wanted)
     if is_dataclass(wanted) and isinstance(value, Mapping):
         kind: Any = wanted

@@ -3,6 +3,7 @@
 runs/20250131-174500-mnist_cnn/
   config.toml  env.json            settings; versions and hardware
   metrics.jsonl  metrics.csv       one row per epoch
+  steps.jsonl                      one row per interval of --log-interval steps, where asked for
   result.json                      accuracy with test-time augmentation, where asked for
   not_a_number.npz  tensorboard/   the batch that led to NaN or infinity; events, where asked for
   last.h5  previous.h5  best.h5    checkpoints: the newest, the one before, the most accurate
@@ -27,7 +28,7 @@ from gpucnn.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from gpucnn.checkpoint.contents import Number
 from gpucnn.checkpoint.durable import clean_leftovers, replace_file
 from gpucnn.errors import CheckpointError, GpucnnError, UsageError
-from gpucnn.runs.log import CSV, EVENTS, JSONL, Row, RunLog
+from gpucnn.runs.log import CSV, EVENTS, JSONL, STEPS, Row, RunLog
 
 CHECKPOINTS = ("last.h5", "previous.h5", "best.h5")
 """In the order in which a resumed run tries them, where several are of the same step."""
@@ -35,7 +36,7 @@ CHECKPOINTS = ("last.h5", "previous.h5", "best.h5")
 LOCK, CONFIG, ABOUT, RESULT, BATCH = ".lock", "config.toml", "env.json", "result.json", "not_a_number.npz"
 DAMAGED = "damaged.h5"
 
-FILES = (*CHECKPOINTS, DAMAGED, CONFIG, ABOUT, JSONL, CSV, RESULT, BATCH, EVENTS)
+FILES = (*CHECKPOINTS, DAMAGED, CONFIG, ABOUT, JSONL, CSV, STEPS, RESULT, BATCH, EVENTS)
 """All that a run writes, next to its lock."""
 
 REMEDY = "add --resume auto to go on, or choose another --output"

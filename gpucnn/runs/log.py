@@ -1,6 +1,6 @@
 """The log of a run: one row per epoch, in JSON lines and in CSV, on disk before training continues.
 
-TensorBoard gets the same numbers where asked.
+TensorBoard gets the same numbers where asked, and so does a log of the intervals within epochs.
 """
 
 import csv
@@ -18,11 +18,11 @@ from gpucnn.checkpoint.durable import replace_file
 from gpucnn.errors import GpucnnError, UsageError, shown
 from gpucnn.files import read_text
 from gpucnn.optim.optimizer import MOST_EPOCHS
-from gpucnn.training.trainer import EpochReport
+from gpucnn.training.trainer import EpochReport, IntervalReport
 
 Row = Mapping[str, Any]
 
-JSONL, CSV, EVENTS = "metrics.jsonl", "metrics.csv", "tensorboard"
+JSONL, CSV, STEPS, EVENTS = "metrics.jsonl", "metrics.csv", "steps.jsonl", "tensorboard"
 COLUMNS = [field.name for field in fields(EpochReport)]
 
 LONGEST = 2**26  # bytes of a log; a row has 250
@@ -117,6 +117,34 @@ class RunLog:
         return text.getvalue().encode()
 
 
+class StepLog:
+    """``steps.jsonl`` in a folder: loss and accuracy of each interval alone, where the log has them of whole epochs.
+
+    Args:
+        path: of the file.  Its rows up to ``step`` stay, or those of the first of ``others`` that has any.
+        step: of the checkpoint that the run goes on from.
+        sums: of loss, right answers and examples in the epoch so far.
+    """
+
+    def __init__(self, path: Path, *others: Path, step: int, sums: tuple[float, int, int]) -> None:
+        self.path, self.sums, self.epoch = path, sums, 0
+        logs = (read_rows(log, "step") for log in (path, *others))
+        kept = [row for row in next(filter(None, logs), []) if row["step"] <= step]
+        replace_file(path, [b"".join(map(_json_line, kept))])
+
+    def append(self, report: IntervalReport) -> None:
+        """Add the examples since the last report."""
+        if report.epoch != self.epoch:
+            self.sums, self.epoch = self.sums if self.epoch == 0 else (0.0, 0, 0), report.epoch
+        n = report.examples
+        before, self.sums = self.sums, (report.loss * n, round(report.accuracy * n), n)
+        loss, correct, examples = (after - earlier for after, earlier in zip(self.sums, before, strict=True))
+        if examples > 0:
+            row = {"step": report.step, "epoch": report.epoch - 1 + report.batch / report.batches}
+            row |= {"train_loss": loss / examples, "train_accuracy": correct / examples}
+            _append(self.path, _json_line(row | {"learning_rate": report.learning_rate}), sync=False)
+
+
 def event_writer() -> Any:
     """The class that writes TensorBoard's events; raises UsageError where tensorboardX is not installed."""
     try:
@@ -126,8 +154,11 @@ def event_writer() -> Any:
     return SummaryWriter
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``, none where it is missing; one that was cut off by a crash is left out."""
+def read_rows(path: Path, counter: str = "epoch") -> list[dict[str, Any]]:
+    """The rows of a log that have an integer of this name, none where it is missing.
+
+    A row that was cut off by a crash is left out.
+    """
     rows = []
     try:
         lines = read_text(path, LONGEST, errors="replace").splitlines() if path.exists() else []
@@ -136,7 +167,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         with suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if isinstance(row, dict) and type(row.get("epoch")) is int:
+            if isinstance(row, dict) and type(row.get(counter)) is int:
                 rows.append(row)
     return rows
 
@@ -165,11 +196,12 @@ def _json_line(row: Row) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-def _append(path: Path, line: bytes) -> None:
+def _append(path: Path, line: bytes, *, sync: bool = True) -> None:
     try:
         with path.open("ab") as file:
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
     except OSError as error:
         raise GpucnnError(f"could not write {path}: {error.strerror}: free some space") from None

@@ -5,14 +5,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gpucnn.checkpoint import Checkpoint
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, shown
 from gpucnn.runs.config import Config
 from gpucnn.runs.directory import CHECKPOINTS, Position, find_latest, position_of, survey
 from gpucnn.runs.log import JSONL
 from gpucnn.runs.state import load_run
 
-FREE = {"train.epochs", "train.max_steps", "train.patience", "train.tta"}
-"""Settings that may change when a run goes on: how long it trains, and the last evaluation."""
+FREE = {"train.epochs", "train.max_steps", "train.patience", "train.tta", "model.plugins"}
+"""Settings that may change when a run goes on: how long it trains, the last evaluation, and files that were edited."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,25 @@ def find_resumed(resume: str | None, output: Path | None, root: Path) -> Resumed
     return Resumed(path, *load_run(path))
 
 
+FROM_DATA = ("data.mean", "data.std", "data.classes", "data.pixels", "model.input_shape", "model.num_classes")
+"""What other images change; the error is then about them."""
+
+
 def refuse_changes(resumed: Resumed, config: Config, digest: str, test_digest: str) -> None:
     """Raises UsageError for a setting, but those of ``FREE`` and [run], or data that differ from the checkpoint's.
 
     The digests are of the training set and of the test set, which checkpoints of earlier versions lack.
     """
-    before, now = resumed.config.flat(), config.flat()
+    before, now, checkpoint = resumed.config.flat(), config.flat(), resumed.checkpoint
+    if not checkpoint.dataset_digest:
+        raise UsageError(f"{resumed.path} is of Trainer.save, no run to go on with: start from it by --init")
+    free = (*FREE, *(FROM_DATA if checkpoint.dataset_digest != digest else ()))
     for name in before | now:
-        if before.get(name) != now.get(name) and name not in FREE and not name.startswith("run."):
+        if before.get(name) != now.get(name) and name not in free and not name.startswith("run."):
             raise UsageError(
-                f"{resumed.path} was trained with {name} = {before.get(name)!r}, not {now.get(name)!r}: "
+                f"{resumed.path} was trained with {name} = {shown(before.get(name))}, not {shown(now.get(name))}: "
                 "keep the setting, or add --force to go on regardless"
             )
-    checkpoint = resumed.checkpoint
     parts = [("trained", checkpoint.dataset_digest, digest)]
     parts += [("tested", checkpoint.test_digest, test_digest)] if checkpoint.test_digest else []
     for verb, wanted, found in parts:

@@ -12,12 +12,15 @@ from gpucnn.layers import Layer
 from gpucnn.optim.averages import EMA
 from gpucnn.optim.optimizer import MOST_EPOCHS, MOST_STEPS
 from gpucnn.runs.build import build_averages, build_model, check_resolved
+from gpucnn.runs.catalogue import checkpoint_file
 from gpucnn.runs.config import Config
 from gpucnn.runs.log import HISTORY, check_history
+from gpucnn.runs.plugins import changed
+from gpucnn.terminal import tell
 from gpucnn.training.trainer import Trainer
-from gpucnn.types import Shape
+from gpucnn.types import Array, Shape
 
-REMEDY = "resume from last.h5 of a run with the same settings (a file of gpucnn export is for evaluation only)"
+REMEDY = "resume from last.h5 of a run with the same settings (files of export and Trainer.save are for evaluation)"
 
 PROGRESS: dict[str, tuple[type, float, float]] = {
     **dict.fromkeys(("epoch", "best_epoch"), (int, 0, MOST_EPOCHS)),
@@ -123,15 +126,22 @@ def load_run(path: Path) -> tuple[Checkpoint, Config]:
     """
     checkpoint = load_checkpoint(path, expected_tensors)
     check_progress(checkpoint, str(path))
-    return checkpoint, Config.from_toml(checkpoint.config)
+    config = Config.from_toml(checkpoint.config)
+    tell(*(f"{line}: {path} may not give what it gave" for line in changed(config.model.plugins)))
+    return checkpoint, config
+
+
+def evaluated_state(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Name -> parameter or buffer, averaged where evaluation uses the average."""
+    return {**checkpoint.parameters, **checkpoint.buffers, **checkpoint.averages.get(EMA.name, {})}
 
 
 def load_trained(path: Path, backend: Backend = REFERENCE) -> tuple[Layer, Config, Checkpoint]:
-    """A trained model, in evaluation mode, from its checkpoint and nothing else.
+    """A trained model, in evaluation mode, from its checkpoint, or from a pretrained model's name, and nothing else.
 
     Its weights are the averaged ones where evaluation used those in training as well.
     """
-    checkpoint, config = load_run(path)
+    checkpoint, config = load_run(checkpoint_file(path))
     model = build_model(config).initialize(config.train.seed, backend)
-    model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers, **checkpoint.averages.get(EMA.name, {})})
+    model.load_state_dict(evaluated_state(checkpoint))
     return model.eval(), config, checkpoint

@@ -40,6 +40,20 @@ def emptied(group: str) -> Callable[[h5py.File], object]:
     return lambda file: [file.__delitem__(f"{group}/{name}") for name in list(file[group])]
 
 
+def layers(*tables: str) -> Callable[[h5py.File], object]:
+    """Make the net one of these layers."""
+    return lambda file: (value("name", '"custom"')(file), value("layers", f"[{', '.join(tables)}]")(file))
+
+
+HEAD = '{layer = "Flatten"}', '{layer = "Linear", out_features = "classes"}'
+CONV = '{layer = "Conv2D", kernel_size = 1, out_channels = '
+
+
+def nested(table: str, times: int) -> str:
+    """A layer in branches of branches."""
+    return '{layer = "Residual", body = [' * times + table + "]}" * times
+
+
 NAN, INF, CHAIN = float("nan"), float("inf"), "a" + ".a" * 20_000
 
 RUNS: dict[str, Callable[[h5py.File], object]] = {
@@ -118,6 +132,28 @@ RUNS: dict[str, Callable[[h5py.File], object]] = {
     "a key twice": added("[run]"),
     "an option that is no word": added('"\\u007f" = 2.0'),
     "an option of 400 digits": added(f"width = {'9' * 400}"),
+    "layers beside a name": value("layers", f"[{HEAD[0]}]"),
+    "custom without layers": value("name", '"custom"'),
+    "other layers": layers(*HEAD),
+    "layers that are numbers": layers("1", "2"),
+    "layers that are lists": layers("[]", "[[]]"),
+    "a layer from elsewhere": layers('{layer = "os.system", command = "true"}'),
+    "a layer that is no text": layers("{layer = [1]}"),
+    "an initializer from elsewhere": layers(HEAD[0], '{layer = "Linear", out_features = 10, weight_init = "exec"}'),
+    "an initializer that does not fit": layers(HEAD[0], HEAD[1].replace("}", ', weight_init = "dirac"}')),
+    "10^9 channels": layers(CONV + f"{10**9}}}", *HEAD),
+    "10^14 parameters": layers(CONV + f"{10**7}}}", CONV + f"{10**7}}}", *HEAD),
+    "a kernel of 10^9": layers(f'{{layer = "Conv2D", out_channels = 1, kernel_size = {10**9}, padding = {10**9}}}'),
+    "a border of 60,000": layers('{layer = "AvgPool2D", kernel_size = 2, padding = 60000}', *HEAD),
+    "an infinite rate": layers('{layer = "Dropout", rate = inf}', *HEAD),
+    "a date for a rate": layers('{layer = "Dropout", rate = 1979-05-27}', *HEAD),
+    "a key that is no word": layers('{layer = "ReLU", "\\u007f" = 1}', *HEAD),
+    "4,000 layers": layers(*['{layer = "ReLU"}'] * 4000),
+    "2,400 layers": layers(*[f'{{layer = "Sequential", layers = [{", ".join([CONV + "3}"] * 240)}]}}'] * 10, *HEAD),
+    "branches 20 deep": layers(nested('{layer = "ReLU"}', 20), *HEAD),
+    "branches 2,000 deep": layers(nested('{layer = "ReLU"}', 2000), *HEAD),
+    "a plugin": value("plugins", '["my_layers.py 0123456789abcdef"]'),
+    "a plugin with an escape code": value("plugins", r'["\u001b[2J.py 0123456789abcdef"]'),
     "another model": value("name", '"lenet5"'),
     "an unknown model": value("name", '"mlq"'),
 }

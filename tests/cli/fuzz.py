@@ -171,6 +171,8 @@ def seal(changes: dict[str, str]) -> None:
     from gpucnn.errors import GpucnnError
 
     sound = load_checkpoint("good.h5")
+    if "model.layers" in changes:  # which a name of another net would hide
+        changes = {"model.name": '"custom"'} | changes
     progress, history, config = dict(sound.progress), dict(sound.history), sound.config
     for name, text in changes.items():
         group, _, key = name.rpartition("/")

@@ -44,6 +44,8 @@ def values(kind: Any, default: Any = None, bounds: Any = None, choices: Any = ()
 
 def fitting(kind: Any, default: Any, bounds: dict[str, float], choices: list[str]) -> st.SearchStrategy[str]:
     origin, inner = get_origin(kind), get_args(kind)
+    if Any in get_args(inner[0] if inner else None):
+        return net()
     if kind is bool:
         return st.sampled_from(["true", "false"])
     if kind is int:
@@ -70,6 +72,36 @@ def fitting(kind: Any, default: Any, bounds: dict[str, float], choices: list[str
         )
         return st.dictionaries(keys, item, max_size=3).map(inline)
     return st.one_of(*(fitting(k, default, bounds, choices) for k in inner if k is not type(None)))
+
+
+LAYERS = {
+    "Conv2D": ("out_channels", "kernel_size", "stride", "padding", "weight_init", "in_channels"),
+    "Linear": ("out_features", "weight_init", "bias"),
+    "Residual": ("body", "shortcut", "relu"),
+    "Sequential": ("layers",),
+    "MaxPool2D": ("kernel_size", "stride", "padding"),
+    "Dropout": ("rate",),
+    **dict.fromkeys(("BatchNorm", "ReLU", "Flatten", "Whitening", "os.system", "x"), ()),
+}
+VALUES = [*map(str, (-1, 0, 1, 2, 3, 512, 65536, 10**9, 10**30)), "0.5", "nan", "true", "[3, 3]", "[[1, 2], [3, 4]]"]
+VALUES += ['"same"', '"classes"', '"dirac"', '"exec"', "[]", "{}", "1979-05-27", '[{layer = "ReLU"}]']
+
+
+def net() -> st.SearchStrategy[str]:
+    """The layers of a net: those of a sound one, some of them replaced, in branches too."""
+
+    def one(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        return st.sampled_from([*LAYERS]).flatmap(
+            lambda name: st.dictionaries(
+                st.sampled_from([*LAYERS[name], "name", "joined", "x"]), st.one_of(st.sampled_from(VALUES), inner)
+            ).map(lambda found: inline({"layer": quoted(name), **found}))
+        )
+
+    listed = st.recursive(
+        st.sampled_from(VALUES), lambda inner: st.lists(one(inner), max_size=3).map(lambda t: f"[{', '.join(t)}]")
+    )
+    head = '{layer = "Flatten"}, {layer = "Linear", out_features = "classes"}'
+    return st.one_of(listed, st.lists(one(listed), max_size=2).map(lambda t: f"[{', '.join([*t, head])}]"))
 
 
 def inner_of(kind: Any) -> tuple[Any, ...]:
@@ -133,6 +165,7 @@ FILES += ["", "a\nb", "x" * 300]
 READERS = """
     inspect sealed.h5
     inspect sealed.h5 --json
+    inspect sealed.h5 --architecture
     evaluate --checkpoint sealed.h5 --device reference --json
     evaluate --checkpoint sealed.h5 --device cpu
     predict --checkpoint sealed.h5 digit.png
@@ -180,8 +213,8 @@ def cases() -> st.SearchStrategy[Case]:
 def line(command: str, words: list[str]) -> list[str]:
     """A command line; training is short, and of a small model, where nothing else is said."""
     said = {*words, *("--model" for word in words if word.startswith("model.name="))}
-    quick = [word for pair in QUICK.items() if pair[0] not in said for word in pair]
-    return [command, *(quick if command in ("train", "find-lr") else []), *words]
+    flags = {"train": QUICK, "find-lr": {flag: QUICK[flag] for flag in ("--model", "--device")}}.get(command, {})
+    return [command, *(word for pair in flags.items() if pair[0] not in said for word in pair), *words]
 
 
 def command_line(name: str, parser: Any) -> st.SearchStrategy[Case]:
@@ -196,9 +229,8 @@ def command_line(name: str, parser: Any) -> st.SearchStrategy[Case]:
         )
     flags = [a for a in parser._actions if a.option_strings and a.dest not in ("help", "debug")]
     places = [a for a in parser._actions if not a.option_strings]
-    some = st.lists(st.sampled_from(flags), max_size=3, unique_by=id).flatmap(
-        lambda found: st.tuples(*map(flag, found))
-    )
+    chosen = st.lists(st.sampled_from(flags), max_size=3, unique_by=id) if flags else st.just([])
+    some = chosen.flatmap(lambda found: st.tuples(*map(flag, found)))
     needed = [w for a in flags if a.required for w in (a.option_strings[0], "new.h5" if a.dest == "out" else "good.h5")]
     given_places = st.tuples(*(place(a) for a in places))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-WEIGHTS = ROOT / "pretrained" / "mnist_lenet.h5"
+WEIGHTS = ROOT / "gpucnn" / "pretrained" / "mnist_lenet.h5"
 MODULE = [sys.executable, "-m", "gpucnn"]
 TINY = ["--epochs", "2", "--model", "mlp", "--set", "model.options.width=8"]
 COMMANDS: dict[str, list[str]] = {

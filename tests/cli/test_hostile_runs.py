@@ -23,7 +23,8 @@ COMMANDS = {
     "resume": ["train", "--resume", "X.h5", "--output", "resumed", "--epochs", "13"],
     "resume, forced": ["train", "--resume", "X.h5", "--output", "resumed", "--force", "--epochs", "20"],
 }
-SOME = ("no progress", "best_accuracy is NaN", "a column NaN", "empty settings", "std 1e-320", "a dotted key of 40 kB")
+SOME = ("no progress", "best_accuracy is NaN", "a column NaN", "empty settings", "std 1e-320")
+SOME += ("a dotted key of 40 kB", "10^9 channels", "a plugin")
 
 
 @pytest.fixture(scope="module")

@@ -48,8 +48,8 @@ def test_points_are_the_logged_numbers(tmp_path: Path) -> None:
     run = learning_curves.read_curves(
         write_log(tmp_path / "run", [row(1), row(2, test_loss=None), row(3, test_accuracy=1.0)])
     )
-    assert learning_curves._points(run, "test_loss", "loss") == [(1, 2.0), (3, pytest.approx(2 / 3))]
-    assert learning_curves._points(run, "test_accuracy", "accuracy") == [
+    assert learning_curves._points(run.columns, "test_loss", "loss") == [(1, 2.0), (3, pytest.approx(2 / 3))]
+    assert learning_curves._points(run.columns, "test_accuracy", "accuracy") == [
         (1, pytest.approx(0.1)),
         (2, pytest.approx(0.05)),
     ]
@@ -104,3 +104,34 @@ def test_folders_without_an_epoch_are_left_out_beside_others(
 def test_a_name_with_a_dollar_is_no_formula(tmp_path: Path) -> None:
     run = write_log(tmp_path / r"$\bad{$", [row(1)])
     assert main(["plot", str(run), "--out", str(tmp_path / "x.svg")]) == 0
+
+
+def test_intervals_within_epochs_are_logged_once_and_drawn_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, picture = tmp_path / "run", tmp_path / "curves.png"
+    words = ["--model", "mlp", "--device", "reference", "--log-interval", "4", "--log-steps", "--set", "run.threads=1"]
+    assert main(["train", *words, "--epochs", "3", "--max-steps", "30", "--output", str(run)]) == 0
+    with (run / "steps.jsonl").open("a") as log:
+        log.write('{"step": 31, "epoch": 1.4, "train_loss": 9.0, "train_accuracy": 0.0}\n{"step": 32, "epo')  # lost
+    assert main(["train", "--resume", str(run), "--max-steps", "0"]) == 0
+    rows = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps))
+    assert max(row["train_loss"] for row in rows) < 5
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    images, batches = 1437, 23  # of scikit-learn's digits, in batches of 64
+    done = [(step - 1) // batches * images + min(((step - 1) % batches + 1) * 64, images) for step in steps]
+    counts = np.diff([0, *done])
+    for epoch in epochs:
+        own = [(step - 1) // batches + 1 == epoch["epoch"] for step in steps]
+        for name in ("train_loss", "train_accuracy"):
+            values = np.array([row[name] for row in rows])
+            assert np.average(values[own], weights=counts[own]) == pytest.approx(epoch[name], rel=1e-6)
+    assert main(["plot", str(run), "--out", str(picture)]) == 0
+    plain = picture.read_bytes()
+    assert main(["plot", str(run), "--steps", "--out", str(picture)]) == 0
+    assert picture.read_bytes() != plain
+    other = write_log(tmp_path / "other", [row(1), row(2)])
+    assert main(["plot", str(run), str(other), "--steps", "--out", str(picture)]) == 2
+    assert "other has no log of intervals (steps.jsonl): train with --log-steps" in capsys.readouterr().err

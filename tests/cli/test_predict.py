@@ -127,7 +127,7 @@ def test_invalid_arguments_exit_2(trained, digit_file) -> None:
     assert main(["predict", "--checkpoint", str(trained.path), str(digit_file), "--top", "0"]) == 2
 
 
-LENET = Path(__file__).parents[2] / "pretrained" / "mnist_lenet.h5"
+LENET = Path(__file__).parents[2] / "gpucnn" / "pretrained" / "mnist_lenet.h5"
 
 
 def test_a_digit_in_a_photograph_is_prepared(tmp_path: Path, capsys) -> None:

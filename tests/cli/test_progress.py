@@ -30,7 +30,7 @@ def test_a_short_first_epoch_promises_nothing(
 
 def test_a_run_that_ends_within_an_epoch_is_over_sooner(capsys: pytest.CaptureFixture[str]) -> None:
     display = Display(epochs=10, max_steps=250)
-    display.interval(IntervalReport(1, 100, 100, 1.0, 0.5, 100.0))
+    display.interval(IntervalReport(1, 100, 100, 1.0, 0.5, 100.0, 100, 10, 0.1))
     display.epoch(EpochReport(1, 1.0, 0.5, 1.0, 0.5, 0.1, 600.0, 100.0), best=False)
     assert capsys.readouterr().out.endswith("  15 min left\n")
 
@@ -45,7 +45,7 @@ def test_a_line_that_nobody_reads_does_not_end_an_epoch(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdout", Gone())
     with pytest.raises(BrokenPipeError):
         display.line("it would be written")
-    display.interval(IntervalReport(1, 50, 100, 1.0, 0.5, 100.0))
+    display.interval(IntervalReport(1, 50, 100, 1.0, 0.5, 100.0, 100, 10, 0.1))
 
 
 @pytest.mark.parametrize("room", [40, 60, 80, 200])
@@ -58,7 +58,7 @@ def test_every_width_has_the_accuracy(
     monkeypatch.setattr(progress, "show", shown.append)
     display = Display(epochs)
     display.terminal, display.start = True, -1e6  # so that hours are left
-    display.interval(IntervalReport(epochs, 9, 46_900, loss, 0.9876, 1234567.0))
+    display.interval(IntervalReport(epochs, 9, 46_900, loss, 0.9876, 1234567.0, 576, 9, 0.1))
     display.epoch(EpochReport(1, loss, 0.5, loss, 0.9876, 0.1, 12_345.6, 1234567.0), best=True)
     (line,) = capsys.readouterr().out.splitlines()
     assert len(shown[0]) < room

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import strict_cupy
+from branched_net import branched
 from strict_cupy import STRICT
 from trainer_settings import arguments
 
@@ -38,6 +39,7 @@ CASES = {
     "lenet5": (lambda: models.build("lenet5", (28, 28, 1)), (28, 28, 1)),
     "mnist_cnn": (lambda: models.build("mnist_cnn", (8, 8, 1)), (8, 8, 1)),
     "resnet20": (lambda: models.build("resnet20", (8, 8, 3)), (8, 8, 3)),
+    "branched": (lambda: branched(3, 10), (7, 8, 3)),
     "unusual": (unusual, (7, 8, 3)),
 }
 

@@ -134,7 +134,7 @@ def test_a_recipe_with_muon_is_a_graph(amp: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(strict_cupy, "get_default_memory_pool", fake_cuda.MemoryPool, raising=False)
     data = noise((32, 32, 3), 10)
     changes = {"train": {"batch_size": 2, "epochs": 1, "amp": amp}, "run": {"cuda_graph": "on"}}
-    config = Config.from_file(ROOT / "configs" / "cifar10_speedrun94_muon.toml").updated(changes)
+    config = Config.from_file(ROOT / "gpucnn" / "recipes" / "cifar10_speedrun94_muon.toml").updated(changes)
     backend = replace(counted_gpu(launcher, uncapturable), uncapturable_ops=uncapturable.pop)
     trainer = build_trainer(resolve(config, data), data, backend)
     trainer.model.train()

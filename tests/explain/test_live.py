@@ -32,7 +32,7 @@ def ask(address: str, path: str | None = None, method: str = "GET", **headers: s
 
 
 def interval(batch: int) -> IntervalReport:
-    return IntervalReport(1, batch, 10, 2.5, 0.25, 1000.0)
+    return IntervalReport(1, batch, 10, 2.5, 0.25, 1000.0, 100, 10, 0.1)
 
 
 def test_the_page_and_its_numbers() -> None:
@@ -103,7 +103,7 @@ def test_nothing_is_taken_while_nobody_watches(monkeypatch: pytest.MonkeyPatch) 
 def test_a_long_run_keeps_its_curve_within_bounds() -> None:
     view = a_view()
     for batch in range(10_000):
-        view.at_interval(IntervalReport(1, batch + 1, 10_000, 1.0, 0.5, 1.0))
+        view.at_interval(IntervalReport(1, batch + 1, 10_000, 1.0, 0.5, 1.0, 100, 10, 0.1))
     assert len(view.intervals) <= live.MOST_POINTS
     assert view.intervals[-1][0] == 1.0
     assert [row[0] for row in view.intervals] == sorted(row[0] for row in view.intervals)

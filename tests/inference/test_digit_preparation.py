@@ -9,13 +9,13 @@ from drawn_digits import forty
 from PIL import Image, ImageFilter
 
 from gpucnn.data import load_dataset
+from gpucnn.data.image_files import grey
 from gpucnn.errors import DataError
 from gpucnn.inference.digit_preparation import otsu, prepare_digit, stroke_width
-from gpucnn.inference.image_files import grey
 from gpucnn.inference.predict import normalise
 from gpucnn.runs.state import load_trained
 
-LENET = Path(__file__).parents[2] / "pretrained" / "mnist_lenet.h5"
+LENET = Path(__file__).parents[2] / "gpucnn" / "pretrained" / "mnist_lenet.h5"
 
 
 def read(images: list[np.ndarray]) -> np.ndarray:

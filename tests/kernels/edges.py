@@ -31,6 +31,7 @@ from gpucnn.backend import guarded  # noqa: E402
 from gpucnn.data.augment import colour, crop_flip, warp  # noqa: E402
 from gpucnn.devices import cpu  # noqa: E402
 from gpucnn.layers import activations, batchnorm, containers, conv2d, fusion, gelu, linear, pooling, softmax  # noqa: E402
+from gpucnn.layers.groupnorm import groupnorm, groupnorm_grad  # noqa: E402
 from gpucnn.layers.scale import scaled  # noqa: E402
 from gpucnn.optim import averages, loss_scale, muon  # noqa: E402
 
@@ -80,9 +81,10 @@ def elements(op: Op, *more: Any) -> Iterator[Sample]:
 
 WITHOUT_KERNELS = [
     *(sample for op in (activations.tanh, activations.tanh_grad, activations.sigmoid, activations.sigmoid_grad,
-                        activations.silu, activations.silu_grad, gelu.gelu_tanh, gelu.gelu_tanh_grad, softmax.softmax,
+                        activations.silu, activations.silu_grad, activations.hardsigmoid,
+                        activations.hardsigmoid_grad, gelu.gelu_tanh, gelu.gelu_tanh_grad, softmax.softmax,
                         softmax.softmax_grad, losses.mean_squared_error) for sample in elements(op)),
-    *elements(scaled, 0.3),
+    *elements(scaled, 0.3), *elements(activations.elu, 0.5), *elements(activations.elu_grad, 0.5),
     *(Sample(losses.sigmoid_binary_cross_entropy, str(n), lambda s, n=n: (9 * s(n, 3), np.round(s.rng.random((n, 3)))))
       for n in (1, 9)),
 ]  # fmt: skip
@@ -168,7 +170,10 @@ def varied(sample: Sample, seed: int) -> tuple[str, tuple[Any, ...]]:
         made[names.index("targets")] = args[names.index("targets")]
     if "mean" in names and "dy" in names:  # a gradient is taken at the batch's own statistics
         x = made[names.index("x")]
-        _, mean, var = batchnorm.batchnorm(x.astype(np.float64), 1.0, 0.0, 1.0)
+        if sample.op is groupnorm_grad:
+            _, mean, var = groupnorm(x.astype(np.float64), 1.0, 0.0, made[names.index("groups")], 1.0)
+        else:
+            _, mean, var = batchnorm.batchnorm(x.astype(np.float64), 1.0, 0.0, 1.0)
         made[names.index("mean")], made[names.index("var")] = mean, var
     return profile, tuple(made)
 
@@ -193,11 +198,17 @@ def scale_of(op: Op, args: tuple[Any, ...], exact: Sequence[Any]) -> list[np.nda
         x, dy = wide[names.index("x")], np.abs(wide[names.index("dy")])
         p = SLOPES[op](np.where(x == 0, 1.0, x)) / np.where(x == 0, 1.0, x)
         return [comparable(dy * (p + np.abs(op(np.ones_like(x), x) - p)))]
+    if op in (activations.hardswish, activations.hardswish_grad):  # terms that cross 0
+        x, dy = wide[-1], wide[0] if len(wide) == 2 else 1.0
+        return [comparable(np.abs(dy) * (np.abs(x) + 3) if len(wide) == 2 else np.abs(x) * (np.abs(x) + 3))]
     if op in IN_PLACE:  # what is changed, and what it is changed by
         added = sum(np.abs(a) for a in wide[1:4] if is_float(a)) if op in ADDED else 0.0
         return [part + comparable(np.abs(wide[i]) + added) for part, i in zip(parts, IN_PLACE[op], strict=True)]
     if op in BY_CHANNEL:
         return normalised_sizes(dict(zip(names, wide, strict=False)), parts)
+    if op is groupnorm_grad:  # dx before it cancels
+        dxhat = np.abs(wide[0] * wide[2]).max() / np.sqrt(wide[4].min() + wide[6])
+        parts[0] = np.broadcast_to(dxhat, parts[0].shape)
     return [np.broadcast_to(part.max(), part.shape) if op in BY_LARGEST else part for part in parts]
 
 
@@ -216,7 +227,8 @@ def normalised_sizes(named: dict[str, Any], parts: list[np.ndarray]) -> list[np.
 
 
 BY_CHANNEL = {op for op in EDGES if op.__name__.startswith("batchnorm")}
-BY_LARGEST = {losses.softmax_cross_entropy, losses.sigmoid_binary_cross_entropy, softmax.softmax, softmax.softmax_grad}
+BY_LARGEST = {losses.softmax_cross_entropy, losses.sigmoid_binary_cross_entropy, softmax.softmax, softmax.softmax_grad,
+              groupnorm, groupnorm_grad}  # fmt: skip
 
 
 def undecided(op: Op, args: tuple[Any, ...]) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpucnn import losses, metrics, optim
 from gpucnn.data.augment import crop_flip, warp
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.layers.windows import as_padding, as_pair, extent, output_size
 from gpucnn.optim import averages
 
@@ -120,6 +120,9 @@ IMAGES = [
     ((3, 6, 33, 3), 3, 4),
 ]
 MANY_IMAGES = [((40, 32, 32, 3), 50, 4), ((40, 28, 28, 1), 60, 2)]
+# (N, ..., C), groups: layer norm's rows, instance norm, one value a group but one, whole images
+GROUPS = [((5, 7), 1), ((3, 4, 5, 6), 3), ((2, 3, 3, 4), 4), ((130, 33), 1), ((1, 9, 8, 16), 1), ((2, 25, 22, 4), 2)]
+MANY_GROUPS = [((3000, 10), 1), ((9, 16, 16, 32), 8)]
 PRODUCTS = [(1, 1, 1), (5, 7, 3), (16, 400, 120), (128, 256, 100), (130, 127, 129)]  # N, C, F
 SIZES = [1, 15, 16, 33, 1000]
 MANY = 50_001
@@ -292,6 +295,22 @@ def _rows(shapes: list[tuple[int, ...]]) -> Iterator[Sample]:
         yield Sample(conv2d.bias_grad, label, lambda s, a=shape: (s(*a),))
 
 
+def _groups(cases: list[tuple[tuple[int, ...], int]]) -> Iterator[Sample]:
+    """Group norm, and layer norm: one group of a row."""
+    for shape, groups in cases:
+        label, c = f"{'x'.join(map(str, shape))},{groups}", shape[-1]
+
+        def forward(s, a=shape, c=c, groups=groups):
+            return s(*a, mean=3.0), s(c), s(c), groups, 1e-5
+
+        def back(s, a=shape, c=c, groups=groups):
+            statistics = s(a[0], groups).astype(np.float64), np.abs(s(a[0], groups)).astype(np.float64) + 0.5
+            return s(*a), s(*a), s(c), *statistics, groups, 1e-5
+
+        yield Sample(groupnorm.groupnorm, label, forward)
+        yield Sample(groupnorm.groupnorm_grad, label, back)
+
+
 def _elements(sizes: list[int]) -> Iterator[Sample]:
     """Activations, sums, dropout, optimizers."""
     for n in sizes:
@@ -302,6 +321,8 @@ def _elements(sizes: list[int]) -> Iterator[Sample]:
         yield Sample(activations.relu6_grad, label, lambda s, n=n: (s(n), np.round(4 * s(n))))
         yield Sample(activations.leaky_relu, label, lambda s, n=n: (s(n), 0.1))
         yield Sample(activations.leaky_relu_grad, label, lambda s, n=n: (s(n), np.round(s(n)), 0.1))
+        yield Sample(activations.hardswish, label, lambda s, n=n: (3 * s(n),))
+        yield Sample(activations.hardswish_grad, label, lambda s, n=n: (s(n), np.round(3 * s(n))))
         yield Sample(gelu.gelu, label, lambda s, n=n: (3 * s(n),))
         yield Sample(gelu.gelu_grad, label, lambda s, n=n: (s(n), 3 * s(n)))
         yield Sample(containers.add, label, lambda s, n=n: (s(n), s(n)))
@@ -387,6 +408,7 @@ SMALL = [
     *_grouped(GROUPED),
     *_poolings(POOLINGS),
     *_rows(ROWS),
+    *_groups(GROUPS),
     *_elements(SIZES),
     *_products(PRODUCTS),
     *_images(IMAGES),
@@ -397,6 +419,7 @@ BIG = [
     *_grouped([((8, 16, 17, 48), 48, 3, 1, 1, 1, 48), ((8, 17, 15, 20), 20, 3, 2, 1, 1, 20)]),
     *_poolings(MANY_WINDOWS),
     *_rows(MANY_ROWS),
+    *_groups(MANY_GROUPS),
     *_elements([MANY]),
     *_products([(200, 300, 100)]),
     *_images(MANY_IMAGES),

@@ -9,7 +9,7 @@ from kernel_samples import Op
 
 from gpucnn import optim
 from gpucnn.backend import Kernel
-from gpucnn.layers import batchnorm, fusion
+from gpucnn.layers import batchnorm, fusion, groupnorm
 from gpucnn.optim import averages, loss_scale, muon
 
 IN_PLACE = {
@@ -30,8 +30,9 @@ WIDE_RESULTS = {
     batchnorm.batchnorm_relu: (1, 2),
     fusion.batchnorm_relu6: (1, 2),
     fusion.batchnorm_relu_max_pool2d: (1, 2),
+    groupnorm.groupnorm: (1, 2),
 }
-"""Op -> which results are float64 whatever its arguments are: a batch's mean and variance."""
+"""Op -> which results are float64 whatever its arguments are: a batch's mean and variance, and a group's."""
 
 
 def accepts(table: Mapping[Op, Kernel], op: Op, *args: Any, **named: Any) -> bool:

@@ -8,7 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from gpucnn import losses, optim
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling, softmax
+from gpucnn.layers import (
+    activations,
+    batchnorm,
+    containers,
+    conv2d,
+    dropout,
+    fusion,
+    gelu,
+    groupnorm,
+    linear,
+    pooling,
+    softmax,
+)
 from gpucnn.layers.scale import scaled
 from gpucnn.optim import averages, loss_scale
 
@@ -52,6 +64,15 @@ def normalised(x: Any, scale: Any, shift: Any, eps: float) -> torch.Tensor:
 def with_moments(y: Any, x: Any) -> Any:
     rows = x.reshape(-1, x.shape[-1])
     return y, rows.mean(0), rows.var(0, correction=0)
+
+
+def group_normalised(x: Any, scale: Any, shift: Any, groups: int, eps: float) -> torch.Tensor:
+    return last(F.group_norm(first(x), groups, scale, shift, eps))
+
+
+def with_group_moments(y: Any, x: Any, groups: int) -> Any:
+    values = groupnorm.in_groups(x, groups)
+    return y, values.mean((1, 3)), values.var((1, 3), correction=0)
 
 
 def evaluated(x: Any, scale: Any, shift: Any, mean: Any, var: Any, eps: float) -> torch.Tensor:
@@ -159,6 +180,12 @@ TORCH: dict[Op, Op] = {
         dy, x, scale, shift, eps, F.relu6
     ),
     batchnorm.move_running: moved,
+    groupnorm.groupnorm: lambda x, scale, shift, groups, eps: with_group_moments(
+        group_normalised(x, scale, shift, groups, eps), x, groups
+    ),
+    groupnorm.groupnorm_grad: lambda dy, x, scale, mean, var, groups, eps: back(
+        lambda x, scale, shift: group_normalised(x, scale, shift, groups, eps), dy, x, scale, torch.zeros_like(scale)
+    ),
     activations.relu: F.relu,
     activations.relu_grad: lambda dy, x: back(F.relu, dy, x),
     activations.relu6: F.relu6,
@@ -171,6 +198,12 @@ TORCH: dict[Op, Op] = {
     activations.sigmoid_grad: lambda dy, y: dy * (1 - y) * y,
     activations.silu: F.silu,
     activations.silu_grad: lambda dy, x: back(F.silu, dy, x),
+    activations.elu: F.elu,
+    activations.elu_grad: lambda dy, x, alpha: back(lambda x: F.elu(x, alpha), dy, x),
+    activations.hardsigmoid: F.hardsigmoid,
+    activations.hardsigmoid_grad: lambda dy, x: back(F.hardsigmoid, dy, x),
+    activations.hardswish: F.hardswish,
+    activations.hardswish_grad: lambda dy, x: back(F.hardswish, dy, x),
     gelu.gelu: F.gelu,
     gelu.gelu_grad: lambda dy, x: back(F.gelu, dy, x),
     gelu.gelu_tanh: tanh_gelu,

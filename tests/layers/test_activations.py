@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from gpucnn.errors import UsageError
-from gpucnn.layers import GELU, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
+from gpucnn.layers import ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from gpucnn.layers.activations import (
+    elu,
+    elu_grad,
+    hardsigmoid,
+    hardsigmoid_grad,
+    hardswish,
+    hardswish_grad,
     leaky_relu,
     leaky_relu_grad,
     relu,
@@ -38,6 +44,9 @@ ONE_BY_ONE = {
     "tanh": (tanh, math.tanh),
     "sigmoid": (sigmoid, logistic),
     "silu": (silu, lambda v: v * logistic(v)),
+    "elu": (lambda x: elu(x, 0.7), lambda v: v if v > 0 else 0.7 * math.expm1(v)),
+    "hardsigmoid": (hardsigmoid, lambda v: min(max(v + 3, 0), 6) / 6),
+    "hardswish": (hardswish, lambda v: v * min(max(v + 3, 0), 6) / 6),
     "gelu": (gelu, lambda v: v * 0.5 * math.erfc(-v / math.sqrt(2))),
     "gelu_tanh": (
         gelu_tanh,
@@ -68,6 +77,9 @@ def test_the_normal_distribution_keeps_its_digits_in_both_tails() -> None:
         ("tanh", lambda dy, x: tanh_grad(dy, tanh(x))),
         ("sigmoid", lambda dy, x: sigmoid_grad(dy, sigmoid(x))),
         ("silu", silu_grad),
+        ("elu", lambda dy, x: elu_grad(dy, x, 1.0)),
+        ("hardsigmoid", hardsigmoid_grad),
+        ("hardswish", hardswish_grad),
         ("gelu", gelu_grad),
         ("gelu tanh", gelu_tanh_grad),
         ("softmax", lambda dy, x: softmax_grad(dy, softmax(x))),
@@ -81,7 +93,8 @@ def test_gradients_against_pytorch(name, gradient) -> None:
     x, dy = 4 * np.random.default_rng(0).standard_normal((2, 40, 7))
     t = torch.from_numpy(x.copy()).requires_grad_()
     ops.get(name, getattr(theirs, name, None))(t).backward(torch.from_numpy(dy))
-    np.testing.assert_allclose(gradient(dy, x), t.grad, rtol=1e-10, atol=1e-12)
+    rtol = 1e-7 if name == "hardsigmoid" else 1e-10  # PyTorch's 1/6 is a float32
+    np.testing.assert_allclose(gradient(dy, x), t.grad, rtol=rtol, atol=1e-12)
 
 
 def test_softmax_rows_sum_to_one_and_do_not_overflow() -> None:
@@ -93,7 +106,8 @@ def test_softmax_rows_sum_to_one_and_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [ReLU(), ReLU6(), LeakyReLU(0.1), Tanh(), Sigmoid(), SiLU(), GELU(), GELU("tanh"), Softmax()],
+    "layer", [ReLU(), ReLU6(), LeakyReLU(0.1), Tanh(), Sigmoid(), SiLU(), GELU(), GELU("tanh"), ELU(), Hardsigmoid(),
+              Hardswish(), Softmax()],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
 def test_layers_on_every_backend_give_the_references_float32(layer, backend) -> None:

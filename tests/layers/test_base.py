@@ -10,15 +10,24 @@ from gpucnn import layers, models
 from gpucnn.backend import REFERENCE
 from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers import (
+    ELU,
     GELU,
+    AdaptiveAvgPool2D,
     AvgPool2D,
     BatchNorm,
     BatchNormReLU,
+    Concat,
     Conv2D,
     ConvTranspose2D,
     Dropout,
+    Dropout2D,
     Flatten,
+    Gate,
     GlobalAvgPool2D,
+    GroupNorm,
+    Hardsigmoid,
+    Hardswish,
+    LayerNorm,
     LeakyReLU,
     Linear,
     MaxPool2D,
@@ -30,7 +39,10 @@ from gpucnn.layers import (
     Sigmoid,
     SiLU,
     Softmax,
+    SqueezeExcite,
+    StochasticDepth,
     Tanh,
+    Upsample,
     Whitening,
 )
 from gpucnn.layers.base import Layer
@@ -59,6 +71,20 @@ COSTS = [  # layer, shape of x, shape of y, operations: a product and a sum are 
     (Dropout(), IMAGE, IMAGE, 2 * 144),
     (Scale(3.0), IMAGE, IMAGE, 144),
     (Flatten(), IMAGE, (144,), 0),
+    (GroupNorm(3, 3), IMAGE, IMAGE, 7 * 144),
+    (LayerNorm(3), IMAGE, IMAGE, 7 * 144),
+    (ELU(), IMAGE, IMAGE, 3 * 144),
+    (Hardsigmoid(), IMAGE, IMAGE, 4 * 144),
+    (Hardswish(), IMAGE, IMAGE, 5 * 144),
+    (Dropout2D(), IMAGE, IMAGE, 2 * 144),
+    (StochasticDepth(), IMAGE, IMAGE, 2 * 144),
+    (MaxPool2D(3, stride=2, ceil_mode=True), IMAGE, (3, 4, 3), 36 * 9),
+    (AdaptiveAvgPool2D((4, 3)), IMAGE, (4, 3, 3), 144),
+    (Upsample(2), IMAGE, (12, 16, 3), 0),
+    (Upsample((1, 3), mode="bilinear"), IMAGE, (6, 24, 3), 6 * 432),
+    (Concat(ReLU(), Conv2D(3, 2, 1)), IMAGE, (6, 8, 5), 144 + 2 * 48 * 2 * 3),
+    (Gate(GlobalAvgPool2D()), IMAGE, IMAGE, 144 + 144),
+    (SqueezeExcite(3, 2), IMAGE, IMAGE, 144 + 2 * 3 + 1 + 2 * 3 + 4 * 3 + 144),
     (Sequential(Conv2D(3, 2, 1), ReLU()), IMAGE, (6, 8, 2), 2 * 48 * 2 * 3 + 96),
     (Residual(Conv2D(3, 2, 1), Conv2D(3, 2, 1)), IMAGE, (6, 8, 2), 2 * 2 * 48 * 2 * 3 + 96),
     (Residual(ReLU()), IMAGE, IMAGE, 144 + 144),
@@ -203,3 +229,13 @@ def test_a_notebook_shows_a_table_of_the_layers() -> None:
     assert table.count("<tr>") == 2 + 12
     assert "<td>features.3</td><td>Conv2D</td><td>2,416</td><td>weight 16 × 5 × 5 × 6, bias 16</td>" in table
     assert "<th>61,706</th>" in table
+
+
+def test_a_model_prints_as_a_table_and_a_layer_as_a_line() -> None:
+    lines = str(models.build("lenet5", (28, 28, 1))).splitlines()
+    assert len(lines) == 2 + 12
+    assert " ".join(lines[4].split()) == "features.3 Conv2D 2,416 weight 16 × 5 × 5 × 6, bias 16"
+    assert lines[-1].split() == ["total", "61,706"]
+    assert repr(Linear(3, 2)) == "Linear  8           weight 2 × 3, bias 2"
+    with pytest.raises(UsageError, match=r"Linear\(in_features=a ReLU\)"):
+        Linear(ReLU(), 2)

@@ -5,7 +5,20 @@ import pytest
 
 from gpucnn.backend import REFERENCE
 from gpucnn.errors import CheckpointError, ShapeError, UsageError
-from gpucnn.layers import BatchNorm, Conv2D, Dropout, Flatten, Linear, ReLU, Residual, Sequential
+from gpucnn.layers import (
+    BatchNorm,
+    Concat,
+    Conv2D,
+    Dropout,
+    Flatten,
+    Gate,
+    GlobalAvgPool2D,
+    Linear,
+    ReLU,
+    Residual,
+    Sequential,
+    SqueezeExcite,
+)
 
 RNG = np.random.default_rng(4)
 
@@ -129,3 +142,66 @@ def test_inputs_are_never_modified(backend) -> None:
     dy = np.ones_like(y)
     dy.setflags(write=False)
     model.backward(dy)
+
+
+def test_branches_side_by_side(backend) -> None:
+    model = Concat(Conv2D(2, 3, 1), Sequential(), Sequential(ReLU(), Conv2D(2, 1, 1))).initialize(0, backend)
+    assert list(model.parameters()) == [
+        "branch0.weight", "branch0.bias", "branch2.1.weight", "branch2.1.bias",
+    ]  # fmt: skip
+    x = RNG.standard_normal((2, 3, 3, 2)).astype(np.float32)
+    on, off = backend.to_device, backend.to_host
+    y = off(model(on(x)))
+    np.testing.assert_array_equal(y[..., 3:5], x)
+    np.testing.assert_allclose(y[..., :3], off(model.branch0(on(x))), rtol=1e-6)
+    np.testing.assert_allclose(y[..., 5:], off(model.branch2(on(x))), rtol=1e-6)
+    model(on(x))
+    dy = RNG.standard_normal(y.shape).astype(np.float32)
+    w0, w2 = (off(model.parameters()[f"branch{i}.weight"].data).reshape(-1, 2) for i in ("0", "2.1"))
+    wanted = dy[..., :3] @ w0 + dy[..., 3:5] + (dy[..., 5:] @ w2) * (x > 0)
+    np.testing.assert_allclose(off(model.backward(on(dy))), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_branches_of_different_sizes_are_named() -> None:
+    with pytest.raises(ShapeError, match=r"\(4, 4, 3\) and \(2, 2, 3\)"):
+        Concat(Conv2D(1, 3, 1), Conv2D(1, 3, 3)).output_shape((4, 4, 1))
+    with pytest.raises(UsageError, match="no branches"):
+        Concat()
+    with pytest.raises(ShapeError, match=r"Gate multiplies \(4, 4, 3\) by \(2,\)"):
+        Gate(Sequential(GlobalAvgPool2D(), Linear(3, 2))).output_shape((4, 4, 3))
+
+
+def test_nothing_in_front_of_branches_learns() -> None:
+    for model in (Concat(Conv2D(1, 2, 1), Conv2D(1, 1, 1)), SqueezeExcite(1)):
+        model.initialize(0).skip_input_grad()
+        y = model(np.ones((1, 2, 2, 1), np.float32))
+        assert model.backward(np.ones_like(y)) is None
+        assert all(p.grad.any() for name, p in model.parameters().items() if name.endswith("3.bias") or "0.b" in name)
+
+
+def test_frozen_branches_are_left_out_of_backward() -> None:
+    for made, frozen in ((Concat(Linear(3, 2), Linear(3, 1)), "branch0.*"), (Residual(Linear(3, 3)), "body.bias")):
+        model = Sequential(made, Linear(3, 2))
+        model.freeze_matching(f"0.{frozen}")
+        model.initialize(0).skip_input_grad()
+        y = model(RNG.standard_normal((4, 3)).astype(np.float32))
+        assert model.backward(np.ones_like(y)) is None
+        assert all(p.grad.any() != p.frozen for p in model.parameters().values())
+    gate = SqueezeExcite(2)
+    model = Sequential(gate, GlobalAvgPool2D(), Linear(2, 2))
+    model.freeze_matching("0.*")
+    model.initialize(0).skip_input_grad()
+    y = model(RNG.standard_normal((4, 2, 2, 2)).astype(np.float32))
+    assert model.backward(np.ones_like(y)) is None
+    assert not gate.needs_backward
+
+
+def test_squeeze_and_excitation_by_hand(backend) -> None:
+    model = SqueezeExcite(4, 2).initialize(3, backend)
+    x = RNG.standard_normal((2, 3, 3, 4)).astype(np.float32)
+    w = {name: backend.to_host(p.data) for name, p in model.parameters().items()}
+    assert [a.shape for a in w.values()] == [(2, 4), (2,), (4, 2), (4,)]
+    hidden = np.maximum(x.mean(axis=(1, 2)) @ w["body.1.weight"].T + w["body.1.bias"], 0)
+    gate = 1 / (1 + np.exp(-hidden @ w["body.3.weight"].T - w["body.3.bias"]))
+    y = backend.to_host(model(backend.to_device(x)))
+    np.testing.assert_allclose(y, x * gate[:, None, None], rtol=1e-5, atol=1e-6)

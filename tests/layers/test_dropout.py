@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpucnn.errors import UsageError
-from gpucnn.layers import Dropout, Sequential
+from gpucnn.layers import Dropout, Dropout2D, Linear, Residual, Sequential, StochasticDepth
 from gpucnn.random import Clock
 
 
@@ -56,3 +56,32 @@ def test_every_step_layer_and_seed_has_a_mask_of_its_own_and_all_backends_the_sa
 def test_rates_that_are_none(rate) -> None:
     with pytest.raises(UsageError, match="probability"):
         Dropout(rate)
+
+
+@pytest.mark.parametrize(("kind", "axes"), [(Dropout2D, (1, 2)), (StochasticDepth, (1, 2, 3))])
+def test_what_shares_a_mask_is_dropped_together(kind, axes, backend) -> None:
+    layer = kind(0.25).initialize(1, backend)
+    x = np.random.default_rng(0).standard_normal((400, 2, 3, 50 if kind is Dropout2D else 1)).astype(np.float32)
+    x[..., 0] = np.inf  # what is dropped is 0, whatever it was
+    y = backend.to_host(layer(backend.to_device(x)))
+    kept = (y != 0).all(axis=axes)
+    assert (kept == (y != 0).any(axis=axes)).all()
+    np.testing.assert_allclose(y, np.where(kept.reshape(len(x), 1, 1, -1), x / 0.75, 0), rtol=1e-6)
+    assert abs(kept.mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / kept.size)
+    dx = backend.to_host(layer.backward(backend.to_device(np.ones_like(x))))
+    np.testing.assert_array_equal(dx != 0, y != 0)
+    assert layer.eval()(x) is x
+
+
+def test_all_backends_drop_the_same_channels(backend) -> None:
+    x = np.ones((6, 2, 2, 7), np.float32)
+    wanted = Dropout2D(0.5).initialize(5)(x)
+    np.testing.assert_array_equal(backend.to_host(Dropout2D(0.5).initialize(5, backend)(backend.to_device(x))), wanted)
+
+
+def test_a_branch_that_is_dropped_leaves_the_shortcut() -> None:
+    model = Residual(Sequential(Linear(3, 3), StochasticDepth(0.5))).initialize(2)
+    x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    same = (model(x) == x).all(axis=1)
+    assert 3 < same.sum() < 17
+    np.testing.assert_array_equal((model.backward(np.ones_like(x)) == 1).all(axis=1), same)

@@ -6,7 +6,7 @@ import pytest
 from shapes import POOLINGS, pooling
 
 from gpucnn.errors import ShapeError
-from gpucnn.layers import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from gpucnn.layers import AdaptiveAvgPool2D, AvgPool2D, GlobalAvgPool2D, MaxPool2D, ReLU, Sequential
 from gpucnn.layers.pooling import (
     avg_pool2d,
     avg_pool2d_grad,
@@ -90,3 +90,64 @@ def test_the_stride_is_the_kernel_where_not_given_and_odd_padding_is_refused() -
         MaxPool2D(2, padding=2)
     with pytest.raises(ShapeError, match="give images"):
         AvgPool2D(2).output_shape((7,))
+
+
+# (N, H, W, C), kernel, stride, padding: windows over the border, one that would start behind it, none
+CEILED = [
+    ((1, 6, 7, 2), (3, 3), (2, 2), (0, 0)),
+    ((2, 5, 8, 1), (2, 3), (2, 3), (1, 1)),
+    ((1, 4, 4, 3), (2, 2), (2, 2), (1, 1)),
+    ((1, 7, 6, 1), (3, 2), (3, 5), (1, 0)),
+    ((1, 6, 6, 1), (1, 1), (4, 3), (0, 0)),
+]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", CEILED, ids=str)
+@pytest.mark.parametrize("kind", [MaxPool2D, AvgPool2D])
+def test_ceil_mode_is_pytorchs(kind, case) -> None:
+    import torch
+
+    shape, kernel, stride, padding = case
+    name = {MaxPool2D: "max_pool2d", AvgPool2D: "avg_pool2d"}[kind]
+    x = RNG.standard_normal(shape)
+    t = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    y = getattr(torch.nn.functional, name)(t, kernel, stride, padding, ceil_mode=True)
+    dy = RNG.standard_normal(y.shape)
+    y.backward(torch.from_numpy(dy))
+    layer = kind(kernel, stride=stride, padding=padding, ceil_mode=True).initialize(dtype="float64")
+    np.testing.assert_allclose(layer(x), y.detach().permute(0, 2, 3, 1), atol=1e-12)
+    np.testing.assert_allclose(layer.backward(dy.transpose(0, 2, 3, 1)), t.grad.permute(0, 2, 3, 1), atol=1e-12)
+
+
+def test_relu_in_front_of_ceil_mode(backend) -> None:
+    """Not fused: its border depends on the image."""
+    x = RNG.standard_normal((2, 6, 6, 3)).astype(np.float32)
+    model = Sequential(ReLU(), MaxPool2D(3, stride=2, ceil_mode=True)).initialize(0, backend)
+    wanted, _ = naive.max_pool2d(np.maximum(x, 0), (3, 3), (2, 2), ((0, 1), (0, 1)))
+    np.testing.assert_array_equal(backend.to_host(model(backend.to_device(x))), wanted)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("size", [(3, 5), (1, 1), (7, 4), (2, 9)])
+def test_adaptive_pooling_has_pytorchs_bins(size) -> None:
+    import torch
+
+    x = RNG.standard_normal((2, 7, 8, 2))
+    t = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    y = torch.nn.functional.adaptive_avg_pool2d(t, size)
+    dy = RNG.standard_normal(y.shape)
+    y.backward(torch.from_numpy(dy))
+    layer = AdaptiveAvgPool2D(size).initialize(dtype="float64")
+    np.testing.assert_allclose(layer(x), y.detach().permute(0, 2, 3, 1), atol=1e-12)
+    np.testing.assert_allclose(layer.backward(dy.transpose(0, 2, 3, 1)), t.grad.permute(0, 2, 3, 1), atol=1e-12)
+
+
+def test_adaptive_pooling_by_loops(backend) -> None:
+    x = RNG.standard_normal((1, 5, 4, 2)).astype(np.float32)
+    layer = AdaptiveAvgPool2D((2, 3)).initialize(0, backend)
+    y = backend.to_host(layer(backend.to_device(x)))
+    for i, rows in enumerate(((0, 3), (2, 5))):  # floor(i 5/2) to ceil((i+1) 5/2)
+        for j, columns in enumerate(((0, 2), (1, 3), (2, 4))):
+            wanted = np.mean(x[0, slice(*rows), slice(*columns)], axis=(0, 1))
+            np.testing.assert_allclose(y[0, i, j], wanted, rtol=1e-5)

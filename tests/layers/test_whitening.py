@@ -38,6 +38,12 @@ def test_the_covariance_is_that_of_all_patches_without_a_mean(backend, count) ->
     np.testing.assert_allclose(patch_covariance(images, KERNEL, MEAN, STD, backend), p.T @ p / len(p), rtol=1e-11)
 
 
+def test_floats_have_a_scale_of_their_own() -> None:
+    images = (smooth(20) / 9 - 7).astype(np.float32)
+    p = patches_by_loops((images.astype(float) - MEAN) / STD)
+    np.testing.assert_allclose(patch_covariance(images, KERNEL, MEAN, STD), p.T @ p / len(p), rtol=1e-9)
+
+
 def test_every_backend_makes_the_same_filters_to_the_bit(backend) -> None:
     """On other machines too: the sums are exact, and the rest is done on the host."""
     images = smooth(60)

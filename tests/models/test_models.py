@@ -13,7 +13,7 @@ MNIST, CIFAR, DIGITS = (28, 28, 1), (32, 32, 3), (8, 8, 1)
 
 # whitening with its bias, the groups' convolutions, the head
 SPEEDRUN94 = 13 * 24 + 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 2560
-LARGE = {"resnet18", "resnet9", "mobilenet_v2"}
+LARGE = {"resnet18", "resnet34", "resnet50", "resnet9", "densenet121", "mobilenet_v2"}
 
 # parameters counted by hand from the layers' definitions
 SIZES = [
@@ -27,6 +27,10 @@ SIZES = [
     ("resnet20", CIFAR, 272_474),
     ("resnet18", CIFAR, 11_173_962),
     ("resnet9", CIFAR, 6_573_120),
+    ("resnet34", CIFAR, 21_282_122),
+    ("resnet50", CIFAR, 23_520_842),
+    ("densenet", DIGITS, 176_122 - 2 * 9 * 24),  # the paper's 0.18 M, with one channel for three
+    ("densenet121", CIFAR, 7_978_856 - 990 * 1025 - (49 - 9) * 3 * 64),
     ("wide_resnet", CIFAR, 2_748_890),
     ("mobilenet_v2", CIFAR, 3_504_872 - 1281 * 990),  # the published 3.5 M of 1000 classes, in ten
     ("speedrun94", CIFAR, SPEEDRUN94 + 2 * 2 * (64 + 256 + 256)),  # batch norm's scales, which stay 1, included
@@ -55,7 +59,21 @@ def test_one_step_moves_every_parameter(name, shape) -> None:
     assert still == []
 
 
+# those of PyTorch's models, which are the papers' 11.69, 21.80, 25.56 and 7.98 million
+IMAGENET = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "densenet121": 7_978_856}
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_large_images_get_the_form_for_imagenet(name) -> None:
+    model = models.build(name, (224, 224, 3), 1000)
+    assert sum(p.size for p in model.parameters().values()) == IMAGENET[name]
+    last = {row.name: row.shape for row in rows(model, (224, 224, 3))}
+    assert next(shape for key, shape in last.items() if key.startswith(("stage1", "block1")))[:2] == (56, 56)
+    assert models.build(name, (96, 95, 3)).children()["stem"].output_shape((96, 95, 3))[:2] == (96, 95)
+
+
 OPTIONS = [
+    ("densenet", {"depth": 100}, 769_162),  # the paper's 0.8 M
     ("wide_resnet", {"depth": 28, "widen": 10}, 36_479_194),  # the paper's 36.5 M
     ("wide_resnet", {"depth": 16, "widen": 8}, 10_961_370),  # 11.0 M
     ("speedrun95", {}, 13 * 24 + 9 * (24 * 128 + 128**2 + 128 * 384 + 3 * 384**2) + 3840 + 4 * (128 + 2 * 384)),
@@ -134,6 +152,7 @@ def test_a_group_starts_as_the_identity_and_batch_norm_without_a_scale() -> None
         ("speedrun96", (16, 16, 1), {"unit_head": True}),
         ("wide_resnet", (8, 8, 3), {"depth": 10, "widen": 2}),
         ("resnet9", (8, 8, 3), {}),
+        ("densenet", (8, 8, 3), {"depth": 16}),
         ("mobilenet_v2", (16, 16, 3), {"width": 0.25, "dropout": 0.0}),
     ],
 )

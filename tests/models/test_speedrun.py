@@ -12,7 +12,7 @@ from gpucnn.runs.build import build_trainer, resolve
 from gpucnn.runs.config import Config
 from gpucnn.training.trainer import Trainer
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "gpucnn" / "recipes"
 STEPS, BATCH, TRAINS_BIAS = 6, 8, 2
 
 

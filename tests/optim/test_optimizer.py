@@ -99,6 +99,7 @@ RULES = {
     "bias": GroupRule(steps=2),
     "norm": GroupRule(lr=4.0, weight_decay=0.03),
     "whiten": GroupRule(lr=2.0, steps=4, fade=True),
+    "head": GroupRule(lr=3.0),
 }
 
 
@@ -108,6 +109,7 @@ def grouped_net() -> Sequential:
         Conv2D(3, 4, 3),
         BatchNorm(4, scale_group="frozen"),
         Linear(4, 3),
+        Linear(3, 2, weight_group="head", bias_group="head_bias"),
     )
 
 
@@ -125,7 +127,7 @@ def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
     assert all(names.values())
     theirs = {n: torch.from_numpy(before[n].copy()).requires_grad_() for n in model.parameters()}
     wanted = {"filter": (1, 0.02, 0.6), "weight": (0.5, decay, 0.85), "bias": (1, 0, 0.85), "norm": (4, 0.03, 0.85),
-              "whiten": (2, 0, 0.85)}  # fmt: skip
+              "whiten": (2, 0, 0.85), "head": (3, decay, 0.85), "head_bias": (1, 0, 0.85)}  # fmt: skip
     kinds = [
         {"params": [theirs[n] for n in names[group]], "lr": lr, "momentum": momentum, "nesterov": True,
          "weight_decay": wd / (lr * factor) if decoupled else wd}
@@ -154,12 +156,13 @@ def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
 
 def test_rates_leave_out_frozen_groups() -> None:
     optimizer = SGD(0.1, groups=RULES)
+    head = {"head": 0.05, "head_bias": 0.05}
     assert optimizer.rates(0.05, 1) == pytest.approx(
-        {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15}
+        {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15, **head}
     )
-    assert optimizer.rates(0.05, 2).keys() == {"filter", "weight", "norm", "whiten"}
-    assert optimizer.rates(0.05, 4).keys() == {"filter", "weight", "norm"}
-    assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten"), 1e-3)
+    assert optimizer.rates(0.05, 2).keys() == {"filter", "weight", "norm", "whiten", *head}
+    assert optimizer.rates(0.05, 4).keys() == {"filter", "weight", "norm", *head}
+    assert Adam(1e-3).rates(1e-3, 10**6) == dict.fromkeys(("filter", "weight", "bias", "norm", "whiten", *head), 1e-3)
 
 
 def test_neighbouring_groups_with_equal_rules_are_one_pass() -> None:

@@ -50,6 +50,7 @@ NET = ["--device", "cpu", "--epochs", "3"]
 MUON = ["--opt", "muon", "--lr", "0.02", "--set", "optimizer.decoupled=true"]
 LOOKAHEAD = ["--set", "train.lookahead=4"]
 ELASTIC = ["--set", "data.augmentation.elastic=8", "--set", "data.augmentation.rotation=10"]
+NET_FILE = Path(__file__).resolve().parents[1] / "checkpoint" / "fixtures" / "mnist_cnn_half.h5"
 SETTINGS: dict[str, list[str]] = {
     "plain": [*PERCEPTRON, "--momentum", "0", "--sched", "constant"],
     "ema": [*PERCEPTRON, "--ema", "0.95", "--opt", "adamw", "--lr", "0.002", "--sched", "cosine"],
@@ -59,6 +60,19 @@ SETTINGS: dict[str, list[str]] = {
     "muon": [*NET, *MUON],
     "mixup": [*NET, "--mixup", "0.4", "--set", "data.augmentation.cutmix=0.4", "--smoothing", "0.1"],
     "elastic": [*NET, *ELASTIC, "--set", "data.augmentation.crop=1"],
+    "tuned": [
+        *NET,
+        *MUON,
+        *LOOKAHEAD,
+        "--ema",
+        "0.9",
+        "--init",
+        str(NET_FILE),
+        "--freeze",
+        "features.*",
+        "--head-lr",
+        "0.05",
+    ],
     "whitening": [*NET, "--dataset", "synthetic", "--model", "tiny"],
     "all": [*NET, *MUON, *LOOKAHEAD, *ELASTIC, "--ema", "0.9", "--mixup", "0.4", "--max-steps", "30"],
 }

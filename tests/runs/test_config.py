@@ -16,7 +16,7 @@ from gpucnn.optim.optimizer import GroupRule
 from gpucnn.runs.config import Config, OptimizerConfig, stated_settings
 from gpucnn.settings import Setting
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "gpucnn" / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import pytest
 from gpucnn.cli.main import main
 from gpucnn.runs.state import load_trained
 
-FOLDER = Path(__file__).parents[2] / "pretrained"
+FOLDER = Path(__file__).parents[2] / "gpucnn" / "pretrained"
 ROW = re.compile(r"^\| `(\S+\.h5)` \| ([\d,]+) \| ([\d.]+) %.* \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 TABLE = ROW.findall((FOLDER / "README.md").read_text())
 

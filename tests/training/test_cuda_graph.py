@@ -6,6 +6,7 @@ import fake_cuda
 import numpy as np
 import pytest
 import strict_cupy
+from branched_net import branched
 from strict_cupy import STRICT
 from trainer_settings import arguments, copy_state
 
@@ -68,7 +69,8 @@ def trainer(optimizer=None, backend=GRAPHS, **changes) -> Trainer:
         "log_interval": 2,
         **changes,
     }
-    return Trainer(net(), optimizer or optim.SGD(0.1, momentum=0.9), backend=backend, **arguments(settings))
+    model = settings.pop("model", net)()
+    return Trainer(model, optimizer or optim.SGD(0.1, momentum=0.9), backend=backend, **arguments(settings))
 
 
 def everything(one: Trainer) -> dict[str, bytes]:
@@ -88,9 +90,10 @@ def everything(one: Trainer) -> dict[str, bytes]:
         (lambda: optim.SGD(0.1, momentum=0.9), {"ema": 0.9}, (2, 6)),
         # frozen from step 7 on: 5 + 2 before, 1 + 1 until the epoch ends; all over again from there, 6 + 3
         (lambda: optim.SGD(0.1, groups={"filter": optim.GroupRule(steps=7)}), {"clip_grad": 0.5}, (2, 5)),
+        (lambda: optim.SGD(0.1), {"model": lambda: branched(1, 3)}, (2, 12)),
         (lambda: optim.SGD(0.1), {"augmentation": Augmentation(mixup=0.5, cutmix=1.0), "reduction": "sum"}, (2, 12)),
     ],
-    ids=["nesterov", "adamw", "muon", "float16", "averages", "frozen filters", "mixed images"],
+    ids=["nesterov", "adamw", "muon", "float16", "averages", "frozen filters", "branched", "mixed images"],
 )
 def test_replayed_steps_are_the_bits_of_eager_ones(optimizer, changes, counts, cuda) -> None:
     ends = []

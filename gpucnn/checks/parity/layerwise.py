@@ -66,7 +66,7 @@ class Difference:
 
 def given(y: Array, dx: Array) -> SimpleNamespace:
     """Replaces a child of a container and returns the results of the reference's child."""
-    return SimpleNamespace(forward=lambda x: y, backward=lambda dy: dx)
+    return SimpleNamespace(forward=lambda x: y, backward=lambda dy: dx, needs_backward=True)
 
 
 def layer_by_layer(reference: Layer, candidate: Layer, step: Step) -> Iterator[Difference]:

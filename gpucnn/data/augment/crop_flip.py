@@ -4,8 +4,10 @@ A pixel p in 0..255 of channel c becomes
 
     (p / 255 - mean_c) / std_c
 
-with mean and std on a 0..1 scale.  The border of a crop is black (p = 0) before normalisation, or the image reflected
-at its edge.  A cut-out square is 0 after normalisation, the mean colour.
+with mean and std on a 0..1 scale.  A float has a scale of its own, and becomes (p - mean_c) / std_c.
+
+The border of a crop is black (p = 0) before normalisation, or the image reflected at its edge.  A cut-out square is 0
+after normalisation, the mean colour.
 """
 
 from gpucnn.backend import array_module
@@ -13,7 +15,7 @@ from gpucnn.types import Array
 
 
 def gather_normalize(images: Array, index: Array, mean: Array, inv_std: Array) -> Array:
-    """images u8 (N,H,W,C), index (B,), mean and 1/std (C,) on a 0..1 scale -> float32 (B,H,W,C)."""
+    """images u8 or float32 (N,H,W,C), index (B,), mean and 1/std (C,) on their scale -> float32 (B,H,W,C)."""
     return normalize(images[index], mean, inv_std)
 
 
@@ -32,13 +34,13 @@ def gather_augment(
     """``gather_normalize`` with a random crop, a flip and cutout, in this order.
 
     Args:
-        images: uint8 (N,H,W,C).
+        images: uint8 or float32 (N,H,W,C).
         index: which images, (B,).
         flip: which of them to mirror, bool (B,).
         shift: int (B,2) in 0 .. 2 crop: the corner (row, column) of the H x W window that is cut out of the
             image padded by ``crop`` on all sides; (crop, crop) leaves the image unchanged.
         crop_mode: "zero" or "reflect" (which needs crop < H and W).
-        mean, inv_std: float32 (C,), on a 0..1 scale.
+        mean, inv_std: float32 (C,), of bytes on a 0..1 scale.
         centre: int (B,2), row and column of the pixel in the middle of the cut-out square.
         cutout: its side in pixels.
     """
@@ -67,12 +69,15 @@ def cut_windows(pixels: Array, shift: Array, crop: int, crop_mode: str) -> Array
 
 
 def normalize(pixels: Array, mean: Array, inv_std: Array) -> Array:
-    """uint8 (B,H,W,C) -> float32, (p / 255 - mean) / std as one multiplication and one subtraction per pixel."""
-    xp = array_module(pixels)
+    """(B,H,W,C) -> float32, (p / 255 - mean) / std as one multiplication and one subtraction per pixel.
+
+    Without the 255 if the pixels are floats.
+    """
+    xp, scale = array_module(pixels), 1.0 / 255.0 if pixels.dtype == "uint8" else 1.0
     b, h, w, _ = pixels.shape
     x = pixels.astype("float32", order="C")
     rows = x.reshape(b, h, -1)  # (B,H,W*C), a view: NumPy is slow along an axis of three colours
-    rows *= xp.tile(inv_std * (1.0 / 255.0), w)
+    rows *= xp.tile(inv_std * scale, w)
     rows -= xp.tile(mean * inv_std, w)
     return x
 

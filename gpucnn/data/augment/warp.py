@@ -58,6 +58,8 @@ def gaussian(place: Array, sigma: float) -> Array:
 def warp(images: Array, index: Array, matrix: Array, field: Array | None, border: str) -> Array:
     """(1, 4)  images u8 (N,H,W,C), index (B,), M (B,2,2), d (B,2,H,W) or nothing -> u8 (B,H,W,C), rounded half up.
 
+    Of float32 images: float32, not rounded.
+
     Beyond the edge the image is black (``border`` "zero") or reflected, as often as it takes ("reflect").
     """
     xp, (_, h, w, _) = array_module(images), images.shape
@@ -76,7 +78,8 @@ def warp(images: Array, index: Array, matrix: Array, field: Array | None, border
     )
     upper = p00 * (1.0 - g) + p01 * g
     lower = p10 * (1.0 - g) + p11 * g
-    return xp.floor(upper * (1.0 - f) + lower * f + 0.5).astype("uint8")
+    between = upper * (1.0 - f) + lower * f
+    return xp.floor(between + 0.5).astype("uint8") if images.dtype == "uint8" else between
 
 
 def pixels(images: Array, index: Array, row: Array, column: Array, border: str) -> Array:

@@ -48,6 +48,28 @@ def _relu_grad(first, last, dy, x, leaky, slope, past, dx):
 
 
 @jit
+def _hardswish(first, last, x, y):
+    start, stop = _bounds(x.size, first, last)
+    sixth = np.float32(1 / 6)
+    for i in range(start, stop):
+        v = x[i]
+        t = v + np.float32(3)
+        t = np.float32(0) if t < 0 else t
+        t = np.float32(6) if t > 6 else t
+        y[i] = v * (t * sixth)
+
+
+@jit
+def _hardswish_grad(first, last, dy, x, dx):
+    start, stop = _bounds(x.size, first, last)
+    third, half = np.float32(1 / 3), np.float32(0.5)
+    for i in range(start, stop):
+        d, v = dy[i], x[i]
+        inside = d * (v * third + half)
+        dx[i] = d if v >= 3 else np.float32(0) if v <= -3 else inside
+
+
+@jit
 def _relu6(first, last, x, past, y):
     start, stop = _bounds(x.size, first, last)
     source, target, six = x.ctypes.data, y.ctypes.data, fill(np.float32(6))
@@ -134,6 +156,20 @@ def leaky_relu(x: Array, slope: float) -> Array:
 def leaky_relu_grad(dy: Array, x: Array, slope: float) -> Array:
     """dy where x > 0, else slope dy."""
     return _backward(dy, x, slope)
+
+
+def hardswish(x: Array) -> Array:
+    """x min(max(x + 3, 0), 6) / 6."""
+    y = empty(x.shape)
+    parallel(_hardswish, np.ravel(x), y.reshape(-1), work=x.size)
+    return y
+
+
+def hardswish_grad(dy: Array, x: Array) -> Array:
+    """0 where x <= -3, dy where x >= 3, else dy (2 x + 3) / 6."""
+    dx = empty(x.shape)
+    parallel(_hardswish_grad, np.ravel(dy), np.ravel(x), dx.reshape(-1), work=x.size)
+    return dx
 
 
 def _sum(a: Array, b: Array, relu: bool) -> Array:

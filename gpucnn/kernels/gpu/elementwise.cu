@@ -76,6 +76,21 @@ struct GeluGrad {
         return dy * fmaf(x, normal.density, normal.below);
     }
 };
+struct Hardswish {
+    static constexpr bool binary = false;
+    template <class>
+    __device__ static float of(float x, float, float) {
+        const float t = x + 3.0f, above = t < 0 ? 0.0f : t;  // not fmaxf: NaN stays NaN
+        return x * ((above > 6 ? 6.0f : above) * 0.16666667f);
+    }
+};
+struct HardswishGrad {
+    static constexpr bool binary = true;
+    template <class>
+    __device__ static float of(float dy, float x, float) {
+        return x >= 3 ? dy : x <= -3 ? 0.0f : dy * fmaf(x, 0.33333334f, 0.5f);
+    }
+};
 struct Add {
     static constexpr bool binary = true;
     template <class>

@@ -9,7 +9,10 @@ from gpucnn.kernels.gpu.compile import SCALARS, VECTORS, Module
 from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch, line_of, vectors
 from gpucnn.types import Array
 
-OPS = ("Relu", "Relu6", "LeakyRelu", "ReluGrad", "Relu6Grad", "LeakyReluGrad", "Gelu", "GeluGrad", "Add", "AddRelu")
+OPS = (
+    "Relu", "Relu6", "LeakyRelu", "ReluGrad", "Relu6Grad", "LeakyReluGrad", "Gelu", "GeluGrad", "Hardswish", "HardswishGrad",
+    "Add", "AddRelu",
+)  # fmt: skip
 
 MODULE = Module(
     "elementwise.cu",
@@ -81,6 +84,16 @@ def gelu(x: Array) -> Array:
 def gelu_grad(dy: Array, x: Array) -> Array:
     """dy (P(x) + x p(x))."""
     return _map("GeluGrad", dy, x)
+
+
+def hardswish(x: Array) -> Array:
+    """x min(max(x + 3, 0), 6) / 6."""
+    return _map("Hardswish", x)
+
+
+def hardswish_grad(dy: Array, x: Array) -> Array:
+    """0 where x <= -3, dy where x >= 3, else dy (2 x + 3) / 6."""
+    return _map("HardswishGrad", dy, x)
 
 
 def add(a: Array, b: Array) -> Array:

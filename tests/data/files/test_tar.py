@@ -185,7 +185,10 @@ def test_a_tar_that_ends_too_early_inside_a_whole_gzip(tmp_path: Path, blocks: f
     assert "is truncated: it ends" in refused(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>" * 100, gzip.compress(b"<!DOCTYPE html>" * 100)])
+PAGE = b"<!DOCTYPE html>" * 100
+
+
+@pytest.mark.parametrize("content", [b"", PAGE, gzip.compress(PAGE)], ids=["nothing", "a page", "a page in a gzip"])
 def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "set.tar.gz"
     path.write_bytes(content)

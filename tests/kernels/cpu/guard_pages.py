@@ -23,7 +23,7 @@ from gpucnn import losses, metrics, optim
 from gpucnn.data.augment import crop_flip, warp
 from gpucnn.devices import get_backend
 from gpucnn.devices.cpu import set_threads
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.layers.windows import extent, output_size
 from gpucnn.optim import averages
 
@@ -236,6 +236,13 @@ class Shapes:
             yield fusion.batchnorm_relu6, (x, *large[:2], 1e-5)
         yield fusion.batchnorm_relu6_eval, (x, *large, 1e-5)
         yield fusion.batchnorm_relu6_grad, (dy, decided(decided(x, *large), *large, at=6), *large, 1e-5)
+        n = self.up_to(9)
+        groups = int(self.rng.choice([g for g in range(1, c + 1) if c % g == 0]))
+        x = self.floats(n, self.up_to(60), c)
+        dy = self.floats(*x.shape)
+        statistics = self.floats(n, groups).astype(float), np.abs(self.floats(n, groups)).astype(float) + 0.5
+        yield groupnorm.groupnorm, (x, scale, shift, groups, 1e-5)
+        yield groupnorm.groupnorm_grad, (dy, x, scale, *statistics, groups, 1e-5)
 
     def elements(self) -> Iterator[Call]:
         size = self.up_to(40_000)
@@ -246,6 +253,8 @@ class Shapes:
         yield activations.relu6_grad, (dy, 4 * x)
         yield activations.leaky_relu, (x, 0.1)
         yield activations.leaky_relu_grad, (dy, x, 0.1)
+        yield activations.hardswish, (3 * x,)
+        yield activations.hardswish_grad, (dy, 3 * x)
         yield gelu.gelu, (x,)
         yield gelu.gelu_grad, (dy, x)
         yield containers.add, (x, dy)

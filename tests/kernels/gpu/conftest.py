@@ -1,5 +1,6 @@
 """The kernels of the GPU on the CPU, where there is a compiler."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from gpucnn.kernels.gpu import launch
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    """One emulator for the session: a source takes seconds to compile."""
+    """One emulator for the session: a source takes seconds to compile, so that processes share what is compiled."""
     if COMPILER is None:
         pytest.skip("needs g++ on Linux: it compiles the CUDA kernels for the CPU")
-    folder: Path = tmp_path_factory.mktemp("emulator")
-    return Emulator(folder)
+    base = tmp_path_factory.getbasetemp()
+    shared: Path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emulator"
+    shared.mkdir(exist_ok=True)
+    return Emulator(shared)
 
 
 @pytest.fixture

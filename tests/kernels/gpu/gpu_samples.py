@@ -15,7 +15,7 @@ from gpucnn.data.augment.settings import CROP_MODES
 from gpucnn.devices import gpu
 from gpucnn.kernels.gpu.compile import FOLDER, Module
 from gpucnn.kernels.gpu.cudnn.options import Options
-from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, linear, pooling
+from gpucnn.layers import activations, batchnorm, containers, conv2d, dropout, fusion, gelu, groupnorm, linear, pooling
 from gpucnn.optim import loss_scale, muon
 
 BY_CUDNN = (
@@ -48,12 +48,16 @@ STORED: dict[Op, tuple[int, ...]] = {
     batchnorm.batchnorm_relu_eval: (0,),
     batchnorm.batchnorm_grad: (0, 1),
     batchnorm.batchnorm_relu_grad: (0, 1),
+    groupnorm.groupnorm: (0,),
+    groupnorm.groupnorm_grad: (0, 1),
     activations.relu: (0,),
     activations.relu_grad: (0, 1),
     activations.relu6: (0,),
     activations.relu6_grad: (0, 1),
     activations.leaky_relu: (0,),
     activations.leaky_relu_grad: (0, 1),
+    activations.hardswish: (0,),
+    activations.hardswish_grad: (0, 1),
     gelu.gelu: (0,),
     gelu.gelu_grad: (0, 1),
     containers.add: (0, 1),

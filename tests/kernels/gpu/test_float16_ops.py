@@ -8,7 +8,7 @@ from gpu_samples import SAMPLES, STORED, halved, result_types
 from outcomes import doubled, outcome
 
 from gpucnn import losses
-from gpucnn.layers import activations, conv2d, gelu, linear, softmax
+from gpucnn.layers import activations, containers, conv2d, gelu, linear, pooling, softmax, upsample
 
 CASES = {}  # label -> (op, arguments): some of each op that the GPU's kernels take in float16
 for sample in SAMPLES:
@@ -28,6 +28,17 @@ OTHERS = [
     (activations.sigmoid, x),
     (activations.silu, x),
     (activations.silu_grad, dy, x),
+    (activations.elu, x, 0.7),
+    (activations.elu_grad, dy, x, 0.7),
+    (activations.hardsigmoid, x),
+    (activations.hardsigmoid_grad, dy, x),
+    (upsample.upsample, image, (2, 3), True),
+    (upsample.upsample_grad, image, (2, 1), True),
+    (pooling.adaptive_avg_pool2d, 1000 * image, (4, 3)),
+    (pooling.adaptive_avg_pool2d_grad, image, (2, 7, 9, 3)),
+    (pooling.weighted, image, image[0, :, 0, 0].copy(), image[0, 0, :, 0].copy()),
+    (containers.gated, image, image[:, 0, 0].copy()),
+    (containers.gate_grad, image, image),
     (softmax.softmax, x),
     (softmax.softmax_grad, dy, np.abs(x)),
     (linear.linear, x, dy, dy[:, 0].copy()),

@@ -10,7 +10,9 @@ import mmap
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -31,22 +33,31 @@ class Library:
     """A ``.cu`` source compiled for the CPU."""
 
     def __init__(self, module: Module, folder: Path) -> None:
-        stem = folder / Path(module.file).stem
         entries = ",\n".join(
             f'{{"{name}", &emulator::Instance<&{name}>::call, &emulator::Instance<&{name}>::parameters}}'
             for name in module.names
         )
         source = f'#include "cuda_emulator.h"\n{module.source}\nEMULATED_ENTRIES({entries})\n'
+        name = f"{Path(module.file).stem}-{sha256(source.encode()).hexdigest()[:16]}"
+        path = folder / f"{name}.so"
+        if not path.exists():  # another process may compile the same: the last one to be ready replaces an equal file
+            with TemporaryDirectory(dir=folder) as own:
+                self.compile(module.file, source, Path(own) / name).rename(path)
+        self.library = ctypes.CDLL(str(path))
+        self.library.parameters.restype = self.library.run.restype = ctypes.c_char_p
+        self.numbers = {name: i for i, name in enumerate(module.names)}
+
+    @staticmethod
+    def compile(file: str, source: str, stem: Path) -> Path:
+        """The shared library that g++ makes of a source, beside it."""
         stem.with_suffix(".cpp").write_text(source, encoding="utf-8")
         assert COMPILER
         files = [str(stem.with_suffix(suffix)) for suffix in (".cpp", ".o", ".so")]
         compile_it = [COMPILER, *OPTIONS, CHECKS, f"-I{HERE}", "-c", files[0], "-o", files[1]]
         for command in (compile_it, [COMPILER, "-shared", files[1], "-o", files[2]]):
             done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, f"{module.file}: {done.stderr}"
-        self.library = ctypes.CDLL(files[2])
-        self.library.parameters.restype = self.library.run.restype = ctypes.c_char_p
-        self.numbers = {name: i for i, name in enumerate(module.names)}
+            assert done.returncode == 0, f"{file}: {done.stderr}"
+        return Path(files[2])
 
     def parameters(self, name: str) -> list[str]:
         """A word for each parameter: ``"+f"`` for ``const float*``, ``"*f"`` for ``float*``, ``"q"`` for an index."""
