@@ -27,6 +27,7 @@ from gpucnn.layers import (
     Linear,
     MaxPool2D,
     ReLU,
+    ReLU6,
     Residual,
     Sequential,
     Sigmoid,
@@ -59,6 +60,8 @@ def zoo() -> Sequential:
         pixels=LayerNorm(8),
         side=Concat(Sequential(), Hardswish()),
         gate=Gate(GlobalAvgPool2D()),
+        deep=Conv2D(16, 16, 3, padding=1, groups=16, bias=False),
+        six=ReLU6(),
         average=AvgPool2D(2),
         mean=GlobalAvgPool2D(),
         hidden=Linear(16, 12),
@@ -126,6 +129,9 @@ BREAKS = [
     (conv2d.conv2d, {"stem.0", "block.body.0", "fork.body", "fork.shortcut"}, {"y"}),
     (conv2d.conv2d_input_grad, {"stem.0", "block.body.0", "fork.body", "fork.shortcut"}, {"dx"}),
     (conv2d.conv2d_weight_grad, {"stem.0", "block.body.0", "fork.body", "fork.shortcut"}, {"weight"}),
+    (conv2d.grouped_conv2d, {"deep"}, {"y"}),
+    (conv2d.grouped_conv2d_input_grad, {"deep"}, {"dx"}),
+    (conv2d.grouped_conv2d_weight_grad, {"deep"}, {"weight"}),
     (conv2d.bias_grad, {"fork.body", "hidden", "head"}, {"bias"}),
     (linear.linear, {"hidden", "head"}, {"y"}),
     (linear.linear_input_grad, {"hidden", "head"}, {"dx"}),
@@ -138,6 +144,8 @@ BREAKS = [
     (batchnorm.batchnorm_relu_grad, {"stem.1"}, {"dx", "scale", "shift"}),
     (activations.relu, {"relu"}, {"y"}),
     (activations.relu_grad, {"relu", "block"}, {"dx"}),
+    (activations.relu6, {"six"}, {"y"}),
+    (activations.relu6_grad, {"six"}, {"dx"}),
     (activations.leaky_relu, {"leaky"}, {"y"}),
     (activations.leaky_relu_grad, {"leaky"}, {"dx"}),
     (gelu.gelu, {"gelu"}, {"y"}),
@@ -171,7 +179,8 @@ def fusible() -> Sequential:
     """Neighbours that may run as one, for images (8,8,3)."""
     return Sequential(
         Conv2D(3, 6, 3, padding=1), (BatchNorm(6), ReLU()), Conv2D(6, 6, 3, padding=1), ReLU(), MaxPool2D(2),
-        Conv2D(6, 8, 3, padding=1), (BatchNorm(8), ReLU()), MaxPool2D(2), GlobalAvgPool2D(), Linear(8, 10),
+        Conv2D(6, 8, 3, padding=1), (BatchNorm(8), ReLU()), MaxPool2D(2),
+        Conv2D(8, 8, 3, padding=1), (BatchNorm(8), ReLU6()), GlobalAvgPool2D(), Linear(8, 10),
     )  # fmt: skip
 
 
@@ -182,6 +191,7 @@ FUSED = [
     ("3", "ReLU + MaxPool2D", (fusion.relu_max_pool2d, fusion.relu_max_pool2d_grad)),
     ("6", "BatchNorm + ReLU + MaxPool2D", (fusion.batchnorm_relu_max_pool2d, fusion.batchnorm_relu_max_pool2d_eval,
                                            fusion.batchnorm_relu_max_pool2d_grad)),
+    ("9", "BatchNorm + ReLU6", (fusion.batchnorm_relu6, fusion.batchnorm_relu6_eval, fusion.batchnorm_relu6_grad)),
 ]  # fmt: skip
 
 
@@ -193,13 +203,14 @@ def test_neighbours_that_run_as_one_are_looked_at_as_one(wrong) -> None:
     kinds = dict.fromkeys((row.layer, row.kind) for row in found.layers if not row.layer.startswith("("))
     assert list(kinds) == [
         ("0", "Conv2D"), ("1", "BatchNorm + ReLU"), ("2", "Conv2D"), ("3", "ReLU + MaxPool2D"), ("5", "Conv2D"),
-        ("6", "BatchNorm + ReLU + MaxPool2D"), ("8", "GlobalAvgPool2D"), ("9", "Linear"),
+        ("6", "BatchNorm + ReLU + MaxPool2D"), ("8", "Conv2D"), ("9", "BatchNorm + ReLU6"), ("10", "GlobalAvgPool2D"),
+        ("11", "Linear"),
     ]  # fmt: skip
     named = {f"{row.layer}.{row.array}" for row in found.layers if row.array not in ("y", "dx", "y in evaluation")}
     assert set(fusible().initialize().state_dict()) <= named
     assert {row.layer for row in found.layers if not row.passed} == {name for name, _, ops in FUSED if wrong in ops}
     outputs = [row.name for row in found.whole if row.part == "output"]
-    assert outputs == ["0", "1.relu", "2", "4", "5", "7", "8", "9"]
+    assert outputs == ["0", "1.relu", "2", "4", "5", "7", "8", "9.relu6", "10", "11"]
     if not wrong:
         assert {row.relative for row in found.layers} == {0}
         assert {row.candidate_to_reference for row in found.whole} == {0}
