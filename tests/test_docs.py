@@ -18,7 +18,9 @@ MENTION = re.compile(r"`((?:gpucnn|tests|scripts)/[\w/]+\.py)`((?:(?:: |, )`\w+`
 
 
 def test_every_row_of_the_lecture_is_there() -> None:
-    assert [int(row) for row in re.findall(r"^\| L(\d+) \|", LECTURE, flags=re.MULTILINE)] == list(range(1, 27))
+    rows = [int(row) for row in re.findall(r"^\| L(\d+)", LECTURE, flags=re.MULTILINE)]
+    assert rows[:26] == list(range(1, 27))
+    assert set(rows) == set(rows[:26])  # of layers that came later
     assert len(re.findall(r"^\d\. \*\*", LECTURE, flags=re.MULTILINE)) == 6
 
 

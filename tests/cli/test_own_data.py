@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from readme import README, blocks
 
 from gpucnn.cli.main import main
 from gpucnn.data import load_dataset
@@ -154,3 +156,17 @@ def test_inspect_finds_test_images_in_the_training_set(digits: Path, tmp_path: P
     assert "train/one/03.png = test/one/03.png" in out
     out, _ = run(capsys, "data", "inspect", "digits")
     assert "equal   no two images are the same" in out
+
+
+def test_the_session_on_the_page(capsys: Out) -> None:
+    page = README.parent / "docs" / "own_data.md"
+    draw, load = blocks("python", page=page)
+    exec(compile(draw, "draw.py", "exec"), {"__name__": "draw"})
+    for line in "".join(blocks("bash", page=page)).splitlines():
+        words = shlex.split(line)[1:]
+        assert main([*words, "--device", "cpu"] if words[0] == "train" else words) == 0, line
+    capsys.readouterr()
+    exec(compile(load, str(page), "exec"), {"__name__": "session"})
+    assert capsys.readouterr().out == "('bar', 'cross', 'disc')\n['bar', 'cross', 'disc']\n"
+    with Path("found.csv").open() as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["bar", "cross", "disc"]

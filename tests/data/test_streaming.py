@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from strict_cupy import STRICT
 
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.data import Augmentation, Dataset, Loader
@@ -48,14 +49,16 @@ def make(dataset: Dataset, batch_size: int = 5, **options: Any) -> Loader:
 
 
 def same(one: Loader, other: Loader, epoch: int = 1, start: int = 0) -> bool:
-    batches, others = list(one.epoch(epoch, start)), list(other.epoch(epoch, start))
+    batches, others = (
+        [tuple(map(loader.backend.to_host, batch)) for batch in loader.epoch(epoch, start)] for loader in (one, other)
+    )
     return len(batches) == len(others) > 0 and all(
         np.array_equal(x, y) and x.dtype == y.dtype and np.array_equal(labels, truth)
         for (x, labels), (y, truth) in zip(batches, others, strict=True)
     )
 
 
-@pytest.mark.parametrize("backend", [REFERENCE, get_backend("cpu")], ids=["reference", "cpu"])
+@pytest.mark.parametrize("backend", [REFERENCE, get_backend("cpu"), STRICT], ids=lambda backend: backend.name)
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_batches_have_the_same_bits_as_in_memory(
     tmp_path: Path, augmentation: Augmentation | None, backend: Backend
@@ -68,6 +71,8 @@ def test_batches_have_the_same_bits_as_in_memory(
             assert same(make(dataset, **how), make(stored, **how))
         how = {"augmentation": augmentation, "backend": backend}
         assert same(make(dataset, **how), make(stored, **how), start=3)
+        if not backend.synchronous:
+            assert same(make(dataset, **how), make(dataset, **how, memory=1))
 
 
 def test_the_batch_size_changes_no_float_image() -> None:
@@ -220,8 +225,8 @@ image = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(1, 64, 64, 3)
 count = size // image.size
 with StoredWriter(path) as writer:
     append = writer.images("images", (count, 64, 64, 3))
-    for number in range(0, count):
-        append(image + np.uint8(number % 256))
+    for number in range(0, count, 64):
+        append(np.repeat(image, 64, axis=0) + np.uint8(number % 256))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 dataset = Dataset("big", StoredImages(path), np.arange(count) % 10, tuple("0123456789"))
 train, test = split_validation(dataset, 100, 0)

@@ -156,7 +156,7 @@ def test_groups_follow_their_rules_as_in_pytorch(decoupled, backend) -> None:
 
 def test_rates_leave_out_frozen_groups() -> None:
     optimizer = SGD(0.1, groups=RULES)
-    head = {"head": 0.05, "head_bias": 0.05}
+    head = {"head": 0.15, "head_bias": 0.05}
     assert optimizer.rates(0.05, 1) == pytest.approx(
         {"filter": 0.05, "weight": 0.025, "bias": 0.05, "norm": 0.2, "whiten": 0.15, **head}
     )
@@ -172,12 +172,13 @@ def test_neighbouring_groups_with_equal_rules_are_one_pass() -> None:
     backend = replace(REFERENCE, kernels={momentum_update: lambda w, *rest: calls.append(w.size)})
     optimizer.bind(model.flat, backend)
     optimizer.step(0.1, 0)
-    assert calls == [2 * 256, 4 * 256]  # filters and weights; biases, shift and the whitening's bias
+    # filters and weights; biases, shift and the whitening's bias; the head, which decays, and its bias
+    assert calls == [2 * 256, 4 * 256, 256, 256]
     assert sum(calls) == model.flat.trained.stop == len(model.flat.grad)
     optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1, groups=RULES)
     optimizer.bind(model.flat, backend)
     optimizer.step(0.1, 2)
-    assert calls[2:] == [256] * 4  # the biases are frozen
+    assert calls[4:] == [256] * 6  # the biases are frozen
 
 
 def test_decoupled_decay_takes_its_fraction_off_w_whatever_the_rate(backend) -> None:

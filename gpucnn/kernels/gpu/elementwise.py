@@ -10,8 +10,8 @@ from gpucnn.kernels.gpu.launch import NULL, ceil_div, contiguous, empty, launch,
 from gpucnn.types import Array
 
 OPS = (
-    "Relu", "Relu6", "LeakyRelu", "ReluGrad", "Relu6Grad", "LeakyReluGrad", "Gelu", "GeluGrad", "Hardswish",
-    "HardswishGrad", "Add", "AddRelu",
+    "Relu", "Relu6", "LeakyRelu", "ReluGrad", "Relu6Grad", "LeakyReluGrad", "Gelu", "GeluGrad",
+    "Hardswish", "HardswishGrad", "Add", "AddRelu",
 )  # fmt: skip
 
 MODULE = Module(

@@ -28,6 +28,9 @@ OTHERS = [
     (activations.sigmoid, x),
     (activations.silu, x),
     (activations.silu_grad, dy, x),
+    (conv2d.grouped_conv2d, image, filters[:3, ..., :1].copy(), None, *windows, (1, 1), 3),
+    (conv2d.grouped_conv2d_input_grad, image, filters[:3, ..., :1].copy(), image.shape, *windows, (1, 1), 3),
+    (conv2d.grouped_conv2d_weight_grad, image, image, (3, 3, 3, 1), *windows, (1, 1), 3),
     (activations.elu, x, 0.7),
     (activations.elu_grad, dy, x, 0.7),
     (activations.hardsigmoid, x),
@@ -80,10 +83,13 @@ def test_a_sum_of_many_does_not_overflow() -> None:
     assert loss == pytest.approx(np.log(2))
 
 
+NO_OPS = {"im2col", "normal_cdf", "sigmoid_and_slope", "check_groups", "ops_of", "grouped_im2col"}
+
+
 def test_every_op_of_the_layers_is_here() -> None:
     tested = {op for op, _ in CASES.values()} | {op for op, *_ in OTHERS}
     grads = {gelu.gelu, activations.tanh_grad, activations.sigmoid_grad}  # one product more than an op above
     for module in (gelu, activations, softmax, linear, conv2d):
         for name, op in inspect.getmembers(module, inspect.isfunction):
-            if op.__module__ == module.__name__ and name not in ("im2col", "normal_cdf", "sigmoid_and_slope"):
+            if op.__module__ == module.__name__ and name not in NO_OPS:
                 assert op in tested | grads, name
