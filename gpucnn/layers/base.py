@@ -166,10 +166,15 @@ class Layer(Checked):
 
     def __repr__(self) -> str:
         """A table of the layers that compute; ``gpucnn.summary`` has their output shapes and operations too."""
-        rows = [("layer", "", "parameters", "shapes"), *self._rows()[: None if self.children() else -1]]
+        if not self.children():
+            return "  ".join(filter(None, self._rows()[0]))
+        rows = [("layer", "", "parameters", "shapes"), *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join(lines) if self.children() else lines[1].strip()
+        sides = (str.ljust, str.ljust, str.rjust, str.ljust)
+        lines = [
+            "  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in rows
+        ]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""

@@ -182,4 +182,6 @@ def test_a_model_that_knows_no_digits_takes_an_image_of_its_own_set(
     assert "knows no grey digits" in capsys.readouterr().err
     assert main([*command, "--index", "1"]) == 0
     facts = json.loads(bytes_of((tmp_path / "page.html").read_text(encoding="utf-8"), "facts"))
-    assert len(facts["subject"]["mean"]) == (0 if floats else 1)  # floats have a scale of their own, without black and white
+    assert len(facts["subject"]["mean"]) == (
+        0 if floats else 1
+    )  # floats have a scale of their own, without black and white
