@@ -169,12 +169,9 @@ class Layer(Checked):
         if not self.children():
             return "  ".join(filter(None, self._rows()[0]))
         rows = [("layer", "", "parameters", "shapes"), *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        sides = (str.ljust, str.ljust, str.rjust, str.ljust)
-        lines = [
-            "  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in rows
-        ]
-        return "\n".join(lines)
+        a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [f"{name:<{a}}  {kind:<{b}}  {count:>{c}}  {shapes:<{d}}" for name, kind, count, shapes in rows]
+        return "\n".join(map(str.rstrip, lines))
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""
