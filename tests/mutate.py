@@ -120,7 +120,7 @@ class Worker:
             "XDG_CACHE_HOME": str(self.base / "home"),
             "TMPDIR": str(self.temporary),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "GPUCNN_MUTATE": os.pathsep.join([str(self.durations), str(self.watch), str(self.allowance)]),
+            "MUTATION_RUN": os.pathsep.join([str(self.durations), str(self.watch), str(self.allowance)]),
         }
         output = self.base / "output.txt"
         child = FORKS.Process(target=run_pytest, args=(self.code, env, output, [*options, *files]))
@@ -294,7 +294,7 @@ class TimeLimit:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Called where pytest loads this file as a plugin."""
-    durations, watch, allowance = os.environ["GPUCNN_MUTATE"].split(os.pathsep)
+    durations, watch, allowance = os.environ["MUTATION_RUN"].split(os.pathsep)
     config.pluginmanager.register(TimeLimit(Path(durations), Path(watch), float(allowance)))
 
 

@@ -185,10 +185,11 @@ def draw_sheet(path: Path, name: str, train: Dataset) -> None:
     if channels not in (1, 3) or train.images.dtype != np.uint8:
         raise UsageError(f"--sheet draws bytes of 1 or 3 channels, {name} has {train.images.dtype} of {channels}")
     shown = min(train.num_classes, ROWS)
-    tiles = np.full((COLUMNS, shown, height, width, channels), 255, dtype=np.uint8)
+    wide = min(COLUMNS, int(np.bincount(train.labels).max()))
+    tiles = np.full((wide, shown, height, width, channels), 255, dtype=np.uint8)
     for label in range(shown):
         places = np.flatnonzero(train.labels == label)
-        chosen = places[np.unique(np.linspace(0, len(places) - 1, COLUMNS).astype(int))] if len(places) else places
+        chosen = places[np.unique(np.linspace(0, len(places) - 1, wide).astype(int))] if len(places) else places
         tiles[: len(chosen), label] = train.images[chosen]
     sheet = [feature_maps.Column("", "", column) for column in tiles]
     names = [harmless(one, NAME) for one in train.classes[:shown]]

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     label = class_number(args.label, names, answer if known is None else known)
     steps = record(model, x, np.array([label]), lr=args.lr, steps=args.steps)
     shape = config.model.input_shape
-    facts = Subject(config.model.name, title, config.data.mean, config.data.std, names, label, model.flops(shape))
+    scale = (config.data.mean, config.data.std) if config.data.pixels == "uint8" else ((), ())
+    facts = Subject(config.model.name, title, *scale, names, label, model.flops(shape))
     page = build(steps, facts)
     with writing(args.out):
         replace_atomically(args.out, [page.encode()])
@@ -83,6 +84,9 @@ def check(args: argparse.Namespace) -> None:
 def subject_of(args: argparse.Namespace, config: Config) -> tuple[Array, str, int | None]:
     """The image, uint8 (H,W,C), a few words about it, and the number of its class where that is known."""
     if args.image is None and args.index is None:
+        names = class_names(config.data.classes, config.model.num_classes)
+        if names != tuple("0123456789") or config.data.pixels != "uint8":
+            raise UsageError("the model knows no grey digits: name an image, or --index N of its test set")
         digit, label = enlarged_digit(config.model.input_shape)
         return digit, f"Digit {DIGIT} of scikit-learn's test images", label
     return chosen_image(args, config)

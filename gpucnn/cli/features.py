@@ -155,7 +155,7 @@ def chosen_image(args: argparse.Namespace, config: Config) -> tuple[Array, str, 
     if not 0 <= args.index < len(test.images):
         raise UsageError(f"--index {shown(args.index)}: the test set of {name} has images 0 to {len(test.images) - 1}")
     label = int(test.labels[args.index])
-    return test.images[args.index], f"image {args.index} of {name}'s test set (a {test.classes[label]})", label
+    return test.images[args.index], f"image {args.index} of {name}'s test set ({test.classes[label]})", label
 
 
 def save(path: Path, stage: Stage, draw: Callable[..., None], *labels: Any) -> None:

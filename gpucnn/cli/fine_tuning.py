@@ -6,6 +6,7 @@ from gpucnn.cli.columns import columns, counted
 from gpucnn.layers import Layer
 from gpucnn.layers.base import MISSING, TAKEN, sizes
 from gpucnn.runs.build import HEAD
+from gpucnn.runs.catalogue import PRETRAINED
 from gpucnn.runs.config import Config
 from gpucnn.runs.fine_tuning import Source
 
@@ -22,7 +23,8 @@ def about_fine_tuning(
         statistics = "the file's" if of_file else "the new images'"
         taken = [name for name, reason in report.items() if reason == TAKEN]
         fraction = f"{len(taken)} of {counted(len(report), 'tensor')} taken, {share(model, taken)}"
-        yield "init", f"{source.path}: {fraction}; mean and std are {statistics}"
+        place = source.path.name if source.path.parent == PRETRAINED else source.path
+        yield "init", f"{place}: {fraction}; mean and std are {statistics}"
         shapes = [f"{name} ({reason})" for name, reason in report.items() if reason not in (TAKEN, MISSING)]
         lacking = [name for name, reason in report.items() if reason == MISSING]
         unused = [name for name in source.state if name not in report]

@@ -322,7 +322,8 @@ def introduce(
     shape, kind = config.model.input_shape, "validation" if config.data.validation else "test"
     images = f"{len(train.labels):,} training and {len(test.labels):,} {kind} images {' x '.join(map(str, shape))}"
     parameters = sum(parameter.size for parameter in trainer.model.parameters().values())
-    cost = f"{parameters:,} parameters, {trainer.model.flops(shape) / 1e6:,.1f} MFLOP forward for one image"
+    mflop = trainer.model.flops(shape) / 1e6
+    cost = f"{parameters:,} parameters, {mflop:{',.1f' if mflop >= 1 else '.2g'}} MFLOP forward for one image"
     note(f"gpucnn {__version__}", f"on {describe(trainer.backend)}")
     if line := about_precision(trainer.backend, config.train.amp):
         note("amp", line)
@@ -378,7 +379,8 @@ def compact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
-        return f"[{','.join(map(compact, value))}]"
+        comma = ", " if any(isinstance(one, dict) for one in value) else ","  # layers may be many: lines end there
+        return f"[{comma.join(map(compact, value))}]"
     if isinstance(value, dict):
         return str(value.get("layer"))
     return str(value).lower() if isinstance(value, bool) else repr(value) if value == "" else str(value)

@@ -18,7 +18,7 @@ from gpucnn.types import Array, Shape
 MOST_CLASSES, MOST_CHANNELS = 2**31, 4096
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images and their labels, on the host.  ``Dataset.from_arrays`` makes one of arrays as they come.
 
@@ -81,6 +81,10 @@ class Dataset:
         }
         for field, value in kept.items():
             object.__setattr__(self, field, value)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.image_shape))
+        return f"{self.name}: {len(self):,} images {size}, {self.images.dtype}, in {len(self.classes)} classes"
 
     @classmethod
     @checked

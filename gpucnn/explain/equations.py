@@ -136,7 +136,7 @@ class Reader:
         if left is None or right is None:
             return (left or right) if operator in "+-" else None
         zero, one = ["number", 0], ["number", 1]
-        if (operator in "+-" and right == zero) or (operator in "*/" and right == one):
+        if (operator in "+-" and right == zero) or (operator in ("*", "/", "//") and right == one):
             return left
         if (operator == "+" and left == zero) or (operator == "*" and left == one):
             return right

@@ -27,13 +27,19 @@ class Writer:
         """A tree, in brackets where it binds less than ``least``."""
         match tree:
             case ["number", value]:
-                return f"<mn>{value:.4g}</mn>".replace("-", "−")
+                digits, _, power = f"{value:.4g}".replace("-", "−").partition("e")
+                if not power:
+                    return f"<mn>{digits}</mn>"
+                ten = f"<msup><mn>10</mn><mn>{power[:1].strip('+')}{power[1:].lstrip('0')}</mn></msup>"
+                return ten if digits == "1" else f"<mrow><mn>{digits}</mn><mo>·</mo>{ten}</mrow>"
             case ["index", name]:
                 return f"<mi>{escape(name)}</mi>"
             case ["rest"]:
                 return "<mo>·</mo>"
             case ["array", name, indices]:
                 return self.array(name, indices)
+            case ["call", "where", arguments]:
+                return self.cases(*arguments)
             case ["call", function, arguments]:
                 inside = "<mo>,</mo>".join(self.write(argument, 0) for argument in arguments)
                 if function == "sqrt":
@@ -45,6 +51,25 @@ class Writer:
                 text = self.operation(operator, left, right)
                 return f"<mrow><mo>(</mo>{text}<mo>)</mo></mrow>" if self.loose(tree) < least else text
         raise ValueError(tree)
+
+    def cases(self, condition: Tree, yes: Tree, no: Tree) -> str:
+        """A brace with a row per case; of those within the last one, too."""
+        rows = []
+        while True:
+            rows.append((self.write(yes, 0), f"<mtext>if\u00a0</mtext>{self.relation(condition)}"))
+            if no[:2] != ["call", "where"]:
+                break
+            condition, yes, no = no[2]
+        rows.append((self.write(no, 0), "<mtext>else</mtext>"))
+        table = "".join(f"<mtr><mtd>{value}</mtd><mtd><mrow>{when}</mrow></mtd></mtr>" for value, when in rows)
+        return f"<mrow><mo>{{</mo><mtable>{table}</mtable></mrow>"
+
+    def relation(self, tree: Tree) -> str:
+        """A condition, without the brackets that make it a number."""
+        match tree:
+            case ["do", operator, left, right] if operator in RELATIONS:
+                return f"{self.write(left, 1)}<mo>{escape(RELATIONS[operator])}</mo>{self.write(right, 1)}"
+        return self.write(tree, 0)
 
     def loose(self, tree: Tree) -> int:
         """How strongly the operator binds; relations come with brackets of their own, fractions need none."""
@@ -60,8 +85,7 @@ class Writer:
         if operator == "//":
             return f"<mrow><mo>⌊</mo>{self.write(left, 2)}<mo>/</mo>{self.write(right, 3)}<mo>⌋</mo></mrow>"
         if operator in RELATIONS:  # 1 where it holds, else 0
-            sides = f"{self.write(left, 1)}<mo>{escape(RELATIONS[operator])}</mo>{self.write(right, 1)}"
-            return f"<mrow><mo>[</mo>{sides}<mo>]</mo></mrow>"
+            return f"<mrow><mo>[</mo>{self.relation(['do', operator, left, right])}<mo>]</mo></mrow>"
         if operator == "-" and left == ["number", 0]:
             return f"<mrow><mo>−</mo>{self.write(right, 2)}</mrow>"
         sign = {"*": "·", "-": "−", "%": " mod "}.get(operator, operator)

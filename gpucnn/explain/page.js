@@ -309,6 +309,14 @@ function arraysIn(tree, found = []) {
   if (tree[0] === "do") { arraysIn(tree[2], found); arraysIn(tree[3], found); }
   return found;
 }
+function decided(net, layer, tree, env) { // a tree in which of each where only the case that holds is left, and why
+  if (tree[0] === "do") return ["do", tree[1], decided(net, layer, tree[2], env), decided(net, layer, tree[3], env)];
+  if (tree[0] !== "call") return tree;
+  if (tree[1] !== "where") return ["call", tree[1], tree[2].map((part) => decided(net, layer, part, env))];
+  const [condition, yes, no] = tree[2], holds = net.compile(layer, condition)(env);
+  const opposite = { "<": "≥", "<=": ">", ">": "≤", ">=": "<", "==": "≠" }[condition[1]];
+  return ["call", "as", [decided(net, layer, holds ? yes : no, env), holds ? condition : ["do", opposite, ...condition.slice(2)]]];
+}
 
 // ---- numbers as text ---------------------------------------------------------------------------------------------------
 
@@ -318,6 +326,10 @@ function show(value, digits = 4) {
   const size = Math.abs(value);
   const text = size >= 1e5 || size < 1e-4 ? value.toExponential(digits - 2) : value.toPrecision(digits);
   return text.replace("e+", "e").replaceAll("-", "−");
+}
+function short(value) { // in at most seven characters
+  const text = show(value, 3);
+  return text.length > 7 && Number.isFinite(value) ? value.toExponential(1).replace("e+", "e").replaceAll("-", "−") : text;
 }
 const nameOf = (symbol) => (symbol.startsWith("new_") ? `new ${symbol.slice(4)}` : GREEK[symbol] || symbol);
 const shapeText = (shape) => shape.join(" × ");
@@ -335,16 +347,19 @@ function isParameter(layer, symbol) {
 
 function expression(net, layer, tree, env) { // a tree with numbers in place of arrays
   const [kind, first, second, third] = tree;
-  if (kind === "number") return show(first);
-  if (kind === "index") return show(env[first]);
+  if (kind === "number" || kind === "index") {
+    const value = kind === "number" ? first : env[first];
+    return Number.isInteger(value) ? String(value).replace("-", "−") : show(value);
+  }
   if (kind === "array") return show(net.compile(layer, tree)(env) ?? 0);
+  if (kind === "call" && first === "as") return second.map((part) => expression(net, layer, part, env)).join(", as ");
   if (kind === "call") return `${first}(${second.map((part) => expression(net, layer, part, env)).join(", ")})`;
   if (kind === "loop") return show(net.compile(layer, tree)(env));
   const sides = [second, third].map((part) => {
     const text = expression(net, layer, part, env);
     return part[0] === "do" ? `(${text})` : text;
   });
-  const sign = { "*": "×", "-": "−", "/": "÷", "==": "=", "**": "^" }[first] || first;
+  const sign = { "*": "×", "-": "−", "/": "÷", "==": "=", "<=": "≤", ">=": "≥", "**": "^" }[first] || first;
   return first === "-" && second[0] === "number" && second[1] === 0 ? `−${sides[1]}` : `${sides[0]} ${sign} ${sides[1]}`;
 }
 
@@ -479,7 +494,7 @@ class Map2D { // one tensor as a figure: canvas, marks, scale
     this.tileHeight = wanted.height * this.size + 4 * gap;
     const rows = Math.ceil(wanted.tiles / this.columns);
     const width = this.columns * this.tileWidth - 4 * gap, height = rows * this.tileHeight - 4 * gap;
-    const picture = this.layer === 0 && this.symbol === "x" && [1, 3].includes(shape[3]);
+    const picture = this.layer === 0 && this.symbol === "x" && [1, 3].includes(shape[3]) && subject.mean.length > 0;
     const { limit, largest } = limitOf(data);
     this.limit = limit;
     for (const canvas of [this.canvas, this.marks]) {
@@ -702,7 +717,7 @@ function lens(tensor, symbol, index) { // the neighbourhood as a table, for keys
       if (!at) continue;
       const value = tensor.data[flat(tensor.shape, at)], button = document.createElement("button");
       const chosen = r === row && c === column;
-      button.textContent = show(value, 3);
+      button.textContent = short(value);
       const colour = mix(value, limit);
       button.style.background = `rgb(${colour.map(Math.round)})`;
       button.style.color = luminance(colour) > 0.179 ? "#000" : "#fff";
@@ -838,8 +853,8 @@ function describeTerm(layer, term) {
       const { symbol, index, value } = refer(net, layer, factor, term.env);
       span.append(link(layer, symbol, index), Object.assign(document.createElement("span"), { className: "value", textContent: ` (${show(value)})` }));
     } else {
-      const inner = arraysIn(factor);
-      span.append(expression(net, layer, factor, term.env));
+      const plain = decided(net, layer, factor, term.env), inner = arraysIn(plain);
+      span.append(expression(net, layer, plain, term.env));
       if (inner.length) {
         const names = inner.map((node) => refer(net, layer, node, term.env)).filter((one, at, all) => all.findIndex((o) => o.symbol === one.symbol && String(o.index) === String(one.index)) === at);
         span.style.whiteSpace = "normal";

@@ -35,7 +35,8 @@ class Subject:
     Attributes:
         model: its name.
         image: where the picture comes from.
-        mean, std: per channel on a 0..1 scale, to show the normalised image as a picture.
+        mean, std: per channel on a 0..1 scale, to show the normalised image as a picture; empty for images on a scale
+            of their own.
         classes: names.
         label: number of the true class.
         flops: of a forward pass.

@@ -60,7 +60,7 @@ class Prediction:
         look = "height:96px;image-rendering:pixelated;vertical-align:middle;margin-right:12px"
         picture = base64.b64encode(png(self.image)).decode()
         rows = "".join(
-            f"<tr><td>{escape(harmless(name, NAME))}</td><td>{100 * p:.2f} %</td>"
+            f'<tr><td>{escape(harmless(name, NAME))}</td><td style="text-align:right">{100 * p:.2f} %</td>'
             f'<td><div style="background:#0969da;height:10px;width:{round(160 * p)}px"></div></td></tr>'
             for name, p in self.top()
         )

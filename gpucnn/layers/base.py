@@ -172,10 +172,12 @@ class Layer(Checked):
 
     def __repr__(self) -> str:
         """A table of the layers that compute; ``gpucnn.summary`` has their output shapes and operations too."""
-        rows = [("layer", "", "parameters", "shapes"), *self._rows()[: None if self.children() else -1]]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join(lines) if self.children() else lines[1].strip()
+        if not self.children():
+            return "  ".join(filter(None, self._rows()[0]))
+        rows = [("layer", "", "parameters", "shapes"), *self._rows()]
+        a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [f"{name:<{a}}  {kind:<{b}}  {count:>{c}}  {shapes:<{d}}" for name, kind, count, shapes in rows]
+        return "\n".join(map(str.rstrip, lines))
 
     def _repr_html_(self) -> str:
         """The same table, for notebooks."""

@@ -245,7 +245,10 @@ class Column:
 
 
 def save_columns(path: Path, title: str, note: str, names: Sequence[str], columns: Sequence[Column]) -> None:
-    """A contact sheet: one image per row, with its name, and one version of it per column."""
+    """A contact sheet: one image per row, with its name, and one version of it per column.
+
+    Where columns have titles, the first one, the image as it was, stands apart.
+    """
     height, width = columns[0].images.shape[1:3]
     noted = any(column.note for column in columns)
     larger = max(height, width)
@@ -262,7 +265,7 @@ def save_columns(path: Path, title: str, note: str, names: Sequence[str], column
     for row, name in enumerate(names):
         sheet.text(label - gap, top + row * (tile_h + gap) + tile_h / 2 - 8, name, 11, ha="right")
     for number, column in enumerate(columns):
-        x = label + number * step + (2 * gap if number else 0)
+        x = label + number * step + (2 * gap if number and column.title else 0)
         sheet.text(x, top - (42 if noted else 24), column.title, 11, weight="bold")
         sheet.text(x, top - 24, column.note, 9, PALE)
         for row, image in enumerate(column.images):

@@ -204,10 +204,9 @@ class Classifier(Checked):
             recorded = record(self.model, x, np.array([label]), lr=lr, steps=steps)
         finally:
             self.model.eval()
-        facts = Subject(
-            self.name, found.source or "an array", self.mean, self.std, self.classes, label,
-            self.model.flops(self.input_shape),
-        )  # fmt: skip
+        scale = (self.mean, self.std) if self.pixels == "uint8" else ((), ())
+        flops = self.model.flops(self.input_shape)
+        facts = Subject(self.name, found.source or "an array", *scale, self.classes, label, flops)
         return Explanation(recorded, build(recorded, facts))
 
     def _answers(self, images: Array, views: tuple[Any, ...]) -> Array:

@@ -207,3 +207,12 @@ def test_the_session_on_the_page(capsys: Out) -> None:
     assert capsys.readouterr().out == "('bar', 'cross', 'disc')\n['bar', 'cross', 'disc']\n"
     with Path("found.csv").open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == ["bar", "cross", "disc"]
+
+
+@pytest.mark.parametrize(("labels", "wanted"), [("abbbba", 4), ("a" * 30, 10)])
+def test_a_sheet_is_as_wide_as_its_largest_class(tmp_path: Path, monkeypatch, labels: str, wanted: int) -> None:
+    np.savez(tmp_path / "few.npz", images=np.zeros((len(labels), 8, 8), np.uint8), labels=list(labels))
+    drawn = []
+    monkeypatch.setattr("gpucnn.plots.feature_maps.save_columns", lambda *args: drawn.append(len(args[-1])))
+    assert main(["data", "inspect", str(tmp_path / "few.npz"), "--sheet", str(tmp_path / "few.png")]) == 0
+    assert drawn == [wanted]

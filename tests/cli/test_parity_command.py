@@ -114,7 +114,7 @@ def test_no_gpu_is_one_line_and_exit_6(capsys) -> None:
 
 def test_all_small_models_and_no_others_by_default() -> None:
     chosen = dict(parity.cases(None, None))
-    assert set(chosen) == {"lenet5", "mnist_cnn", "vgg_small", "resnet20", "mlp", "speedrun94"}
+    assert set(chosen) == {"lenet5", "mnist_cnn", "vgg_small", "resnet20", "densenet", "mlp", "speedrun94"}
     assert chosen["lenet5"] == (28, 28, 1)
     assert parity.cases("resnet18", "16x16x3") == [("resnet18", (16, 16, 3))]
 

@@ -189,3 +189,8 @@ def test_another_seed_takes_other_images() -> None:
 def test_neither_part_may_be_empty(count: int) -> None:
     with pytest.raises(UsageError, match=f"{count} images of made: give a number from 1 to 19"):
         split_validation(make(), count, 0)
+
+
+def test_a_data_set_prints_as_a_line() -> None:
+    found = Dataset.from_arrays(np.zeros((4, 2, 3), np.uint8), ["a", "b"] * 2, name="mine")
+    assert repr(found) == "mine: 4 images 2 x 3 x 1, uint8, in 2 classes"

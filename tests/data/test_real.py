@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpucnn.data import DATASETS, Dataset, load_dataset
 from gpucnn.data.files.sources import RemoteFile, locate, open_bytes
 from gpucnn.data.files.verify import BYTES, OTHER, verify
+from gpucnn.data.registry import load_parts
 
 pytestmark = pytest.mark.data
 
@@ -92,3 +94,28 @@ def test_cifar_10_looks_like_photographs() -> None:
         for k, name in enumerate(train.classes)
     }
     assert min(blue["airplane"], blue["ship"]) > 0 > max(blue["frog"], blue["deer"])
+
+
+def test_mnist_in_other_files_has_the_digest_of_the_publishers(tmp_path: Path) -> None:
+    train, test = real("mnist")
+    arrays = {"x_train": train.images[..., 0], "y_train": train.labels}
+    np.savez(tmp_path / "mnist.npz", **arrays, x_test=test.images[..., 0], y_test=test.labels)
+    assert [part.digest for part in load_dataset(tmp_path / "mnist.npz")] == [train.digest, test.digest]
+    rows = np.concatenate([test.labels[:, None], test.images.reshape(len(test), -1)], axis=1)
+    np.savetxt(tmp_path / "mnist.csv", rows, fmt="%d", delimiter=",")
+    assert load_parts(str(tmp_path / "mnist.csv")).train.digest == test.digest
+
+
+def test_a_folder_of_cifar10_has_the_digest_of_the_same_images_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train, _ = real("cifar10")
+    chosen = train.split_off(range(1000))[1]
+    for number, (image, label) in enumerate(zip(chosen.images, chosen.labels, strict=True)):
+        (folder := tmp_path / "cifar" / chosen.classes[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:04d}.png")
+    order = np.argsort(chosen.labels, kind="stable")
+    wanted = Dataset("cifar", chosen.images[order], chosen.labels[order], chosen.classes).digest
+    for _ in ("decoded", "from the cache"):
+        assert load_parts(str(tmp_path / "cifar")).train.digest == wanted

@@ -14,6 +14,8 @@ from gpucnn import models
 from gpucnn.cli.main import main
 from gpucnn.devices import get_backend
 from gpucnn.explain import Recording, record
+from gpucnn.explain.equations import read
+from gpucnn.explain.mathml import equation_to_mathml
 from gpucnn.explain.page import Subject, build
 from gpucnn.losses import softmax_cross_entropy
 from gpucnn.types import Shape
@@ -155,3 +157,31 @@ def test_the_page_in_docs_is_one_that_the_command_makes_now() -> None:
     _, new = page_of("lenet5", (28, 28, 1))
     names = [[equation["mathml"] for equation in layer["equations"]] for layer in Reader(page).facts["layers"]]
     assert names == [[e["mathml"] for e in layer["equations"]] for layer in Reader(new).facts["layers"]]
+
+
+def test_cases_are_a_brace_with_a_row_each() -> None:
+    x = {"x": (1, 2), "y": (1, 2)}
+    cases = equation_to_mathml(read("y[...] = where(x[...] > 3, where(x[...] < 9, 1, 2), 1e-5)  # a", {}, x))
+    assert cases.count("<mtable>") == 2
+    assert "where" not in cases
+    assert "<mn>10</mn><mn>−5</mn>" in cases
+    chain = equation_to_mathml(read("y[...] = where(x[...] > 3, 1, where(x[...] > 2, 2, 4))  # a", {}, x))
+    assert (chain.count("<mtable>"), chain.count("<mtr>"), chain.count("if\u00a0")) == (1, 3, 2)
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_a_model_that_knows_no_digits_takes_an_image_of_its_own_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], floats: bool
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, 8, 8))
+    np.savez(tmp_path / "set.npz", images=images / 9 if floats else images.astype(np.uint8), labels=["a", "b"] * 10)
+    run = ["--dataset", str(tmp_path / "set.npz"), "--model", "mlp", "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(["train", *run]) == 0
+    command = ["explain", "--checkpoint", str(tmp_path / "run" / "last.h5"), "--out", str(tmp_path / "page.html")]
+    assert main(command) == 2
+    assert "knows no grey digits" in capsys.readouterr().err
+    assert main([*command, "--index", "1"]) == 0
+    facts = json.loads(bytes_of((tmp_path / "page.html").read_text(encoding="utf-8"), "facts"))
+    assert len(facts["subject"]["mean"]) == (
+        0 if floats else 1
+    )  # floats have a scale of their own, without black and white

@@ -7,7 +7,8 @@ moves or adds two numbers.  Winograd's convolution, the least exact of the kerne
 of the registry at batch 8 over ten seeds; sums in another order differ by 1e-7 to 1e-6.
 
 The gradient of a weight or a bias is a long sum, and where its terms cancel, float32 cannot keep 2e-5 of the result: in
-front of batch norm a bias has gradient 0, and both backends show rounding errors only.  So such a gradient may also be
+front of batch norm a bias has gradient 0, as has batch norm's shift in front of a 1x1 convolution and batch norm, and
+both backends show rounding errors only.  So such a gradient may also be
 wrong by one rounding of its terms, 2^-23 times the sum of their magnitudes.
 """
 
@@ -22,7 +23,19 @@ import numpy as np
 from gpucnn.backend import REFERENCE, Backend
 from gpucnn.checks.parity.distance import relative, ulps
 from gpucnn.checks.parity.record import Step, fused_steps, on_host
-from gpucnn.layers import Conv2D, Dropout, Flatten, Layer, Linear, MaxPool2D, ReLU, Residual
+from gpucnn.layers import (
+    BatchNorm,
+    Conv2D,
+    ConvTranspose2D,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    ReLU6,
+    Residual,
+)
 from gpucnn.layers.batchnorm import batchnorm
 from gpucnn.layers.fusion import Fused, NormOps
 from gpucnn.layers.pooling import max_pool2d
@@ -33,7 +46,7 @@ from gpucnn.types import Array
 
 TOLERANCE = 2e-5
 ROUNDING = 2.0**-23  # of the terms of a gradient
-EXACT = (Dropout, Flatten, MaxPool2D, ReLU, Residual)
+EXACT = (Dropout, Flatten, MaxPool2D, ReLU, ReLU6, Residual)
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "SGD": lambda: SGD(0.1, weight_decay=0.01),
@@ -133,7 +146,8 @@ def decided(layer: Layer, x: Array, dy: Array) -> Array:
     z, _, _ = batchnorm(x, norm.scale.data, norm.shift.data, norm.eps)
     close = TOLERANCE * abs(z).max()
     if not layer.window:
-        return np.where(abs(z) > close, dy, 0)
+        at_six = isinstance(layer.layers[-1], ReLU6) & (abs(z - 6) <= close)
+        return np.where((abs(z) > close) & ~at_six, dy, 0)
     kernel, stride, padding = layer.window
     y = max_pool2d(z, *layer.window)
     taps = view_taps(pad(z, padding, -np.inf), kernel, (dy.shape[1], dy.shape[2]), stride)
@@ -144,9 +158,13 @@ def decided(layer: Layer, x: Array, dy: Array) -> Array:
 def terms(layer: Layer, x: Array, dy: Array) -> dict[str, float]:
     """Parameter -> the largest sum of the magnitudes of its gradient's terms, where these are products of x and dy.
 
-    It is computed as the gradient for |x| and |dy|, which stays in the layer's ``grad``.
+    It is computed as the gradient for |x| and |dy|, which stays in the layer's ``grad``; batch norm's x is xhat.
     """
-    if not isinstance(layer, Conv2D | Linear):
+    if isinstance(layer, BatchNorm):
+        xhat, _, _ = batchnorm(x, np.ones_like(layer.scale.data), np.zeros_like(layer.shift.data), layer.eps)
+        axes = tuple(range(x.ndim - 1))
+        return {"scale": float(abs(dy * xhat).sum(axes).max()), "shift": float(abs(dy).sum(axes).max())}
+    if not isinstance(layer, Conv2D | ConvTranspose2D | Linear):
         return {}
     layer = copy(layer)
     layer.needs_input_grad = False
