@@ -19,6 +19,7 @@ ROOMS = [
     "sklearn",
     "runs",
     "explain",
+    "exchange",
     "training",
     "devices",
     "checks",
@@ -135,6 +136,7 @@ def test_rooms_that_do_not_know_each_other(above: str, below: str) -> None:
         ("llvmlite", ("kernels/cpu/",)),
         ("torch", ("bench/pytorch.py",)),
         ("h5py", ("checkpoint/", "data/")),
+        ("safetensors", ("exchange/",)),
     ],
 )
 def test_heavy_libraries_stay_in_their_rooms(library: str, places: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "recipes": "recipes and pretrained models that come with gpucnn, as measured",
     "inspect": "what a checkpoint holds",
     "export": "a trained model to hand on, without its optimizer's state",
+    "import": "weights of PyTorch and others, as a checkpoint",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "explain": "a page on which every number of forward and backward can be clicked",
     "augmentations": "a picture of what training does to images, epoch by epoch",

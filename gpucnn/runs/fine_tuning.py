@@ -7,10 +7,12 @@ from pathlib import Path
 
 from gpucnn.data import Dataset
 from gpucnn.errors import CheckpointError, UsageError, near
+from gpucnn.exchange.safetensors_file import refuse_pickle
 from gpucnn.layers.base import TAKEN, sizes
 from gpucnn.runs.build import build_model, resolve
 from gpucnn.runs.catalogue import checkpoint_file
 from gpucnn.runs.config import Config, DataConfig, ModelConfig, TrainConfig
+from gpucnn.runs.imported import import_safetensors
 from gpucnn.runs.state import evaluated_state, load_run
 from gpucnn.settings import LONGEST_LIST, LONGEST_TEXT
 from gpucnn.types import Array
@@ -51,7 +53,8 @@ def read_source(name: str) -> Source:
         raise UsageError(f"--init {path}: not a regular file: give a checkpoint, or the folder of a run")
     if not path.is_file():
         raise UsageError(f"--init {path}: there is no such file{near(path)}")
-    checkpoint, config = load_run(path)
+    refuse_pickle(path)
+    checkpoint, config = import_safetensors(path) if path.suffix == ".safetensors" else load_run(path)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
