@@ -124,7 +124,7 @@ CLASSES = {
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 ''',
     "StochasticDepth": '''class StochasticDepth(nn.Module):
-    """Set all of an example to zero with this probability in training, and divide the others by the rest."""
+    """In training, set all of an example to zero with this probability; divide the others."""
 
     def __init__(self, rate):
         super().__init__()
