@@ -56,6 +56,8 @@ def write_safetensors(args: argparse.Namespace, model: Layer, config: Config, ch
 
 def write_module(args: argparse.Namespace, model: Layer, config: Config, checkpoint: Checkpoint) -> str:
     """The net as a PyTorch module; its weights are another file."""
+    if args.half:
+        raise UsageError(f"--half and --out {args.out}: a module has no weights: leave out --half")
     d, m = config.data, config.model
     text = module_text(
         model,

@@ -2,7 +2,8 @@
 
     {"__metadata__": {text: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
 
-The header is checked here, whole, before any number is read; the package ``safetensors`` then reads and writes.
+The header is checked as a whole before any number is read, and a tensor is read when it is asked for, so a file that
+claims much takes no memory.  The package ``safetensors`` writes.
 """
 
 import json
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class Tensors:
     path: Path
     shapes: Mapping[str, Shape]
     metadata: Mapping[str, str]
-    _raw: Mapping[str, Mapping[str, Any]]
+    _places: Mapping[str, tuple[str, int, int]]  # dtype, first byte and last in the file
 
     def read(self, name: str) -> Array:
         """A tensor as float32.
@@ -54,11 +54,19 @@ class Tensors:
         Raises:
             CheckpointError: it holds integers, NaN, infinity, or numbers too large for float32.
         """
-        entry = self._raw[name]
-        if entry["dtype"] not in FLOATS:
-            raise CheckpointError(f"{self.path}: {shown(name)} is {entry['dtype']}: weights are {', '.join(FLOATS)}")
-        values = np.frombuffer(entry["data"], FLOATS[entry["dtype"]])
-        if entry["dtype"] == "BF16":  # the upper half of a float32
+        dtype, start, stop = self._places[name]
+        if dtype not in FLOATS:
+            raise CheckpointError(f"{self.path}: {shown(name)} is {dtype}: weights are {', '.join(FLOATS)}")
+        try:
+            with open_regular(self.path) as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {error.strerror or error}") from None
+        if len(data) != stop - start:
+            raise CheckpointError(f"{self.path}: it became shorter while it was read")
+        values = np.frombuffer(data, FLOATS[dtype])
+        if dtype == "BF16":  # the upper half of a float32
             values = (values.astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore"):
             array: Array = values.astype(np.float32).reshape(self.shapes[name])
@@ -67,24 +75,14 @@ class Tensors:
         return array
 
 
-def package() -> ModuleType:
-    """The package; raises UsageError where it is missing."""
-    try:
-        import safetensors
-    except ImportError:
-        raise UsageError("safetensors files need the package safetensors: pip install 'gpucnn[exchange]'") from None
-    return safetensors
-
-
 def read_tensors(path: Path) -> Tensors:
     """The tensors of a file, its header checked.
 
     Raises:
-        UsageError: a file of PyTorch's own format, which is a program and is never run; or the package is missing.
+        UsageError: a file of PyTorch's own format, which is a program and is never run.
         CheckpointError: no such file, or one that is damaged or hostile.
     """
     refuse_pickle(path)
-    library = package()
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -94,15 +92,9 @@ def read_tensors(path: Path) -> Tensors:
             if size < 8 or not 2 <= length <= min(size - 8, LONGEST_HEADER):
                 raise CheckpointError(f"{path}: not a safetensors file, or damaged: its header has {length:,} bytes")
             text = file.read(length)
-            shapes, metadata = checked_header(text, size - 8 - length, path)
-            content = length.to_bytes(8, "little") + text + file.read(size - 8 - length)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}{near(path)}") from None
-    try:
-        raw = dict(library.deserialize(content))
-    except library.SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file: {shown(str(error))}") from None
-    return Tensors(path, shapes, metadata, raw)
+    return checked_header(text, size, path)
 
 
 def refuse_pickle(path: Path) -> None:
@@ -115,8 +107,8 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
-def checked_header(text: bytes, space: int, path: Path) -> tuple[dict[str, Shape], dict[str, str]]:
-    """Shapes and metadata of a header in front of ``space`` bytes; raises CheckpointError."""
+def checked_header(text: bytes, size: int, path: Path) -> Tensors:
+    """The tensors of a file of so many bytes; raises CheckpointError."""
     try:
         header = json.loads(text.decode(), object_pairs_hook=once)
         entries = dict(header) if isinstance(header, dict) else None
@@ -129,19 +121,19 @@ def checked_header(text: bytes, space: int, path: Path) -> tuple[dict[str, Shape
         raise CheckpointError(f"{path}: its metadata are not texts")
     if not 1 <= len(entries) <= MOST_TENSORS:
         raise CheckpointError(f"{path}: {len(entries):,} tensors: 1 to {MOST_TENSORS:,} are read")
-    shapes, places = {}, []
+    base = 8 + len(text)
+    shapes, places = {}, {}
     for name, entry in entries.items():
-        place, shape = checked_entry(name, entry, path)
-        places.append(place)
-        shapes[name] = shape
-    end = 0
-    for start, stop in sorted(places):
+        (start, stop), shapes[name] = checked_entry(name, entry, path)
+        places[name] = entry["dtype"], base + start, base + stop
+    end = base
+    for _, start, stop in sorted(places.values(), key=lambda place: place[1:]):
         if start != end:
             raise CheckpointError(f"{path}: its tensors overlap, or leave gaps, at byte {min(start, end):,}")
         end = stop
-    if end != space:
-        raise CheckpointError(f"{path}: {space:,} bytes of numbers, its header is for {end:,}: truncated or damaged")
-    return shapes, metadata
+    if end != size:
+        raise CheckpointError(f"{path}: it has {size:,} bytes, its header is for {end:,}: truncated or damaged")
+    return Tensors(path, shapes, metadata, places)
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -175,8 +167,13 @@ def sizes(value: Any) -> bool:
 
 
 def tensors_image(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a file with these float32 or float16 arrays; equal contents give equal bytes."""
-    package()
-    from safetensors.numpy import save
+    """The bytes of a file with these float32 or float16 arrays; equal contents give equal bytes.
 
+    Raises:
+        UsageError: the package is missing.
+    """
+    try:
+        from safetensors.numpy import save
+    except ImportError:
+        raise UsageError("safetensors files need the package safetensors: pip install 'gpucnn[exchange]'") from None
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, dict(metadata))

@@ -111,6 +111,7 @@ def import_safetensors(
         progress=PROGRESS,
         config=config.to_toml(),
     )
+    Config.from_toml(checkpoint.config, f"what {path} says, as a config,")  # which may be too long for one
     return checkpoint, config
 
 

@@ -2,7 +2,9 @@
 
 import json
 import random
+import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +232,27 @@ def test_layers_without_a_form_in_pytorch_are_refused_by_name() -> None:
         text(L.Flatten())
     with pytest.raises(UsageError, match=r"layer 0 \(Concat\) joins vectors of two orders"):
         text(L.Concat(L.Flatten(), L.GlobalAvgPool2D()), L.Linear(51, 2))
+
+
+def test_without_the_package_nothing_is_written(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    words = ["export", "--checkpoint", "mnist_lenet", "--out"]
+    assert "pip install 'gpucnn[exchange]'" in error([*words, "X.safetensors"], (2,), capsys)
+    assert "leave out --half" in error([*words, "X.py", "--half"], (2,), capsys)
+    assert not list(Path().iterdir())
+
+
+def test_a_sparse_file_takes_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    header = entry(shape=(2**29,), offsets=(0, 2**31))
+    with open("X.safetensors", "wb") as file:
+        file.write(with_header(header))
+        file.truncate(8 + len(header) + 2**31)
+    tracemalloc.start()
+    line = error(MLP, (4,), capsys)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "lacks 1.weight" in line
+    assert peak < 2**26
 
 
 # -- hostile files ------------------------------------------------------------------------------------
