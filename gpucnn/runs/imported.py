@@ -68,8 +68,8 @@ def stated(tensors: Tensors) -> Config | None:
     try:
         tables = json.loads(text)
         known = {table: {key: tables[table][key] for key in STATED[table] if key in tables[table]} for table in STATED}
-        return Config().updated(known)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return Config().updated(known) if known["model"].get("name") else None
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{tensors.path}: its metadata {METADATA!r} are damaged") from None
     except UsageError as error:
         raise CheckpointError(f"{tensors.path}: its metadata {METADATA!r}: {error}") from None
@@ -102,8 +102,12 @@ def import_safetensors(
     config = config.updated(given)
     config = Config(replace(config.data, augmentation=DataConfig().augmentation), config.model)
     check_stated(path, config)
-    check_resolved(config)
-    model = build_model(config)
+    try:
+        check_resolved(config)
+        model = build_model(config)
+    except UsageError as error:
+        kind = UsageError if spec or any(given.values()) else CheckpointError  # the file itself says what is wrong
+        raise kind(f"{path}: {error}") from None
     state = from_torch(model, config.model.input_shape, tensors)
     checkpoint = Checkpoint(
         parameters={name: state[name] for name in model.parameters()},

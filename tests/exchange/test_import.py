@@ -304,6 +304,27 @@ def test_hostile_files_are_refused_in_one_line(name: str, capsys: pytest.Capture
     assert time.monotonic() - start < 2
 
 
+STATED = {"data": {"mean": [0.3], "std": [0.4]}, "model": {"name": "mlp", "input_shape": [8, 8, 1], "num_classes": 10}}
+SETTINGS = {
+    "no tables": [1],
+    "a number": {**STATED, "data": 1},
+    "NaN": {**STATED, "data": {"mean": [float("nan")], "std": [0.4]}},
+    "no spread": {**STATED, "data": {"mean": [0.3], "std": [0.0]}},
+    "huge images": {**STATED, "model": {**STATED["model"], "input_shape": [10**9, 8, 1]}},
+    "huge net": {**STATED, "model": {**STATED["model"], "options": {"width": 10**9}}},
+    "escape codes": {**STATED, "data": {**STATED["data"], "classes": ["\x1b[2J"] * 10}},
+    "a plugin": {**STATED, "model": {**STATED["model"], "plugins": ["mine.py 0123456789abcdef"]}},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_hostile_settings_in_a_file_are_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file(mlp_state(), "X.safetensors", {"gpucnn": json.dumps(SETTINGS[name])})
+    line = error(["import", "X.safetensors", "--out", "X.h5"], (4,), capsys)
+    assert "X.safetensors" in line
+    assert "\x1b" not in line
+
+
 def test_mutated_files_leave_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """Most are refused; one that still is such a file, with other numbers or settings in it, may come in."""
     tables = {"data": {"mean": [0.3], "std": [0.4]}, "model": {"name": "mlp", "input_shape": [8, 8, 1]}}

@@ -165,6 +165,14 @@ def test_every_model_has_a_module_that_answers_as_it_does(name: str) -> None:
     assert abs(theirs - exact).max() <= 1e-6 * abs(exact).max()
 
 
+def test_every_layer_has_a_form() -> None:
+    from gpucnn.exchange.torch_module import FORMS
+    from gpucnn.models.spec import LAYERS
+
+    built_in = {kind for kind in LAYERS.values() if kind.__module__.startswith("gpucnn.")}
+    assert built_in - FORMS.keys() == {L.Sequential, L.Residual, L.Concat, L.Gate, L.SqueezeExcite}
+
+
 def test_modules_are_formatted() -> None:
     pytest.importorskip("ruff")
     from gpucnn.exchange.torch_module import module_text
