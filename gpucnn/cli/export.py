@@ -18,7 +18,9 @@ from gpucnn.terminal import say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH", help=TRAINED)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"the new file, NAME{' or '.join(WAYS)}")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=f"the new file, NAME{' or '.join(WAYS)}"
+    )
     parser.add_argument("--half", action="store_true", help="weights in float16 on disk: half the size (.h5)")
     parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators, 13 to 22; default: 17")
     parser.add_argument("--no-fold", action="store_true", help="leave batch norm a layer of its own (.onnx)")
@@ -30,9 +32,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--out {args.out}: the name must end in {' or '.join(WAYS)}")
     if args.out.exists():
         raise UsageError(f"--out {args.out} exists: choose another name, or remove it first")
-    for flag, suffix, given in (("half", ".h5", args.half), ("opset", ".onnx", args.opset is not None), ("no-fold", ".onnx", args.no_fold)):
+    for flag, suffix, given in (
+        ("--half", ".h5", args.half),
+        ("--opset", ".onnx", args.opset is not None),
+        ("--no-fold", ".onnx", args.no_fold),
+    ):
         if given and args.out.suffix != suffix:
-            raise UsageError(f"--{flag} with --out {args.out}: it is for files that end in {suffix}")
+            raise UsageError(f"{flag} with --out {args.out}: it is for files that end in {suffix}")
     about = WAYS[args.out.suffix](args)
     data = args.out.read_bytes()
     say(f"saved  {args.out}, {len(data):,} bytes, {about}", f"sha256 {hashlib.sha256(data).hexdigest()}")

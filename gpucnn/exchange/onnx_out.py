@@ -1,10 +1,11 @@
 """A net as an ONNX graph: what other programs run, with normalisation in front and probabilities behind.
 
-    pixels (N,H,W,C) -> to (N,C,H,W) -> (x - mean) / std -> the net, layer by layer -> logits (N,K) -> probabilities (N,K)
+    pixels (N,H,W,C) -> x (N,C,H,W) -> (x - mean) / std -> the net, layer by layer -> logits (N,K) -> probabilities (N,K)
 
-One function per layer says which ONNX operators compute what its ``forward`` computes in evaluation; ``CONVERTERS`` has
-them by class.  ONNX puts channels second, so here images are (N,C,H,W) and weights (F,C/G,KH,KW); ``shape`` is gpucnn's,
-without the batch: (H,W,C) or (C,).  All padding is explicit, and the size of an image is fixed; that of a batch is not.
+One function per layer says which ONNX operators compute what its ``forward`` computes in evaluation; ``CONVERTERS``
+has them by class.  ONNX puts channels second, so here images are (N,C,H,W) and weights (F,C/G,KH,KW); ``shape`` is
+gpucnn's, without the batch: (H,W,C) or (C,).  All padding is explicit.  The size of an image is fixed, that of a batch
+is not.
 
 Batch norm in evaluation multiplies by a = scale / sqrt(var + eps) and adds shift - a mean.  Both can be part of the
 filters in front of it (``folded``), where it disappears:
@@ -191,7 +192,9 @@ def groupnorm(g: Graph, layer: layers.GroupNorm, x: str, shape: Shape) -> str:
 
 def layernorm(g: Graph, layer: layers.LayerNorm, x: str, shape: Shape) -> str:
     if g.opset < 17:
-        raise UsageError(f"layer {layer.name or 'net'} is a LayerNorm, which ONNX has from opset 17 on: give --opset 17")
+        raise UsageError(
+            f"layer {layer.name or 'net'} is a LayerNorm, which ONNX has from opset 17 on: give --opset 17"
+        )
     scale, shift = (g.own(name, values(layer, name)) for name in ("scale", "shift"))
     last = channels_last(g, x, shape)
     return channels_second(g, g.node("LayerNormalization", last, scale, shift, epsilon=layer.eps), shape)

@@ -45,6 +45,15 @@ def worn(layer: Layer) -> Layer:
     return layer
 
 
+def settled(model: Layer, x: np.ndarray) -> Layer:
+    """The same with the statistics of these images in batch norm: with others, deep nets lose digits by themselves."""
+    for _, layer in model.named_layers():
+        if isinstance(layer, layers.BatchNorm):
+            layer.momentum = 1.0
+    model.train()(x)
+    return model.eval()
+
+
 def answers(graph: Any, **inputs: np.ndarray) -> list[np.ndarray]:
     """The outputs, by onnxruntime where it is installed, else by onnx's own NumPy code."""
     if not RUNTIME:
@@ -74,13 +83,22 @@ def test_every_layer_computes_the_same(case: str) -> None:
 
 
 def test_every_layer_has_a_converter() -> None:
-    missing = {kind for kind in models.spec.LAYERS.values() if kind.__module__.startswith("gpucnn.")} - CONVERTERS.keys()
+    missing = {
+        kind for kind in models.spec.LAYERS.values() if kind.__module__.startswith("gpucnn.")
+    } - CONVERTERS.keys()
     assert missing == set()
 
 
 @pytest.mark.parametrize(
     ("case", "opset"),
-    [("GELU", 20), ("GELU tanh", 20), ("GroupNorm", 13), ("Hardswish", 13), ("AvgPool2D, ceil mode", 22), ("ReLU6", 22)],
+    [
+        ("GELU", 20),
+        ("GELU tanh", 20),
+        ("GroupNorm", 13),
+        ("Hardswish", 13),
+        ("AvgPool2D, ceil mode", 22),
+        ("ReLU6", 22),
+    ],
 )
 def test_other_versions_of_the_operators(case: str, opset: int) -> None:
     make, shape = LAYERS[case]
@@ -89,15 +107,16 @@ def test_other_versions_of_the_operators(case: str, opset: int) -> None:
     assert to_onnx(worn(make()), shape[1:], opset=opset).opset_import[0].version == opset
 
 
-@pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("name", models.MODELS)
-def test_every_model_computes_the_same(name: str, fold: bool) -> None:
+def test_every_model_computes_the_same(name: str) -> None:
     shape = (8, 8, 1) if name in ("mnist_cnn", "mlp") else (32, 32, 3)
     model = models.build(name, shape, 7, **SMALL.get(name, {}))
     if sum(p.size for p in model.parameters().values()) > MANY:
         pytest.skip(f"more than {MANY:,} parameters")
-    x = np.random.default_rng(1).standard_normal((2, *shape), dtype=np.float32)
-    assert error(worn(model), x, fold=fold) <= 1e-5
+    x = np.random.default_rng(1).standard_normal((4, *shape), dtype=np.float32)
+    settled(worn(model), x)
+    assert error(model, x[:2]) <= 1e-5
+    assert error(model, x[:2], fold=False) <= 1e-5
 
 
 def test_batch_norm_disappears_into_the_filters_in_front_of_it() -> None:
