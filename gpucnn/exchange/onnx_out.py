@@ -1,6 +1,6 @@
 """A net as an ONNX graph: what other programs run, with normalisation in front and probabilities behind.
 
-    pixels (N,H,W,C) -> x (N,C,H,W) -> (x - mean) / std -> the net, layer by layer -> logits (N,K) -> probabilities (N,K)
+    pixels (N,H,W,C) -> x (N,C,H,W) -> (x - mean) / std -> the net, layer by layer -> logits, probabilities (N,K)
 
 One function per layer says which ONNX operators compute what its ``forward`` computes in evaluation; ``CONVERTERS``
 has them by class.  ONNX puts channels second, so here images are (N,C,H,W) and weights (F,C/G,KH,KW); ``shape`` is
@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from gpucnn import layers
 from gpucnn.checkpoint.durable import replace_file
@@ -49,7 +47,7 @@ class Graph:
 
     def __init__(self, opset: int, fold: bool) -> None:
         self.opset, self.fold, self.place = opset, fold, ""
-        self.nodes: list[Any] = []
+        self.nodes: list[tuple[str, Sequence[str], str, dict[str, Any]]] = []  # operator, inputs, output, attributes
         self.constants: dict[str, Array] = {}
         self._names: dict[str, int] = {}
 
@@ -58,7 +56,7 @@ class Graph:
         name = ".".join(part for part in (self.place, operator.lower()) if part)
         self._names[name] = count = self._names.get(name, 0) + 1
         output = name if count == 1 else f"{name}_{count}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        self.nodes.append((operator, inputs, output, attributes))
         return output
 
     def constant(self, name: str, values: Any, dtype: str = "float32") -> str:
@@ -426,32 +424,36 @@ def to_onnx(
         fold: multiply batch norm into the filters in front of it, where that is exact.
 
     Raises:
-        UsageError: a layer that has no ONNX form, an opset out of range, or a net that is too large for a file.
+        UsageError: onnx is not installed, a layer has no ONNX form, the opset is out of range, or the net is too large.
     """
+    try:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError as error:
+        raise UsageError(f"ONNX files need the package onnx ({error}): pip install 'gpucnn[onnx]'") from None
     if not OLDEST <= opset <= NEWEST:
         raise UsageError(f"opset {opset}: give a number from {OLDEST} to {NEWEST}")
     if 4 * sum(prod(entry.shape) for entry in model.parameters().values()) > LARGEST:
         raise UsageError("the weights are larger than 2 GiB, which no ONNX file can hold: export a smaller net")
-    g = Graph(opset, fold)
-    g.place = "input"
+    g, shape = Graph(opset, fold), model.output_shape(input_shape)
     source, kind = ("pixels", pixels) if mean else ("x", "float32")
+    dtypes = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+    g.place = "input"
     x = g.node("Cast", source, to=TensorProto.FLOAT) if kind == "uint8" else source
     x = channels_second(g, x, input_shape)
     if mean:
         unit = 255 if kind == "uint8" else 1
         x = g.node("Sub", x, g.own("mean", unit * np.array(mean)[:, None, None]))
         x = g.node("Mul", x, g.own("inv_std", (1 / unit / np.array(std))[:, None, None]))
-    y, shape = convert(g, model, x, input_shape), model.output_shape(input_shape)
-    g.place = ""
+    y = channels_last(g, convert(g, model, x, input_shape), shape)
     outputs = ["logits", "probabilities"] if len(shape) == 1 else ["y"]
-    g.nodes.append(helper.make_node("Identity", [channels_last(g, y, shape)], outputs[:1], name=outputs[0]))
+    g.nodes.append(("Identity", [y], outputs[0], {}))
     if len(outputs) > 1:
-        g.nodes.append(helper.make_node("Softmax", outputs[:1], outputs[1:], name=outputs[1], axis=1))
-    wanted = TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT
+        g.nodes.append(("Softmax", outputs[:1], outputs[1], {"axis": 1}))
     graph = helper.make_graph(
-        g.nodes,
+        [helper.make_node(kind, inputs, [out], name=out, **how) for kind, inputs, out, how in g.nodes],
         name or "net",
-        [helper.make_tensor_value_info(source, wanted, ["N", *input_shape])],
+        [helper.make_tensor_value_info(source, dtypes[kind], ["N", *input_shape])],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *shape]) for output in outputs],
         [numpy_helper.from_array(array, key) for key, array in g.constants.items()],
     )

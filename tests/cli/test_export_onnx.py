@@ -73,7 +73,7 @@ def test_flags_that_make_no_sense_and_a_place_without_a_file(trained, tmp_path: 
     device.symlink_to("/dev/null")
     for out, words, reason in (
         (onnx_file, ["--opset", "9"], "--opset 9: give a number from 13 to 22"),
-        (onnx_file, ["--half"], "it is for files that end in .h5"),
+        (onnx_file, ["--half"], "ONNX files have float32 weights"),
         (tmp_path / "model.h5", ["--no-fold"], "it is for files that end in .onnx"),
         (tmp_path / "model.h5", ["--opset", "17"], "it is for files that end in .onnx"),
         (device, [], "exists: choose another name"),
@@ -87,7 +87,7 @@ def test_without_onnx_the_remedy_is_named(trained, tmp_path: Path, capsys, monke
     import_module = builtins.__import__
 
     def missing(name: str, *args: Any) -> Any:
-        if name == "gpucnn.exchange.onnx_out":
+        if name == "onnx":
             raise ModuleNotFoundError("No module named 'onnx'")
         return import_module(name, *args)
 
