@@ -19,15 +19,16 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from math import pi, prod, sqrt
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from gpucnn import layers
 from gpucnn.checkpoint.durable import replace_file
-from gpucnn.errors import UsageError
+from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers import BatchNorm, BatchNormReLU, Conv2D, ConvTranspose2D, Layer, Linear, MaxPool2D, Sequential
 from gpucnn.layers.pooling import bins
+from gpucnn.settings import checked
 from gpucnn.types import Array, Padding, Shape
 from gpucnn.version import __version__
 
@@ -398,13 +399,14 @@ CONVERTERS: dict[type[Layer], Converter] = {
 # -- the whole graph ----------------------------------------------------------------------------------
 
 
+@checked
 def to_onnx(
     model: Layer,
     input_shape: Shape,
     *,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
-    pixels: str = "uint8",
+    pixels: Literal["uint8", "float32"] = "uint8",
     classes: Sequence[str] = (),
     name: str = "",
     opset: int = DEFAULT,
@@ -425,6 +427,7 @@ def to_onnx(
 
     Raises:
         UsageError: onnx is not installed, a layer has no ONNX form, the opset is out of range, or the net is too large.
+        ShapeError: the net cannot take that shape, or ``mean`` and ``std`` have not one number for each channel.
     """
     try:
         import onnx
@@ -435,13 +438,15 @@ def to_onnx(
         raise UsageError(f"opset {opset}: give a number from {OLDEST} to {NEWEST}")
     if 4 * sum(prod(entry.shape) for entry in model.parameters().values()) > LARGEST:
         raise UsageError("the weights are larger than 2 GiB, which no ONNX file can hold: export a smaller net")
+    if len(mean) != len(std) or len(mean) not in (0, input_shape[-1]):
+        raise ShapeError(f"mean = {mean}, std = {std} for {input_shape[-1]} channels: give a number for each channel")
     g, shape = Graph(opset, fold), model.output_shape(input_shape)
-    source, kind = ("pixels", pixels) if mean else ("x", "float32")
+    source, kind = ("pixels", pixels) if len(mean) else ("x", "float32")
     dtypes = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
     g.place = "input"
     x = g.node("Cast", source, to=TensorProto.FLOAT) if kind == "uint8" else source
     x = channels_second(g, x, input_shape)
-    if mean:
+    if len(mean):
         unit = 255 if kind == "uint8" else 1
         x = g.node("Sub", x, g.own("mean", unit * np.array(mean)[:, None, None]))
         x = g.node("Mul", x, g.own("inv_std", (1 / unit / np.array(std))[:, None, None]))

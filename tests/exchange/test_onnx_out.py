@@ -29,6 +29,9 @@ SMALL = {
 }
 """Options of models that are large otherwise."""
 
+LARGER = ("lenet5", "mobilenet_v2", "speedrun94", "speedrun95", "speedrun96")
+"""Models that need images of more than 16 x 16 pixels, the second one to be well conditioned."""
+
 MANY = 3_000_000  # parameters, of a net that takes long here
 
 
@@ -54,9 +57,15 @@ def settled(model: Layer, x: np.ndarray) -> Layer:
     return model.eval()
 
 
+def group_of(node: Any) -> int:
+    return next((item.i for item in node.attribute if item.name == "group"), 1)
+
+
 def answers(graph: Any, **inputs: np.ndarray) -> list[np.ndarray]:
     """The outputs, by onnxruntime where it is installed, else by onnx's own NumPy code."""
     if not RUNTIME:
+        if any(node.op_type == "ConvTranspose" and group_of(node) > 1 for node in graph.graph.node):
+            pytest.skip("onnx's own ConvTranspose cuts weights of groups along the wrong axis; onnxruntime has it")
         return list(ReferenceEvaluator(graph).run(None, inputs))
     from onnxruntime import InferenceSession
 
@@ -109,7 +118,7 @@ def test_other_versions_of_the_operators(case: str, opset: int) -> None:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_computes_the_same(name: str) -> None:
-    shape = (8, 8, 1) if name in ("mnist_cnn", "mlp") else (32, 32, 3)
+    shape = (8, 8, 1) if name in ("mnist_cnn", "mlp") else (32, 32, 3) if name in LARGER else (16, 16, 3)
     model = models.build(name, shape, 7, **SMALL.get(name, {}))
     if sum(p.size for p in model.parameters().values()) > MANY:
         pytest.skip(f"more than {MANY:,} parameters")
@@ -133,6 +142,15 @@ def test_batch_norm_disappears_into_the_filters_in_front_of_it() -> None:
     folded = operators(to_onnx(net, (8, 8, 2)))
     assert "BatchNormalization" not in folded
     assert folded.count("Relu") == 1
+    assert max(error(net, x), error(net, x, fold=False)) <= 1e-5
+
+
+def test_an_image_comes_out_of_an_autoencoder() -> None:
+    net, x = models.autoencoder((8, 12, 3), width=4), np.random.default_rng(1).random((4, 8, 12, 3), dtype=np.float32)
+    settled(worn(net), x)
+    graph = to_onnx(net, (8, 12, 3))
+    assert [output.name for output in graph.graph.output] == ["y"]
+    assert "BatchNormalization" not in operators(graph)
     assert max(error(net, x), error(net, x, fold=False)) <= 1e-5
 
 
@@ -179,5 +197,7 @@ def test_what_cannot_go_out_is_refused_by_name() -> None:
         to_onnx(layers.Sequential(act=Mine()).initialize(0), (4,))
     with refused(match="opset 12: give a number from 13 to 22"):
         to_onnx(layers.ReLU().initialize(0), (4,), opset=12)
+    with refused(match="give a number for each channel"):
+        to_onnx(layers.ReLU().initialize(0), (4, 4, 3), mean=(0.5,), std=(0.2,))
     with refused(match="LayerNorm, which ONNX has from opset 17 on: give --opset 17"):
         to_onnx(layers.LayerNorm(4).initialize(0), (4,), opset=16)
