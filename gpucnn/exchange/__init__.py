@@ -1,0 +1,1 @@
+"""Nets and weights in other programs' formats."""
