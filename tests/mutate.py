@@ -51,7 +51,7 @@ TESTS = {
     "gpucnn/data/dataset.py": "| data/test_synthetic.py data/test_digits.py training/test_trainer.py",
     "gpucnn/checkpoint/": "checkpoint/test_checkpoint_round_trip.py checkpoint/test_checkpoint_bounds.py "
     "| checkpoint runs cli/test_inspect.py cli/test_export.py",
-    "gpucnn/runs/resume.py": "| runs cli/test_train.py",
+    "gpucnn/runs/resume.py": "| runs cli/test_train.py cli/test_messages.py",
     "gpucnn/runs/state.py": "| runs cli/test_train.py cli/test_evaluate.py",
     "gpucnn/inference/evaluate.py": "| inference training/test_trainer.py",
     "gpucnn/training/": "training/test_epochs.py training/test_trainer.py | training runs/test_state.py "

@@ -136,6 +136,7 @@ def test_rooms_that_do_not_know_each_other(above: str, below: str) -> None:
         ("llvmlite", ("kernels/cpu/",)),
         ("torch", ("bench/pytorch.py",)),
         ("h5py", ("checkpoint/", "data/")),
+        ("onnx", ("exchange/",)),
         ("safetensors", ("exchange/",)),
     ],
 )
@@ -181,7 +182,7 @@ def test_the_package_stays_within_its_budget() -> None:
 
 
 def test_importing_brings_in_nothing_heavy() -> None:
-    heavy = ["cupy", "numba", "matplotlib", "sklearn", "torch", "PIL", "h5py", "tqdm"]
+    heavy = ["cupy", "numba", "matplotlib", "sklearn", "torch", "PIL", "h5py", "tqdm", "onnx"]
     code = f"from gpucnn import *; import sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

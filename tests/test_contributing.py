@@ -73,6 +73,7 @@ EDITS = {
     "gpucnn/checks/gradcheck.py": [
         (r"^LAYERS: .*\{\n", r'\g<0>    "Softplus": (layers.Softplus, (2, 3, 3, 2)),\n'),
     ],
+    "gpucnn/exchange/onnx_out.py": [(r"^    layers.Softmax: ", r'    layers.Softplus: simple("Softplus"),\n\g<0>')],
 }
 """File that the row names -> (where, what) to insert."""
 
@@ -148,6 +149,16 @@ def test_a_layer_is_added_by_its_row_alone(copy: Path) -> None:
     before, after = contents(ROOT), contents(copy)
     changed = [path for path in after if after[path] != before.get(path)]
     assert len(changed) == len(PLACE.findall(ROWS["add a layer"]))
-    files = ("tests/layers/test_softplus.py", "tests/checks/test_gradcheck.py", "tests/test_architecture.py")
-    passed = python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "softplus or every_layer", *files)
+    files = ["layers/test_softplus.py", "checks/test_gradcheck.py", "exchange/test_onnx_out.py", "test_architecture.py"]
+    passed = python(
+        copy,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "softplus or every_layer",
+        *(f"tests/{file}" for file in files),
+    )
     assert int(re.findall(r"(\d+) passed", passed)[0]) >= 6  # its own, gradcheck's, and the rules for its imports

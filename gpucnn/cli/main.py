@@ -25,7 +25,7 @@ COMMANDS = {
     "plot": "learning curves of one run or of many",
     "recipes": "recipes and pretrained models that come with gpucnn, as measured",
     "inspect": "what a checkpoint holds",
-    "export": "a trained model to hand on, without its optimizer's state",
+    "export": "a trained model to hand on, or in the formats of other programs",
     "import": "weights of PyTorch and others, as a checkpoint",
     "features": "pictures of what convolution, ReLU and pooling make of a photograph",
     "explain": "a page on which every number of forward and backward can be clicked",

@@ -177,7 +177,7 @@ def test_places_where_nothing_can_be_saved(tmp_path: Path) -> None:
     with pytest.raises(GpucnnError, match=r"could not save .*nowhere"):
         save_checkpoint(tmp_path / "nowhere" / "last.h5", sample())
     (tmp_path / "last.h5").mkdir()
-    with pytest.raises(GpucnnError, match=r"could not save .*directory"):
+    with pytest.raises(GpucnnError, match=r"could not save .*folder"):
         save_checkpoint(tmp_path / "last.h5", sample())
     assert os.listdir(tmp_path) == ["last.h5"]
 

@@ -85,3 +85,11 @@ def test_a_branch_that_is_dropped_leaves_the_shortcut() -> None:
     same = (model(x) == x).all(axis=1)
     assert 3 < same.sum() < 17
     np.testing.assert_array_equal((model.backward(np.ones_like(x)) == 1).all(axis=1), same)
+
+
+@pytest.mark.parametrize("layer", [Dropout(0.5), Dropout2D(0.5), StochasticDepth(0.5)], ids=lambda layer: layer.kind)
+def test_a_gradient_that_is_infinite_where_it_was_dropped_is_0(layer, backend) -> None:
+    layer.initialize(3, backend)
+    y = backend.to_host(layer(ones(backend, (40, 2, 2, 3))))
+    dy = np.where(y == 0, np.float32(np.inf), np.float32(1))
+    np.testing.assert_array_equal(backend.to_host(layer.backward(backend.to_device(dy))), y)
