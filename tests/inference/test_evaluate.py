@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from gpucnn.backend import REFERENCE
 from gpucnn.data import Dataset, Loader
+from gpucnn.errors import UsageError
 from gpucnn.inference.evaluate import evaluate
 from gpucnn.losses import softmax_cross_entropy
 
@@ -36,3 +38,8 @@ def test_the_loss_can_be_another_one(backend) -> None:
 
     found = evaluate(lambda x: x.reshape(len(x), 16), batches(backend), loss)
     assert found.loss == pytest.approx((4 * 4 + 4 * 4 + 3 * 3) / 11)
+
+
+def test_unknown_views_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"tta = 'flips'.*flip"):
+        evaluate(lambda x: x, batches(REFERENCE), tta="flips")

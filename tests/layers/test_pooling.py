@@ -88,8 +88,9 @@ def test_the_stride_is_the_kernel_where_not_given_and_odd_padding_is_refused() -
     assert MaxPool2D(3).output_shape((9, 9, 4)) == (3, 3, 4)
     with pytest.raises(ShapeError, match="more than half the kernel"):
         MaxPool2D(2, padding=2)
-    with pytest.raises(ShapeError, match="give images"):
-        AvgPool2D(2).output_shape((7,))
+    for layer in (AvgPool2D(2), GlobalAvgPool2D(), AdaptiveAvgPool2D(2)):
+        with pytest.raises(ShapeError, match="give images"):
+            layer.output_shape((7,))
 
 
 # (N, H, W, C), kernel, stride, padding: windows over the border, one that would start behind it, none

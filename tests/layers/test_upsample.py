@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpucnn.errors import UsageError
+from gpucnn.errors import ShapeError, UsageError
 from gpucnn.layers import Upsample
 from gpucnn.layers.upsample import upsample, upsample_grad
 
@@ -45,3 +45,8 @@ def test_forward_and_backward_are_adjoint(linear, backend) -> None:
 def test_another_mode_is_an_error() -> None:
     with pytest.raises(UsageError, match="'nearest' or 'bilinear'"):
         Upsample(2, mode="bicubic")
+
+
+def test_vectors_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"Upsample got x of shape \(7,\): give images"):
+        Upsample(2).output_shape((7,))
