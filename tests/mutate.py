@@ -48,7 +48,8 @@ TESTS = {
     "gpucnn/random.py": "| test_same_draws.py layers/test_dropout.py layers/test_initializers.py data/augment",
     "gpucnn/optim/": "| optim training/test_trainer.py training/test_precision.py runs/test_state.py",
     "gpucnn/data/loader.py": "| data/augment training/test_trainer.py test_same_draws.py",
-    "gpucnn/data/dataset.py": "| data/test_synthetic.py data/test_digits.py training/test_trainer.py cli/test_own_data.py",
+    "gpucnn/data/dataset.py": "| data/test_synthetic.py data/test_digits.py training/test_trainer.py "
+    "cli/test_own_data.py",
     "gpucnn/checkpoint/": "checkpoint/test_checkpoint_round_trip.py checkpoint/test_checkpoint_bounds.py "
     "| checkpoint runs cli/test_inspect.py cli/test_export.py",
     "gpucnn/runs/resume.py": "| runs cli/test_train.py cli/test_messages.py",
