@@ -147,3 +147,19 @@ def test_a_small_variance_counts_as_it_is(std, eps, backend) -> None:
 def test_channels_that_do_not_fit_are_named() -> None:
     with pytest.raises(ShapeError, match=r"BatchNorm\(8\) got x of shape \(4, 4, 3\)"):
         BatchNorm(8).output_shape((4, 4, 3))
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (6, 8, 8, 5)])
+def test_a_mean_between_two_numbers_of_float32_costs_no_digits_of_the_gradient(shape, backend) -> None:
+    rng = np.random.default_rng(5)
+    x = (3e4 + 0.3 * rng.standard_normal(shape)).astype(np.float32)
+    scale, shift = np.ones(shape[-1], np.float32), np.zeros(shape[-1], np.float32)
+    wide = x.astype(np.float64)
+    axes = tuple(range(x.ndim - 1))
+    mean, var = wide.mean(axis=axes), wide.var(axis=axes)
+    xhat = (wide - mean) / np.sqrt(var + 1e-5)
+    dy = (xhat + rng.standard_normal(shape)).astype(np.float32)
+    dx = (dy - dy.mean(axis=axes, dtype=float) - xhat * (dy * xhat).mean(axis=axes)) / np.sqrt(var + 1e-5)
+    on = backend.to_device
+    found = backend.run(batchnorm_grad, on(dy), on(x), on(scale), on(mean), on(var), 1e-5)[0]
+    np.testing.assert_allclose(backend.to_host(found), dx, rtol=0, atol=2e-6 * abs(dx).max())
