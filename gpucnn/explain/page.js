@@ -723,7 +723,7 @@ function lens(tensor, symbol, index) { // the neighbourhood as a table, for keys
       button.style.color = luminance(colour) > 0.179 ? "#000" : "#fff";
       button.tabIndex = chosen ? 0 : -1;
       button.setAttribute("aria-pressed", String(chosen));
-      button.setAttribute("aria-label", `${show(value, 3)}, ${cellName(state.net, tour[state.at].layer, symbol, at)}`);
+      button.setAttribute("aria-label", `${short(value)}, ${cellName(state.net, tour[state.at].layer, symbol, at)}`);
       button.onclick = () => { select(symbol, at); focusLens(); };
       cell.append(button);
     }
