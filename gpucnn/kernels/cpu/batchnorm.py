@@ -181,12 +181,16 @@ def _finish_moments(total, squares, origin, m, mean, var):
 
 
 @jit
-def _fill_line(scale, shift, mean, var, eps, made):
-    """Each channel's mean, inv = 1 / sqrt(var + eps), a = scale inv, shift and rest -> made (5,C)."""
+def fill_line(scale, shift, mean, var, eps, size, made):
+    """Each channel's mean, inv = 1 / sqrt(var + eps), a = scale inv, shift and rest -> made (5,C).
+
+    ``size`` channels share a mean and a variance.
+    """
     for k in range(scale.size):
-        inv = 1.0 / np.sqrt(np.float64(var[k]) + eps)
-        made[0, k] = mean[k]
-        low = np.float64(mean[k]) - made[0, k]
+        g = k // size
+        inv = 1.0 / np.sqrt(np.float64(var[g]) + eps)
+        made[0, k] = mean[g]
+        low = np.float64(mean[g]) - made[0, k]
         if low != low:  # of an infinite mean
             low = 0.0
         made[1, k] = inv
@@ -215,7 +219,7 @@ def _fill_back_line(inv, rest, total, products, m, made):
 def line(scale: Array, shift: Array, mean: Array, var: Array, eps: float) -> Array:
     """Batch norm as y = a (x - mean) + shift: each channel's mean, 1 / sqrt(var + eps), a, shift and rest, (5,C)."""
     made = np.empty((5, scale.size), np.float32)
-    _fill_line(scale, shift, mean, var, float(eps), made)
+    fill_line(scale, shift, mean, var, float(eps), 1, made)
     return made
 
 

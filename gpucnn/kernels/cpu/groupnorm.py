@@ -14,6 +14,7 @@ import numpy as np
 
 from gpucnn.kernels.arguments import group_statistics, per_channel, same_shape
 from gpucnn.kernels.cpu.arguments import float32_arrays
+from gpucnn.kernels.cpu.batchnorm import fill_line
 from gpucnn.kernels.cpu.engine.allocator import empty
 from gpucnn.kernels.cpu.engine.compile import jit
 from gpucnn.kernels.cpu.engine.threads import SHARDS, parallel, partial
@@ -28,24 +29,6 @@ def _over_groups(sums, count, size, mean):
         for k in range(g * size, (g + 1) * size):
             total += sums[k]
         mean[g] = total / count
-
-
-@jit
-def _line(scale, shift, mean, var, eps, size, made):
-    """One example's mean, inv = 1 / sqrt(var + eps), a = scale inv, shift and rest by channel -> made (5,C)."""
-    for g in range(mean.size):
-        inv = 1.0 / np.sqrt(var[g] + eps)
-        near = np.float32(mean[g])
-        low = mean[g] - np.float64(near)
-        if low != low:  # of an infinite mean
-            low = 0.0
-        for k in range(g * size, (g + 1) * size):
-            made[0, k] = near
-            made[1, k] = inv
-            made[2, k] = scale[k] * inv
-            taken = scale[k] * inv * low
-            made[3, k] = shift[k] - taken if np.isfinite(taken) else shift[k]
-            made[4, k] = -inv * low
 
 
 @jit
@@ -71,7 +54,7 @@ def _forward(first, last, x, scale, shift, eps, mean, var, y):
                 d = x[e, row, k] - wide[k]
                 sums[k] += d * d
         _over_groups(sums, p * size, size, var[e])
-        _line(scale, shift, mean[e], var[e], eps, size, made)
+        fill_line(scale, shift, mean[e], var[e], eps, size, made)
         for row in range(p):
             for k in range(c):
                 y[e, row, k] = a[k] * (x[e, row, k] - near[k]) + b[k]
@@ -90,7 +73,7 @@ def _backward(first, last, dy, x, scale, mean, var, eps, dscale, dshift, dx):
         dscale[shard] = 0.0
         dshift[shard] = 0.0
         for e in range(n * shard // SHARDS, n * (shard + 1) // SHARDS):
-            _line(scale, scale, mean[e], var[e], eps, size, made)
+            fill_line(scale, scale, mean[e], var[e], eps, size, made)
             some[:] = 0.0
             more[:] = 0.0
             for row in range(p):
